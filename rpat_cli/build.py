@@ -1,0 +1,138 @@
+"""The composition root: from a recipe to the objects that a run is made of. Only here do all registries meet."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from rpat_cli.attacks import ATTACKS
+from rpat_cli.attacks.base import Attack
+from rpat_cli.attacks.threat import Threat
+from rpat_cli.config import AttackSection, DataSection, Recipe
+from rpat_cli.data.augment import build_augment
+from rpat_cli.data.base import Dataset
+from rpat_cli.data.load import load_dataset
+from rpat_cli.engine.compute import Compute
+from rpat_cli.engine.loop import Callback, TrainLoop
+from rpat_cli.engine.schedules import SCHEDULES
+from rpat_cli.errors import CheckpointError
+from rpat_cli.methods import METHODS, REGULARISERS
+from rpat_cli.methods.base import Method
+from rpat_cli.methods.compose import compose
+from rpat_cli.models.base import build_model
+from rpat_cli.models.normalize import Classifier
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """All that building a model takes: stands in every checkpoint, so that a model needs no data set to be loaded."""
+
+    name: str
+    shape: tuple[int, int, int]
+    classes: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def build(self) -> Classifier:
+        """A freshly initialised model, from images in [0, 1] to logits."""
+        return build_model(self.name, shape=self.shape, classes=self.classes, mean=self.mean, std=self.std)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Architecture":
+        fields: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
+        }
+        return cls(**fields)
+
+
+def build_data(section: DataSection, seed: int) -> Dataset:
+    """Training, validation and test images. Raises `DataError` for what is missing or damaged."""
+    return load_dataset(
+        section.name,
+        root=Path(section.root),
+        val_size=section.val_size,
+        seed=seed,
+        download=section.download,
+        image_size=section.image_size,
+        memory_budget=int(section.memory_budget_gb * 2**30),
+        workers=section.workers,
+    )
+
+
+def architecture_for(recipe: Recipe, data: Dataset) -> Architecture:
+    return Architecture(recipe.model, data.shape, len(data.class_names), data.mean, data.std)
+
+
+def build_threat(recipe: Recipe) -> Threat:
+    return Threat(recipe.threat.norm, recipe.threat.eps)
+
+
+def build_attack(section: AttackSection, threat: Threat) -> Attack:
+    """The attack that makes training examples; what the recipe leaves open is the attack's own default."""
+    settings = section.model_dump(exclude={"name"}, exclude_none=True)
+    attack: Attack = ATTACKS[section.name](threat, **settings)
+    return attack
+
+
+def build_method(recipe: Recipe) -> Method:
+    """The method with the regularisers that the recipe turns on."""
+    switched_on = {name: getattr(recipe, name) for name in REGULARISERS}
+    regularisers = [REGULARISERS[name](**options) for name, options in switched_on.items() if options is not None]
+    return compose(recipe.method.build(METHODS), *regularisers)
+
+
+def build_loop(
+    recipe: Recipe,
+    data: Dataset,
+    model: nn.Module,
+    compute: Compute,
+    callbacks: Sequence[Callback],
+    should_stop: Callable[[TrainLoop], bool],
+) -> TrainLoop:
+    method = build_method(recipe)
+    settings = recipe.optimizer
+    optimizer = torch.optim.SGD(
+        model.parameters(),
+        lr=settings.lr,
+        momentum=settings.momentum,
+        weight_decay=settings.weight_decay,
+        nesterov=settings.nesterov,
+    )
+    return TrainLoop(
+        model=model,
+        method=method,
+        attack=build_attack(recipe.attack, build_threat(recipe)),
+        optimizer=optimizer,
+        schedule=recipe.schedule.build(SCHEDULES),
+        train=data.train.to(compute.device),
+        augment=build_augment(recipe.data.augment, data.shape[-1]),
+        compute=compute,
+        lr=settings.lr,
+        epochs=recipe.epochs,
+        batch_size=recipe.batch_size,
+        views=getattr(method, "views", 1),
+        warmup_epochs=settings.warmup_epochs,
+        seed=recipe.seed,
+        callbacks=callbacks,
+        should_stop=should_stop,
+    )
+
+
+def load_weights(model: nn.Module, state: dict[str, Any], source: str) -> None:
+    """Load a checkpoint's weights. Raises `CheckpointError` naming what does not fit."""
+    own = model.state_dict()
+    missing, unexpected = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
+    shapes = [name for name in own.keys() & state.keys() if own[name].shape != state[name].shape]
+    if missing or unexpected or shapes:
+        parts = {"missing": missing, "unexpected": unexpected, "of another shape": sorted(shapes)}
+        told = "; ".join(
+            f"{label}: {', '.join(names[:4])}{', …' * (len(names) > 4)}" for label, names in parts.items() if names
+        )
+        raise CheckpointError(f"{source} belongs to another model: {told}.")
+    model.load_state_dict(state)

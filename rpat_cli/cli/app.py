@@ -1,0 +1,78 @@
+"""The command `rpat`: its commands, and how every error leaves it."""
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from rpat_cli import __version__
+from rpat_cli.cli import console
+from rpat_cli.cli.eval import evaluate
+from rpat_cli.cli.train import train
+from rpat_cli.errors import RpatError
+
+app = typer.Typer(
+    name="rpat",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("train")(train)
+app.command("eval")(evaluate)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"rpat {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def rpat(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Train image classifiers that resist adversarial perturbations, and measure honestly how well they do.
+
+    Start here:
+
+      rpat train --method consistency --ra      train on the embedded real images
+
+      rpat eval --attack autoattack             evaluate the newest run
+    """
+
+
+def main() -> None:
+    """Run the command line: every expected error is one clear message and its exit code, never a traceback."""
+    arguments = sys.argv[1:]
+    if arguments[-1:] == ["--attack"] and arguments[0] == "eval":
+        arguments.append("list")  # `rpat eval --attack` alone asks what there is
+    try:
+        app(arguments)
+    except RpatError as error:
+        if os.environ.get("RPAT_DEBUG"):
+            raise
+        console.error(str(error))
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        console.error("stopped.")
+        sys.exit(130)
+    except BrokenPipeError:  # the reader of a pipe has gone: nothing is left to tell it
+        sys.stdout = None
+        sys.exit(1)
+    except OSError as error:  # a full disk, a file that may not be written: the message says which
+        if os.environ.get("RPAT_DEBUG"):
+            raise
+        console.error(str(error))
+        sys.exit(1)
+    except Exception as error:
+        if os.environ.get("RPAT_DEBUG"):
+            raise
+        console.error(
+            f"{type(error).__name__}: {error}\n"
+            "This is a bug in rpat. Run again with RPAT_DEBUG=1 to see where, and please report it."
+        )
+        sys.exit(1)

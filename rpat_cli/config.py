@@ -1,0 +1,261 @@
+"""The recipe: everything that decides a run, as pydantic models. A field's description is its help text.
+
+Importing this module does not import torch; checking a recipe does (a method's hyper-parameters are the fields of
+the method itself, so that no second list of them can disagree).
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, fields
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
+
+from rpat_cli.attacks import ATTACKS
+from rpat_cli.data import DATASETS
+from rpat_cli.engine.schedules import SCHEDULES
+from rpat_cli.errors import ConfigError, RpatError, unknown
+from rpat_cli.evaluation.suite import parse_suite
+from rpat_cli.methods import METHODS, REGULARISERS
+from rpat_cli.models import is_model_name, model_names
+from rpat_cli.numbers import Number
+from rpat_cli.registry import Registry
+
+Norm = Literal["Linf", "L2", "L1"]
+
+
+class Section(BaseModel):
+    """A part of the recipe. Unknown keys are mistakes, never ignored."""
+
+    model_config = ConfigDict(extra="forbid", validate_default=True, use_attribute_docstrings=True)
+
+
+class Component(BaseModel):
+    """A named entry of a registry with its hyper-parameters: `{name: trades, beta: 6.0}` or just `trades`."""
+
+    model_config = ConfigDict(extra="allow")
+    name: str
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+    def build(self, registry: Registry[Any]) -> Any:
+        """The object that the registry holds under this name, with these hyper-parameters."""
+        return registry[self.name](**self.options)
+
+
+class BadOptionsError(ValueError):
+    """Hyper-parameters that do not fit, with the names of those that there are."""
+
+    def __init__(self, error: ValidationError, allowed: list[str]) -> None:
+        super().__init__(str(error))
+        self.error = error
+        self.allowed = allowed
+
+
+def checked_options(cls: type, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Validate hyper-parameters against the fields of the frozen dataclass that takes them; defaults filled in."""
+    try:
+        return asdict(TypeAdapter(cls).validate_python(dict(options)))
+    except ValidationError as error:
+        raise BadOptionsError(error, [field.name for field in fields(cls)]) from None
+
+
+def component_of(registry: Registry[Any]) -> Any:
+    """The type of a recipe field that names an entry of `registry`."""
+
+    def by_name(value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+    def complete(component: Component) -> Component:
+        if component.name not in registry:
+            raise ValueError(unknown(registry.kind, component.name, list(registry)))
+        return Component(name=component.name, **checked_options(registry[component.name], component.options))
+
+    return Annotated[Component, BeforeValidator(by_name), AfterValidator(complete)]
+
+
+def switched(name: str) -> Any:
+    """The type of a recipe field that turns a regulariser on: `true`, `false`, or its hyper-parameters."""
+
+    def options(value: Any) -> Any:
+        if value is None or value is False:
+            return None
+        given = {} if value is True else value
+        if not isinstance(given, Mapping):
+            raise ValueError("must be true, false, or a mapping of its settings")
+        checked = checked_options(REGULARISERS[name], given)
+        # The form of robust perception follows the method unless it is given: the recipe fills it in.
+        return {key: None if key == "form" and key not in given else value for key, value in checked.items()}
+
+    return Annotated[dict[str, Any] | None, BeforeValidator(options)]
+
+
+def one_of(registry: Registry[Any]) -> Any:
+    """The type of a recipe field that holds a bare name of `registry`."""
+
+    def check(name: str) -> str:
+        if name not in registry:
+            raise ValueError(unknown(registry.kind, name, list(registry)))
+        return name
+
+    return Annotated[str, AfterValidator(check)]
+
+
+def as_value_error(check: Callable[[Any], object]) -> AfterValidator:
+    """A check that raises `RpatError` as a validator of a field, which keeps the value as it is."""
+
+    def validate(value: Any) -> Any:
+        try:
+            check(value)
+        except RpatError as error:
+            raise ValueError(str(error)) from None
+        return value
+
+    return AfterValidator(validate)
+
+
+def _check_model(name: str) -> None:
+    if not is_model_name(name):
+        raise ConfigError(unknown("model", name, model_names()))
+
+
+def _check_augment(specs: list[Any]) -> None:
+    from rpat_cli.data.augment import build_augment
+
+    build_augment(specs, image_size=32)
+
+
+def _check_suite(names: list[str]) -> None:
+    parse_suite(",".join(names))
+
+
+def _names(value: Any) -> Any:
+    """`a,b` from a flag and `[a, b]` from a file mean the same; `none` is the empty list.
+
+    A piece such as `m=9` is a further setting of the name before it: `randaugment:n=2,m=9` is one name.
+    """
+    if not isinstance(value, str):
+        return value
+    names: list[str] = []
+    for piece in (piece.strip() for piece in value.split(",")):
+        if names and "=" in piece and ":" not in piece:
+            names[-1] += f",{piece}"
+        elif piece and piece != "none":
+            names.append(piece)
+    return names
+
+
+def _count_or_share(value: float) -> int | float:
+    if value < 1:
+        return value
+    if value != int(value):
+        raise ValueError("must be a whole number of images, or a share below 1")
+    return int(value)
+
+
+class DataSection(Section):
+    name: Annotated[one_of(DATASETS), Field(description="data set")] = "fashion-mini"  # type: ignore[valid-type]
+    root: str = Field("data", description="folder that holds the data sets")
+    download: bool = Field(False, description="download the data set if it is missing")
+    val_size: Annotated[Number, Field(gt=0), AfterValidator(_count_or_share)] = Field(
+        1000, description="images held out of the training set for validation: a count, or a share below 1"
+    )
+    augment: Annotated[
+        list[str | dict[str, dict[str, Any] | None]], BeforeValidator(_names), as_value_error(_check_augment)
+    ] = Field([], description="augmentations, in order; `cutout:size=8` sets one up, `none` is none")
+    image_size: Annotated[int, Field(ge=8)] | None = Field(None, description="edge in pixels, for imagefolder only")
+    workers: int = Field(2, ge=0, description="worker processes for data sets that stream from disk")
+    memory_budget_gb: float = Field(2.0, ge=0, description="data sets larger than this stream from disk")
+
+
+class ThreatSection(Section):
+    norm: Norm = Field("Linf", description="norm of the perturbation")
+    eps: Annotated[Number, Field(gt=0)] = Field(8 / 255, description="largest perturbation, for pixels in [0, 1]")
+
+
+class AttackSection(Section):
+    """The attack that makes training examples. What is left out follows the threat and the method."""
+
+    name: Annotated[one_of(ATTACKS), Field(description="attack used in training")] = "pgd"  # type: ignore[valid-type]
+    steps: Annotated[int, Field(ge=0)] | None = Field(None, description="gradient steps of the attack (default: 10)")
+    step_size: Annotated[Number, Field(gt=0)] | None = Field(
+        None, description="length of one step (default: follows eps and the norm, eps/4 for Linf)"
+    )
+    start: Literal["uniform", "gaussian", "zero"] | None = Field(
+        None, description="where the attack starts (default: as the method's paper has it)"
+    )
+    restarts: int = Field(1, ge=1, description="random restarts")
+    bn_mode: Literal["eval", "train"] | None = Field(
+        None, description="mode of BatchNorm while attacking (default: as the method's paper has it)"
+    )
+
+
+class OptimizerSection(Section):
+    lr: Annotated[Number, Field(gt=0)] = Field(0.1, description="largest learning rate")
+    momentum: Annotated[Number, Field(ge=0, lt=1)] = Field(0.9, description="momentum of SGD")
+    weight_decay: Annotated[Number, Field(ge=0)] = Field(5e-4, description="weight decay")
+    nesterov: bool = Field(False, description="Nesterov momentum")
+    warmup_epochs: Annotated[Number, Field(ge=0)] = Field(0.0, description="epochs over which the rate rises from 0")
+
+
+class ValidationSection(Section):
+    """Robust accuracy on the held-out split, which picks the best epoch."""
+
+    every: int = Field(1, ge=1, description="validate every so many epochs (and after the last)")
+    steps: int = Field(10, ge=1, description="steps of the PGD attack used for validation")
+    limit: Annotated[int, Field(ge=1)] | None = Field(None, description="validate on this many images at most")
+
+
+class Recipe(Section):
+    data: DataSection = Field(default_factory=DataSection)
+    model: Annotated[str, as_value_error(_check_model)] = Field("preact-resnet18", description="network")
+    threat: ThreatSection = Field(default_factory=ThreatSection)
+    attack: AttackSection = Field(default_factory=AttackSection)
+    method: component_of(METHODS) = Field("pgd", description="training method")  # type: ignore[valid-type]
+    ra: switched("ra") = Field(  # type: ignore[valid-type]
+        False, description="robust perception (RPAT), on top of any method"
+    )
+    consistency: switched("consistency") = Field(  # type: ignore[valid-type]
+        False, description="consistency regularisation over two augmented views, on top of any method"
+    )
+    optimizer: OptimizerSection = Field(default_factory=OptimizerSection)
+    schedule: component_of(SCHEDULES) = Field("multistep", description="learning-rate schedule")  # type: ignore[valid-type]
+    epochs: int = Field(110, ge=1, description="passes over the training images")
+    batch_size: int = Field(128, ge=1, description="images per step")
+    validation: ValidationSection = Field(default_factory=ValidationSection)
+    eval: Annotated[list[str], BeforeValidator(_names), as_value_error(_check_suite)] = Field(
+        ["clean", "pgd-20"], description="attacks of the final report, on the test set"
+    )
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "auto", description="arithmetic of training; evaluation is always fp32"
+    )
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="where to compute")
+    seed: int = Field(0, ge=0, lt=2**32, description="seed of everything random")
+
+    @model_validator(mode="after")
+    def _fill_what_follows(self) -> Self:
+        """Step size follows the threat; the attack's start, steps and mode and the form of RPAT follow the method."""
+        from rpat_cli.attacks.threat import Threat
+
+        method = METHODS[self.method.name]
+        suggested = {"start": "uniform", "steps": 10, "bn_mode": "eval", **method.attack_defaults}
+        if suggested["steps"] == 0 and self.attack.steps:
+            raise ValueError(f"the method {self.method.name!r} makes no attack steps; leave out attack.steps")
+        for key, value in suggested.items():
+            if getattr(self.attack, key) is None:
+                setattr(self.attack, key, value)
+        if self.attack.step_size is None:
+            self.attack.step_size = Threat(self.threat.norm, self.threat.eps).default_step_size()
+        if self.ra is not None and self.ra["form"] is None:
+            self.ra["form"] = method.ra_form
+        return self

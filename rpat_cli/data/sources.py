@@ -1,0 +1,143 @@
+"""Where a data set's files should be, how they get there, and one clear message when they are not as they should be."""
+
+import contextlib
+import http.client
+import io
+import pickle
+import socket
+import sys
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from rpat_cli.data.base import LoadOptions
+from rpat_cli.errors import DataError
+
+T = TypeVar("T")
+
+# What fetching, unpacking and reading files can raise; URLError is an OSError.
+FAILURES = (
+    OSError,
+    EOFError,
+    RuntimeError,
+    ValueError,
+    KeyError,
+    pickle.UnpicklingError,
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    zlib.error,
+    http.client.HTTPException,
+)
+SILENCE_SECONDS = 30.0  # a server that says nothing for so long is not coming back
+
+
+@dataclass(frozen=True)
+class File:
+    """A file by its path relative to the data root; `md5` (hex) where the publisher gives one."""
+
+    path: str
+    md5: str | None = None
+    url: str = ""
+
+    def state(self, root: Path) -> str:
+        """`"good"`, `"missing"` or `"damaged"`."""
+        from torchvision.datasets.utils import check_integrity
+
+        path = root / self.path
+        if not path.exists():
+            return "missing"
+        return "good" if self.md5 is None or check_integrity(str(path), self.md5) else "damaged"
+
+
+@dataclass(frozen=True)
+class Source:
+    """The files that make up data set `name`, the archives they come in, and any other way to get them."""
+
+    name: str
+    files: tuple[File, ...]
+    archives: tuple[File, ...]
+    other_way: str = ""
+
+    @property
+    def command(self) -> str:
+        return f"rpat train --data {self.name} --download"
+
+    def obtain(self, options: LoadOptions, read: Callable[[bool], T]) -> T:
+        """`read(fetch)` with `fetch` true if a download was asked for, or if complete archives only need unpacking.
+
+        Raises `DataError` that says which file is missing or damaged, or why the download failed.
+        """
+        fetch = options.download or self._only_packed(options.root)
+        try:
+            with quiet_download():
+                return read(fetch)
+        except FAILURES as failure:
+            raise self.diagnose(options, failure) from failure
+
+    def diagnose(self, options: LoadOptions, failure: BaseException) -> DataError:
+        """The error for a failed read: a damaged file, a failed download, or files that are not there."""
+        root = options.root
+        damaged = next((root / f.path for f in (*self.files, *self.archives) if f.state(root) == "damaged"), None)
+        missing = next((root / file.path for file in self.files if file.state(root) == "missing"), None)
+        if options.download and (damaged or missing):
+            half = f" {damaged.absolute()} is damaged or half downloaded." if damaged else ""
+            return DataError(f"{self.name}: the download failed: {_reason(failure)}.{half} {self.by_hand(root)}")
+        if damaged:
+            return self.damaged(damaged, "its checksum is wrong, it may be half downloaded")
+        if missing:
+            return self.missing(root, missing)
+        return DataError(f"{self.name}: the files in {root.absolute()} cannot be read: {_reason(failure)}.")
+
+    def missing(self, root: Path, *looked_at: Path) -> DataError:
+        """For files that are not there; `looked_at` are the paths that were tried."""
+        places = " and ".join(str(path.absolute()) for path in looked_at)
+        known = [file for file in (*self.files, *self.archives) if "/" in file.path]
+        inside = next((file for file in known if (root / Path(file.path).name).exists()), None)
+        if inside is not None:
+            above = f"{root.absolute()} lies inside the data set: the data root should be the folder that holds"
+            return DataError(f"{self.name}: not found at {places}. {above} {Path(inside.path).parts[0]}/.")
+        other = f" (or: {self.other_way})" if self.other_way else ""
+        return DataError(
+            f"{self.name}: not found at {places}. Get it with: {self.command}{other}. {self.by_hand(root)}"
+        )
+
+    def damaged(self, path: Path, why: str) -> DataError:
+        """For a file that is there but wrong."""
+        size = path.stat().st_size
+        return DataError(
+            f"{self.name}: {path.absolute()} ({size} bytes) is damaged: {why}. Delete it, then run: {self.command}"
+        )
+
+    def _only_packed(self, root: Path) -> bool:
+        unpacked = all((root / file.path).exists() for file in self.files)
+        return not unpacked and all(archive.state(root) == "good" for archive in self.archives)
+
+    def by_hand(self, root: Path) -> str:
+        """Where the archives are and where to put them; several as URL/{a,b}, which a shell understands."""
+        base = self.archives[0].url.rpartition("/")[0]
+        names = [archive.url.rpartition("/")[2] for archive in self.archives]
+        listed = names[0] if len(names) == 1 else "{" + ",".join(names) + "}"
+        return f"By hand: download {base}/{listed} into {(root / self.archives[0].path).parent.absolute()}/"
+
+
+@contextlib.contextmanager
+def quiet_download() -> Iterator[None]:
+    """Nothing on stdout, a progress bar on stderr only if that is a terminal, and no endless wait for a dead server."""
+    timeout = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(SILENCE_SECONDS)
+    try:
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
+            if not sys.stderr.isatty():
+                stack.enter_context(contextlib.redirect_stderr(io.StringIO()))
+            yield
+    finally:
+        socket.setdefaulttimeout(timeout)
+
+
+def _reason(failure: BaseException) -> str:
+    return " ".join(str(failure).split()).rstrip(".") or type(failure).__name__

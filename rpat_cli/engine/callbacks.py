@@ -1,0 +1,161 @@
+"""What happens beside the training: validation and the choice of the best epoch, the metrics file, checkpoints."""
+
+import json
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from datetime import timedelta
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from torch import nn
+
+from rpat_cli.engine.checkpoint import save_checkpoint
+from rpat_cli.engine.loop import Callback, EpochRecord, TrainLoop
+
+Validate = Callable[[nn.Module], dict[str, float]]
+
+
+class Validation(Callback):
+    """Measures `robust_acc` (and what else `validate` returns) on held-out images and remembers the best epoch.
+
+    Measuring must not disturb the training: `validate` leaves the global random state as it found it.
+    """
+
+    def __init__(self, validate: Validate, every: int, on_best: Callable[[TrainLoop, EpochRecord], None]) -> None:
+        self.validate = validate
+        self.every = every
+        self.on_best = on_best
+        self.best: dict[str, float] = {}
+
+    def on_epoch_end(self, loop: TrainLoop, record: EpochRecord) -> None:
+        if record.epoch % self.every and record.epoch != loop.epochs:
+            return
+        record.validation = self.validate(loop.model)
+        if not self.best or _rank(record.validation) > _rank(self.best):
+            self.best = {"epoch": record.epoch, **record.validation}
+            self.on_best(loop, record)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": dict(self.best)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.best = dict(state.get("best", {}))
+
+
+def _rank(validation: dict[str, float]) -> tuple[float, float]:
+    """Robust accuracy decides; among equals, clean accuracy. The earlier epoch wins a full tie."""
+    return validation["robust_acc"], validation["clean_acc"]
+
+
+class MetricsLog(Callback):
+    """One JSON line an epoch in `metrics.jsonl`. A resumed run drops the lines of epochs it is going to repeat."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_start(self, loop: TrainLoop) -> None:
+        kept = [line for line in read_metrics(self.path) if line["epoch"] <= loop.epoch]
+        self.path.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+
+    def on_epoch_end(self, loop: TrainLoop, record: EpochRecord) -> None:  # noqa: ARG002
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(asdict(record)) + "\n")
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The epochs' records; a line that a crash cut short is left out."""
+    records = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return records
+
+
+class EpochLines(Callback):
+    """One readable line an epoch, for log files and pipes."""
+
+    def __init__(self, write: Callable[[str], None]) -> None:
+        self.write = write
+        self._began = 0.0
+        self._first = 0
+
+    def on_start(self, loop: TrainLoop) -> None:
+        self._began, self._first = time.monotonic(), loop.epoch
+
+    def on_epoch_end(self, loop: TrainLoop, record: EpochRecord) -> None:
+        each = (time.monotonic() - self._began) / (record.epoch - self._first)
+        left = timedelta(seconds=round(each * (loop.epochs - record.epoch)))
+        self.write(f"{epoch_line(record, loop.epochs)}  left {left}")
+
+
+def epoch_line(record: EpochRecord, epochs: int) -> str:
+    """`epoch  3/10  loss 1.234 (ce 1.1, ra 0.1)  clean 71.2 %  robust 55.0 %  lr 0.05  1234 img/s`"""
+    terms = {name: value for name, value in record.train.items() if name != "loss" and not name.endswith("_acc")}
+    parts = [
+        f"epoch {record.epoch:>{len(str(epochs))}}/{epochs}",
+        f"loss {record.train['loss']:.4f}",
+        f"({', '.join(f'{name} {value:.4f}' for name, value in terms.items())})" if len(terms) > 1 else "",
+        f"train robust {100 * record.train['robust_acc']:.1f} %",
+        *(f"{name.removesuffix('_acc')} {100 * value:.1f} %" for name, value in record.validation.items()),
+        f"lr {record.lr:.4g}",
+        f"{record.images_per_second:.0f} img/s",
+    ]
+    return "  ".join(part for part in parts if part)
+
+
+class Checkpoints(Callback):
+    """Saves everything after each epoch, and when the training stops early, to `path`; the one before is kept."""
+
+    def __init__(self, path: Path, content: Callable[[TrainLoop], dict[str, Any]]) -> None:
+        self.path = path
+        self.content = content
+
+    def on_epoch_end(self, loop: TrainLoop, record: EpochRecord) -> None:  # noqa: ARG002
+        self.save(loop)
+
+    def on_stop(self, loop: TrainLoop) -> None:
+        self.save(loop)
+
+    def save(self, loop: TrainLoop) -> None:
+        save_checkpoint(self.path, self.content(loop), keep_previous=True)
+
+
+class StopSignals:
+    """While entered, Ctrl-C and termination signals only leave a note in `received`, to be honoured between steps.
+
+    A second Ctrl-C raises `KeyboardInterrupt` at once.
+    """
+
+    SIGNALS = ("SIGINT", "SIGTERM", "SIGUSR1")  # SIGUSR1: what Slurm sends before the time limit when asked to
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> "StopSignals":
+        for name in self.SIGNALS:
+            number = getattr(signal, name, None)  # Windows lacks SIGUSR1
+            if number is not None:
+                try:
+                    self._before[number] = signal.signal(number, self._note)
+                except ValueError:  # not in the main thread: somebody else handles signals there
+                    return self
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
+        if self.received == number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.received = number
+
+    @property
+    def exit_code(self) -> int:
+        return 130 if self.received == signal.SIGINT else 75

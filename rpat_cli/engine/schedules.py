@@ -1,0 +1,115 @@
+"""Learning-rate schedules: frozen dataclasses that map a point of the training to a factor of the largest rate.
+
+`epoch` is a real number from 0 to `epochs`: at step s of n in epoch e it is e + s/n. A schedule that changes per epoch
+rounds it down. Importing this module does not import torch.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Protocol
+
+from pydantic import ConfigDict, Field
+
+from rpat_cli.numbers import Number
+from rpat_cli.registry import Registry
+
+Milestones = Annotated[tuple[Number, ...], Field(description="epochs at which the rate falls")]
+
+
+class Schedule(Protocol):
+    def __call__(self, epoch: float, epochs: int) -> float:
+        """The factor, in [0, 1], of the largest learning rate."""
+        ...
+
+
+@dataclass(frozen=True)
+class Constant:
+    """The same rate throughout."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+    def __call__(self, epoch: float, epochs: int) -> float:  # noqa: ARG002  (every schedule has this shape)
+        return 1.0
+
+
+@dataclass(frozen=True)
+class MultiStep:
+    """Times `gamma` at each milestone, per epoch.
+
+    Without milestones: at epochs 100 and 105 of 110, in proportion for other lengths below 200, and at 50 % and 75 %
+    from 200 epochs on, as in the RPAT paper's benchmarks (Wang & Liu 2025).
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+    milestones: Milestones | None = None
+    gamma: Annotated[Number, Field(gt=0, le=1)] = 0.1
+
+    def __call__(self, epoch: float, epochs: int) -> float:
+        shares = (0.5, 0.75) if epochs >= 200 else (100 / 110, 105 / 110)
+        milestones = self.milestones or tuple(round(share * epochs) for share in shares)
+        return self.gamma ** sum(math.floor(epoch) >= milestone for milestone in milestones)
+
+
+@dataclass(frozen=True)
+class Piecewise:
+    """Divided by `factor` at each milestone; without milestones at 50 % and 75 % (ReBAT, Wang et al. 2023)."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+    factor: Annotated[Number, Field(ge=1)] = 1.5
+    milestones: Milestones | None = None
+
+    def __call__(self, epoch: float, epochs: int) -> float:
+        milestones = self.milestones or (0.5 * epochs, 0.75 * epochs)
+        return self.factor ** -sum(epoch >= milestone for milestone in milestones)
+
+
+@dataclass(frozen=True)
+class Linear:
+    """Straight down to `end` times the largest rate, per step."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+    end: Annotated[Number, Field(ge=0, le=1)] = 0.0
+
+    def __call__(self, epoch: float, epochs: int) -> float:
+        return 1 - (1 - self.end) * epoch / epochs
+
+
+@dataclass(frozen=True)
+class Cosine:
+    """Half a cosine down to 0, per step (Loshchilov & Hutter 2017, without restarts)."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+    def __call__(self, epoch: float, epochs: int) -> float:
+        return 0.5 * (1 + math.cos(math.pi * epoch / epochs))
+
+
+@dataclass(frozen=True)
+class OneCycle:
+    """Straight up until `peak` (a share of the training), then straight down to 0, per step (Smith 2018)."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+    peak: Annotated[Number, Field(gt=0, lt=1)] = 0.4
+
+    def __call__(self, epoch: float, epochs: int) -> float:
+        done = epoch / epochs
+        return done / self.peak if done < self.peak else (1 - done) / (1 - self.peak)
+
+
+SCHEDULES: Registry[type[Schedule]] = Registry(
+    "schedule",
+    {
+        "multistep": MultiStep,
+        "piecewise": Piecewise,
+        "cosine": Cosine,
+        "linear": Linear,
+        "one-cycle": OneCycle,
+        "constant": Constant,
+    },
+)
+
+
+def learning_rate(lr: float, schedule: Schedule, epoch: float, epochs: int, warmup_epochs: float = 0.0) -> float:
+    """The rate at a point of the training: the schedule's, times a linear rise over the warm-up."""
+    rise = min(1.0, epoch / warmup_epochs) if warmup_epochs else 1.0
+    return lr * rise * schedule(epoch, epochs)

@@ -1,0 +1,213 @@
+"""One attack after another, chunk by chunk, each on the samples that are still robust.
+
+The unit of work is a chunk of one stage. Which samples it holds, and every random number in it, follow from the
+results of the stages before and from the seed alone: so chunks can be recorded, skipped when they are known already,
+and shared out, and the flags at the end are the same.
+"""
+
+import hashlib
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from rpat_cli.attacks.isolation import own_randomness
+from rpat_cli.attacks.threat import Threat
+from rpat_cli.evaluation.verify import verify
+from rpat_cli.passes import count_passes
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One attack: its name, and the function from a batch (x, y) to x_adv."""
+
+    name: str
+    perturb: Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class ChunkResult:
+    """What one stage did to one chunk; tensors are (M,), on the CPU, in the order of `indices` (rows of x).
+
+    `label` is the attack of the suite, `stage` and `chunk` count from 0. `strays` is how many answers of the attack lay
+    outside ball or box and could not be mended. Passes include the one that predicts again.
+    """
+
+    label: str
+    stage: int
+    chunk: int
+    indices: Tensor
+    broken: Tensor
+    predicted: Tensor
+    distance: Tensor
+    strays: int
+    seconds: float
+    forward: int
+    backward: int
+    flags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where an evaluation stands. `stage_number` counts from 1; `done` of `total` samples of this stage are finished.
+
+    `robust_acc` is the fraction of all samples that no stage has broken so far; `elapsed` are seconds since this attack
+    of the suite began, `eta` those that the stage will still take, `None` before anything is known.
+    """
+
+    label: str
+    stage: str
+    stage_number: int
+    stages: int
+    chunk: int
+    chunks: int
+    done: int
+    total: int
+    robust_acc: float
+    elapsed: float
+    eta: float | None
+
+
+OnProgress = Callable[[Progress], None]
+OnChunk = Callable[[ChunkResult], None]
+
+
+@dataclass(frozen=True)
+class State:
+    """Per sample (N,), on the CPU: what is known so far. Starts as the clean result, filled in place by chunks.
+
+    `robust`: right so far. `broken_by`: the stage that broke the sample, -1 where none did. `distance`: of the
+    adversarial image that broke it; NaN where none did.
+    """
+
+    robust: Tensor
+    predicted: Tensor
+    broken_by: Tensor
+    distance: Tensor
+    chunks: list[ChunkResult] = field(default_factory=list)
+
+    @classmethod
+    def clean(cls, predicted: Tensor, y: Tensor) -> "State":
+        robust = predicted == y
+        none = torch.full_like(predicted, -1)
+        return cls(robust, predicted.clone(), none, torch.full(predicted.shape, torch.nan))
+
+    def add(self, chunk: ChunkResult) -> None:
+        hit = chunk.indices[chunk.broken]
+        self.robust[hit] = False
+        self.predicted[hit] = chunk.predicted[chunk.broken]
+        self.broken_by[hit] = chunk.stage
+        self.distance[hit] = chunk.distance[chunk.broken]
+        self.chunks.append(chunk)
+
+
+@dataclass(frozen=True)
+class Runner:
+    """Runs stages on `x` (N, C, H, W), `y` (N,) and writes what happens into a `State`.
+
+    `known` are chunks of an earlier, interrupted run of the same evaluation; they are taken over, not run. `flags` is
+    the list into which an attack writes warnings while it runs.
+    """
+
+    label: str
+    model: nn.Module
+    threat: Threat
+    x: Tensor
+    y: Tensor
+    device: torch.device
+    chunk_size: int
+    seed: int
+    known: Iterable[ChunkResult] = ()
+    flags: Sequence[str] = ()
+    on_progress: OnProgress | None = None
+    on_chunk: OnChunk | None = None
+
+    def run(self, stages: Sequence[Stage], state: State) -> None:
+        """Let every stage attack what is still robust when it begins."""
+        known = {(chunk.stage, chunk.chunk): chunk for chunk in self.known if chunk.label == self.label}
+        began = time.perf_counter()
+        for number, stage in enumerate(stages):
+            todo = state.robust.nonzero().squeeze(1)
+            if not len(todo):
+                return
+            chunks = torch.split(todo, self.chunk_size)
+            meter = _Meter(self, stages, number, len(chunks), len(todo), began)
+            meter.report(state)
+            for index, indices in enumerate(chunks):
+                chunk = known.get((number, index))
+                fresh = chunk is None or not torch.equal(chunk.indices, indices)  # of other samples: no use
+                if chunk is None or fresh:
+                    chunk = self._attack(stage, number, index, indices)
+                    if self.on_chunk:
+                        self.on_chunk(chunk)
+                state.add(chunk)
+                meter.add(len(indices), fresh=fresh)
+                meter.report(state)
+
+    def _attack(self, stage: Stage, number: int, chunk: int, indices: Tensor) -> ChunkResult:
+        began = time.perf_counter()
+        flags_before = len(self.flags)
+        where = indices.to(self.x.device)
+        x, y = self.x[where].to(self.device), self.y[where].to(self.device)
+        with count_passes(self.model) as passes, own_randomness(self.device, self._chunk_seed(number, chunk)):
+            verified = verify(self.model, self.threat, x, y, stage.perturb(x, y))
+        return ChunkResult(
+            label=self.label,
+            stage=number,
+            chunk=chunk,
+            indices=indices,
+            broken=verified.broken.cpu(),
+            predicted=verified.predicted.cpu(),
+            distance=verified.distance.cpu(),
+            strays=int((~verified.inside).sum()),
+            seconds=time.perf_counter() - began,
+            forward=passes.forward_samples,
+            backward=passes.backward_samples,
+            flags=tuple(self.flags[flags_before:]),
+        )
+
+    def _chunk_seed(self, stage: int, chunk: int) -> int:
+        """A seed of its own for each chunk: starts do not repeat, nor depend on what else this process ran."""
+        text = f"{self.seed}/{self.label}/{stage}/{chunk}"
+        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
+
+
+class _Meter:
+    """Counts one stage's samples and turns them into `Progress`."""
+
+    def __init__(
+        self, runner: Runner, stages: Sequence[Stage], number: int, chunks: int, total: int, began: float
+    ) -> None:
+        self._runner, self._stages, self._number = runner, stages, number
+        self._chunks, self._total, self._began = chunks, total, began
+        self._stage_began = time.perf_counter()
+        self._chunk = self._done = self._fresh = 0
+
+    def add(self, samples: int, *, fresh: bool) -> None:
+        """A chunk is done; one taken over from an earlier run (not fresh) tells nothing of the time left."""
+        self._chunk += 1
+        self._done += samples
+        self._fresh += samples if fresh else 0
+
+    def report(self, state: State) -> None:
+        if not self._runner.on_progress:
+            return
+        now = time.perf_counter()
+        seconds_each = (now - self._stage_began) / self._fresh if self._fresh else None
+        self._runner.on_progress(
+            Progress(
+                label=self._runner.label,
+                stage=self._stages[self._number].name,
+                stage_number=self._number + 1,
+                stages=len(self._stages),
+                chunk=self._chunk,
+                chunks=self._chunks,
+                done=self._done,
+                total=self._total,
+                robust_acc=float(state.robust.float().mean()),
+                elapsed=now - self._began,
+                eta=None if seconds_each is None else seconds_each * (self._total - self._done),
+            )
+        )

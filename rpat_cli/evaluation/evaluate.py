@@ -1,0 +1,212 @@
+"""Measure a model against a suite of attacks, sample by sample.
+
+Every attack of the suite faces all samples that the model gets right; what it returns is verified before it counts.
+The worst case over the attacks is the robust accuracy of the whole evaluation.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rpat_cli.attacks import ATTACKS
+from rpat_cli.attacks.autoattack import AutoAttack, Ensemble
+from rpat_cli.attacks.isolation import frozen, own_randomness
+from rpat_cli.attacks.threat import Threat
+from rpat_cli.errors import ConfigError, DataError, RpatError
+from rpat_cli.evaluation.chunks import ChunkResult, OnChunk, OnProgress, Progress, Runner, Stage, State
+from rpat_cli.evaluation.results import AttackResult, Evaluation, StageResult
+from rpat_cli.evaluation.suite import AttackSpec
+from rpat_cli.evaluation.verify import checked_logits, predict
+
+__all__ = ["AttackResult", "Evaluation", "OnResult", "Progress", "evaluate"]
+
+OnResult = Callable[[AttackResult], None]
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """An attack of the suite made ready for a model. The ensemble is there only if it is AutoAttack."""
+
+    stages: list[Stage]
+    settings: dict[str, Any]
+    ensemble: Ensemble | None = None
+
+
+def evaluate(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    specs: Sequence[AttackSpec],
+    threat: Threat,
+    *,
+    batch_size: int = 250,
+    device: torch.device | None = None,
+    seed: int = 0,
+    on_progress: OnProgress | None = None,
+    on_chunk: OnChunk | None = None,
+    on_result: OnResult | None = None,
+    known: Iterable[ChunkResult] = (),
+) -> Evaluation:
+    """Attack `model` with every spec on images `x` (N, C, H, W) in [0, 1] and labels `y` (N,), in float32.
+
+    `x`, `y` may lie on any device; batches go to `device` (default: where the model is). The model is evaluated in eval
+    mode; it, its gradients, and every global random generator come out as they went in. The same seed, model, data and
+    batch size give the same flags.
+
+    `on_progress` hears of every chunk begun and done, `on_chunk` gets each new chunk's result and `on_result` each
+    attack's, as soon as they are there: what they keep survives an interruption. Chunks kept from an earlier run of the
+    same evaluation come back as `known` and are not run again.
+
+    Raises `DataError` for images or labels that are not as said, `RpatError` for a model that is not float32 or whose
+    logits are not finite, `ConfigError` for settings that an attack does not take or a batch size below 1.
+    """
+    device = device or _device_of(model)
+    if batch_size < 1:
+        raise ConfigError(f"a batch must hold at least 1 image, given {batch_size}.")
+    _check_data(x, y)
+    known = list(known)
+    results: list[AttackResult] = []
+    with frozen(model) as model, torch.autocast(device.type, enabled=False), own_randomness(device, seed):
+        _check_precision(model)
+        _check_labels(y, checked_logits(model, x[:1].to(device)).shape[1])
+        clean = torch.cat([predict(model, part.to(device)).cpu() for part in torch.split(x, batch_size)])
+        y_cpu = y.cpu()
+        for spec in specs:
+            prepared = _prepare(spec, threat, seed, model, x[:batch_size].to(device), y[:batch_size].to(device))
+            state = State.clean(clean, y_cpu)
+            runner = Runner(
+                label=spec.label,
+                model=model,
+                threat=threat,
+                x=x,
+                y=y,
+                device=device,
+                chunk_size=batch_size,
+                seed=seed,
+                known=known,
+                flags=prepared.ensemble.flags if prepared.ensemble else (),
+                on_progress=on_progress,
+                on_chunk=on_chunk,
+            )
+            runner.run(prepared.stages, state)
+            result = _result(spec, prepared, state, threat, int((clean == y_cpu).sum()))
+            results.append(result)
+            if on_result:
+                on_result(result)
+    return Evaluation(
+        threat=threat,
+        y=y_cpu,
+        clean_predicted=clean,
+        results=tuple(results),
+        seed=seed,
+        batch_size=batch_size,
+    )
+
+
+def _prepare(spec: AttackSpec, threat: Threat, seed: int, model: nn.Module, x: Tensor, y: Tensor) -> _Prepared:
+    """Build the attack of a spec; `x`, `y` are a first batch for AutoAttack to look at the model with."""
+    if spec.name == "clean":
+        return _Prepared([], {})
+    if spec.name == "autoattack":
+        ensemble = AutoAttack(threat, seed=seed, **_typed(spec.settings)).on(model, x, y)
+        stages = [Stage(name, _part(ensemble, name)) for name in ensemble.names]
+        settings = {
+            "version": spec.settings.get("version", "standard"),
+            "library": ensemble.library,
+            "attacks": {name: ensemble.settings(name) for name in ensemble.names},
+        }
+        return _Prepared(stages, settings, ensemble)
+    attack = ATTACKS[spec.name](threat, **spec.settings)
+    return _Prepared([Stage(spec.name, lambda x, y: attack(model, x, y))], _settings_of(attack))
+
+
+def _typed(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """A suite read from JSON or YAML has lists where AutoAttack wants tuples."""
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()}
+
+
+def _part(ensemble: Ensemble, name: str) -> Callable[[Tensor, Tensor], Tensor]:
+    return lambda x, y: ensemble.perturb(name, x, y)
+
+
+def _settings_of(attack: Any) -> dict[str, Any]:
+    """Every field of an attack, with its resolved value; the threat stands elsewhere."""
+    values = {field.name: getattr(attack, field.name) for field in fields(attack) if field.name != "threat"}
+    return {key: value if isinstance(value, int | float | str) else repr(value) for key, value in values.items()}
+
+
+def _result(spec: AttackSpec, prepared: _Prepared, state: State, threat: Threat, clean_correct: int) -> AttackResult:
+    stages = []
+    accuracy = {"clean": clean_correct / len(state.robust)}
+    left = clean_correct
+    for number, stage in enumerate(prepared.stages):
+        chunks = [chunk for chunk in state.chunks if chunk.stage == number]
+        if not chunks:  # nothing was left to attack
+            break
+        broken = sum(int(chunk.broken.sum()) for chunk in chunks)
+        seconds = sum(chunk.seconds for chunk in chunks)
+        stages.append(StageResult(stage.name, attacked=left, broken=broken, seconds=seconds))
+        left -= broken
+        accuracy[stage.name] = left / len(state.robust)
+    flags: list[str] = []
+    notes: list[str] = []
+    if prepared.ensemble:
+        prepared.ensemble.look_at_result(accuracy)
+        flags += prepared.ensemble.flags
+        notes += prepared.ensemble.notes
+    flags += [flag for chunk in state.chunks for flag in chunk.flags]
+    if strays := sum(chunk.strays for chunk in state.chunks):
+        notes.append(f"{strays} answers of the attack were no images inside the threat and did not count")
+    return AttackResult(
+        name=spec.name,
+        label=spec.label,
+        threat=threat,
+        settings=prepared.settings,
+        correct_after=state.robust,
+        predicted=state.predicted,
+        broken_by=state.broken_by,
+        distance=state.distance,
+        stages=tuple(stages),
+        seconds=sum(chunk.seconds for chunk in state.chunks),
+        forward=sum(chunk.forward for chunk in state.chunks),
+        backward=sum(chunk.backward for chunk in state.chunks),
+        flags=tuple(dict.fromkeys(flags)),
+        notes=tuple(notes),
+    )
+
+
+def _device_of(model: nn.Module) -> torch.device:
+    parameter = next(model.parameters(), None)
+    return torch.device("cpu") if parameter is None else parameter.device
+
+
+def _check_data(x: Tensor, y: Tensor) -> None:
+    if x.ndim != 4 or y.shape != x.shape[:1] or not len(x):
+        raise DataError(
+            f"evaluation needs images (N, C, H, W) and labels (N,), given {tuple(x.shape)} and {tuple(y.shape)}."
+        )
+    low, high = x.aminmax()
+    if not x.is_floating_point() or not (low >= 0 and high <= 1):
+        raise DataError(
+            f"images must be floats in [0, 1], given {x.dtype} in [{low:.4g}, {high:.4g}]. "
+            "Divide bytes by 255; normalisation belongs into the model."
+        )
+
+
+def _check_labels(y: Tensor, classes: int) -> None:
+    low, high = int(y.min()), int(y.max())
+    if low < 0 or high >= classes:
+        raise DataError(
+            f"labels run from {low} to {high}, but the model has {classes} classes (0 to {classes - 1}). "
+            "Is this the data set that it was trained on?"
+        )
+
+
+def _check_precision(model: nn.Module) -> None:
+    other = {p.dtype for p in model.parameters() if p.is_floating_point()} - {torch.float32}
+    if other:
+        given = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in other))
+        raise RpatError(f"evaluation is in float32, but the model has parameters in {given}. Call model.float() first.")

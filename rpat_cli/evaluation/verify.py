@@ -1,0 +1,64 @@
+"""Nothing an attack returns is trusted: brought into the threat, checked, and predicted again before it counts."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from rpat_cli.attacks.threat import Threat
+from rpat_cli.errors import RpatError
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What is left of an attack's claim. All (B,) but `x_adv` (B, C, H, W); `distance` in the threat's norm.
+
+    `broken`: misclassified, and inside ball and box. `inside`: in ball and box (after mending).
+    """
+
+    x_adv: Tensor
+    predicted: Tensor
+    broken: Tensor
+    inside: Tensor
+    distance: Tensor
+
+
+def checked_logits(model: nn.Module, x: Tensor) -> Tensor:
+    """Logits (B, classes), computed without gradients in float32.
+
+    Raises `RpatError` when the model does not return finite logits (B, classes).
+    """
+    with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
+        logits = model(x.float())
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(x):
+        given = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise RpatError(f"a classifier must return logits (B, classes) for B = {len(x)} images, this one gave {given}.")
+    if not logits.isfinite().all():
+        bad = int((~logits.isfinite().all(dim=1)).sum())
+        raise RpatError(
+            f"the model's output is not finite (NaN or infinity) for {bad} of {len(x)} images, so its accuracy means "
+            "nothing. Look for a diverged training run or a division by zero in the model."
+        )
+    return logits
+
+
+def predict(model: nn.Module, x: Tensor) -> Tensor:
+    """The most likely class (B,) of each image; raises what `checked_logits` raises."""
+    return checked_logits(model, x).argmax(dim=1)
+
+
+def verify(model: nn.Module, threat: Threat, x: Tensor, y: Tensor, x_adv: Tensor) -> Verified:
+    """Check `x_adv`, an attack's answer to `x` (B, C, H, W) with labels `y` (B,).
+
+    Points inside stay as they are, bit for bit; those outside are projected; those that even then are not inside (NaN)
+    become the clean image again, so that they can never count.
+    """
+    x_adv = x_adv.detach().to(x)
+    outside = ~threat.contains(x, x_adv)
+    if outside.any():
+        mended = threat.apply(x[outside], x_adv[outside] - x[outside])
+        x_adv = x_adv.index_put((outside,), mended)
+    inside = threat.contains(x, x_adv)
+    x_adv = torch.where(inside.view(-1, *[1] * (x.ndim - 1)), x_adv, x)
+    predicted = predict(model, x_adv)
+    return Verified(x_adv, predicted, (predicted != y) & inside, inside, threat.distance(x, x_adv))

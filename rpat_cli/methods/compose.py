@@ -1,0 +1,69 @@
+"""Any regulariser on any method."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from rpat_cli.errors import ConfigError
+from rpat_cli.methods.base import Method, Outcome, Regulariser, StepContext
+from rpat_cli.methods.declare import Needs
+
+
+@dataclass(frozen=True)
+class Composite:
+    """A method with regularisers: their terms beside its own. Needs what its parts need.
+
+    `guide` is the regulariser whose term the method takes in place of its own (`takes_guide`, `is_guide`).
+    """
+
+    method: Any
+    regularisers: tuple[Any, ...] = ()
+    guide: Any = None
+
+    @property
+    def parts(self) -> tuple[Any, ...]:
+        return (self.method, *self.regularisers, *([self.guide] if self.guide else []))
+
+    @property
+    def views(self) -> int:
+        return max(int(getattr(part, "views", Needs.views)) for part in self.parts)
+
+    @property
+    def needs_teacher(self) -> bool:
+        return any(getattr(part, "needs_teacher", False) for part in self.parts)
+
+    @property
+    def needs_attack(self) -> bool:
+        return bool(getattr(self.method, "needs_attack", Needs.needs_attack))
+
+    @property
+    def attack_defaults(self) -> Mapping[str, Any]:
+        defaults: Mapping[str, Any] = getattr(self.method, "attack_defaults", Needs.attack_defaults)
+        return defaults
+
+    def __call__(self, step: StepContext) -> Outcome:
+        outcome: Outcome = self.method(step, self.guide) if self.guide else self.method(step)
+        terms = dict(outcome.terms)
+        for regulariser in self.regularisers:
+            added = regulariser(step, outcome)
+            twice = sorted(terms.keys() & added.keys())
+            if twice:
+                raise ConfigError(
+                    f"two parts of the method call a loss term {twice[0]!r}; carry each regulariser once."
+                )
+            terms |= added
+        return replace(outcome, terms=terms)
+
+
+def compose(method: Method, *regularisers: Regulariser) -> Composite:
+    """The method carrying the regularisers (or none).
+
+    A regulariser that guides (`teacher-kl`) takes the place of the method's own teacher term, where it has one.
+    Raises `ConfigError`, on the first step, if two parts use one name for their terms.
+    """
+    takes_guide = bool(getattr(method, "takes_guide", False))
+    guides = [each for each in regularisers if takes_guide and getattr(each, "is_guide", False)]
+    if len(guides) > 1:
+        raise ConfigError("two regularisers want to replace the method's teacher term; carry one of them.")
+    others = tuple(each for each in regularisers if each not in guides)
+    return Composite(method, others, *guides)

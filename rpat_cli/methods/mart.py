@@ -1,0 +1,40 @@
+"""MART (Wang et al., "Improving Adversarial Robustness Requires Revisiting Misclassified Examples", ICLR 2020)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Annotated, Any, ClassVar
+
+import torch.nn.functional as F
+from pydantic import Field
+
+from rpat_cli.attacks.losses import best_wrong_class, hard_labels
+from rpat_cli.methods.base import Outcome, StepContext
+from rpat_cli.methods.declare import Needs
+
+
+@dataclass(frozen=True)
+class Mart(Needs):
+    """Boosted CE(f(x'), y) + beta times the KL to the clean prediction, weighted by how wrong that one is.
+
+    Boosted: - mean log(1.0001 - p'_k + 1e-12) is added, k the most likely wrong class of x'. With soft labels, "wrong"
+    is judged by the most probable label.
+    """
+
+    attack_defaults: ClassVar[Mapping[str, Any]] = MappingProxyType({"start": "gaussian", "bn_mode": "eval"})
+
+    beta: Annotated[float, Field(ge=0, description="weight of the misclassification-aware robust term")] = 6.0
+
+    def __call__(self, step: StepContext) -> Outcome:
+        x_adv = step.attack(step.model, step.x, step.y)
+        logits_adv, logits = step.model(x_adv), step.model(step.x)
+        p_adv, p = F.softmax(logits_adv, dim=1), F.softmax(logits, dim=1)
+        p_wrong = p_adv.gather(1, best_wrong_class(p_adv.detach(), step.y)[:, None]).squeeze(1)
+        p_true = p.gather(1, hard_labels(step.y)[:, None]).squeeze(1)
+        kl = F.kl_div((p_adv + 1e-12).log(), p, reduction="none").sum(dim=1)
+        terms = {
+            "ce": F.cross_entropy(logits_adv, step.y),
+            "margin": -(1.0001 - p_wrong + 1e-12).log().mean(),
+            "mart": self.beta * (kl * (1.0000001 - p_true)).mean(),
+        }
+        return Outcome(terms, step.x, x_adv, logits_adv, logits)

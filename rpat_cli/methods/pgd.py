@@ -1,0 +1,36 @@
+"""Adversarial training (Madry et al., "Towards Deep Learning Models Resistant to Adversarial Attacks", ICLR 2018)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, ClassVar
+
+import torch.nn.functional as F
+
+from rpat_cli.methods.base import Outcome, StepContext
+from rpat_cli.methods.declare import Needs
+
+
+def adversarial_cross_entropy(step: StepContext) -> Outcome:
+    """CE(f(x'), y) with x' from the step's attack on the cross-entropy."""
+    x_adv = step.attack(step.model, step.x, step.y)
+    logits_adv = step.model(x_adv)
+    return Outcome({"ce": F.cross_entropy(logits_adv, step.y)}, step.x, x_adv, logits_adv)
+
+
+@dataclass(frozen=True)
+class Pgd(Needs):
+    """CE(f(x'), y), PGD from a uniform start, BatchNorm in eval mode during the attack."""
+
+    def __call__(self, step: StepContext) -> Outcome:
+        return adversarial_cross_entropy(step)
+
+
+@dataclass(frozen=True)
+class Noise(Needs):
+    """CE(f(clip(x + U(ball))), y): the same with an attack of no steps, which leaves its uniform start."""
+
+    attack_defaults: ClassVar[Mapping[str, Any]] = MappingProxyType({"start": "uniform", "bn_mode": "eval", "steps": 0})
+
+    def __call__(self, step: StepContext) -> Outcome:
+        return adversarial_cross_entropy(step)

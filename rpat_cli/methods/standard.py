@@ -1,0 +1,20 @@
+"""Ordinary training: the baseline without any robustness."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch.nn.functional as F
+
+from rpat_cli.methods.base import Outcome, StepContext
+from rpat_cli.methods.declare import Needs
+
+
+@dataclass(frozen=True)
+class Standard(Needs):
+    """CE(f(x), y). No attack runs: x_adv is x, so that a regulariser sees one and the same image."""
+
+    needs_attack: ClassVar[bool] = False
+
+    def __call__(self, step: StepContext) -> Outcome:
+        logits = step.model(step.x)
+        return Outcome({"ce": F.cross_entropy(logits, step.y)}, step.x, step.x, logits_adv=logits, logits=logits)

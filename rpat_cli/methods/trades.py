@@ -1,0 +1,34 @@
+"""TRADES (Zhang et al., "Theoretically Principled Trade-off between Robustness and Accuracy", ICML 2019)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Annotated, Any, ClassVar
+
+import torch.nn.functional as F
+from pydantic import Field
+
+from rpat_cli.attacks.querying import attack_mode, predict
+from rpat_cli.methods.base import Outcome, StepContext
+from rpat_cli.methods.declare import Needs
+from rpat_cli.methods.losses import kl, kl_per_sample
+
+
+@dataclass(frozen=True)
+class Trades(Needs):
+    """CE(f(x), y) + beta KL(softmax f(x) ‖ softmax f(x')), where x' climbs that KL from 0.001 N(0, 1).
+
+    During the attack the clean prediction is a constant, made once, with BatchNorm in eval mode.
+    """
+
+    attack_defaults: ClassVar[Mapping[str, Any]] = MappingProxyType({"start": "gaussian", "bn_mode": "eval"})
+
+    beta: Annotated[float, Field(ge=0, description="weight of the robust term: more robust, less accurate")] = 6.0
+
+    def __call__(self, step: StepContext) -> Outcome:
+        with attack_mode(step.model) as model:
+            target = predict(model, step.x)
+        x_adv = step.attack.perturb(step.model, step.x, lambda logits: kl_per_sample(target, logits))
+        logits, logits_adv = step.model(step.x), step.model(x_adv)
+        terms = {"ce": F.cross_entropy(logits, step.y), "trades": self.beta * kl(logits, logits_adv)}
+        return Outcome(terms, step.x, x_adv, logits_adv, logits)

@@ -1,0 +1,46 @@
+"""The few pieces that several networks share."""
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+from rpat_cli.errors import ConfigError
+
+BlockBuilder = Callable[[int, int, int], nn.Module]
+"""(width in, width out, stride) -> block, where stride 2 halves the image."""
+
+
+def conv(width_in: int, width_out: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:
+    """A convolution that keeps the image size at stride 1; without bias, since a BatchNorm is next to it."""
+    return nn.Conv2d(width_in, width_out, kernel, stride, padding=kernel // 2, groups=groups, bias=False)
+
+
+def stem_stride(image_size: int) -> int:
+    """Stride of the first convolution in nets published for 64 x 64 pixels: from that size on it halves the image."""
+    return 2 if image_size >= 64 else 1
+
+
+def stage(block: BlockBuilder, width_in: int, width_out: int, count: int, stride: int) -> nn.Sequential:
+    """`count` blocks in a row; only the first one changes width and image size."""
+    first = block(width_in, width_out, stride)
+    return nn.Sequential(first, *(block(width_out, width_out, 1) for _ in range(count - 1)))
+
+
+def resnet18_stages(block: BlockBuilder, expansion: int = 1) -> list[nn.Sequential]:
+    """The four stages of two blocks each that make a ResNet an "18": outputs of 64, 128, 256, 512 times `expansion`."""
+    widths = [64, *(expansion * width for width in (64, 128, 256, 512))]
+    return [stage(block, widths[i], widths[i + 1], count=2, stride=1 if i == 0 else 2) for i in range(4)]
+
+
+def global_average(x: Tensor) -> Tensor:
+    """(B, C, H, W) -> (B, C), for any image size; a plain mean is deterministic on every device."""
+    return x.mean(dim=(2, 3))
+
+
+def require_size(name: str, image_size: int, at_least: int) -> None:
+    """Raise `ConfigError` if images are too small for the network to have a pixel left at its end."""
+    if image_size < at_least:
+        raise ConfigError(
+            f"the model {name!r} takes images of at least {at_least} x {at_least} pixels; these have {image_size}. "
+            "Choose another model, or enlarge the images."
+        )

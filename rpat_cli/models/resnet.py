@@ -1,0 +1,84 @@
+"""ResNet-18 for small images (He et al. 2016, arXiv 1512.03385): a 3 x 3 stem and no pooling before the stages."""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rpat_cli.models.layers import BlockBuilder, conv, global_average, require_size, resnet18_stages, stem_stride
+
+
+def _projection(width_in: int, width_out: int, stride: int) -> nn.Sequential:
+    """What the shortcut does: nothing, or a 1 x 1 convolution where width or image size change."""
+    if stride == 1 and width_in == width_out:
+        return nn.Sequential()
+    return nn.Sequential(conv(width_in, width_out, 1, stride), nn.BatchNorm2d(width_out))
+
+
+class BasicBlock(nn.Module):
+    """Two 3 x 3 convolutions and a shortcut."""
+
+    def __init__(self, width_in: int, width_out: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = conv(width_in, width_out, 3, stride)
+        self.conv2 = conv(width_out, width_out, 3)
+        self.bn1 = nn.BatchNorm2d(width_out)
+        self.bn2 = nn.BatchNorm2d(width_out)
+        self.shortcut = _projection(width_in, width_out, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = F.relu(self.bn1(self.conv1(x)))
+        return F.relu(self.bn2(self.conv2(out)) + self.shortcut(x))
+
+
+class Bottleneck(nn.Module):
+    """1 x 1 down to a quarter of the width, 3 x 3, 1 x 1 up again, and a shortcut."""
+
+    expansion = 4
+
+    def __init__(self, width_in: int, width_out: int, stride: int) -> None:
+        super().__init__()
+        inner = width_out // self.expansion
+        self.conv1 = conv(width_in, inner, 1)
+        self.conv2 = conv(inner, inner, 3, stride)
+        self.conv3 = conv(inner, width_out, 1)
+        self.bn1 = nn.BatchNorm2d(inner)
+        self.bn2 = nn.BatchNorm2d(inner)
+        self.bn3 = nn.BatchNorm2d(width_out)
+        self.shortcut = _projection(width_in, width_out, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = F.relu(self.bn1(self.conv1(x)))
+        out = F.relu(self.bn2(self.conv2(out)))
+        return F.relu(self.bn3(self.conv3(out)) + self.shortcut(x))
+
+
+class ResNet18(nn.Module):
+    """Stem, four stages of two blocks, global average, linear head; `linear` stands first, as in published files."""
+
+    def __init__(self, block: BlockBuilder, expansion: int, channels: int, classes: int, stride: int = 1) -> None:
+        super().__init__()
+        self.linear = nn.Linear(512 * expansion, classes)
+        self.conv1 = conv(channels, 64, 3, stride)
+        self.bn1 = nn.BatchNorm2d(64)
+        self.layer1, self.layer2, self.layer3, self.layer4 = resnet18_stages(block, expansion)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = F.relu(self.bn1(self.conv1(x)))
+        for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
+            out = layer(out)
+        logits: Tensor = self.linear(global_average(out))
+        return logits
+
+
+def resnet18(channels: int, image_size: int, classes: int) -> nn.Module:
+    """The usual ResNet-18 with basic blocks: 11.17 M parameters. Raises `ConfigError` for images under 8 x 8."""
+    require_size("resnet18", image_size, at_least=8)
+    return ResNet18(BasicBlock, 1, channels, classes)
+
+
+def resnet18_bottleneck(channels: int, image_size: int, classes: int) -> nn.Module:
+    """The net that RPAT_Benchmarks calls resnet18: two bottleneck blocks a stage, 13.96 M parameters.
+
+    Raises `ConfigError` for images under 8 x 8.
+    """
+    require_size("resnet18-bottleneck", image_size, at_least=8)
+    return ResNet18(Bottleneck, Bottleneck.expansion, channels, classes, stem_stride(image_size))

@@ -1,0 +1,49 @@
+"""Names and what they stand for: the plain tables behind METHODS, ATTACKS, MODELS, DATASETS and SCHEDULES.
+
+An entry is an object, or a string "module:attribute" that is imported when somebody first asks for it. So a
+table can be read at one glance, and listing names (help pages, error messages) never imports torch.
+"""
+
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+from typing import Generic, TypeVar, cast
+
+from rpat_cli.errors import ConfigError, unknown
+
+T = TypeVar("T")
+
+
+class Registry(Mapping[str, T], Generic[T]):
+    """A mapping from names to objects, resolved lazily.
+
+    Raises `ConfigError`, with the names there are and the nearest one, for a name that is not in it.
+    """
+
+    def __init__(self, kind: str, entries: Mapping[str, T | str]) -> None:
+        self.kind = kind
+        self._entries: dict[str, T | str] = dict(entries)
+
+    def __getitem__(self, name: str) -> T:
+        if name not in self._entries:
+            raise ConfigError(unknown(self.kind, name, list(self)))
+        entry = self._entries[name]
+        if isinstance(entry, str):
+            module, _, attribute = entry.partition(":")
+            entry = cast(T, getattr(import_module(module), attribute))
+            self._entries[name] = entry
+        return entry
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def add(self, name: str, entry: T | str) -> None:
+        """Enter a new name. Raises `ConfigError` if the name is taken: nothing is silently replaced."""
+        if name in self._entries:
+            raise ConfigError(f"the {self.kind} {name!r} is registered already; choose another name.")
+        self._entries[name] = entry

@@ -1,0 +1,131 @@
+"""Geometry of line charts: from numbers to coordinates. What they look like stands in the template."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+Point = tuple[float, float]
+
+WIDTH, HEIGHT = 460, 220
+LEFT, RIGHT, TOP, BOTTOM = 44, 14, 16, 30
+FEW = 40
+"""Up to so many points each gets a dot; a line of a single point would be invisible without."""
+
+
+@dataclass(frozen=True)
+class Series:
+    """A named line through (epoch, value) points, in order of the epochs."""
+
+    name: str
+    points: tuple[Point, ...]
+
+
+@dataclass(frozen=True)
+class Tick:
+    at: float
+    label: str
+
+
+@dataclass(frozen=True)
+class Line:
+    """A series in the coordinates of the picture; `last` is its last value as text."""
+
+    name: str
+    path: str
+    dots: tuple[Point, ...]
+    last: str
+
+
+@dataclass(frozen=True)
+class Hover:
+    """A column of the picture with the text that shows when the pointer rests on it."""
+
+    at: float
+    width: float
+    text: str
+
+
+@dataclass(frozen=True)
+class Chart:
+    title: str
+    description: str
+    lines: tuple[Line, ...]
+    x_ticks: tuple[Tick, ...]
+    y_ticks: tuple[Tick, ...]
+    hovers: tuple[Hover, ...]
+    mark: float | None = None
+
+    width, height = WIDTH, HEIGHT
+    left, right, top, bottom = LEFT, WIDTH - RIGHT, TOP, HEIGHT - BOTTOM
+
+
+def line_chart(
+    title: str,
+    series: Sequence[Series],
+    show: Callable[[float], str],
+    *,
+    mark: float | None = None,
+    y_range: tuple[float, float] | None = None,
+) -> Chart | None:
+    """A chart of the series over the epochs, `mark` being an epoch to point out; `None` if no series has a point.
+
+    `show` writes a value for people. The vertical axis includes 0 unless `y_range` says what it shows.
+    """
+    series = [item for item in series if item.points]
+    if not series:
+        return None
+    epochs = sorted({x for item in series for x, _ in item.points})
+    values = [y for item in series for _, y in item.points]
+    y_at = nice_ticks(*(y_range or (min(0.0, *values), max(0.0, *values))), 5)
+    x_at = [
+        tick for tick in nice_ticks(epochs[0], epochs[-1], 7) if tick.is_integer() and epochs[0] <= tick <= epochs[-1]
+    ]
+    to_x = _scale(epochs[0], epochs[-1], LEFT + 6, WIDTH - RIGHT - 6)
+    to_y = _scale(y_at[0], y_at[-1], HEIGHT - BOTTOM, TOP)
+    step = (WIDTH - RIGHT - LEFT) / max(len(epochs), 2)
+    return Chart(
+        title=title,
+        description=_describe(title, series, epochs, show),
+        lines=tuple(_line(item, to_x, to_y, show) for item in series),
+        x_ticks=tuple(Tick(to_x(x), f"{x:g}") for x in x_at),
+        y_ticks=tuple(Tick(to_y(y), show(y).removesuffix(".0")) for y in y_at),
+        hovers=tuple(Hover(to_x(x) - step / 2, step, _told(x, series, show)) for x in epochs),
+        mark=None if mark is None else to_x(mark),
+    )
+
+
+def nice_ticks(low: float, high: float, about: int) -> list[float]:
+    """About so many round numbers (1, 2 or 5 times a power of ten apart) that enclose [low, high]."""
+    if high <= low:
+        high = low + (abs(low) or 1.0)
+    rough = (high - low) / about
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * (1 - 1e-9))
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [round(index * step, 12) for index in range(first, last + 1)]
+
+
+def _scale(low: float, high: float, start: float, end: float) -> Callable[[float], float]:
+    """From [low, high] to [start, end]; a single value goes to the middle."""
+    if high == low:
+        return lambda _: (start + end) / 2
+    return lambda value: round(start + (value - low) / (high - low) * (end - start), 2)
+
+
+def _line(
+    series: Series, to_x: Callable[[float], float], to_y: Callable[[float], float], show: Callable[[float], str]
+) -> Line:
+    points = tuple((to_x(x), to_y(y)) for x, y in series.points)
+    path = " ".join(f"{x:g},{y:g}" for x, y in points)
+    return Line(series.name, path, points if len(points) <= FEW else (), show(series.points[-1][1]))
+
+
+def _told(epoch: float, series: Sequence[Series], show: Callable[[float], str]) -> str:
+    lines = [f"{item.name}: {show(y)}" for item in series for x, y in item.points if x == epoch]
+    return "\n".join([f"epoch {epoch:g}", *lines])
+
+
+def _describe(title: str, series: Sequence[Series], epochs: Sequence[float], show: Callable[[float], str]) -> str:
+    """The chart in words, for those who do not see it."""
+    ends = "; ".join(f"{item.name} from {show(item.points[0][1])} to {show(item.points[-1][1])}" for item in series)
+    return f"{title}, epochs {epochs[0]:g} to {epochs[-1]:g}: {ends}"

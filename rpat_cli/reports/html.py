@@ -1,0 +1,178 @@
+"""The report as one HTML file that needs nothing else: no script, no network, light and dark, any width."""
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+
+from jinja2 import Environment, StrictUndefined, Template
+
+from rpat_cli.evaluation.statistics import Accuracy
+from rpat_cli.recipe_io import SWITCHED
+from rpat_cli.reports.charts import Chart, Series, line_chart
+from rpat_cli.reports.report import Finding, Report, Row
+from rpat_cli.reports.scores import count, duration, percent, percent_range
+from rpat_cli.reports.tables import show_threat
+
+ALL_CLASSES = 20
+"""With more classes than this only the weakest are shown."""
+
+WEAKEST = 10
+
+FEW_FIGURES = 3
+"""So many stand in large type beside NRR; the rest is in the table."""
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A piece of a waterfall: what one stage broke. `start`, `width` are fractions of all images."""
+
+    name: str
+    broken: int
+    left: int
+    start: float
+    width: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Waterfall:
+    finding: Finding
+    title: str
+    clean: int
+    bars: tuple[Bar, ...]
+
+
+@dataclass(frozen=True)
+class ClassRow:
+    name: str
+    clean: Accuracy
+    robust: Accuracy
+
+
+def render_html(report: Report) -> str:
+    """The whole page. Everything that comes from outside (names, notes, the recipe) is escaped."""
+    rows = [row for row in report.rows if row.threat == report.threat]
+    head = rows[0] if rows else None
+    return _template().render(
+        report=report,
+        method=" + ".join([report.recipe.method.name, *(name for name in SWITCHED if getattr(report.recipe, name))]),
+        head=head,
+        headline=headline(head) if head else [],
+        several_threats=len({row.threat for row in report.rows}) > 1,
+        charts=training_charts(report),
+        waterfalls=waterfalls(head) if head else [],
+        strongest=head.strongest if head else None,
+        classes=(shown := class_rows(report, head)),
+        hidden_classes=_class_count(head) - len(shown),
+        commands=_commands(report),
+    )
+
+
+def _commands(report: Report) -> list[str]:
+    """What to type to get the run and its figures again."""
+    path = shlex.quote(report.path)
+    recipe = shlex.quote(f"{report.path}/recipe.yaml")
+    # A label with "@" tells of a step size that came from a flag: no word of `--attack`.
+    attacks = ",".join(label for label in report.labels if "@" not in label)
+    return [f"rpat train --config {recipe}", *([f"rpat eval {path} --attack {attacks}"] if attacks else [])]
+
+
+@cache
+def _template() -> Template:
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {
+        "percent": percent,
+        "percent_range": percent_range,
+        "duration": duration,
+        "count": count,
+        "show_threat": show_threat,
+    }
+    text = files("rpat_cli.reports").joinpath("report.html.j2").read_text(encoding="utf-8")
+    return environment.from_string(text)
+
+
+def headline(row: Row) -> list[Finding]:
+    """The figures that stand in large type: clean, PGD and the strongest attack, or all of them when they are few."""
+    if len(row.findings) <= FEW_FIGURES:
+        return list(row.findings.values())
+    pgd = min((f for f in row.findings.values() if f.attack == "pgd"), key=lambda f: f.accuracy.value, default=None)
+    chosen = [row.findings["clean"], pgd, row.strongest]
+    return [finding for finding in row.findings.values() if any(finding is one for one in chosen)]
+
+
+def training_charts(report: Report) -> list[Chart]:
+    """Accuracies, loss terms and learning rate by epoch; those of which there is nothing are left out."""
+    epochs = report.epochs
+    mark = report.best_epoch
+    accuracies = [
+        Series("validation clean", _points(epochs, "validation", "clean_acc")),
+        Series("validation robust", _points(epochs, "validation", "robust_acc")),
+        Series("training robust", _points(epochs, "train", "robust_acc")),
+        Series("training clean", _points(epochs, "train", "clean_acc")),
+    ]
+    names = dict.fromkeys(name for record in epochs for name in record["train"] if not name.endswith("_acc"))
+    terms = [name for name in names if name != "loss"]
+    if len(terms) > 1:  # a single term is the loss, and needs no second line
+        terms = ["loss", *terms]
+    losses = [Series("sum" if name == "loss" else name, _points(epochs, "train", name)) for name in terms]
+    rates = [Series("learning rate", tuple((float(record["epoch"]), float(record["lr"])) for record in epochs))]
+    charts = [
+        line_chart("Accuracy in per cent", accuracies, lambda v: percent(v, 1), mark=mark, y_range=(0.0, 1.0)),
+        line_chart("Loss terms", losses, _short, mark=mark),
+        line_chart("Learning rate", rates, _short, mark=mark),
+    ]
+    return [chart for chart in charts if chart]
+
+
+def _points(epochs: Sequence[Mapping[str, object]], part: str, name: str) -> tuple[tuple[float, float], ...]:
+    points = []
+    for record in epochs:
+        values = record.get(part) or {}
+        if isinstance(values, Mapping) and values.get(name) is not None:
+            points.append((float(str(record["epoch"])), float(values[name])))
+    return tuple(points)
+
+
+def _short(value: float) -> str:
+    return f"{value:.3g}"
+
+
+def waterfalls(row: Row) -> list[Waterfall]:
+    """For every attack that is made of several: which of them broke how many images, one after another."""
+    clean = row.findings["clean"].accuracy.correct
+    return [
+        Waterfall(finding, f"{finding.label} on {row.checkpoint.title}", clean, _bars(finding))
+        for finding in row.findings.values()
+        if len(finding.stages) > 1
+    ]
+
+
+def _bars(finding: Finding) -> tuple[Bar, ...]:
+    n = finding.accuracy.n
+    bars = []
+    for stage in finding.stages:
+        left = stage.attacked - stage.broken
+        bars.append(Bar(stage.name, stage.broken, left, left / n, stage.broken / n, stage.seconds))
+    return tuple(bars)
+
+
+def class_rows(report: Report, row: Row | None) -> list[ClassRow]:
+    """Clean and robust accuracy (under the strongest attack) per class, the weakest first."""
+    if row is None or row.strongest is None:
+        return []
+    clean, robust = row.findings["clean"].per_class, row.strongest.per_class
+    rows = [
+        ClassRow(report.class_names[k] if k < len(report.class_names) else f"class {k}", *pair)
+        for k, pair in enumerate(zip(clean, robust, strict=False))
+        if all(accuracy.n for accuracy in pair)
+    ]
+    rows.sort(key=lambda item: (item.robust.value, item.clean.value))
+    return rows if len(rows) <= ALL_CLASSES else rows[:WEAKEST]
+
+
+def _class_count(row: Row | None) -> int:
+    if row is None or row.strongest is None:
+        return 0
+    return sum(1 for accuracy in row.strongest.per_class if accuracy.n)

@@ -1,0 +1,434 @@
+"""What one run found, gathered from its folder: the one source of the tables, of report.json and of report.html."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from rpat_cli.attacks.threat import Threat
+from rpat_cli.config import Recipe
+from rpat_cli.engine.callbacks import read_metrics
+from rpat_cli.errors import RpatError
+from rpat_cli.evaluation.results import AttackResult, Evaluation, StageResult
+from rpat_cli.evaluation.statistics import Accuracy, per_class_accuracy
+from rpat_cli.evaluation.suite import list_attacks
+from rpat_cli.recipe_io import read_yaml, resolve, summary
+from rpat_cli.reports.scores import mean_acc, nrr
+from rpat_cli.run_folder import RunFolder, write_whole
+
+REPORT_FORMAT = 1
+
+AUTOATTACK = "autoattack"
+"""The attack that the paper's Mean and NRR are computed with: AutoAttack's standard version."""
+
+
+@dataclass(frozen=True)
+class CheckpointRef:
+    """A checkpoint of the run; `epoch` counts from 1. `same_weights`: it equals the one named before it."""
+
+    name: str
+    epoch: int
+    same_weights: bool = False
+
+    @property
+    def title(self) -> str:
+        return f"{self.name} (epoch {self.epoch})"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one attack left of one checkpoint. `threat` is None for "clean", which has none.
+
+    `label` tells it from other uses of the same `attack` (pgd-20, pgd-50). `per_class` is in order of the labels;
+    `forward`, `backward` are passes of single images; `evaluation` is the file in `evals/` that this stands in.
+    """
+
+    checkpoint: str
+    attack: str
+    label: str
+    threat: Threat | None
+    accuracy: Accuracy
+    per_class: tuple[Accuracy, ...]
+    evaluation: str
+    created: str
+    settings: Mapping[str, Any]
+    stages: tuple[StageResult, ...] = ()
+    seconds: float = 0.0
+    forward: int = 0
+    backward: int = 0
+    flags: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        values = asdict(self)
+        del values["accuracy"]
+        values["acc"] = self.accuracy.value
+        values["interval_95"] = list(self.accuracy.interval)
+        values["n"] = self.accuracy.n
+        values["per_class"] = [{"correct": item.correct, "n": item.n} for item in self.per_class]
+        return values
+
+
+@dataclass(frozen=True)
+class Row:
+    """The findings on one checkpoint under one threat, by the attack's label; "clean" stands in every row."""
+
+    checkpoint: CheckpointRef
+    threat: Threat
+    findings: Mapping[str, Finding]
+
+    @property
+    def _pair(self) -> tuple[float, float] | None:
+        """Clean and AutoAttack accuracy, if both are there and of equally many images."""
+        clean, robust = self.findings.get("clean"), self.findings.get(AUTOATTACK)
+        if clean is None or robust is None or clean.accuracy.n != robust.accuracy.n:
+            return None
+        return clean.accuracy.value, robust.accuracy.value
+
+    @property
+    def mean(self) -> float | None:
+        return mean_acc(*self._pair) if self._pair else None
+
+    @property
+    def nrr(self) -> float | None:
+        return nrr(*self._pair) if self._pair else None
+
+    @property
+    def strongest(self) -> Finding | None:
+        """The attack that left least; AutoAttack among equals."""
+        attacked = [finding for label, finding in self.findings.items() if label != "clean"]
+        return min(attacked, key=lambda finding: (finding.accuracy.value, finding.label != AUTOATTACK), default=None)
+
+
+@dataclass(frozen=True)
+class Report:
+    """A run as people want to read it. Fractions everywhere, per cent only on screen.
+
+    `epochs` are the records of metrics.jsonl. `seconds`, `forward`, `backward` are those of the training; passes are
+    None where they were not recorded. `environment` is that of the training, or else of the newest evaluation.
+    """
+
+    path: str
+    recipe: Recipe
+    recipe_yaml: str
+    summary: Mapping[str, str]
+    environment: Mapping[str, Any]
+    device: str
+    class_names: tuple[str, ...]
+    epochs: tuple[Mapping[str, Any], ...]
+    best_epoch: int | None
+    checkpoints: tuple[CheckpointRef, ...]
+    findings: tuple[Finding, ...]
+    remarks: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        return Path(self.path).name
+
+    @property
+    def threat(self) -> Threat:
+        return Threat(self.recipe.threat.norm, self.recipe.threat.eps)
+
+    @property
+    def seconds(self) -> float:
+        return float(sum(record["seconds"] for record in self.epochs))
+
+    @property
+    def forward(self) -> int | None:
+        return _total(self.epochs, "forward")
+
+    @property
+    def backward(self) -> int | None:
+        return _total(self.epochs, "backward")
+
+    @cached_property
+    def labels(self) -> tuple[str, ...]:
+        """The attacks of the whole report: "clean" first, then from weak to strong as `rpat eval` lists them."""
+        known = list(list_attacks())
+        names = {
+            finding.label: finding.label if finding.label in known else finding.attack for finding in self.findings
+        }
+        return tuple(
+            sorted(names, key=lambda label: known.index(names[label]) if names[label] in known else len(known))
+        )
+
+    @cached_property
+    def rows(self) -> tuple[Row, ...]:
+        """One row for each checkpoint and threat that were evaluated; the recipe's own threat comes first."""
+        own = self.threat
+        threats = dict.fromkeys(finding.threat for finding in self.findings if finding.threat not in (None, own))
+        rows = []
+        for threat in (own, *filter(None, threats)):
+            for checkpoint in self.checkpoints:
+                found = {
+                    f.label: f for f in self.findings if f.checkpoint == checkpoint.name and f.threat in (None, threat)
+                }
+                if found and (threat == own or any(finding.threat for finding in found.values())):
+                    ordered = {label: found[label] for label in self.labels if label in found}
+                    rows.append(Row(checkpoint, threat, ordered))
+        return tuple(rows)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain builtins, ready for JSON."""
+        return {
+            "format": REPORT_FORMAT,
+            "run": self.path,
+            "recipe": self.recipe.model_dump(mode="json"),
+            "summary": dict(self.summary),
+            "environment": dict(self.environment),
+            "device": self.device,
+            "class_names": list(self.class_names),
+            "training": {
+                "epochs": len(self.epochs),
+                "epochs_planned": self.recipe.epochs,
+                "best_epoch": self.best_epoch,
+                "seconds": self.seconds,
+                "forward": self.forward,
+                "backward": self.backward,
+                "records": [dict(record) for record in self.epochs],
+            },
+            "checkpoints": [asdict(checkpoint) for checkpoint in self.checkpoints],
+            "results": [finding.to_dict() for finding in self.findings],
+            "scores": [
+                {"checkpoint": row.checkpoint.name, "threat": asdict(row.threat), "mean": row.mean, "nrr": row.nrr}
+                for row in self.rows
+            ],
+            "remarks": list(self.remarks),
+        }
+
+
+def _total(records: Sequence[Mapping[str, Any]], key: str) -> int | None:
+    """None rather than a sum that leaves some epochs out."""
+    values = [record.get(key) for record in records]
+    return sum(int(value) for value in values if value is not None) if values and None not in values else None
+
+
+# ------------------------------------------------------------------------------------------ gathering
+
+
+@dataclass(frozen=True)
+class _EvalFile:
+    """One file of `evals/`, read."""
+
+    file: Path
+    created: str
+    checkpoint: str
+    epoch: int
+    data: str
+    class_names: tuple[str, ...]
+    environment: Mapping[str, Any]
+    device: str
+    evaluation: Evaluation
+
+    @classmethod
+    def read(cls, file: Path) -> "_EvalFile":
+        record = json.loads(file.read_text(encoding="utf-8"))
+        datetime.fromisoformat(record["created"])
+        return cls(
+            file=file,
+            created=record["created"],
+            checkpoint=record["checkpoint"],
+            epoch=record["epoch"],
+            data=record["data"]["name"],
+            class_names=tuple(record["data"].get("class_names", ())),
+            environment=record["environment"],
+            device=record["device"],
+            evaluation=Evaluation.from_dict(record),
+        )
+
+    @property
+    def age(self) -> tuple[datetime, int]:
+        """For sorting, oldest first; two of the same second are told apart by the file system."""
+        return datetime.fromisoformat(self.created).astimezone(), self.file.stat().st_mtime_ns
+
+
+def build_report(folder: RunFolder) -> Report:
+    """Gather a run folder. Unreadable parts are named among the remarks; only the recipe must be there.
+
+    Where several evaluations hold the same attack on the same weights, the newest counts; those of weights that further
+    training has replaced, and those on other data, do not. Raises `ConfigError` for a recipe that cannot be read.
+    """
+    remarks: list[str] = []
+    recipe = resolve([read_yaml(folder.recipe)])
+    epochs = tuple(read_metrics(folder.metrics))
+    saved = _facts_of_checkpoint(folder, remarks)
+    checkpoints = _checkpoints(epochs, saved)
+    files = _fitting(_read_evals(folder, remarks), recipe, checkpoints, remarks)
+    findings = _newest_findings(files, checkpoints)
+    newest = files[-1] if files else None
+    class_names = newest.class_names if newest and newest.class_names else tuple(saved.get("class_names", ()))
+    return Report(
+        path=str(folder.path),
+        recipe=recipe,
+        recipe_yaml=folder.recipe.read_text(encoding="utf-8"),
+        summary=summary(recipe),
+        environment=saved.get("environment") or (newest.environment if newest else {}),
+        device=newest.device if newest else "",
+        class_names=class_names,
+        epochs=epochs,
+        best_epoch=_best_epoch(epochs),
+        checkpoints=checkpoints,
+        findings=findings,
+        remarks=(*_remarks_on_training(recipe, epochs), *remarks, *_remarks_on_findings(findings)),
+    )
+
+
+def _facts_of_checkpoint(folder: RunFolder, remarks: list[str]) -> dict[str, Any]:
+    """What the last checkpoint says beside its weights, which stay on disk."""
+    import torch
+
+    path = folder.checkpoint("last")
+    if not path.exists():
+        return {}
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        return {
+            "class_names": list(content["class_names"]),
+            "environment": dict(content["environment"]),
+            "under_way": content["training"]["step"] > 0,
+        }
+    except Exception:  # torch raises a dozen kinds for a damaged file; the report can do without it
+        remarks.append(f"checkpoints/{path.name} cannot be read, so the environment of the training is not known")
+        return {}
+
+
+def _best_epoch(epochs: Sequence[Mapping[str, Any]]) -> int | None:
+    """The epoch that validation chose: by robust accuracy, then clean accuracy; the earliest of equals."""
+    validated = [record for record in epochs if "robust_acc" in record.get("validation", {})]
+    if not validated:
+        return None
+    best = max(validated, key=lambda r: (r["validation"]["robust_acc"], r["validation"].get("clean_acc", 0.0)))
+    return int(best["epoch"])
+
+
+def _checkpoints(epochs: Sequence[Mapping[str, Any]], saved: Mapping[str, Any]) -> tuple[CheckpointRef, ...]:
+    if not epochs:
+        return ()
+    best, last = _best_epoch(epochs), int(epochs[-1]["epoch"])
+    # A run stopped within an epoch has moved on from its last whole epoch.
+    same = best == last and not saved.get("under_way", False)
+    chosen = [CheckpointRef("best", best)] if best is not None else []
+    return (*chosen, CheckpointRef("last", last, same_weights=same))
+
+
+def _read_evals(folder: RunFolder, remarks: list[str]) -> list[_EvalFile]:
+    """All evaluations that can be read, oldest first."""
+    files = []
+    for path in sorted(folder.evals.glob("*.json")):
+        try:
+            files.append(_EvalFile.read(path))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RpatError) as error:
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            remarks.append(f"evals/{path.name} is damaged and was left out ({reason})")
+    return sorted(files, key=lambda file: file.age)
+
+
+def _fitting(
+    files: Iterable[_EvalFile], recipe: Recipe, checkpoints: Sequence[CheckpointRef], remarks: list[str]
+) -> list[_EvalFile]:
+    """Those on the run's own data and on weights that are still there."""
+    fitting = []
+    for file in files:
+        if file.data != recipe.data.name:
+            remarks.append(f"evals/{file.file.name} is on other data ({file.data}) and is not part of this report")
+        elif not any(_measures(file, checkpoint, checkpoints) for checkpoint in checkpoints):
+            remarks.append(
+                f"evals/{file.file.name} measured {file.checkpoint} at epoch {file.epoch}, which further training has "
+                "replaced; it is not part of this report"
+            )
+        else:
+            fitting.append(file)
+    return fitting
+
+
+def _measures(file: _EvalFile, checkpoint: CheckpointRef, checkpoints: Sequence[CheckpointRef]) -> bool:
+    """Is the evaluation one of these weights? Best and last of the same epoch share theirs."""
+    shared = any(other.same_weights for other in checkpoints)
+    named = file.checkpoint == checkpoint.name or (shared and file.checkpoint in [other.name for other in checkpoints])
+    return named and file.epoch == checkpoint.epoch
+
+
+def _newest_findings(files: Iterable[_EvalFile], checkpoints: Sequence[CheckpointRef]) -> tuple[Finding, ...]:
+    newest: dict[tuple[str, str, Threat | None], Finding] = {}
+    for file in files:  # oldest first, so that newer ones replace them
+        for checkpoint in checkpoints:
+            if _measures(file, checkpoint, checkpoints):
+                for finding in _findings_in(file, checkpoint.name):
+                    newest[finding.checkpoint, finding.label, finding.threat] = finding
+    return tuple(newest.values())
+
+
+def _findings_in(file: _EvalFile, checkpoint: str) -> Iterable[Finding]:
+    """Clean, which every evaluation has measured, and its attacks."""
+    evaluation = file.evaluation
+    classes = max(len(file.class_names), int(evaluation.y.max()) + 1)
+    right = evaluation.clean_predicted == evaluation.y
+    origin: dict[str, Any] = {"checkpoint": checkpoint, "evaluation": file.file.name, "created": file.created}
+    yield Finding(
+        attack="clean",
+        label="clean",
+        threat=None,
+        accuracy=evaluation.clean,
+        per_class=tuple(per_class_accuracy(right, evaluation.y, classes)),
+        settings={},
+        **origin,
+    )
+    for result in attacks_of(evaluation):
+        yield Finding(
+            attack=result.name,
+            label=result.label,
+            threat=result.threat,
+            accuracy=result.accuracy,
+            per_class=tuple(per_class_accuracy(result.correct_after, evaluation.y, classes)),
+            settings=result.settings,
+            stages=result.stages,
+            seconds=result.seconds,
+            forward=result.forward,
+            backward=result.backward,
+            flags=result.flags,
+            notes=result.notes,
+            **origin,
+        )
+
+
+def attacks_of(evaluation: Evaluation) -> list[AttackResult]:
+    """The results of an evaluation without "clean", which is no attack."""
+    return [result for result in evaluation.results if result.name != "clean"]
+
+
+def _remarks_on_training(recipe: Recipe, epochs: Sequence[Mapping[str, Any]]) -> list[str]:
+    if len(epochs) < recipe.epochs:
+        return [f"the training stands at epoch {len(epochs)} of {recipe.epochs}"]
+    return []
+
+
+def _remarks_on_findings(findings: Sequence[Finding]) -> list[str]:
+    """Flags and notes, each once with the checkpoints it is about."""
+    about: dict[tuple[str, str], list[str]] = {}
+    for finding in findings:
+        for text in (*finding.flags, *finding.notes):
+            about.setdefault((finding.label, text), []).append(finding.checkpoint)
+    remarks = [f"{label} on {' and '.join(dict.fromkeys(names))}: {text}" for (label, text), names in about.items()]
+    counts = sorted({finding.accuracy.n for finding in findings})
+    if len(counts) > 1:
+        remarks.append(f"the figures are not all over the same images: {', '.join(map(str, counts))} of them")
+    return remarks
+
+
+# ------------------------------------------------------------------------------------------ writing
+
+
+def write_report(folder: RunFolder) -> Report:
+    """Build the report and write report.json and report.html, each whole or not at all.
+
+    Raises `RunFolderError` when the folder cannot be written: earlier reports are untouched then.
+    """
+    from rpat_cli.reports.html import render_html
+
+    report = build_report(folder)
+    write_whole(folder.report, json.dumps(report.to_dict(), indent=1))
+    write_whole(folder.html, render_html(report))
+    return report

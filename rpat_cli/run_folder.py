@@ -1,0 +1,149 @@
+"""The folder of one run: names that a person can read, never overwritten."""
+
+import os
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rpat_cli.errors import RunFolderError, did_you_mean
+
+if TYPE_CHECKING:
+    from rpat_cli.config import Recipe
+
+RUNS = Path("runs")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """`recipe.yaml  metrics.jsonl  log.txt  report.json  report.html  checkpoints/{last,best}.pt  evals/*.json`"""
+
+    path: Path
+
+    @property
+    def recipe(self) -> Path:
+        return self.path / "recipe.yaml"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def log(self) -> Path:
+        return self.path / "log.txt"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report.json"
+
+    @property
+    def html(self) -> Path:
+        return self.path / "report.html"
+
+    @property
+    def evals(self) -> Path:
+        return self.path / "evals"
+
+    def checkpoint(self, name: str) -> Path:
+        return self.path / "checkpoints" / f"{name}.pt"
+
+    def new_eval(self, stem: str) -> Path:
+        """A path in `evals/` that does not exist yet: earlier results are never overwritten."""
+        return _free(self.evals / f"{stem}.json")
+
+
+def run_name(recipe: "Recipe") -> str:
+    """`2026-11-22_fashion-mini_small-cnn_consistency+ra_s0`"""
+    method = "+".join([recipe.method.name, *(name for name in ("consistency", "ra") if getattr(recipe, name))])
+    model = recipe.model.replace(":", "-").replace("/", "-")
+    return f"{date.today().isoformat()}_{recipe.data.name}_{model}_{method}_s{recipe.seed}"
+
+
+def create_run(recipe: "Recipe", out: Path | None = None) -> RunFolder:
+    """Make the folder of a new run: `out`, or a readable new name under `runs/`.
+
+    Raises `RunFolderError` if `out` holds something already or the folder cannot be made.
+    """
+    path = out or _free(RUNS / run_name(recipe))
+    if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
+        advice = (
+            f"Go on with it: rpat train --resume {out}. Or choose another --out."
+            if is_run(out)
+            else ("Choose another --out; nothing is overwritten.")
+        )
+        raise RunFolderError(f"{out} exists already and is not empty. {advice}")
+    try:
+        (path / "checkpoints").mkdir(parents=True, exist_ok=True)
+        (path / "evals").mkdir(exist_ok=True)
+    except OSError as error:
+        raise RunFolderError(
+            f"cannot make the run folder {path}: {error.strerror}. Choose a folder you may write to with --out."
+        ) from error
+    return RunFolder(path)
+
+
+def is_run(path: Path) -> bool:
+    return (path / "recipe.yaml").is_file()
+
+
+def newest_run(root: Path = RUNS) -> RunFolder:
+    """The run under `root` that was begun last. Raises `RunFolderError` when there is none."""
+    runs = [path for path in root.iterdir() if is_run(path)] if root.is_dir() else []
+    if not runs:
+        raise RunFolderError(f"there is no run under {root.resolve()} yet. Train one first: rpat train")
+    return RunFolder(max(runs, key=lambda path: (path / "recipe.yaml").stat().st_mtime))
+
+
+def open_run(path: Path) -> RunFolder:
+    """An existing run folder. Raises `RunFolderError`, naming near ones, if `path` is none."""
+    if is_run(path):
+        return RunFolder(path)
+    neighbours = [p.name for p in path.parent.iterdir() if is_run(p)] if path.parent.is_dir() else []
+    state = "is not a run folder (it has no recipe.yaml)." if path.exists() else "does not exist."
+    raise RunFolderError(" ".join(filter(None, [f"{path} {state}", did_you_mean(path.name, neighbours)])))
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file that appears complete or not at all. Raises `RunFolderError`; an old file is untouched then."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise RunFolderError(f"cannot write {path}: {error.strerror}.") from error
+
+
+def _free(path: Path) -> Path:
+    candidate, count = path, 1
+    while candidate.exists():
+        count += 1
+        candidate = path.with_name(f"{path.stem}-{count}{path.suffix}")
+    return candidate
+
+
+def environment() -> dict[str, Any]:
+    """What a number depends on beside the recipe: versions, and the git commit where there is one."""
+    import platform
+    import subprocess
+
+    import torch
+
+    from rpat_cli import __version__
+
+    try:
+        answer = subprocess.run(
+            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=True
+        ).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        answer = None
+    return {
+        "rpat": __version__,
+        "torch": str(torch.__version__),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "commit": answer or None,
+    }

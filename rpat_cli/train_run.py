@@ -1,0 +1,245 @@
+"""A training run from recipe to report: what `rpat train` calls and notebooks import."""
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from rpat_cli.build import Architecture, architecture_for, build_data, build_loop, build_threat, load_weights
+from rpat_cli.config import Recipe
+from rpat_cli.data.base import Dataset
+from rpat_cli.engine.callbacks import Checkpoints, EpochLines, MetricsLog, StopSignals, Validation
+from rpat_cli.engine.checkpoint import load_newest, save_checkpoint
+from rpat_cli.engine.compute import Compute, resolve_compute, seed_everything
+from rpat_cli.engine.loop import EpochRecord, TrainLoop
+from rpat_cli.errors import ConfigError, Interrupted, Problem
+from rpat_cli.eval_run import EVAL_BATCH, evaluate_checkpoint, load_model
+from rpat_cli.evaluation.evaluate import evaluate
+from rpat_cli.evaluation.suite import parse_suite
+from rpat_cli.listener import Listener
+from rpat_cli.recipe_io import Layer, read_yaml, resolve, to_yaml
+from rpat_cli.reports.report import write_report
+from rpat_cli.run_folder import RunFolder, create_run, environment, open_run, write_whole
+
+
+def train_run(
+    recipe: Recipe,
+    *,
+    out: Path | None = None,
+    stop_after: int | None = None,
+    listener: Listener | None = None,
+) -> RunFolder:
+    """Train from scratch in a new run folder, evaluate best and last on the test set, and write the report.
+
+    `stop_after` ends the session after that many epochs, as a signal would, to be resumed later. Raises `RpatError`s:
+    of data, run folder, divergence; `Interrupted` after a signal, with everything saved.
+    """
+    compute = resolve_compute(recipe.device, recipe.precision)
+    data = build_data(recipe.data, recipe.seed)  # before the folder is made: a missing data set leaves no debris
+    architecture_for(recipe, data).build()
+    folder = create_run(recipe, out)
+    _write_recipe(folder, recipe)
+    return _train(recipe, folder, data, compute, None, stop_after, listener or Listener())
+
+
+def resume_run(
+    path: Path,
+    *,
+    changes: Sequence[Layer] = (),
+    stop_after: int | None = None,
+    listener: Listener | None = None,
+) -> RunFolder:
+    """Go on with a run exactly where it stopped. `changes` may set what does not alter the steps already done.
+
+    Raises `ConfigError` for a change that would, `CheckpointError` if there is nothing to resume from.
+    """
+    folder = open_run(path)
+    recipe = _changed_recipe(folder, changes)
+    listener = listener or Listener()
+    compute = resolve_compute(recipe.device, recipe.precision)
+    data = build_data(recipe.data, recipe.seed)
+    state: dict[str, Any] | None = None
+    if folder.checkpoint("last").exists() or folder.checkpoint("last.prev").exists():
+        state, remark = load_newest(folder.checkpoint("last"))
+        listener.say(remark or f"resuming {folder.path} after epoch {state['training']['epoch']}")
+    else:
+        listener.say(f"{folder.path} stopped before its first checkpoint: starting it again")
+    if changes:
+        _write_recipe(folder, recipe)
+    return _train(recipe, folder, data, compute, state, stop_after, listener)
+
+
+RESUMABLE = {
+    "epochs",
+    "device",
+    "eval",
+    "validation",
+    "data.root",
+    "data.workers",
+    "data.download",
+    "data.memory_budget_gb",
+}
+"""What may be changed when resuming: it leaves the steps already done as they were."""
+
+
+def _changed_recipe(folder: RunFolder, changes: Sequence[Layer]) -> Recipe:
+    saved = read_yaml(folder.recipe)
+    before, after = resolve([saved]), resolve([saved, *changes])
+    differing = _differing(before.model_dump(), after.model_dump())
+    forbidden = [key for key in differing if key not in RESUMABLE and key.split(".")[0] not in RESUMABLE]
+    if forbidden:
+        allowed = ", ".join(sorted(RESUMABLE))
+        raise ConfigError(
+            *(
+                Problem(key, "cannot be changed when resuming: the run would be neither one nor the other.", "--resume")
+                for key in forbidden
+            ),
+            Problem(
+                "", f"May be changed: {allowed}. For anything else train a new run: rpat train --config {folder.recipe}"
+            ),
+            title="this run cannot go on with another recipe",
+        )
+    return after
+
+
+def _differing(before: dict[str, Any], after: dict[str, Any], prefix: str = "") -> list[str]:
+    keys: list[str] = []
+    for key in before.keys() | after.keys():
+        old, new = before.get(key), after.get(key)
+        if isinstance(old, dict) and isinstance(new, dict):
+            keys += _differing(old, new, f"{prefix}{key}.")
+        elif old != new:
+            keys.append(f"{prefix}{key}")
+    return sorted(keys)
+
+
+def _train(
+    recipe: Recipe,
+    folder: RunFolder,
+    data: Dataset,
+    compute: Compute,
+    state: dict[str, Any] | None,
+    stop_after: int | None,
+    listener: Listener,
+) -> RunFolder:
+    listener = _also_logging(listener, folder)
+    seed_everything(recipe.seed)
+    architecture = architecture_for(recipe, data)
+    model = architecture.build().to(compute.device)
+    with StopSignals() as signals:
+        validation = Validation(
+            _validator(recipe, data, compute),
+            recipe.validation.every,
+            lambda loop, record: _save_best(folder, recipe, architecture, data, loop, record),
+        )
+        checkpoints = Checkpoints(
+            folder.checkpoint("last"), lambda loop: _last_content(recipe, architecture, data, loop, validation)
+        )
+        loop = build_loop(
+            recipe,
+            data,
+            model,
+            compute,
+            # Listeners come before the checkpoint: what they were told is then part of what is saved.
+            [validation, MetricsLog(folder.metrics), *listener.callbacks, checkpoints],
+            lambda loop: signals.received is not None or (stop_after is not None and loop.epoch >= stop_after),
+        )
+        if state is not None:
+            load_weights(model, state["model"], str(folder.checkpoint("last")))
+            loop.load_state_dict({"model": state["model"], **state["training"]})
+        finished = loop.run()
+    if not finished and signals.received is not None:
+        raise Interrupted(
+            f"stopped in epoch {loop.epoch + 1} of {recipe.epochs}; everything is saved. "
+            f"Go on with: rpat train --resume {folder.path}",
+            signals.exit_code,
+        )
+    if not finished:
+        listener.say(f"stopped after epoch {loop.epoch} as asked. Go on with: rpat train --resume {folder.path}")
+        return folder
+    _final_evaluation(recipe, folder, data, listener)
+    write_report(folder)
+    return folder
+
+
+def _write_recipe(folder: RunFolder, recipe: Recipe) -> None:
+    write_whole(folder.recipe, to_yaml(recipe, f"Repeat this run: rpat train --config {folder.recipe}"))
+
+
+def _also_logging(listener: Listener, folder: RunFolder) -> Listener:
+    """Everything that is said, and every epoch, goes to the run's log too."""
+
+    def log(text: str) -> None:
+        with folder.log.open("a", encoding="utf-8") as file:
+            file.write(f"{datetime.now():%Y-%m-%d %H:%M:%S}  {text}\n")
+
+    def say(text: str) -> None:
+        log(text)
+        listener.say(text)
+
+    return Listener(say, (*listener.callbacks, EpochLines(log)), listener.on_progress)
+
+
+def _validator(recipe: Recipe, data: Dataset, compute: Compute) -> Callable[[nn.Module], dict[str, float]]:
+    split = data.val
+    if recipe.validation.limit is not None:
+        split = split.subset(torch.arange(min(len(split), recipe.validation.limit)))
+    x, y = split.tensors()
+    specs = parse_suite(f"clean,pgd-{recipe.validation.steps}")
+
+    def validate(model: nn.Module) -> dict[str, float]:
+        result = evaluate(
+            model,
+            x,
+            y,
+            specs,
+            build_threat(recipe),
+            batch_size=EVAL_BATCH,
+            device=compute.device,
+            seed=recipe.seed,
+        )
+        clean, robust = result.results
+        return {"clean_acc": clean.accuracy.value, "robust_acc": robust.accuracy.value}
+
+    return validate
+
+
+def _model_content(recipe: Recipe, architecture: Architecture, data: Dataset, model: nn.Module) -> dict[str, Any]:
+    return {
+        "recipe": recipe.model_dump(mode="json"),
+        "architecture": architecture.to_dict(),
+        "class_names": list(data.class_names),
+        "environment": environment(),
+        "model": model.state_dict(),
+    }
+
+
+def _save_best(
+    folder: RunFolder, recipe: Recipe, architecture: Architecture, data: Dataset, loop: TrainLoop, record: EpochRecord
+) -> None:
+    content = _model_content(recipe, architecture, data, loop.model)
+    save_checkpoint(folder.checkpoint("best"), {**content, "epoch": record.epoch, "validation": record.validation})
+
+
+def _last_content(
+    recipe: Recipe, architecture: Architecture, data: Dataset, loop: TrainLoop, validation: Validation
+) -> dict[str, Any]:
+    training = loop.state_dict()
+    training.pop("model")
+    content = _model_content(recipe, architecture, data, loop.model)
+    return {**content, "epoch": loop.epoch, "best": dict(validation.best), "training": training}
+
+
+def _final_evaluation(recipe: Recipe, folder: RunFolder, data: Dataset, listener: Listener) -> None:
+    """Best and last on the test set, which nothing has looked at before; the same weights are measured once."""
+    specs = parse_suite(",".join(recipe.eval))
+    measured: set[int] = set()
+    for name in ("best", "last"):
+        saved = load_model(folder.path, name)
+        if saved.epoch not in measured:
+            listener.say(f"evaluating {name} (epoch {saved.epoch}) on {len(data.test)} test images")
+            evaluate_checkpoint(saved, data, specs, recipe, EVAL_BATCH, listener)
+            measured.add(saved.epoch)

@@ -1,0 +1,82 @@
+"""Help pages: quick, complete, and with examples that work."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from cli_calls import Rpat
+
+import rpat_cli
+from rpat_cli.attacks import ATTACKS
+from rpat_cli.data import DATASETS
+from rpat_cli.methods import METHODS
+from rpat_cli.models import MODELS
+
+COMMANDS = ["train", "eval"]
+
+
+def examples(help_page: str) -> list[str]:
+    return re.findall(r"^ +rpat (.+?)(?: {3,}.*)?$", help_page, flags=re.MULTILINE)
+
+
+def test_help_does_not_import_torch() -> None:
+    code = (
+        "import sys; sys.argv = ['rpat', 'train', '--help']\n"
+        "from rpat_cli.cli.app import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "assert 'torch' not in sys.modules, 'torch was imported'\n"
+        "assert 'torchvision' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Usage: rpat" in done.stdout
+
+
+@pytest.mark.parametrize("flag", ["--help", "-h"])
+def test_the_commands_are_listed(rpat: Rpat, flag: str) -> None:
+    answer = rpat(flag)
+    assert answer.code == 0
+    assert all(re.search(rf"│ {command}\s", answer.out) for command in COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_examples_with_options_that_exist(rpat: Rpat, command: str) -> None:
+    page = rpat(command, "--help").out
+    found = [example for example in examples(page) if example.startswith(command)]
+    assert len(found) >= 3
+    for example in found:
+        for word in shlex.split(example):
+            if word.startswith("--"):
+                assert re.search(rf"│ {word}\s", page), f"{word} is not an option of {command}"
+
+
+def test_the_names_that_there_are_stand_in_the_help(rpat: Rpat) -> None:
+    page = " ".join(re.sub(r"[│╭╮╰╯─]", " ", rpat("train", "--help").out).split())
+    for name in [*METHODS, *MODELS, *DATASETS, *ATTACKS]:
+        assert name in page
+
+
+def test_version(rpat: Rpat) -> None:
+    assert rpat("--version").out == f"rpat {rpat_cli.__version__}\n"
+
+
+def test_a_mistyped_command_and_option_are_told_apart(rpat: Rpat) -> None:
+    assert rpat("trian").code == 2
+    answer = rpat("train", "--epoch", "3")
+    assert answer.code == 2
+    assert "--epochs" in answer.err
+
+
+def test_attack_alone_lists_the_attacks(rpat: Rpat) -> None:
+    answer = rpat("eval", "--attack")
+    assert answer.code == 0
+    assert "autoattack-rand" in answer.out
+    assert "quick" in answer.out
+
+
+def test_the_package_imports_without_the_command_line() -> None:
+    assert Path(rpat_cli.__file__).parent.name == "rpat_cli"

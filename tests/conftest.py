@@ -1,0 +1,25 @@
+"""Fixtures for all tests: one seed, one thread, small data."""
+
+import pytest
+import torch
+from helpers import tiny_net
+from torch import Tensor, nn
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    torch.set_num_threads(1)  # tiny tensors: threads only get in each other's way
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def net() -> nn.Module:
+    """A freshly initialised tiny network, 3 channels, 10 classes, float32, in train mode."""
+    return tiny_net()
+
+
+@pytest.fixture
+def batch() -> tuple[Tensor, Tensor]:
+    """Eight random 8 × 8 RGB images and their labels, with some pixels at 0 and at 1."""
+    x = torch.rand(8, 3, 8, 8).mul(1.2).sub(0.1).clamp(0, 1)
+    return x, torch.randint(0, 10, (8,))

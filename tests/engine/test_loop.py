@@ -1,0 +1,221 @@
+"""The training loop on tiny random images: resuming, divergence, the record of its terms and passes."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from helpers import tiny_net
+from torch import Tensor
+
+from rpat_cli.attacks.pgd import PGD
+from rpat_cli.attacks.threat import Threat
+from rpat_cli.data.augment import build_augment
+from rpat_cli.data.splits import TensorSplit
+from rpat_cli.engine.callbacks import Validation
+from rpat_cli.engine.compute import Compute, seed_everything
+from rpat_cli.engine.loop import Callback, EpochRecord, StepRecord, TrainLoop
+from rpat_cli.engine.schedules import Cosine
+from rpat_cli.errors import DivergenceError
+from rpat_cli.methods import METHODS, REGULARISERS
+from rpat_cli.methods.base import Outcome, StepContext
+from rpat_cli.methods.compose import compose
+
+METHODS_WITHOUT_TEACHER = [name for name in METHODS if name != "rebat"]
+
+
+class Recorder(Callback):
+    def __init__(self) -> None:
+        self.steps: list[StepRecord] = []
+        self.epochs: list[EpochRecord] = []
+
+    def on_step(self, loop: TrainLoop, record: StepRecord) -> None:
+        self.steps.append(record)
+
+    def on_epoch_end(self, loop: TrainLoop, record: EpochRecord) -> None:
+        self.epochs.append(record)
+
+
+def images(n: int = 24) -> TensorSplit:
+    generator = torch.Generator().manual_seed(1)
+    return TensorSplit(
+        torch.randint(0, 256, (n, 3, 8, 8), dtype=torch.uint8, generator=generator),
+        torch.randint(0, 10, (n,), generator=generator),
+    )
+
+
+def make_loop(
+    method: Any = None,
+    *,
+    epochs: int = 2,
+    threat: Threat | None = None,
+    callbacks: tuple[Callback, ...] = (),
+    should_stop: Callable[[TrainLoop], bool] = lambda loop: False,
+    dtype: torch.dtype | None = None,
+) -> TrainLoop:
+    seed_everything(0)
+    method = method or METHODS["pgd"]()
+    threat = threat or Threat("Linf", 8 / 255)
+    model = tiny_net()
+    steps = method.attack_defaults.get("steps", 2) if hasattr(method, "attack_defaults") else 2
+    return TrainLoop(
+        model=model,
+        method=method,
+        attack=PGD(threat, threat.default_step_size(), steps),
+        optimizer=torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9),
+        schedule=Cosine(),
+        train=images(),
+        augment=build_augment(["crop-flip"], 8),
+        compute=Compute(torch.device("cpu"), dtype),
+        lr=0.1,
+        epochs=epochs,
+        batch_size=8,
+        views=getattr(method, "views", 1),
+        callbacks=callbacks,
+        should_stop=should_stop,
+    )
+
+
+def weights(loop: TrainLoop) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in loop.model.state_dict().items()}
+
+
+def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    return all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.parametrize("norm", ["Linf", "L2", "L1"])
+@pytest.mark.parametrize("ra", [False, True])
+@pytest.mark.parametrize("name", METHODS_WITHOUT_TEACHER)
+def test_every_method_trains_in_every_norm(name: str, ra: bool, norm: str) -> None:
+    recorder = Recorder()
+    method = compose(METHODS[name](), *([REGULARISERS["ra"]()] if ra else []))
+    loop = make_loop(method, threat=Threat(norm, {"Linf": 8 / 255, "L2": 0.5, "L1": 8.0}[norm]), callbacks=(recorder,))
+    before = weights(loop)
+    assert loop.run()
+    assert not same(before, weights(loop))
+    assert len(recorder.epochs) == 2
+    for record in recorder.steps:
+        terms = {k: v for k, v in record.terms.items() if k != "loss" and not k.endswith("_acc")}
+        assert math.isfinite(record.terms["loss"])
+        assert sum(terms.values()) == pytest.approx(record.terms["loss"], rel=1e-5)
+        assert ("ra" in terms) == ra
+
+
+@pytest.mark.parametrize("name", METHODS_WITHOUT_TEACHER)
+def test_robust_perception_of_weight_0_changes_no_bit(name: str) -> None:
+    def trained(*regularisers: Any) -> dict[str, Tensor]:
+        loop = make_loop(compose(METHODS[name](), *regularisers))
+        loop.run()
+        return weights(loop)
+
+    plain = trained()
+    assert same(plain, trained(REGULARISERS["ra"](weight=0.0)))
+    assert same(plain, trained(REGULARISERS["ra"](start_epoch=2)))
+    if name != "standard":  # without a perturbation the term is 0
+        assert not same(plain, trained(REGULARISERS["ra"](weight=1.0)))
+
+
+def test_before_its_start_epoch_robust_perception_costs_no_pass() -> None:
+    recorder = Recorder()
+    make_loop(compose(METHODS["pgd"](), REGULARISERS["ra"](start_epoch=1)), callbacks=(recorder,)).run()
+    first, second = recorder.epochs
+    steps = 3
+    assert (first.forward, first.backward) == (steps * (2 + 1), steps * (2 + 1))  # two attack steps and the update
+    assert second.forward == steps * (2 + 1 + 2)  # f(x) and f(x_mix) come on top
+
+
+@pytest.mark.parametrize("stop_at", [(1, 0), (1, 2), (0, 1)])
+def test_a_stopped_training_goes_on_to_the_same_bits(stop_at: tuple[int, int]) -> None:
+    method = compose(METHODS["consistency"](), REGULARISERS["ra"]())
+    whole_record, first_record, second_record = Recorder(), Recorder(), Recorder()
+    whole = make_loop(method, epochs=3, callbacks=(whole_record,))
+    whole.run()
+    first = make_loop(
+        method, epochs=3, callbacks=(first_record,), should_stop=lambda loop: (loop.epoch, loop.step) >= stop_at
+    )
+    assert not first.run()
+    state = first.state_dict()
+    assert (state["epoch"], state["step"]) == stop_at
+    second = make_loop(method, epochs=3, callbacks=(second_record,))
+    torch.rand(100)  # whatever else happened in the new process
+    second.load_state_dict(state)
+    assert second.run()
+    assert same(weights(whole), weights(second))
+    joined = [*first_record.epochs, *second_record.epochs]
+    assert [r.train for r in joined] == [r.train for r in whole_record.epochs]
+    assert [(r.epoch, r.forward, r.backward) for r in joined] == [
+        (r.epoch, r.forward, r.backward) for r in whole_record.epochs
+    ]
+
+
+def test_each_epoch_has_its_own_order_and_sees_each_image_once() -> None:
+    seen: list[list[float]] = []
+
+    @dataclass(frozen=True)
+    class Watch:
+        def __call__(self, step: StepContext) -> Outcome:
+            seen.append(step.x.mean(dim=(1, 2, 3)).tolist())
+            logits = step.model(step.x)
+            return Outcome({"ce": logits.square().mean()}, step.x, step.x, logits)
+
+    loop = make_loop(Watch())
+    loop.augment = lambda x: x
+    loop.run()
+    first, second = sum(seen[:3], []), sum(seen[3:], [])
+    assert first != second
+    assert sorted(first) == sorted(second)
+    assert len(set(first)) == 24
+
+
+def test_a_loss_that_is_not_finite_never_reaches_the_weights() -> None:
+    @dataclass(frozen=True)
+    class Diverging:
+        def __call__(self, step: StepContext) -> Outcome:
+            logits = step.model(step.x)
+            bad = logits.mean() * (math.nan if step.epoch == 1 else 1.0)
+            return Outcome({"good": logits.square().mean(), "bad": bad}, step.x, step.x, logits)
+
+    loop = make_loop(Diverging())
+    with pytest.raises(DivergenceError, match=r"epoch 2, step 1: bad is nan.*--lr"):
+        loop.run()
+    assert all(value.isfinite().all() for value in weights(loop).values())
+
+
+def test_reduced_precision_computes_the_loss_near_that_of_float32() -> None:
+    records = []
+    for dtype in (None, torch.bfloat16):
+        recorder = Recorder()
+        loop = make_loop(dtype=dtype, callbacks=(recorder,))
+        loop.run()
+        assert all(p.dtype == torch.float32 for p in loop.model.parameters())
+        records.append(recorder.steps[0].terms["loss"])
+    assert records[0] == pytest.approx(records[1], rel=0.05)
+    assert records[0] != records[1]
+
+
+def validation(scores: list[tuple[float, float]], every: int = 1) -> tuple[Validation, list[int]]:
+    saved: list[int] = []
+    left = iter(scores)
+
+    def validate(model: torch.nn.Module) -> dict[str, float]:
+        clean, robust = next(left)
+        return {"clean_acc": clean, "robust_acc": robust}
+
+    return Validation(validate, every, lambda loop, record: saved.append(record.epoch)), saved
+
+
+def test_the_best_epoch_is_the_most_robust_then_the_most_accurate_then_the_first() -> None:
+    callback, saved = validation([(0.5, 0.3), (0.6, 0.3), (0.9, 0.2), (0.6, 0.3), (0.1, 0.4)])
+    make_loop(epochs=5, callbacks=(callback,)).run()
+    assert saved == [1, 2, 5]
+    assert callback.best == {"epoch": 5, "clean_acc": 0.1, "robust_acc": 0.4}
+
+
+def test_validation_comes_every_so_often_and_always_after_the_last_epoch() -> None:
+    recorder = Recorder()
+    callback, _ = validation([(0.5, 0.1), (0.5, 0.2), (0.5, 0.3)], every=2)
+    make_loop(epochs=5, callbacks=(callback, recorder)).run()
+    assert [bool(r.validation) for r in recorder.epochs] == [False, True, False, True, True]

@@ -1,0 +1,66 @@
+"""A problem small enough for AutoAttack in a second: noisy class templates, and a conv net that learns them."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import pyautoattack
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Toy:
+    model: nn.Module
+    x: Tensor
+    y: Tensor
+
+
+def make_toy(classes: int, n: int = 48, side: int = 10) -> Toy:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(classes)
+        templates = torch.rand(classes, 1, side, side)
+        y = torch.arange(n + 200) % classes
+        x = (templates[y] + 0.35 * torch.randn(n + 200, 1, side, side)).clamp(0, 1)
+        model = nn.Sequential(
+            nn.Conv2d(1, 6, 3, stride=2, padding=1),
+            nn.BatchNorm2d(6),
+            nn.ReLU(),
+            nn.Conv2d(6, 12, 3, stride=2, padding=1),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(12 * 9, classes),
+        )
+        optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+        for _ in range(60):
+            optimizer.zero_grad()
+            F.cross_entropy(model(x[n:]), y[n:]).backward()
+            optimizer.step()
+        optimizer.zero_grad()
+    return Toy(model.eval(), x[:n], y[:n])
+
+
+@pytest.fixture(scope="session", params=[10])
+def toy(request: pytest.FixtureRequest) -> Toy:
+    """A ten-class problem; other class counts by indirect parametrisation."""
+    return make_toy(request.param)
+
+
+class Quick(pyautoattack.AutoAttack):  # type: ignore[misc]
+    """The library with small budgets: for both sides of each comparison."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for attack in (self.apgd, self.apgd_targeted):
+            attack.n_iter = attack.n_iter_orig = 4
+            attack.n_restarts = 1
+        self.fab.n_iter = 4
+        self.fab.n_restarts = min(self.fab.n_restarts, 2)
+        self.square.n_queries = 25
+
+
+@pytest.fixture
+def small_budgets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """AutoAttack in a fraction of a second, wherever it is called from."""
+    monkeypatch.setattr(pyautoattack, "AutoAttack", Quick)

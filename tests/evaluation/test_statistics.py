@@ -1,0 +1,45 @@
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rpat_cli.evaluation.statistics import Accuracy, per_class_accuracy, wilson_interval, worst_class
+
+
+@pytest.mark.parametrize(
+    ("k", "n", "low", "high"),
+    [  # Newcombe, Statistics in Medicine 17 (1998), table I, method 3
+        (81, 263, 0.2553, 0.3662),
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0.0, 0.1611),
+        (1, 29, 0.0061, 0.1718),
+    ],
+)
+def test_wilson_interval_matches_published_figures(k: int, n: int, low: float, high: float) -> None:
+    assert wilson_interval(k, n) == pytest.approx((low, high), abs=5e-5)
+
+
+@given(st.integers(1, 500).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_wilson_interval_holds_the_fraction_and_is_symmetric(case: tuple[int, int]) -> None:
+    k, n = case
+    low, high = wilson_interval(k, n)
+    assert 0 <= low <= k / n <= high <= 1
+    assert wilson_interval(n - k, n) == pytest.approx((1 - high, 1 - low))
+
+
+def test_no_samples_means_nothing_known() -> None:
+    assert wilson_interval(0, 0) == (0, 1)
+    assert math.isnan(Accuracy(0, 0).value)
+    with pytest.raises(ValueError, match="3 successes in 2 trials"):
+        wilson_interval(3, 2)
+
+
+def test_per_class_accuracy_counts_each_class_alone() -> None:
+    y = torch.tensor([0, 0, 1, 1, 1, 3])
+    flags = torch.tensor([True, False, True, True, True, False])
+    accuracies = per_class_accuracy(flags, y, classes=4)
+    assert accuracies == [Accuracy(1, 2), Accuracy(3, 3), Accuracy(0, 0), Accuracy(0, 1)]
+    assert worst_class(accuracies) == 3
+    assert sum(a.correct for a in accuracies) == Accuracy.of(flags).correct

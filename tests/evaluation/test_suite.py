@@ -1,0 +1,91 @@
+import subprocess
+import sys
+
+import pytest
+
+from rpat_cli.attacks import ATTACKS
+from rpat_cli.attacks.threat import Threat
+from rpat_cli.errors import ConfigError
+from rpat_cli.evaluation.suite import SUITES, AttackSpec, Overrides, list_attacks, parse_suite
+
+
+def labels(text: str, **overrides: float) -> list[str]:
+    return [spec.label for spec in parse_suite(text, Overrides(**overrides))]
+
+
+@pytest.mark.parametrize(
+    ("word", "spec"),
+    [
+        ("clean", AttackSpec("clean", "clean")),
+        ("pgd", AttackSpec("pgd", "pgd-20", {"steps": 20})),
+        ("pgd-20", AttackSpec("pgd", "pgd-20", {"steps": 20})),
+        ("pgd-50x10", AttackSpec("pgd", "pgd-50x10", {"steps": 50, "restarts": 10})),
+        ("cw-pgd-7", AttackSpec("cw-pgd", "cw-pgd-7", {"steps": 7})),
+        ("fgsm", AttackSpec("fgsm", "fgsm")),
+        ("autoattack-plus", AttackSpec("autoattack", "autoattack-plus", {"version": "plus"})),
+        ("apgd-t", AttackSpec("autoattack", "apgd-t", {"version": "standard", "attacks": ("apgd-t",)})),
+        (
+            "autoattack:square+apgd-ce",
+            AttackSpec(
+                "autoattack", "autoattack:square+apgd-ce", {"version": "custom", "attacks": ("square", "apgd-ce")}
+            ),
+        ),
+    ],
+)
+def test_each_word_means_what_it_says(word: str, spec: AttackSpec) -> None:
+    assert parse_suite(word) == [spec]
+
+
+def test_suites_expand_mix_and_never_run_an_attack_twice() -> None:
+    assert labels("standard") == ["clean", "pgd-20", "autoattack"]
+    assert labels(" quick , fgsm, pgd-20,clean") == ["clean", "pgd-20", "fgsm"]
+
+
+def test_overrides_fill_in_what_is_open_and_leave_what_is_written() -> None:
+    assert labels("quick,pgd-5", steps=40, restarts=3) == ["clean", "pgd-40x3", "pgd-5x3"]
+    (spec,) = parse_suite("pgd-20", Overrides(step_size=0.01, keep="worst"))
+    assert spec.settings == {"steps": 20, "step_size": 0.01, "keep": "worst"}
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "said"),
+    [
+        ("pdg", {}, "Did you mean 'pgd'?"),
+        ("autoatack", {}, "Did you mean 'autoattack'?"),
+        ("", {}, "no attack given"),
+        ("fgsm-3", {}, "fgsm takes no steps"),
+        ("bim-3x2", {}, "bim takes no restarts"),
+        ("pgd-0", {}, "at least 1"),
+        ("autoattack:apgd-te", {}, "Did you mean 'apgd-t'?"),
+        ("pgd-20", {"steps": 50}, "--steps: no attack of 'pgd-20' leaves it open"),
+        ("pgd", {"steps": -1}, "--steps: -1 is not positive"),
+        ("pgd", {"keep": "wurst"}, "Did you mean 'worst'?"),
+    ],
+)
+def test_mistakes_say_what_is_right(text: str, overrides: dict[str, int], said: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        parse_suite(text, Overrides(**overrides))
+    assert said in str(error.value)
+    assert error.value.exit_code == 2
+
+
+def test_all_mistakes_come_at_once() -> None:
+    with pytest.raises(ConfigError) as error:
+        parse_suite("clean,pdg,fgsm-3", Overrides(steps=0))
+    assert len(error.value.problems) == 3
+
+
+def test_the_list_is_complete_and_every_word_can_be_run() -> None:
+    words = list_attacks()
+    assert set(SUITES) < set(words)
+    for word, line in words.items():
+        assert line
+        for spec in parse_suite(word):
+            if spec.name not in ("clean", "autoattack"):
+                ATTACKS[spec.name](Threat("Linf", 0.1), **spec.settings)
+    assert {"pgd", "fgsm", "bim", "mim", "cw-pgd", "noise"} <= set(words)
+
+
+def test_help_pages_can_use_it_without_torch() -> None:
+    code = "import sys, rpat_cli.evaluation.suite as s; s.list_attacks(); print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"

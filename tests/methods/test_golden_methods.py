@@ -1,0 +1,108 @@
+"""Losses, gradients and adversarial batches against the recorded steps of the published code."""
+
+import pytest
+import torch
+from helpers import CountForwards, Golden
+from torch import Tensor, nn
+
+from rpat_cli.attacks.pgd import PGD
+from rpat_cli.attacks.threat import Threat
+from rpat_cli.methods import METHODS, REGULARISERS
+from rpat_cli.methods.base import StepContext
+from rpat_cli.methods.compose import Composite, compose
+
+NAMES = ["pgd", "trades", "mart", "consistency", "rebat"]
+GOLDEN = [*NAMES, *(f"{name}_ra" for name in NAMES), "consistency_trades", "consistency_mart"]
+
+
+class Fixed:
+    """Stands in for the attack with the recorded batch, so that the loss is compared on exactly that."""
+
+    def __init__(self, x_adv: Tensor) -> None:
+        self.x_adv = x_adv
+
+    def __call__(self, *_: object) -> Tensor:
+        return self.x_adv
+
+    def perturb(self, *_: object, start: Tensor | None = None) -> Tensor:
+        return self.x_adv
+
+
+def method_of(golden: Golden) -> Composite:
+    hyper = golden.hyper
+    consistency = REGULARISERS["consistency"](weight=hyper.get("lam"), temperature=hyper.get("temperature"))
+    if golden.name.startswith("consistency_") and not golden.name.endswith("_ra"):
+        return compose(METHODS[golden.name.removeprefix("consistency_")](beta=hyper["beta"]), consistency)
+    name = golden.name.removesuffix("_ra")
+    settings = {
+        "consistency": {"weight": hyper.get("lam"), "temperature": hyper.get("temperature")},
+        "trades": {"beta": hyper.get("beta")},
+        "mart": {"beta": hyper.get("beta")},
+        "rebat": {"beta": hyper.get("beta")},
+    }.get(name, {})
+    method = METHODS[name](**settings)
+    if not golden.name.endswith("_ra"):
+        return compose(method)
+    ra = REGULARISERS["ra"](weight=hyper.get("lam", 1.0), mix=1 - hyper["interp"], form=method.ra_form)
+    return compose(method, ra)
+
+
+def attack_of(golden: Golden) -> PGD:
+    hyper = golden.hyper
+    return PGD(
+        Threat("Linf", hyper["epsilon"]),
+        step_size=hyper["alpha"],
+        steps=hyper["steps"],
+        start=golden.start,
+        bn_mode=hyper.get("attack_batchnorm", "eval"),
+    )
+
+
+def context(golden: Golden, model: nn.Module, attack: object) -> StepContext:
+    x, y = golden.batch
+    teacher = golden.model("state_wa").eval() if golden.name.startswith("rebat") else None
+    return StepContext(model, attack, x, y, epoch=golden.hyper.get("epoch", 0), teacher=teacher)
+
+
+def relative_gap(ours: Tensor, theirs: Tensor, scale: float) -> float:
+    return float((ours - theirs).abs().max()) / scale
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_attack_reproduces_the_adversarial_batch(name: str) -> None:
+    golden = Golden(name)
+    outcome = method_of(golden)(context(golden, golden.model(), attack_of(golden)))
+    torch.testing.assert_close(outcome.x_adv, golden.x_adv, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+@pytest.mark.parametrize("whole_step", [False, True], ids=["recorded-batch", "own-attack"])
+def test_loss_and_every_gradient(name: str, whole_step: bool) -> None:
+    golden = Golden(name)
+    model = golden.model()
+    attack = attack_of(golden) if whole_step else Fixed(golden.x_adv)
+    outcome = method_of(golden)(context(golden, model, attack))
+    loss = sum(outcome.terms.values())
+    loss.backward()
+    tolerance = 1e-6 if name.startswith("rebat") else 1e-9  # rebat's record holds mean and std in float32
+    assert float(loss.detach()) == pytest.approx(float(golden["loss"]), rel=tolerance)
+    recorded = golden.group("grad")
+    ours = {key.split(".", 1)[1] if name.startswith("rebat") else key: p.grad for key, p in model.named_parameters()}
+    assert ours.keys() == recorded.keys()
+    # biases before BatchNorm have a gradient of zero but for rounding, hence one scale for all
+    scale = max(float(grad.abs().max()) for grad in recorded.values())
+    for key, grad in recorded.items():
+        assert relative_gap(ours[key], grad, scale) < tolerance, key
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_passes_are_never_more_than_published(name: str) -> None:
+    golden = Golden(name)
+    model = golden.model()
+    count = CountForwards(model)
+    method_of(golden)(context(golden, model, attack_of(golden)))
+    if "n_forwards" in golden:
+        assert count.total <= int(golden["n_forwards"])
+    else:
+        assert count.train <= int(golden["n_train_forwards"])
+        assert count.eval <= int(golden["n_eval_forwards"])

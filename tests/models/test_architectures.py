@@ -1,0 +1,143 @@
+"""Networks against the published ones: names, order, shapes, parameter counts and logits."""
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from rpat_cli.errors import ConfigError
+from rpat_cli.models import MODELS, is_model_name, model_names
+from rpat_cli.models.base import build_model
+
+GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "models.json").read_text())
+PUBLISHED = {
+    "benchmarks/pre_resnet18-64px": "preact-resnet18-stem",
+    "benchmarks/resnet18": "resnet18-bottleneck",
+    "benchmarks/resnet18-64px": "resnet18-bottleneck",
+    "benchmarks/wrn2810": "wrn-28-10",
+    "benchmarks/wrn2810-64px": "wrn-28-10",
+    "sotas/PreActResNet18": "preact-resnet18",
+    "sotas/WideResNet-34-10": "wrn-34-10",
+    "sotas/VGG16": "vgg16",
+    "sotas/MobileNetV2": "mobilenet-v2",
+}
+
+
+def filled(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The fixed rule of tests/golden/README.md."""
+    return {name: _fill(k, name, entry) for k, (name, entry) in enumerate(state.items())}
+
+
+def _fill(k: int, name: str, entry: Tensor) -> Tensor:
+    s = torch.sin(0.37 * torch.arange(entry.numel(), dtype=torch.float64) + k).reshape(entry.shape)
+    if not entry.is_floating_point():
+        return torch.zeros_like(entry)
+    if name.endswith("running_var"):
+        return 1 + 0.2 * s**2
+    if name.endswith("running_mean"):
+        return 0.05 * s
+    if entry.dim() == 1:
+        return 1 + 0.1 * s if name.endswith("weight") else 0.05 * s
+    return s * math.sqrt(2 / entry[0].numel())
+
+
+def wave(size: int) -> Tensor:
+    """The fixed input of tests/golden/README.md."""
+    return (0.5 + 0.5 * torch.sin(0.11 * torch.arange(6 * size * size, dtype=torch.float64))).view(2, 3, size, size)
+
+
+def test_every_golden_network_is_tested() -> None:
+    assert set(PUBLISHED) == set(GOLDEN)
+
+
+@pytest.mark.parametrize("published", PUBLISHED)
+def test_reproduces_the_published_network(published: str) -> None:
+    golden = GOLDEN[published]
+    net = MODELS[PUBLISHED[published]](3, golden["image_size"], golden["classes"]).double().eval()
+    state = net.state_dict()
+    assert [(name, list(entry.shape)) for name, entry in state.items()] == list(golden["state"].items())
+    assert sum(p.numel() for p in net.parameters()) == golden["parameters"]
+    net.load_state_dict(filled(state))
+    with torch.no_grad():
+        logits = net(wave(golden["image_size"]))
+    expected = torch.tensor(golden["logits"], dtype=torch.float64)
+    torch.testing.assert_close(logits, expected, rtol=0, atol=1e-8)
+
+
+def test_resnet18_is_the_usual_one() -> None:
+    assert sum(p.numel() for p in MODELS["resnet18"](3, 32, 10).parameters()) == 11_173_962
+
+
+@pytest.mark.parametrize("name", list(MODELS))
+@pytest.mark.parametrize(("channels", "size", "classes"), [(1, 28, 3), (3, 64, 200)])
+def test_any_channels_size_and_classes(name: str, channels: int, size: int, classes: int) -> None:
+    with torch.device("meta"):  # shapes are all that is asked: no need to compute wide networks
+        net = MODELS[name](channels, size, classes).eval()
+        assert net(torch.zeros(2, channels, size, size)).shape == (2, classes)
+
+
+SMALLEST = {"small-cnn": 16, "vgg16": 16, "wrn-28-10": 4, "wrn-34-10": 4}  # all others: 8
+
+
+@pytest.mark.parametrize("name", list(MODELS))
+def test_smallest_allowed_image_works_and_the_next_smaller_is_refused(name: str) -> None:
+    size = SMALLEST.get(name, 8)
+    with torch.device("meta"):
+        assert MODELS[name](3, size, 10).eval()(torch.zeros(2, 3, size, size)).shape == (2, 10)
+    with pytest.raises(ConfigError, match=rf"'{name}' takes images of at least {size} x {size} .* have {size - 1}\."):
+        MODELS[name](3, size - 1, 10)
+
+
+@pytest.mark.parametrize("name", ["small-cnn", "resnet18", "vgg16", "mobilenet-v2"])
+def test_images_need_not_be_square(name: str) -> None:
+    model = build_model(name, shape=(3, 32, 48), classes=10, mean=[0.5] * 3, std=[0.25] * 3).eval()
+    with torch.no_grad():
+        assert model(torch.rand(2, 3, 32, 48)).shape == (2, 10)
+
+
+def test_small_cnn_is_small_and_has_batchnorm() -> None:
+    net = MODELS["small-cnn"](1, 28, 10)
+    assert sum(p.numel() for p in net.parameters()) == 33_658
+    assert sum(isinstance(module, nn.BatchNorm2d) for module in net.modules()) == 3
+
+
+def test_small_cnn_learns() -> None:
+    torch.manual_seed(0)
+    model = build_model("small-cnn", shape=(1, 28, 28), classes=2, mean=[0.5], std=[0.5])
+    x = torch.rand(64, 1, 28, 28)
+    y = torch.arange(64) % 2
+    x[y == 1, :, :14] *= 0.5
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    for _ in range(20):
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(model(x), y)
+        loss.backward()
+        optimizer.step()
+    assert (model(x).argmax(1) == y).float().mean() == 1
+
+
+def test_listing_names_needs_no_torch() -> None:
+    code = (
+        "import sys, rpat_cli.models as m; m.model_names(); m.is_model_name('x:y'); assert 'torch' not in sys.modules"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[2])
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize("name", [*MODELS, "torchvision:resnet18", "timm:resnet18"])
+def test_known_names(name: str) -> None:
+    assert is_model_name(name)
+
+
+@pytest.mark.parametrize("name", ["resnet19", "torchvision:", "keras:resnet18", ""])
+def test_unknown_names(name: str) -> None:
+    assert not is_model_name(name)
+
+
+def test_names_for_help() -> None:
+    assert model_names() == [*MODELS, "torchvision:NAME", "timm:NAME"]

@@ -1,0 +1,128 @@
+"""A run folder made of the real dataclasses, so that a report is built from what runs really write."""
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
+
+import pytest
+import torch
+
+from rpat_cli.attacks.threat import Threat
+from rpat_cli.engine.checkpoint import save_checkpoint
+from rpat_cli.engine.loop import EpochRecord
+from rpat_cli.evaluation.results import AttackResult, Evaluation, StageResult
+from rpat_cli.recipe_io import Layer, resolve, to_yaml
+from rpat_cli.run_folder import RunFolder
+
+NAMES = ("T-shirt", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
+
+ENVIRONMENT = {"rpat": "0.1.0", "torch": "2.9.1", "python": "3.12.3", "platform": "Linux", "commit": "3f2c9aa"}
+
+
+def an_attack(
+    label: str, clean: torch.Tensor, right: torch.Tensor, threat: Threat, stages: Sequence[str] = (), **more: Any
+) -> AttackResult:
+    """A result whose broken samples (`clean` but no longer `right`) are dealt to the stages in turn."""
+    broken_by = torch.where(clean & ~right, torch.arange(len(right)) % max(len(stages), 1), -1)
+    parts, left = [], int(clean.sum())
+    for number, stage in enumerate(stages):
+        broken = int((broken_by == number).sum())
+        parts.append(StageResult(stage, attacked=left, broken=broken, seconds=1.5 * (number + 1)))
+        left -= broken
+    return AttackResult(
+        name=re.sub(r"-[0-9x]+$", "", label),
+        label=label,
+        threat=threat,
+        settings={"steps": 20},
+        correct_after=right,
+        predicted=torch.zeros(len(right), dtype=torch.int64),
+        broken_by=broken_by,
+        distance=torch.where(broken_by >= 0, threat.eps, torch.nan),
+        stages=tuple(parts),
+        seconds=12.5,
+        forward=2000,
+        backward=1000,
+        **more,
+    )
+
+
+def an_evaluation(
+    clean: int, attacked: dict[str, int], n: int = 100, classes: int = 10, threat: Threat | None = None, **more: Any
+) -> Evaluation:
+    """`clean` and `attacked[label]` images of `n` are right: the first ones; label i is i modulo `classes`."""
+    threat = threat or Threat("Linf", 0.1)
+    y = torch.arange(n) % classes
+    flags = torch.arange(n) < clean
+    results = [an_attack("clean", flags, flags, threat)]
+    for label, right in attacked.items():
+        parts = ("apgd-ce", "apgd-t", "fab-t", "square") if label == "autoattack" else (label.partition("-")[0],)
+        remarks = more if label == "autoattack" else {}
+        results.append(an_attack(label, flags, torch.arange(n) < right, threat, parts, **remarks))
+    predicted = torch.where(flags, y, (y + 1) % classes)
+    return Evaluation(threat, y, predicted, tuple(results), seed=0, batch_size=250)
+
+
+@dataclass
+class FakeRun:
+    """A run folder under construction."""
+
+    folder: RunFolder
+
+    def train(self, records: Sequence[EpochRecord]) -> "FakeRun":
+        text = "".join(json.dumps(asdict(record)) + "\n" for record in records)
+        self.folder.metrics.write_text(text, encoding="utf-8")
+        return self
+
+    def save_last(self, epoch: int, step: int = 0, names: Sequence[str] = NAMES) -> "FakeRun":
+        content = {
+            "class_names": list(names),
+            "environment": ENVIRONMENT,
+            "model": {"weight": torch.zeros(3)},
+            "epoch": epoch,
+            "training": {"step": step},
+        }
+        save_checkpoint(self.folder.checkpoint("last"), content)
+        return self
+
+    def evaluate(
+        self, checkpoint: str, epoch: int, evaluation: Evaluation, when: str = "12:00:00", data: str = "fashion-mini"
+    ) -> Path:
+        record = {
+            "format": 1,
+            "created": f"2026-11-22T{when}+00:00",
+            "environment": ENVIRONMENT,
+            "device": "cpu",
+            "checkpoint": checkpoint,
+            "epoch": epoch,
+            "data": {"name": data, "split": "test", "n": evaluation.n, "fingerprint": "ab"},
+            **evaluation.to_dict(),
+        }
+        path = self.folder.new_eval(f"{checkpoint}_{evaluation.threat.norm}_{when.replace(':', '-')}")
+        path.write_text(json.dumps(record), encoding="utf-8")
+        return path
+
+
+def an_epoch(epoch: int, clean: float | None = None, robust: float | None = None, **terms: float) -> EpochRecord:
+    """One epoch of ten seconds; validated if accuracies are given."""
+    terms = terms or {"ce": 1.0 / epoch, "ra": 0.1}
+    validation = {} if robust is None else {"clean_acc": clean or 0.0, "robust_acc": robust}
+    train = {"loss": sum(terms.values()), **terms, "robust_acc": 0.5}
+    return EpochRecord(epoch, 0.1, train, 10.0, 200.0, forward=220, backward=200, validation=validation)
+
+
+@pytest.fixture
+def make_run(tmp_path: Path):
+    """`make_run(epochs=3, ...)`: an empty run folder with the recipe of those settings."""
+
+    def make(**recipe: Any) -> FakeRun:
+        folder = RunFolder(Path(mkdtemp(dir=tmp_path)) / "2026-11-22_fashion-mini_small-cnn_pgd_s0")
+        folder.evals.mkdir(parents=True)
+        recipe = {"model": "small-cnn", "threat": {"eps": 0.1}, **recipe}
+        folder.recipe.write_text(to_yaml(resolve([Layer("test", recipe)])), encoding="utf-8")
+        return FakeRun(folder)
+
+    return make

@@ -1,0 +1,165 @@
+"""One file, well formed, nothing from outside, nothing unescaped, whatever parts the run has."""
+
+import re
+from html.parser import HTMLParser
+
+import pytest
+from fake_runs import an_epoch, an_evaluation
+
+from rpat_cli.attacks.threat import Threat
+from rpat_cli.reports.html import class_rows, render_html, training_charts, waterfalls
+from rpat_cli.reports.report import build_report
+from rpat_cli.reports.scores import DASH
+
+VOID = {"meta", "link", "br", "img", "input", "hr"}
+PAPERS = {"https://arxiv.org/abs/2508.02186", "https://arxiv.org/abs/2003.01690"}
+
+
+class Page(HTMLParser):
+    """Fails on tags that do not nest; keeps the text, the references, and the elements."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.references: list[str] = []
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(html)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        self.references += [value for name, value in attrs if name in ("src", "href", "data", "srcset", "xlink:href")]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open, f"</{tag}> closes nothing"
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+    def count(self, tag):
+        return sum(1 for name, _ in self.elements if name == tag)
+
+
+def build(make_run, epochs=3, classes=10, names=None, attacked=None, n=100):
+    run = make_run(epochs=epochs).train([an_epoch(e, 0.7, 0.5, ce=1 / e, ra=0.1) for e in range(1, epochs + 1)])
+    run.save_last(epochs, names=names or [f"class {k}" for k in range(classes)])
+    if attacked:
+        run.evaluate("best", 1, an_evaluation(n * 8 // 10, attacked, n=n, classes=classes))
+    return build_report(run.folder)
+
+
+CASES = {
+    "usual": {"attacked": {"pgd-20": 60, "autoattack": 40}},
+    "one epoch": {"epochs": 1, "attacked": {"pgd-20": 60}},
+    "200 epochs, 200 classes": {"epochs": 200, "classes": 200, "attacked": {"autoattack": 400}, "n": 1000},
+    "not evaluated": {},
+    "everything broken": {"attacked": {"autoattack": 0}},
+}
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_well_formed_and_alone(make_run, case):
+    html = render_html(build(make_run, **case))
+    page = Page(html)
+    assert set(page.references) == PAPERS
+    assert page.count("script") == page.count("link") == 0
+    assert "@import" not in html
+    assert "url(" not in html
+    assert page.count("title") >= 1
+    charts = [attributes for tag, attributes in page.elements if tag == "svg" and attributes.get("role") == "img"]
+    labels = {attributes.get("id") for tag, attributes in page.elements if tag == "title"}
+    assert len(charts) == 3
+    assert all(attributes["aria-labelledby"] in labels for attributes in charts)
+
+
+def test_a_run_without_anything(make_run):
+    page = Page(render_html(build_report(make_run(epochs=2).folder)))
+    assert "has not been evaluated" in page.text
+    assert page.count("svg") == 0
+
+
+def test_figures_stand_in_the_text(make_run):
+    text = Page(render_html(build(make_run, **CASES["usual"]))).text
+    for figure in ("80.00", "60.00", "40.00", f"30.9{DASH}49.8", "53.33", "80 of 100 test images", "best (epoch 1)"):
+        assert figure in text
+
+
+def test_names_are_escaped(make_run):
+    names = ["<b>bold</b>", '"><script>alert(1)</script>', *"cdefghij"]
+    html = render_html(build(make_run, names=names, attacked={"pgd-20": 60}))
+    assert "<b>bold" not in html
+    assert "<script" not in html
+    assert "<b>bold</b>" in Page(html).text
+
+
+def test_no_number_leaves_the_picture(make_run):
+    for chart in training_charts(build(make_run, epochs=7)):
+        for line in chart.lines:
+            for x, y in (tuple(map(float, point.split(","))) for point in line.path.split()):
+                assert chart.left <= x <= chart.right
+                assert chart.top <= y <= chart.bottom
+    assert not re.search(
+        r"\b(nan|inf)\b", render_html(build(make_run, **CASES["one epoch"])).lower().split("<body>")[1]
+    )
+
+
+def test_charts_show_what_there_is(make_run):
+    accuracy, loss, rate = training_charts(build(make_run, epochs=4))
+    assert [line.name for line in accuracy.lines] == ["validation clean", "validation robust", "training robust"]
+    assert [(line.name, line.last) for line in loss.lines] == [("sum", "0.35"), ("ce", "0.25"), ("ra", "0.1")]
+    assert rate.lines[0].last == "0.1"
+    assert accuracy.mark == accuracy.lines[0].dots[0][0]  # all epochs alike: the first is the best
+
+
+def test_rare_validation(make_run):
+    records = [an_epoch(e, 0.7, e / 10) if e % 2 == 0 else an_epoch(e) for e in range(1, 6)]
+    accuracy, *_ = training_charts(build_report(make_run(epochs=5).train(records).folder))
+    assert {line.name: len(line.dots) for line in accuracy.lines} == {
+        "validation clean": 2,
+        "validation robust": 2,
+        "training robust": 5,
+    }
+
+
+def test_waterfall_goes_from_clean_to_robust(make_run):
+    row = build(make_run, attacked={"pgd-20": 60, "autoattack": 40}).rows[0]
+    (fall,) = waterfalls(row)
+    assert [bar.name for bar in fall.bars] == ["apgd-ce", "apgd-t", "fab-t", "square"]
+    assert (fall.clean, fall.bars[-1].left) == (80, 40)
+    assert fall.bars[0].start + fall.bars[0].width == pytest.approx(0.8)
+    assert fall.bars[-1].start == pytest.approx(0.4)
+    for before, after in zip(fall.bars, fall.bars[1:], strict=False):
+        assert after.start + after.width == pytest.approx(before.start)
+
+
+def test_many_classes_show_the_weakest(make_run):
+    report = build(make_run, classes=200, attacked={"pgd-20": 450}, n=1000)
+    shown = class_rows(report, report.rows[0])
+    assert len(shown) == 10
+    # Label i is i modulo 200 and the first 450 are right: classes 0 to 49 keep 3 of 5, the others 2 of 5.
+    assert {item.robust.value for item in shown} == {0.4}
+    assert "The 10 weakest of 200 classes" in Page(render_html(report)).text
+
+
+def test_the_strongest_attack_is_the_one_that_leaves_least(make_run):
+    row = build(make_run, attacked={"pgd-20": 35, "autoattack": 40}).rows[0]
+    assert row.strongest is row.findings["pgd-20"]
+    row = build(make_run, attacked={"pgd-20": 40, "autoattack": 40}).rows[0]
+    assert row.strongest is row.findings["autoattack"]
+
+
+def test_another_threat_is_named(make_run):
+    run = make_run(epochs=1).train([an_epoch(1, 0.6, 0.3)])
+    run.evaluate("best", 1, an_evaluation(80, {"pgd-20": 60}))
+    run.evaluate("best", 1, an_evaluation(80, {"pgd-20": 10}, threat=Threat("L2", 0.5)), "13:00:00")
+    text = Page(render_html(build_report(run.folder))).text
+    assert "L2, eps 0.5" in text
+    assert "10.00" in text
