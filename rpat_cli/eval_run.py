@@ -118,7 +118,7 @@ def evaluate_checkpoint(
     threat = build_threat(recipe)
     try:
         evaluation = evaluate(
-            saved.model.to(compute.device),
+            compute.place(saved.model),
             x,
             y,
             specs,

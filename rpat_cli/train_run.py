@@ -128,7 +128,7 @@ def _train(
     listener = _also_logging(listener, folder)
     seed_everything(recipe.seed)
     architecture = architecture_for(recipe, data)
-    model = architecture.build().to(compute.device)
+    model = compute.place(architecture.build())
     with StopSignals() as signals:
         validation = Validation(
             _validator(recipe, data, compute),
