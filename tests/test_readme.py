@@ -1,0 +1,50 @@
+"""What the README says is true: its first lines, its recipe, its example method, its error message."""
+
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from rpat_cli.errors import ConfigError
+from rpat_cli.recipe_io import Layer, load_recipe, resolve
+
+README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+
+
+def test_it_opens_with_two_lines_that_install_run_and_test() -> None:
+    assert README.startswith("```sh\n")
+    first, second = blocks("sh")[0].splitlines()
+    assert "rpat train --method consistency --ra --eval clean,pgd-20,autoattack" in first
+    assert "pip install -e '.[dev]'" in second
+    assert "-m pytest" in second
+
+
+def test_its_recipe_resolves() -> None:
+    [text] = blocks("yaml")
+    recipe = resolve([Layer("README", yaml.safe_load(text))])
+    assert recipe.method.name == "trades"
+    assert recipe.ra["weight"] == 1.0
+    assert recipe.attack.step_size == pytest.approx(2 / 255)
+
+
+def test_its_error_message_is_the_real_one() -> None:
+    [example] = [block for block in blocks("text") if "mistakes in the recipe" in block]
+    command, *told = example.splitlines()
+    words = shlex.split(command.removeprefix("$ rpat train"))
+    flags: dict[str, Any] = {"--norm": (("threat", "norm"), "L3"), "--method": (("method", "name"), "tradse")}
+    assert all(flag in words for flag in flags)
+    with pytest.raises(ConfigError) as error:
+        load_recipe([], ["optimizer.lrr=1"], flags)
+    assert f"error: {error.value}".splitlines() == told
+
+
+def test_its_links_to_files_exist() -> None:
+    root = Path(__file__).parent.parent
+    for name in re.findall(r"`(rpat_cli/[\w/.]+)`", README):
+        assert (root / name).exists(), name
