@@ -78,6 +78,6 @@ FASHION_MINI = DatasetSpec(
         **GREY_DEFAULTS,
         "epochs": 10,
         "batch_size": 50,
-        "data": {"val_size": 200, "augment": ["crop:padding=1"]},
+        "data": {"val_size": 400, "augment": ["crop:padding=1"]},
     },
 )
