@@ -14,36 +14,67 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from rpat_cli.eval_run import SavedModel
     from rpat_cli.evaluation.evaluate import Evaluation
+    from rpat_cli.evaluation.jobs import Jobs
     from rpat_cli.run_folder import RunFolder
 
 __all__ = ["__version__", "evaluate", "load_model", "train"]
 
 
-def train(config: "str | Path | None" = None, *, out: "str | Path | None" = None, **recipe: Any) -> "RunFolder":
+def train(
+    config: "str | Path | None" = None,
+    *,
+    recipe: str | None = None,
+    out: "str | Path | None" = None,
+    **keys: Any,
+) -> "RunFolder":
     """Train one run, as `rpat train` does, and return its folder.
 
-    `config` is a recipe file; the keywords are recipe keys and override it: `method={"name": "trades", "beta": 3}`,
-    `threat={"eps": "8/255"}`. Raises `ConfigError` with every mistake at once, and the other `RpatError`s.
+    `recipe` names a shipped recipe, `config` is a recipe file laid over it; the keywords are recipe keys and override
+    both: `method={"name": "trades", "beta": 3}`, `threat={"eps": "8/255"}`. Raises `ConfigError` with every mistake at
+    once, and the other `RpatError`s.
     """
-    from rpat_cli.recipe_io import Layer, read_yaml, resolve
+    from rpat_cli.recipe_io import Layer, read_all, resolve
     from rpat_cli.train_run import train_run
 
-    files = [read_yaml(Path(config))] if config is not None else []
-    return train_run(resolve([*files, Layer("train()", recipe)]), out=Path(out) if out is not None else None)
+    files = read_all(recipe, [Path(config)] if config is not None else [])
+    return train_run(resolve([*files, Layer("train()", keys)]), out=Path(out) if out is not None else None)
 
 
 def evaluate(
-    target: "str | Path | None" = None, attack: str = "standard", *, checkpoint: str = "best"
+    target: "str | Path | None" = None,
+    attack: str = "standard",
+    *,
+    checkpoint: str = "best",
+    limit: int | None = None,
+    jobs: "Jobs" = 1,
+    **keys: Any,
 ) -> "tuple[Evaluation, Path]":
-    """Evaluate a run folder, a checkpoint file or the newest run, as `rpat eval` does; also returns the JSON file."""
-    from rpat_cli.eval_run import eval_run
+    """Evaluate a run folder, a checkpoint file or the newest run, as `rpat eval` does; also returns the JSON file.
+
+    With `limit` on so many of the test images only. With `jobs` ("auto" or a count) several processes share the work:
+    they import the script that calls this, so there it has to stand below `if __name__ == "__main__":`. The keywords
+    are recipe keys and change the run's recipe: `threat={"norm": "L2"}`, `data={"root": "/data"}`.
+    """
+    from rpat_cli.eval_run import EvalOptions, eval_run
     from rpat_cli.evaluation.suite import parse_suite
+    from rpat_cli.recipe_io import Layer
 
-    return eval_run(Path(target) if target is not None else None, parse_suite(attack), checkpoint=checkpoint)
+    return eval_run(
+        Path(target) if target is not None else None,
+        parse_suite(attack),
+        checkpoint=checkpoint,
+        changes=[Layer("evaluate()", keys)],
+        options=EvalOptions(limit=limit, jobs=jobs),
+    )
 
 
-def load_model(path: "str | Path", checkpoint: str = "best") -> "SavedModel":
-    """The trained model of a run folder or checkpoint file, in eval mode, from images in [0, 1] to logits."""
+def load_model(path: "str | Path", checkpoint: str = "best", **keys: Any) -> "SavedModel":
+    """The trained model of a run folder or checkpoint file, in eval mode, from images in [0, 1] to logits.
+
+    For a file that other code has saved, name its data set, and its network if the weights do not tell:
+    `load_model("last.model", data="cifar10", model="resnet18-bottleneck")`.
+    """
     from rpat_cli.eval_run import load_model as load
+    from rpat_cli.recipe_io import Layer
 
-    return load(path, checkpoint)
+    return load(path, checkpoint, [Layer("load_model()", keys)])

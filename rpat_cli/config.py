@@ -20,7 +20,8 @@ from pydantic import (
 )
 
 from rpat_cli.attacks import ATTACKS
-from rpat_cli.data import DATASETS
+from rpat_cli.data import DATASETS, MIXINGS
+from rpat_cli.engine import COLLABORATORS
 from rpat_cli.engine.schedules import SCHEDULES
 from rpat_cli.errors import ConfigError, RpatError, unknown
 from rpat_cli.evaluation.suite import parse_suite
@@ -84,20 +85,33 @@ def component_of(registry: Registry[Any]) -> Any:
     return Annotated[Component, BeforeValidator(by_name), AfterValidator(complete)]
 
 
-def switched(name: str) -> Any:
-    """The type of a recipe field that turns a regulariser on: `true`, `false`, or its hyper-parameters."""
+def optional_component_of(registry: Registry[Any]) -> Any:
+    """The same, where `none` is allowed too."""
+
+    def without_none(value: Any) -> Any:
+        name = value.get("name") if isinstance(value, Mapping) else value
+        return None if name == "none" else value
+
+    return Annotated[component_of(registry) | None, BeforeValidator(without_none)]
+
+
+def switched(registry: Registry[Any], name: str, *, off: Literal[False] | None = None) -> Any:
+    """The type of a recipe field that turns an entry of `registry` on: `true`, `false`, or its hyper-parameters.
+
+    `off` is what `false` becomes, where it must be told from a field that nobody has set.
+    """
 
     def options(value: Any) -> Any:
         if value is None or value is False:
-            return None
+            return value if value is None else off
         given = {} if value is True else value
         if not isinstance(given, Mapping):
             raise ValueError("must be true, false, or a mapping of its settings")
-        checked = checked_options(REGULARISERS[name], given)
+        checked = checked_options(registry[name], given)
         # The form of robust perception follows the method unless it is given: the recipe fills it in.
         return {key: None if key == "form" and key not in given else value for key, value in checked.items()}
 
-    return Annotated[dict[str, Any] | None, BeforeValidator(options)]
+    return Annotated[dict[str, Any] | Literal[False] | None, BeforeValidator(options)]
 
 
 def one_of(registry: Registry[Any]) -> Any:
@@ -163,6 +177,27 @@ def _count_or_share(value: float) -> int | float:
     return int(value)
 
 
+Augmentations = Annotated[
+    list[str | dict[str, dict[str, Any] | None]], BeforeValidator(_names), as_value_error(_check_augment)
+]
+
+
+class AugmentFromSection(Section):
+    """Other augmentations from the middle of the training on (AutoAugment, say, as Consistency-AT can do)."""
+
+    epoch: Annotated[int, Field(ge=0)] | None = Field(
+        None, description="epochs before these augmentations take the place of data.augment (default: never)"
+    )
+    augment: Augmentations = Field([], description="augmentations from then on, written like data.augment")
+
+
+class ExtraSection(Section):
+    """Further training images, generated ones for example."""
+
+    path: str | None = Field(None, description=".npz file with more training images: uint8 images, integer labels")
+    share: Annotated[Number, Field(gt=0, lt=1)] = Field(0.7, description="share of them in every batch")
+
+
 class DataSection(Section):
     name: Annotated[one_of(DATASETS), Field(description="data set")] = "fashion-mini"  # type: ignore[valid-type]
     root: str = Field("data", description="folder that holds the data sets")
@@ -170,9 +205,11 @@ class DataSection(Section):
     val_size: Annotated[Number, Field(gt=0), AfterValidator(_count_or_share)] = Field(
         1000, description="images held out of the training set for validation: a count, or a share below 1"
     )
-    augment: Annotated[
-        list[str | dict[str, dict[str, Any] | None]], BeforeValidator(_names), as_value_error(_check_augment)
-    ] = Field([], description="augmentations, in order; `cutout:size=8` sets one up, `none` is none")
+    augment: Augmentations = Field(
+        [], description="augmentations, in order; `cutout:size=8` sets one up, `none` is none"
+    )
+    augment_from: AugmentFromSection = Field(default_factory=AugmentFromSection)
+    extra: ExtraSection = Field(default_factory=ExtraSection)
     image_size: Annotated[int, Field(ge=8)] | None = Field(None, description="edge in pixels, for imagefolder only")
     workers: int = Field(2, ge=0, description="worker processes for data sets that stream from disk")
     memory_budget_gb: float = Field(2.0, ge=0, description="data sets larger than this stream from disk")
@@ -181,6 +218,20 @@ class DataSection(Section):
 class ThreatSection(Section):
     norm: Norm = Field("Linf", description="norm of the perturbation")
     eps: Annotated[Number, Field(gt=0)] = Field(8 / 255, description="largest perturbation, for pixels in [0, 1]")
+
+
+class StrongSection(Section):
+    """A stronger attack from some epoch on: ReBAT's option, once the learning rate has fallen for the first time."""
+
+    from_epoch: Annotated[int, Field(ge=0)] | None = Field(
+        None, description="epochs before the stronger attack takes over (default: never)"
+    )
+    eps: Annotated[Number, Field(gt=0)] | None = Field(
+        None, description="its largest perturbation (default: 5/4 of threat.eps, so 10/255 after 8/255)"
+    )
+    steps: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="its gradient steps (default: 6/5 of attack.steps, so 12 after 10)"
+    )
 
 
 class AttackSection(Section):
@@ -198,6 +249,7 @@ class AttackSection(Section):
     bn_mode: Literal["eval", "train"] | None = Field(
         None, description="mode of BatchNorm while attacking (default: as the method's paper has it)"
     )
+    strong: StrongSection = Field(default_factory=StrongSection)
 
 
 class OptimizerSection(Section):
@@ -206,6 +258,9 @@ class OptimizerSection(Section):
     weight_decay: Annotated[Number, Field(ge=0)] = Field(5e-4, description="weight decay")
     nesterov: bool = Field(False, description="Nesterov momentum")
     warmup_epochs: Annotated[Number, Field(ge=0)] = Field(0.0, description="epochs over which the rate rises from 0")
+    clip_norm: Annotated[Number, Field(gt=0)] | None = Field(
+        None, description="largest L2 norm of the whole gradient; a longer one is shortened (default: no limit)"
+    )
 
 
 class ValidationSection(Section):
@@ -222,16 +277,31 @@ class Recipe(Section):
     threat: ThreatSection = Field(default_factory=ThreatSection)
     attack: AttackSection = Field(default_factory=AttackSection)
     method: component_of(METHODS) = Field("pgd", description="training method")  # type: ignore[valid-type]
-    ra: switched("ra") = Field(  # type: ignore[valid-type]
+    ra: switched(REGULARISERS, "ra") = Field(  # type: ignore[valid-type]
         False, description="robust perception (RPAT), on top of any method"
     )
-    consistency: switched("consistency") = Field(  # type: ignore[valid-type]
+    consistency: switched(REGULARISERS, "consistency") = Field(  # type: ignore[valid-type]
         False, description="consistency regularisation over two augmented views, on top of any method"
+    )
+    wa: switched(COLLABORATORS, "wa", off=False) = Field(  # type: ignore[valid-type]
+        None, description="average the weights; methods that need a teacher turn it on by themselves"
+    )
+    awp: switched(COLLABORATORS, "awp") = Field(  # type: ignore[valid-type]
+        False, description="adversarial weight perturbation, on top of any method"
+    )
+    mix: optional_component_of(MIXINGS) = Field(  # type: ignore[valid-type]
+        None, description="mix images and their labels, `none` is none"
+    )
+    label_smoothing: Annotated[Number, Field(ge=0, lt=1)] = Field(
+        0.0, description="share of every label that is spread evenly over the classes"
     )
     optimizer: OptimizerSection = Field(default_factory=OptimizerSection)
     schedule: component_of(SCHEDULES) = Field("multistep", description="learning-rate schedule")  # type: ignore[valid-type]
     epochs: int = Field(110, ge=1, description="passes over the training images")
     batch_size: int = Field(128, ge=1, description="images per step")
+    accumulate: int = Field(
+        1, ge=1, description="compute every batch in so many parts, one after the other, to need less memory"
+    )
     validation: ValidationSection = Field(default_factory=ValidationSection)
     eval: Annotated[list[str], BeforeValidator(_names), as_value_error(_check_suite)] = Field(
         ["clean", "pgd-20"], description="attacks of the final report, on the test set"
@@ -241,6 +311,7 @@ class Recipe(Section):
     )
     device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="where to compute")
     seed: int = Field(0, ge=0, lt=2**32, description="seed of everything random")
+    plugins: list[str] = Field([], description="files with a user's own methods, attacks, models and data sets")
 
     @model_validator(mode="after")
     def _fill_what_follows(self) -> Self:
@@ -259,3 +330,57 @@ class Recipe(Section):
         if self.ra is not None and self.ra["form"] is None:
             self.ra["form"] = method.ra_form
         return self
+
+    @model_validator(mode="after")
+    def _fill_strong_attack(self) -> Self:
+        strong = self.attack.strong
+        if strong.from_epoch is not None:
+            strong.eps = strong.eps or 1.25 * self.threat.eps
+            strong.steps = strong.steps or round(1.2 * (self.attack.steps or 0))
+        return self
+
+    @model_validator(mode="after")
+    def _fill_averaging(self) -> Self:
+        """A method that learns from the averaged model turns averaging on; its start follows the epochs."""
+        if any(getattr(part, "needs_teacher", False) for part in self.parts()):
+            if self.wa is False:
+                raise ValueError(
+                    "wa is false, but the method learns from the averaged weights "
+                    f"({self.method.name}{', ra.form teacher-kl' if self.ra else ''}). Leave wa out."
+                )
+            self.wa = checked_options(COLLABORATORS["wa"], self.wa or {})
+        if self.wa:
+            self.wa["start_epoch"] = COLLABORATORS["wa"](**self.wa).start_at(self.epochs)
+            if self.wa["start_epoch"] >= self.epochs:
+                raise ValueError(
+                    f"wa.start_epoch: averaging would start after {self.wa['start_epoch']} epochs, but there are only "
+                    f"{self.epochs}. Leave it out (it follows the epochs) or choose one below."
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _check_what_goes_together(self) -> Self:
+        if self.mix is not None:
+            one_class = "needs the one class of every image, and mixed images have two"
+            if any(getattr(part, "needs_class", False) for part in self.parts()):
+                raise ValueError(f"mix: {self.mix.name} is not defined with {self.method.name}, which {one_class}.")
+            if self.attack.name == "cw-pgd":
+                raise ValueError(f"mix: {self.mix.name} is not defined with the attack cw-pgd: its margin {one_class}.")
+        if self.accumulate > self.batch_size:
+            raise ValueError(
+                f"accumulate: a batch of {self.batch_size} images cannot be computed in {self.accumulate} parts."
+            )
+        extra = self.data.extra
+        if extra.path and not 1 <= round(extra.share * self.batch_size) < self.batch_size:
+            raise ValueError(
+                f"data.extra.share: {extra.share} of a batch of {self.batch_size} leaves no image of one kind."
+            )
+        return self
+
+    def parts(self) -> list[Any]:
+        """The method, then the regularisers that are turned on."""
+        switched_on = {name: getattr(self, name) for name in REGULARISERS}
+        return [
+            self.method.build(METHODS),
+            *(REGULARISERS[name](**options) for name, options in switched_on.items() if options is not None),
+        ]

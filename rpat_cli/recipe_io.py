@@ -1,8 +1,8 @@
 """From files and flags to one checked `Recipe`, and back to YAML.
 
-Layers, each overriding the one before: defaults < the data set's own defaults < `--config` files in order < `--set` <
-named flags. Every value remembers where it came from, so that all mistakes can be listed at once, each with its
-place, what was given, and what is allowed.
+Layers, each overriding the one before: defaults < the data set's own defaults < `--recipe` < `--config` files in order
+< `--set` < named flags; a file lies over those that it `extends`. Every value remembers where it came from, so that all
+mistakes can be listed at once, each with its place, what was given, and what is allowed.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,13 +17,15 @@ from rpat_cli.config import BadOptionsError, Recipe
 from rpat_cli.data import DATASETS
 from rpat_cli.errors import ConfigError, Problem, did_you_mean
 from rpat_cli.numbers import show_number
+from rpat_cli.plugins import load_plugins
+from rpat_cli.recipes import find
 
 Path_ = tuple[str, ...]  # where a value stands in the recipe: ("threat", "eps")
 
-NAMED = ("data", "method", "schedule", "attack")
+NAMED = ("data", "method", "schedule", "attack", "mix")
 """Sections that may be written as a bare name: `method: trades`."""
 
-SWITCHED = ("ra", "consistency")
+SWITCHED = ("ra", "consistency", "wa", "awp")
 """Sections that may be written as `true` or `false`."""
 
 
@@ -80,6 +82,49 @@ def _walk(node: Any, prefix: Path_, lines: dict[Path_, int]) -> Iterable[tuple[P
         seen.add(key.value)
         lines[path] = line
         yield from _walk(value, path, lines)
+
+
+def read_recipe(path: Path) -> list[Layer]:
+    """The layers of a recipe file: of everything it `extends`, then its own. A file that is reached twice counts once.
+
+    `extends` holds one reference or a list: the name of a shipped recipe, or a path ending in .yaml, relative to the
+    file. Raises `ConfigError` for what `read_yaml` does, for unknown names, and for files that extend one another.
+    """
+    layers: dict[Path, Layer] = {}
+    _collect(path, (), layers)
+    return list(layers.values())
+
+
+def _collect(path: Path, below: tuple[Path, ...], layers: dict[Path, Layer]) -> None:
+    here = path.resolve()
+    if here in below:
+        circle = " -> ".join(step.name for step in (*below[below.index(here) :], here))
+        raise ConfigError(Problem("extends", f"the files extend one another: {circle}.", str(below[-1])))
+    if here in layers:
+        return
+    layer = read_yaml(path)
+    origin = layer.origin(("extends",))
+    for reference in _strings("extends", layer.values.pop("extends", []), origin):
+        is_file = reference.endswith((".yaml", ".yml"))
+        _collect(path.parent / reference if is_file else find(reference, origin), (*below, here), layers)
+    if "plugins" in layer.values:
+        plugins = _strings("plugins", layer.values["plugins"], layer.origin(("plugins",)))
+        layer.values["plugins"] = [str(path.parent / plugin) for plugin in plugins]
+    layers[here] = layer
+
+
+def _strings(key: str, value: Any, source: str) -> list[str]:
+    """One text or a list of them. Raises `ConfigError` for anything else."""
+    values = [value] if isinstance(value, str) else value
+    if not isinstance(values, list | tuple) or not all(isinstance(item, str) for item in values):
+        raise ConfigError(Problem(key, f"{value!r}: should be one name or a list of names.", source))
+    return list(values)
+
+
+def read_all(recipe: str | None = None, configs: Sequence[Path] = ()) -> list[Layer]:
+    """The layers of a shipped recipe, if one is named, and of the recipe files laid over it, in order."""
+    files = [*([find(recipe)] if recipe is not None else []), *configs]
+    return [layer for file in files for layer in read_recipe(file)]
 
 
 def parse_assignments(assignments: Sequence[str]) -> list[Layer]:
@@ -164,12 +209,23 @@ def _dataset_layer(given: Mapping[str, Any]) -> list[Layer]:
 def resolve(layers: Sequence[Layer]) -> Recipe:
     """Merge the layers over the defaults and check the whole. Raises `ConfigError` with every mistake at once."""
     names = Layer("default", {key: Recipe.model_fields[key].default for key in ("method", "schedule")})
+    plugins = _load_plugins(layers)  # first: what they add may be named anywhere
     given, _ = _merged(layers)
     merged, origins = _merged([names, *_dataset_layer(given), *layers])
+    merged["plugins"] = plugins
     try:
         return Recipe.model_validate(merged)
     except ValidationError as error:
         raise ConfigError(*_problems(error, origins)) from None
+
+
+def _load_plugins(layers: Sequence[Layer]) -> list[str]:
+    """Every layer's plugins, since one more never makes another useless."""
+    return load_plugins(
+        (path, layer.origin(("plugins",)))
+        for layer in layers
+        for path in _strings("plugins", layer.values.get("plugins", []), layer.origin(("plugins",)))
+    )
 
 
 def _merged(layers: Sequence[Layer]) -> tuple[dict[str, Any], dict[Path_, str]]:
@@ -180,13 +236,26 @@ def _merged(layers: Sequence[Layer]) -> tuple[dict[str, Any], dict[Path_, str]]:
     return merged, origins
 
 
+def layers_of(
+    *,
+    recipe: str | None = None,
+    configs: Sequence[Path] = (),
+    assignments: Sequence[str] = (),
+    flags: Mapping[str, tuple[Path_, Any]] | None = None,
+) -> list[Layer]:
+    """All that a command line gives: a shipped recipe, files, `--set` and flags, each over the one before."""
+    return [*read_all(recipe, configs), *parse_assignments(assignments), *flag_layers(flags or {})]
+
+
 def load_recipe(
     configs: Sequence[Path] = (),
     assignments: Sequence[str] = (),
     flags: Mapping[str, tuple[Path_, Any]] | None = None,
+    *,
+    recipe: str | None = None,
 ) -> Recipe:
-    """What the command line calls: files, `--set` and flags to one recipe."""
-    return resolve([*map(read_yaml, configs), *parse_assignments(assignments), *flag_layers(flags or {})])
+    """What a command line gives, as one checked recipe. Raises `ConfigError` with every mistake at once."""
+    return resolve(layers_of(recipe=recipe, configs=configs, assignments=assignments, flags=flags))
 
 
 # ---------------------------------------------------------------------------------------------- mistakes
@@ -254,7 +323,7 @@ def summary(recipe: Recipe) -> dict[str, str]:
     described = [f"{name} ({_options(getattr(recipe, name))})" for name in extras]
     method = recipe.method.name + (f" ({_options(recipe.method.options)})" if recipe.method.options else "")
     return {
-        "data": recipe.data.name + "".join(f" + {_augment(spec)}" for spec in recipe.data.augment),
+        "data": " + ".join(_data_parts(recipe)),
         "model": recipe.model,
         "method": " + ".join([method, *described]),
         "threat": f"{threat.norm}, eps {show_number(threat.eps)}",
@@ -263,6 +332,18 @@ def summary(recipe: Recipe) -> dict[str, str]:
         f"{recipe.schedule.name}, seed {recipe.seed}",
         "report": ", ".join(recipe.eval),
     }
+
+
+def _data_parts(recipe: Recipe) -> list[str]:
+    extra, later = recipe.data.extra, recipe.data.augment_from
+    return [
+        recipe.data.name,
+        *([f"{extra.share:.0%} of {Path(extra.path).name}"] if extra.path else []),
+        *map(_augment, recipe.data.augment),
+        *([f"from epoch {later.epoch} {', '.join(map(_augment, later.augment))}"] if later.epoch is not None else []),
+        *([recipe.mix.name] if recipe.mix else []),
+        *([f"label smoothing {show_number(recipe.label_smoothing)}"] if recipe.label_smoothing else []),
+    ]
 
 
 def _augment(spec: str | Mapping[str, Any]) -> str:

@@ -17,7 +17,7 @@ RUNS = Path("runs")
 
 @dataclass(frozen=True)
 class RunFolder:
-    """`recipe.yaml  metrics.jsonl  log.txt  report.json  report.html  checkpoints/{last,best}.pt  evals/*.json`"""
+    """`recipe.yaml  metrics.jsonl  log.txt  report.json  report.html  checkpoints/{last,best}[_wa].pt  evals/*.json`"""
 
     path: Path
 
@@ -55,17 +55,17 @@ class RunFolder:
 
 def run_name(recipe: "Recipe") -> str:
     """`2026-11-22_fashion-mini_small-cnn_consistency+ra_s0`"""
-    method = "+".join([recipe.method.name, *(name for name in ("consistency", "ra") if getattr(recipe, name))])
+    extras = [name for name in ("consistency", "ra", "wa", "awp") if getattr(recipe, name)]
+    method = "+".join([recipe.method.name, *extras, *([recipe.mix.name] if recipe.mix else [])])
     model = recipe.model.replace(":", "-").replace("/", "-")
     return f"{date.today().isoformat()}_{recipe.data.name}_{model}_{method}_s{recipe.seed}"
 
 
-def create_run(recipe: "Recipe", out: Path | None = None) -> RunFolder:
-    """Make the folder of a new run: `out`, or a readable new name under `runs/`.
+def plan_run(recipe: "Recipe", out: Path | None = None) -> RunFolder:
+    """Where a new run goes: `out`, or a readable new name under `runs/`. Nothing is made yet.
 
-    Raises `RunFolderError` if `out` holds something already or the folder cannot be made.
+    Raises `RunFolderError` if `out` holds something already.
     """
-    path = out or _free(RUNS / run_name(recipe))
     if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
         advice = (
             f"Go on with it: rpat train --resume {out}. Or choose another --out."
@@ -73,14 +73,20 @@ def create_run(recipe: "Recipe", out: Path | None = None) -> RunFolder:
             else ("Choose another --out; nothing is overwritten.")
         )
         raise RunFolderError(f"{out} exists already and is not empty. {advice}")
+    return RunFolder(out or _free(RUNS / run_name(recipe)))
+
+
+def create_run(recipe: "Recipe", out: Path | None = None) -> RunFolder:
+    """Make the folder of a new run, as planned by `plan_run`. Raises `RunFolderError` if it cannot be made."""
+    folder = plan_run(recipe, out)
     try:
-        (path / "checkpoints").mkdir(parents=True, exist_ok=True)
-        (path / "evals").mkdir(exist_ok=True)
+        folder.checkpoint("last").parent.mkdir(parents=True, exist_ok=True)
+        folder.evals.mkdir(exist_ok=True)
     except OSError as error:
         raise RunFolderError(
-            f"cannot make the run folder {path}: {error.strerror}. Choose a folder you may write to with --out."
+            f"cannot make the run folder {folder.path}: {error.strerror}. Choose a folder you may write to with --out."
         ) from error
-    return RunFolder(path)
+    return folder
 
 
 def is_run(path: Path) -> bool:

@@ -2,27 +2,42 @@
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from rpat_cli.build import Architecture, architecture_for, build_data, build_loop, build_threat, load_weights
+from rpat_cli.build import (
+    Architecture,
+    architecture_for,
+    build_data,
+    build_extra,
+    build_loop,
+    build_threat,
+    load_weights,
+)
 from rpat_cli.config import Recipe
 from rpat_cli.data.base import Dataset
+from rpat_cli.data.splits import TensorSplit
 from rpat_cli.engine.callbacks import Checkpoints, EpochLines, MetricsLog, StopSignals, Validation
 from rpat_cli.engine.checkpoint import load_newest, save_checkpoint
 from rpat_cli.engine.compute import Compute, resolve_compute, seed_everything
-from rpat_cli.engine.loop import EpochRecord, TrainLoop
+from rpat_cli.engine.loop import AVERAGED, TrainLoop
 from rpat_cli.errors import ConfigError, Interrupted, Problem
-from rpat_cli.eval_run import EVAL_BATCH, evaluate_checkpoint, load_model
+from rpat_cli.eval_run import EvalOptions, evaluate_checkpoint, is_evaluated, load_model
 from rpat_cli.evaluation.evaluate import evaluate
+from rpat_cli.evaluation.jobs import Jobs
 from rpat_cli.evaluation.suite import parse_suite
 from rpat_cli.listener import Listener
 from rpat_cli.recipe_io import Layer, read_yaml, resolve, to_yaml
 from rpat_cli.reports.report import write_report
 from rpat_cli.run_folder import RunFolder, create_run, environment, open_run, write_whole
+
+VALIDATION_BATCH = 250
+"""Images per pass when validating, which this process does alone: there are no even pieces to be made."""
 
 
 def train_run(
@@ -30,19 +45,22 @@ def train_run(
     *,
     out: Path | None = None,
     stop_after: int | None = None,
+    jobs: Jobs = 1,
     listener: Listener | None = None,
 ) -> RunFolder:
     """Train from scratch in a new run folder, evaluate best and last on the test set, and write the report.
 
-    `stop_after` ends the session after that many epochs, as a signal would, to be resumed later. Raises `RpatError`s:
-    of data, run folder, divergence; `Interrupted` after a signal, with everything saved.
+    `stop_after` ends the session after that many epochs, as a signal would, to be resumed later. `jobs` processes
+    share the evaluation, see `EvalOptions`. Raises `RpatError`s: of data, run folder, divergence; `Interrupted` after a
+    signal, with everything saved.
     """
     compute = resolve_compute(recipe.device, recipe.precision)
     data = build_data(recipe.data, recipe.seed)  # before the folder is made: a missing data set leaves no debris
+    extra = build_extra(recipe.data.extra, data)
     architecture_for(recipe, data).build()
     folder = create_run(recipe, out)
     _write_recipe(folder, recipe)
-    return _train(recipe, folder, data, compute, None, stop_after, listener or Listener())
+    return _train(recipe, folder, data, extra, compute, None, stop_after, jobs, listener or Listener())
 
 
 def resume_run(
@@ -50,6 +68,7 @@ def resume_run(
     *,
     changes: Sequence[Layer] = (),
     stop_after: int | None = None,
+    jobs: Jobs = 1,
     listener: Listener | None = None,
 ) -> RunFolder:
     """Go on with a run exactly where it stopped. `changes` may set what does not alter the steps already done.
@@ -61,6 +80,7 @@ def resume_run(
     listener = listener or Listener()
     compute = resolve_compute(recipe.device, recipe.precision)
     data = build_data(recipe.data, recipe.seed)
+    extra = build_extra(recipe.data.extra, data)
     state: dict[str, Any] | None = None
     if folder.checkpoint("last").exists() or folder.checkpoint("last.prev").exists():
         state, remark = load_newest(folder.checkpoint("last"))
@@ -69,7 +89,7 @@ def resume_run(
         listener.say(f"{folder.path} stopped before its first checkpoint: starting it again")
     if changes:
         _write_recipe(folder, recipe)
-    return _train(recipe, folder, data, compute, state, stop_after, listener)
+    return _train(recipe, folder, data, extra, compute, state, stop_after, jobs, listener)
 
 
 RESUMABLE = {
@@ -120,9 +140,11 @@ def _train(
     recipe: Recipe,
     folder: RunFolder,
     data: Dataset,
+    extra: TensorSplit | None,
     compute: Compute,
     state: dict[str, Any] | None,
     stop_after: int | None,
+    jobs: Jobs,
     listener: Listener,
 ) -> RunFolder:
     listener = _also_logging(listener, folder)
@@ -130,22 +152,28 @@ def _train(
     architecture = architecture_for(recipe, data)
     model = compute.place(architecture.build())
     with StopSignals() as signals:
+        content = partial(_model_content, recipe, architecture, data)
         validation = Validation(
             _validator(recipe, data, compute),
             recipe.validation.every,
-            lambda loop, record: _save_best(folder, recipe, architecture, data, loop, record),
+            lambda ending, model, record: save_checkpoint(
+                folder.checkpoint(f"best{ending}"),
+                {**content(model), "epoch": record.epoch, "validation": record.validation},
+            ),
         )
-        checkpoints = Checkpoints(
-            folder.checkpoint("last"), lambda loop: _last_content(recipe, architecture, data, loop, validation)
-        )
+        checkpoints = [Checkpoints(folder.checkpoint("last"), lambda loop: _last_content(content, loop, validation))]
+        if recipe.wa:
+            average = folder.checkpoint(f"last{AVERAGED}")
+            checkpoints.append(Checkpoints(average, lambda loop: _average_content(content, loop)))
         loop = build_loop(
             recipe,
             data,
             model,
             compute,
             # Listeners come before the checkpoint: what they were told is then part of what is saved.
-            [validation, MetricsLog(folder.metrics), *listener.callbacks, checkpoints],
+            [validation, MetricsLog(folder.metrics), *listener.callbacks, *checkpoints],
             lambda loop: signals.received is not None or (stop_after is not None and loop.epoch >= stop_after),
+            extra,
         )
         if state is not None:
             load_weights(model, state["model"], str(folder.checkpoint("last")))
@@ -160,7 +188,7 @@ def _train(
     if not finished:
         listener.say(f"stopped after epoch {loop.epoch} as asked. Go on with: rpat train --resume {folder.path}")
         return folder
-    _final_evaluation(recipe, folder, data, listener)
+    _final_evaluation(recipe, folder, data, jobs, listener)
     write_report(folder)
     return folder
 
@@ -197,7 +225,7 @@ def _validator(recipe: Recipe, data: Dataset, compute: Compute) -> Callable[[nn.
             y,
             specs,
             build_threat(recipe),
-            batch_size=EVAL_BATCH,
+            batch_size=VALIDATION_BATCH,
             device=compute.device,
             seed=recipe.seed,
         )
@@ -217,29 +245,39 @@ def _model_content(recipe: Recipe, architecture: Architecture, data: Dataset, mo
     }
 
 
-def _save_best(
-    folder: RunFolder, recipe: Recipe, architecture: Architecture, data: Dataset, loop: TrainLoop, record: EpochRecord
-) -> None:
-    content = _model_content(recipe, architecture, data, loop.model)
-    save_checkpoint(folder.checkpoint("best"), {**content, "epoch": record.epoch, "validation": record.validation})
+Content = Callable[[nn.Module], dict[str, Any]]
+"""What every checkpoint holds: a model, and all that is needed to build it."""
 
 
-def _last_content(
-    recipe: Recipe, architecture: Architecture, data: Dataset, loop: TrainLoop, validation: Validation
-) -> dict[str, Any]:
+def _average_content(content: Content, loop: TrainLoop) -> dict[str, Any]:
+    """The averaged model by itself, to be evaluated; what resuming needs of it stands in the last checkpoint."""
+    assert loop.averaging is not None
+    return {**content(loop.averaging.model), "epoch": loop.epoch}
+
+
+def _last_content(content: Content, loop: TrainLoop, validation: Validation) -> dict[str, Any]:
     training = loop.state_dict()
     training.pop("model")
-    content = _model_content(recipe, architecture, data, loop.model)
-    return {**content, "epoch": loop.epoch, "best": dict(validation.best), "training": training}
+    return {**content(loop.model), "epoch": loop.epoch, "best": validation.best, "training": training}
 
 
-def _final_evaluation(recipe: Recipe, folder: RunFolder, data: Dataset, listener: Listener) -> None:
-    """Best and last on the test set, which nothing has looked at before; the same weights are measured once."""
+def _final_evaluation(recipe: Recipe, folder: RunFolder, data: Dataset, jobs: Jobs, listener: Listener) -> None:
+    """Best and last on the test set, which nothing has looked at before; the same weights are measured once.
+
+    After an interruption it goes on where it was: what is measured already is not measured again.
+    """
     specs = parse_suite(",".join(recipe.eval))
-    measured: set[int] = set()
-    for name in ("best", "last"):
-        saved = load_model(folder.path, name)
-        if saved.epoch not in measured:
-            listener.say(f"evaluating {name} (epoch {saved.epoch}) on {len(data.test)} test images")
-            evaluate_checkpoint(saved, data, specs, recipe, EVAL_BATCH, listener)
-            measured.add(saved.epoch)
+    options = EvalOptions(jobs=jobs, again=f"rpat train --resume {folder.path}")
+    compute = resolve_compute(recipe.device, "fp32")
+    measured: set[tuple[str, int]] = set()
+    with options.workers(specs, compute, len(data.test)) as workers:  # once for all: they take seconds to start
+        for name, ending in product(("best", "last"), ("", AVERAGED) if recipe.wa else ("",)):
+            saved = load_model(folder.path, f"{name}{ending}")
+            if (ending, saved.epoch) in measured:
+                continue
+            measured.add((ending, saved.epoch))
+            if is_evaluated(saved, data, specs, recipe, options):
+                listener.say(f"{name}{ending} (epoch {saved.epoch}) is evaluated already")
+                continue
+            listener.say(f"evaluating {name}{ending} (epoch {saved.epoch}) on {len(data.test)} test images")
+            evaluate_checkpoint(saved, data, specs, recipe, options, listener, workers)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
+
 from rpat_cli.errors import ConfigError
 from rpat_cli.recipe_io import Layer, load_recipe, resolve
 
@@ -41,7 +42,8 @@ def test_its_error_message_is_the_real_one() -> None:
     assert all(flag in words for flag in flags)
     with pytest.raises(ConfigError) as error:
         load_recipe([], ["optimizer.lrr=1"], flags)
-    assert f"error: {error.value}".splitlines() == told
+    shortened = [line.split(" Allowed: lr, ")[0] for line in f"error: {error.value}".splitlines()]
+    assert shortened == [line.removesuffix(" …") for line in told]
 
 
 def test_its_links_to_files_exist() -> None:

@@ -164,3 +164,41 @@ def test_augmentations_from_a_flag() -> None:
     recipe = load_recipe([], [], {"--augment": (("data", "augment"), "crop, randaugment:n=1,m=5")})
     assert recipe.data.augment == ["crop", "randaugment:n=1,m=5"]
     assert load_recipe([], [], {"--augment": (("data", "augment"), "none")}).data.augment == []
+
+
+# ---------------------------------------------------------------------------------------------- extends
+
+
+def test_a_file_lies_over_what_it_extends_and_a_shared_base_counts_once(tmp_path: Path) -> None:
+    write(tmp_path, "epochs: 1\nseed: 1\nbatch_size: 1", "base.yaml")
+    write(tmp_path, "extends: base.yaml\nepochs: 2\nseed: 2", "left.yaml")
+    (tmp_path / "inner").mkdir()
+    write(tmp_path / "inner", "extends: ../base.yaml\nlabel_smoothing: 0.1", "right.yaml")
+    top = write(tmp_path, "extends: [left.yaml, inner/right.yaml]\nseed: 3")
+    recipe = load_recipe([top])
+    # Were the base laid again under right.yaml, its epochs would win over those of left.yaml.
+    assert (recipe.epochs, recipe.seed, recipe.batch_size, recipe.label_smoothing) == (2, 3, 1, 0.1)
+
+
+def test_another_method_drops_the_settings_of_the_one_it_extends(tmp_path: Path) -> None:
+    write(tmp_path, "method: {name: trades, beta: 3}", "base.yaml")
+    assert load_recipe([write(tmp_path, "extends: base.yaml\nmethod: pgd")]).method.options == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("extends: recipe.yaml", "the files extend one another: recipe.yaml -> recipe.yaml"),
+        ("extends: there.yaml", "the files extend one another: recipe.yaml -> there.yaml -> recipe.yaml"),
+        ("epochs: 2\nextends: quickstrat", "recipe.yaml:2: unknown recipe 'quickstrat'. Did you mean 'quickstart'?"),
+        ("extends: gone.yaml", "gone.yaml: there is no such recipe file"),
+        ("extends: {a: 1}", "recipe.yaml:1: extends: {'a': 1}: should be one name or a list of names"),
+        ("extends: wrong.yaml", "wrong.yaml:1: epochs: -1"),
+    ],
+)
+def test_mistakes_in_what_is_extended_are_told_where_they_stand(tmp_path: Path, text: str, told: str) -> None:
+    write(tmp_path, "extends: recipe.yaml", "there.yaml")
+    write(tmp_path, "epochs: -1", "wrong.yaml")
+    with pytest.raises(ConfigError) as error:
+        load_recipe([write(tmp_path, text)])
+    assert told in str(error.value)

@@ -17,3 +17,16 @@ ATTACKS: Registry[Callable[..., Any]] = Registry(
     },
 )
 """Name -> factory `(threat, **settings) -> Attack`; the settings are the fields of `rpat_cli.attacks.pgd.PGD`."""
+
+SEARCHES: Registry[Callable[..., Any]] = Registry(
+    "attack",
+    {
+        "cw-l2": "rpat_cli.attacks.minimum_norm:cw_l2",
+        "ddn": "rpat_cli.attacks.minimum_norm:ddn",
+        "fmn": "rpat_cli.attacks.minimum_norm:fmn",
+        "hopskipjump": "rpat_cli.attacks.minimum_norm:hopskipjump",
+        "boundary": "rpat_cli.attacks.minimum_norm:boundary",
+        "zoo": "rpat_cli.attacks.zoo:ZOO",
+    },
+)
+"""The same for attacks that only measure: they have a goal of their own and cannot climb a training method's loss."""

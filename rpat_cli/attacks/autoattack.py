@@ -44,14 +44,16 @@ class AutoAttack:
     """Which version, and within it which attacks (empty: all of the version's), with which threat and seed.
 
     A version sets the budgets (restarts, targets, iterations), `attacks` chooses: `AutoAttack(threat,
-    attacks=("square",))` is Square as the standard version runs it. "custom" has the library's default budgets: five
-    restarts of APGD and FAB. Raises `ConfigError` for unknown names, and for "custom" without a list.
+    attacks=("square",))` is Square as the standard version runs it, unless `queries` says how many it has. "custom" has
+    the library's default budgets: five restarts of APGD and FAB. Raises `ConfigError` for unknown names, and for
+    "custom" without a list.
     """
 
     threat: Threat
     version: str = "standard"
     attacks: tuple[str, ...] = ()
     seed: int = 0
+    queries: int | None = None
 
     def __post_init__(self) -> None:
         if self.version not in VERSIONS:
@@ -152,6 +154,8 @@ class Ensemble:
         for attack in (attacks.apgd, attacks.apgd_targeted):
             attack.logger = self._log
         self._fab_restarts = attacks.fab.n_restarts
+        if self._config.queries is not None:
+            attacks.square.n_queries = self._config.queries
         return attacks
 
     def _attack(self, name: str) -> Any:

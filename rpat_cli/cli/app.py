@@ -8,7 +8,10 @@ import typer
 
 from rpat_cli import __version__
 from rpat_cli.cli import console
+from rpat_cli.cli.compare import compare
 from rpat_cli.cli.eval import evaluate
+from rpat_cli.cli.recipes import recipes
+from rpat_cli.cli.sweep import sweep
 from rpat_cli.cli.train import train
 from rpat_cli.errors import RpatError
 
@@ -21,6 +24,9 @@ app = typer.Typer(
 )
 app.command("train")(train)
 app.command("eval")(evaluate)
+app.command("compare")(compare)
+app.command("sweep")(sweep)
+app.add_typer(recipes, name="recipes")
 
 
 def _version(wanted: bool) -> None:
@@ -47,6 +53,9 @@ def rpat(
 
 def main() -> None:
     """Run the command line: every expected error is one clear message and its exit code, never a traceback."""
+    # Before torch is imported: OpenMP's threads are to sleep, not spin, while they wait for each other. When another
+    # process takes one of the cores, spinning made each pass of a small network up to 40 times slower.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     arguments = sys.argv[1:]
     if arguments[-1:] == ["--attack"] and arguments[0] == "eval":
         arguments.append("list")  # `rpat eval --attack` alone asks what there is

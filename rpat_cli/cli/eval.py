@@ -6,10 +6,13 @@ from typing import Annotated, Literal
 import typer
 
 from rpat_cli.cli import console
+from rpat_cli.cli.options import jobs_option, parse_jobs
+from rpat_cli.data import DATASETS
 from rpat_cli.errors import ConfigError, Problem
 from rpat_cli.evaluation.suite import Overrides, list_attacks, parse_suite
+from rpat_cli.models import model_names
 from rpat_cli.numbers import parse_number
-from rpat_cli.recipe_io import flag_layers
+from rpat_cli.recipe_io import flag_layers, parse_assignments
 
 WHAT = "What to measure"
 HOW = "How to run it"
@@ -88,8 +91,42 @@ def evaluate(
         ),
     ] = None,
     checkpoint: Annotated[
-        Literal["best", "last"], typer.Option("--checkpoint", help="Which model of a run folder.", rich_help_panel=WHAT)
+        Literal["best", "last", "best_wa", "last_wa"],
+        typer.Option("--checkpoint", help="Which model of a run folder; _wa: averaged.", rich_help_panel=WHAT),
     ] = "best",
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            metavar="NAME",
+            help="Network of a file that other code has saved, if its weights do not tell.",
+            rich_help_panel=WHAT,
+            show_default=False,
+            autocompletion=model_names,
+        ),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            "--data",
+            "-d",
+            metavar="NAME",
+            help="Data set (default: the run's; needed for a file that other code has saved).",
+            rich_help_panel=WHAT,
+            show_default=False,
+            autocompletion=lambda: list(DATASETS),
+        ),
+    ] = None,
+    assign: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Set any key of the run's recipe, for example data.image_size=64; may be repeated.",
+            rich_help_panel=HOW,
+            show_default=False,
+        ),
+    ] = None,
     data_root: Annotated[
         str | None,
         typer.Option(
@@ -110,9 +147,29 @@ def evaluate(
         ),
     ] = None,
     batch_size: Annotated[
-        int,
-        typer.Option("--batch-size", "-b", metavar="N", min=1, help="Images attacked at a time.", rich_help_panel=HOW),
-    ] = 250,
+        int | None,
+        typer.Option(
+            "--batch-size",
+            "-b",
+            metavar="N",
+            min=1,
+            help="Images attacked at a time (default: 100 on a CPU, 250 elsewhere).",
+            rich_help_panel=HOW,
+            show_default=False,
+        ),
+    ] = None,
+    jobs: Annotated[str, jobs_option(HOW)] = "auto",
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            "--limit",
+            metavar="N",
+            min=1,
+            help="Measure on N of the test images only: always the same ones, each class by its share.",
+            rich_help_panel=WHAT,
+            show_default=False,
+        ),
+    ] = None,
     seed: Annotated[
         str | None,
         typer.Option(
@@ -134,12 +191,29 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
+    check: Annotated[
+        bool,
+        typer.Option(
+            "--check",
+            help="Look for signs that the attacks were fooled: PASS, WARN or FAIL (exit code 3), with reasons.",
+            rich_help_panel=WHAT,
+        ),
+    ] = False,
+    perception: Annotated[
+        bool,
+        typer.Option(
+            "--perception",
+            help="Measure how the logits change on the way to broken and to defended adversarial images.",
+            rich_help_panel=WHAT,
+        ),
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the result only.", rich_help_panel=HOW)] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.", rich_help_panel=HOW)] = False,
 ) -> None:
     """Measure how robust a trained model is, on the whole test set, in float32.
 
-    Every adversarial image is checked to lie in the threat and in [0, 1], and predicted anew, before it counts.
+    Every adversarial image is checked to lie in the threat and in [0, 1], and predicted anew, before it counts. An
+    evaluation that was stopped or killed goes on where it was when the same command is given again.
 
     Examples:
 
@@ -150,6 +224,12 @@ def evaluate(
       rpat eval runs/my-run/checkpoints/last.pt --norm L2 --eps 0.5 --attack quick
 
       rpat eval --attack autoattack:apgd-ce+square --json
+
+      rpat eval --attack autoattack --limit 100 --jobs 4
+
+      rpat eval --attack pgd-50 --check --perception
+
+      rpat eval published/last.model --data cifar10 --data-root ~/data --attack autoattack
     """
     if attack == "list":
         console.out.print(console.glossary(list_attacks()))
@@ -159,6 +239,8 @@ def evaluate(
         {
             "--norm": (("threat", "norm"), norm),
             "--eps": (("threat", "eps"), eps),
+            "--model": (("model",), model),
+            "--data": (("data", "name"), data),
             "--data-root": (("data", "root"), data_root),
             "--download": (("data", "download"), download),
             "--seed": (("seed",), seed),
@@ -171,8 +253,11 @@ def evaluate(
         target=target,
         specs=specs,
         checkpoint=checkpoint,
-        changes=changes,
+        changes=[*parse_assignments(assign or []), *changes],
         batch_size=batch_size,
+        jobs=parse_jobs(jobs),
+        limit=limit,
+        analyses=[name for name, asked in {"verdict": check, "perception": perception}.items() if asked],
         quiet=quiet,
         as_json=as_json,
     )

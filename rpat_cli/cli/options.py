@@ -4,7 +4,7 @@ They are all read as text: so 8/255 is a number everywhere, and all mistakes are
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import typer
 from pydantic import BaseModel
@@ -51,6 +51,26 @@ def recipe_option(
     )
 
 
+def jobs_option(panel: str) -> Any:
+    """`--jobs`, to be read by `parse_jobs`."""
+    return typer.Option(
+        "--jobs",
+        "-j",
+        metavar="N",
+        help="Processes that share the evaluation; auto: one per GPU or core. The result is the same.",
+        rich_help_panel=panel,
+    )
+
+
+def parse_jobs(text: str) -> int | Literal["auto"]:
+    """How many processes. Raises `ConfigError` for what is neither a count nor "auto"."""
+    if text == "auto":
+        return "auto"
+    if not text.isdecimal() or int(text) < 1:
+        raise ConfigError(Problem("", f"{text!r} is neither 'auto' nor a count of processes, at least 1.", "--jobs"))
+    return int(text)
+
+
 def description(path: RecipePath) -> str:
     """The description of a recipe field."""
     model: type[BaseModel] = Recipe
@@ -67,7 +87,7 @@ def given_flags(params: Mapping[str, Any]) -> dict[str, tuple[RecipePath, Any]]:
 
     Raises `ConfigError` when a regulariser is turned off and set up in one breath.
     """
-    given = {name: params[name] for name in _PATHS if params.get(name) is not None}
+    given = {name: params[name] for name in _PATHS if params.get(name) not in (None, ())}
     contradictions = [
         Problem("", f"contradicts --no-{switch}.", f"--{name.replace('_', '-')}", "Leave one of them out.")
         for switch in SWITCHED

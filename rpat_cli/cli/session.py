@@ -1,16 +1,27 @@
 """The bodies of the commands: call the run, show the result. Imported when a command runs, since it needs torch."""
 
 import json
+import shlex
+import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import typer
+
+from rpat_cli import dry_run as cost
+from rpat_cli.analysis_run import analyse
 from rpat_cli.cli import console
 from rpat_cli.cli.progress import listening
+from rpat_cli.compare_run import compare_files
+from rpat_cli.config import Recipe
 from rpat_cli.errors import ConfigError
-from rpat_cli.eval_run import eval_run
+from rpat_cli.eval_run import EvalOptions, eval_run
+from rpat_cli.evaluation.jobs import Jobs
 from rpat_cli.evaluation.suite import AttackSpec
-from rpat_cli.recipe_io import Layer, flag_layers, parse_assignments, read_yaml, resolve, summary
+from rpat_cli.recipe_io import Layer, layers_of, resolve, summary
+from rpat_cli.reports.analyses import comparison_table
 from rpat_cli.reports.report import build_report
 from rpat_cli.reports.tables import evaluation_remarks, evaluation_table, remarks_text, report_table
 from rpat_cli.run_folder import newest_run
@@ -19,27 +30,35 @@ from rpat_cli.train_run import resume_run, train_run
 
 def train(
     *,
+    recipe: str | None,
     configs: Sequence[Path],
     assignments: Sequence[str],
     flags: Mapping[str, tuple[tuple[str, ...], Any]],
     out: Path | None,
     resume: str | None,
     stop_after: int | None,
+    jobs: Jobs,
+    dry_run: bool,
     quiet: bool,
     as_json: bool,
 ) -> None:
-    """`rpat train`: a new run, or with `resume` the rest of an old one."""
+    """`rpat train`: a new run, with `resume` the rest of an old one, with `dry_run` only what it would cost."""
     if resume is not None and out is not None:
         raise ConfigError("--out and --resume exclude each other: a resumed run stays in its folder.")
+    if resume is not None and dry_run:
+        raise ConfigError("--dry-run and --resume exclude each other: give the run's recipe.yaml with --config.")
+    layers = layers_of(recipe=recipe, configs=configs, assignments=assignments, flags=flags)
+    if dry_run:
+        show_cost(resolve(layers), out, as_json=as_json)
+        return
     with listening(quiet=quiet or as_json) as listener:
-        layers: list[Layer] = [*map(read_yaml, configs), *parse_assignments(assignments), *flag_layers(flags)]
         if resume is not None:
             path = newest_run().path if resume == "last" else Path(resume)
-            folder = resume_run(path, changes=layers, stop_after=stop_after, listener=listener)
+            folder = resume_run(path, changes=layers, stop_after=stop_after, jobs=jobs, listener=listener)
         else:
-            recipe = resolve(layers)
-            listener.say("\n".join(f"{label:>9}  {text}" for label, text in summary(recipe).items()))
-            folder = train_run(recipe, out=out, stop_after=stop_after, listener=listener)
+            resolved = resolve(layers)
+            listener.say("\n".join(f"{label:>9}  {text}" for label, text in summary(resolved).items()))
+            folder = train_run(resolved, out=out, stop_after=stop_after, jobs=jobs, listener=listener)
     if not folder.report.exists():  # stopped on purpose before the end
         return
     report = build_report(folder)
@@ -51,27 +70,61 @@ def train(
     console.out.print(f"report: {folder.html}", markup=False, soft_wrap=True)
 
 
+def show_cost(recipe: Recipe, out: Path | None, *, as_json: bool) -> None:
+    """`rpat train --dry-run`: the recipe, and what it costs here."""
+    estimate = cost.dry_run(recipe, out)
+    if as_json:
+        figures = {**asdict(estimate), "run_dir": str(estimate.run_dir)}
+        print(json.dumps({"recipe": recipe.model_dump(mode="json"), "estimate": figures}))
+        return
+    for label, text in {**summary(recipe), **dict(cost.lines(estimate))}.items():
+        console.out.print(f"{label:>9}  {text}", markup=False, soft_wrap=True)
+
+
 def evaluate(
     *,
     target: Path | None,
     specs: Sequence[AttackSpec],
     checkpoint: str,
     changes: Sequence[Layer],
-    batch_size: int,
+    batch_size: int | None,
+    jobs: Jobs,
+    limit: int | None,
+    analyses: Sequence[str],
     quiet: bool,
     as_json: bool,
 ) -> None:
-    """`rpat eval`: one checkpoint against a suite of attacks."""
+    """`rpat eval`: one checkpoint against a suite of attacks, and a closer look at it by the `analyses` asked for."""
     with listening(quiet=quiet or as_json) as listener:
         if target is None:
             target = newest_run().path
             listener.say(f"evaluating the newest run, {target}")
+        options = EvalOptions(batch_size, jobs, limit, again=shlex.join(["rpat", *sys.argv[1:]]))
         evaluation, file = eval_run(
-            target, specs, checkpoint=checkpoint, changes=changes, batch_size=batch_size, listener=listener
+            target, specs, checkpoint=checkpoint, changes=changes, options=options, listener=listener
         )
+        found = analyse(analyses, target, file, checkpoint=checkpoint, changes=changes, listener=listener)
     if as_json:
         print(file.read_text(encoding="utf-8"))
+    else:
+        console.out.print(evaluation_table(evaluation))
+        console.out.print(remarks_text(evaluation_remarks(evaluation)))
+        for analysis in found:
+            console.out.print(analysis.table())
+        console.out.print(f"result: {file}", markup=False, soft_wrap=True)
+    if any(analysis.failed for analysis in found):
+        raise typer.Exit(3)
+
+
+def compare(a: Path, b: Path, *, changed: bool, as_json: bool) -> None:
+    """`rpat compare`: two evaluations of the same images."""
+    comparisons = compare_files(a, b)
+    if as_json:
+        print(json.dumps({"a": str(a), "b": str(b), "comparisons": [each.to_dict() for each in comparisons]}))
         return
-    console.out.print(evaluation_table(evaluation))
-    console.out.print(remarks_text(evaluation_remarks(evaluation)))
-    console.out.print(f"result: {file}", markup=False, soft_wrap=True)
+    console.out.print(comparison_table(comparisons))
+    if changed:
+        for each in comparisons:
+            for name, images in (("A", each.only_a), ("B", each.only_b)):
+                listed = ", ".join(map(str, images)) or "none"
+                console.out.print(f"{each.label}, only {name} is right: {listed}", markup=False, soft_wrap=True)

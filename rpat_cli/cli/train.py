@@ -6,11 +6,12 @@ from typing import Annotated
 import typer
 
 from rpat_cli.attacks import ATTACKS
-from rpat_cli.cli.options import given_flags, recipe_option
-from rpat_cli.data import AUGMENTATIONS, DATASETS
+from rpat_cli.cli.options import given_flags, jobs_option, parse_jobs, recipe_option
+from rpat_cli.data import AUGMENTATIONS, DATASETS, MIXINGS
 from rpat_cli.engine.schedules import SCHEDULES
 from rpat_cli.methods import METHODS
 from rpat_cli.models import model_names
+from rpat_cli.recipes import recipe_names
 
 WHAT = "What to train"
 THREAT = "Threat and attack"
@@ -59,6 +60,34 @@ def train(
         ),
     ] = None,
     consistency: Annotated[bool | None, recipe_option("consistency", panel=WHAT, switch=True)] = None,
+    wa: Annotated[bool | None, recipe_option("wa", panel=WHAT, switch=True)] = None,
+    wa_decay: Annotated[
+        str | None,
+        recipe_option(
+            "wa.decay", "--wa-decay", metavar="NUMBER", help="share of the average that one step keeps", panel=WHAT
+        ),
+    ] = None,
+    wa_start_epoch: Annotated[
+        str | None,
+        recipe_option(
+            "wa.start_epoch",
+            "--wa-start-epoch",
+            metavar="N",
+            help="epochs before averaging begins (default: 105 of 200)",
+            panel=WHAT,
+        ),
+    ] = None,
+    awp: Annotated[bool | None, recipe_option("awp", panel=WHAT, switch=True)] = None,
+    awp_gamma: Annotated[
+        str | None,
+        recipe_option(
+            "awp.gamma",
+            "--awp-gamma",
+            metavar="NUMBER",
+            help="length of the weight perturbation, relative to each layer",
+            panel=WHAT,
+        ),
+    ] = None,
     beta: Annotated[
         str | None,
         recipe_option(
@@ -90,6 +119,8 @@ def train(
     step_size: Annotated[str | None, recipe_option("attack.step_size", metavar="NUMBER", panel=THREAT)] = None,
     epochs: Annotated[str | None, recipe_option("epochs", metavar="N", short="-e", panel=STEPS)] = None,
     batch_size: Annotated[str | None, recipe_option("batch_size", metavar="N", short="-b", panel=STEPS)] = None,
+    accumulate: Annotated[str | None, recipe_option("accumulate", metavar="N", panel=STEPS)] = None,
+    clip_norm: Annotated[str | None, recipe_option("optimizer.clip_norm", metavar="NUMBER", panel=STEPS)] = None,
     lr: Annotated[str | None, recipe_option("optimizer.lr", metavar="NUMBER", panel=STEPS)] = None,
     weight_decay: Annotated[str | None, recipe_option("optimizer.weight_decay", metavar="NUMBER", panel=STEPS)] = None,
     warmup_epochs: Annotated[
@@ -117,6 +148,14 @@ def train(
     augment: Annotated[
         str | None, recipe_option("data.augment", metavar="NAMES", panel=DATA, choices=AUGMENTATIONS.keys)
     ] = None,
+    mix: Annotated[str | None, recipe_option("mix", metavar="NAME", panel=DATA, choices=MIXINGS.keys)] = None,
+    label_smoothing: Annotated[str | None, recipe_option("label_smoothing", metavar="NUMBER", panel=DATA)] = None,
+    extra_data: Annotated[
+        str | None, recipe_option("data.extra.path", "--extra-data", metavar="FILE", panel=DATA)
+    ] = None,
+    extra_share: Annotated[
+        str | None, recipe_option("data.extra.share", "--extra-share", metavar="NUMBER", panel=DATA)
+    ] = None,
     val_size: Annotated[str | None, recipe_option("data.val_size", metavar="NUMBER", panel=DATA)] = None,
     image_size: Annotated[str | None, recipe_option("data.image_size", metavar="N", panel=DATA)] = None,
     evaluate: Annotated[str | None, recipe_option("eval", "--eval", metavar="ATTACKS", panel=RUN)] = None,
@@ -131,6 +170,18 @@ def train(
             metavar="NAME",
             help="arithmetic of training: auto, fp32, bf16, fp16; evaluation is always fp32",
             panel=RUN,
+        ),
+    ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            "--recipe",
+            "-r",
+            metavar="NAME",
+            help="Start from a shipped recipe; rpat recipes lists them.",
+            rich_help_panel=RUN,
+            show_default=False,
+            autocompletion=recipe_names,
         ),
     ] = None,
     config: Annotated[
@@ -154,6 +205,16 @@ def train(
             show_default=False,
         ),
     ] = None,
+    plugin: Annotated[
+        list[str] | None,
+        recipe_option(
+            "plugins",
+            "--plugin",
+            metavar="FILE",
+            help="Python file with methods, attacks, models or data sets of your own; may be repeated",
+            panel=RUN,
+        ),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -175,6 +236,14 @@ def train(
             show_default=False,
         ),
     ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Show the resolved recipe, its passes, time and memory on this device; train and write nothing.",
+            rich_help_panel=RUN,
+        ),
+    ] = False,
     stop_after: Annotated[
         int | None,
         typer.Option(
@@ -186,6 +255,7 @@ def train(
             show_default=False,
         ),
     ] = None,
+    jobs: Annotated[str, jobs_option(RUN)] = "auto",
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the result only.", rich_help_panel=RUN)] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.", rich_help_panel=RUN)] = False,
 ) -> None:
@@ -203,17 +273,22 @@ def train(
 
       rpat train --config recipe.yaml --set optimizer.nesterov=true --seed 1
 
+      rpat train --recipe cifar10-preact-resnet18-fast --dry-run
+
       rpat train --resume last
     """
     from rpat_cli.cli import session  # torch is imported here, not by `rpat --help`
 
     session.train(
+        recipe=recipe,
         configs=config or [],
         assignments=assign or [],
         flags=given_flags({**ctx.params, "eval": evaluate}),
         out=out,
         resume=resume,
         stop_after=stop_after,
+        jobs=parse_jobs(jobs),
+        dry_run=dry_run,
         quiet=quiet,
         as_json=as_json,
     )

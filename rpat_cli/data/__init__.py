@@ -10,6 +10,7 @@ from rpat_cli.registry import Registry
 if TYPE_CHECKING:
     from rpat_cli.data.augment import Augment
     from rpat_cli.data.base import DatasetSpec
+    from rpat_cli.data.mixing import Mixing
 
 DATASETS: Registry[DatasetSpec] = Registry(
     "data set",
@@ -35,5 +36,13 @@ AUGMENTATIONS: Registry[Callable[..., Augment]] = Registry(
         "cutout": "rpat_cli.data.augment:cutout",
         "autoaugment": "rpat_cli.data.augment:autoaugment",
         "randaugment": "rpat_cli.data.augment:randaugment",
+    },
+)
+
+MIXINGS: Registry[type[Mixing]] = Registry(
+    "mixing",
+    {
+        "cutmix": "rpat_cli.data.mixing:CutMix",
+        "mixup": "rpat_cli.data.mixing:MixUp",
     },
 )

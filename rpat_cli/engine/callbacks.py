@@ -21,28 +21,38 @@ Validate = Callable[[nn.Module], dict[str, float]]
 class Validation(Callback):
     """Measures `robust_acc` (and what else `validate` returns) on held-out images and remembers the best epoch.
 
+    The same for each of the loop's models, apart: the averaged one has figures (`robust_acc_wa`) and a best epoch
+    (`best["_wa"]`) of its own. `on_best(ending, model, record)` is told of every new best.
+
     Measuring must not disturb the training: `validate` leaves the global random state as it found it.
     """
 
-    def __init__(self, validate: Validate, every: int, on_best: Callable[[TrainLoop, EpochRecord], None]) -> None:
+    def __init__(
+        self,
+        validate: Validate,
+        every: int,
+        on_best: Callable[[str, nn.Module, EpochRecord], None],
+    ) -> None:
         self.validate = validate
         self.every = every
         self.on_best = on_best
-        self.best: dict[str, float] = {}
+        self.best: dict[str, dict[str, float]] = {}
 
     def on_epoch_end(self, loop: TrainLoop, record: EpochRecord) -> None:
         if record.epoch % self.every and record.epoch != loop.epochs:
             return
-        record.validation = self.validate(loop.model)
-        if not self.best or _rank(record.validation) > _rank(self.best):
-            self.best = {"epoch": record.epoch, **record.validation}
-            self.on_best(loop, record)
+        for ending, model in loop.models.items():
+            measured = self.validate(model)
+            record.validation |= {f"{name}{ending}": value for name, value in measured.items()}
+            if ending not in self.best or _rank(measured) > _rank(self.best[ending]):
+                self.best[ending] = {"epoch": record.epoch, **measured}
+                self.on_best(ending, model, record)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best": dict(self.best)}
+        return {"best": {ending: dict(best) for ending, best in self.best.items()}}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.best = dict(state.get("best", {}))
+        self.best = {ending: dict(best) for ending, best in state.get("best", {}).items()}
 
 
 def _rank(validation: dict[str, float]) -> tuple[float, float]:
@@ -101,11 +111,16 @@ def epoch_line(record: EpochRecord, epochs: int) -> str:
         f"loss {record.train['loss']:.4f}",
         f"({', '.join(f'{name} {value:.4f}' for name, value in terms.items())})" if len(terms) > 1 else "",
         f"train robust {100 * record.train['robust_acc']:.1f} %",
-        *(f"{name.removesuffix('_acc')} {100 * value:.1f} %" for name, value in record.validation.items()),
+        *(f"{_spoken(name)} {100 * value:.1f} %" for name, value in record.validation.items()),
         f"lr {record.lr:.4g}",
         f"{record.images_per_second:.0f} img/s",
     ]
     return "  ".join(part for part in parts if part)
+
+
+def _spoken(name: str) -> str:
+    """`robust` for "robust_acc", `robust wa` for that of the averaged model, "robust_acc_wa"."""
+    return name.replace("_acc", "").replace("_", " ")
 
 
 class Checkpoints(Callback):

@@ -2,19 +2,55 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from rpat_cli.attacks.base import Attack
 from rpat_cli.data.base import Split
+from rpat_cli.engine.averaging import AveragedModel
+from rpat_cli.engine.awp import WeightPerturbation
 from rpat_cli.engine.compute import Compute, rng_state, set_rng_state
 from rpat_cli.engine.schedules import Schedule, learning_rate
+from rpat_cli.engine.stages import FromEpoch, in_force
 from rpat_cli.errors import DivergenceError
 from rpat_cli.methods.base import Method, Outcome, StepContext
 from rpat_cli.passes import count_passes
+
+Augment = Callable[[Tensor], Tensor]
+Relabel = Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]]
+"""From x (views · B, C, H, W), y (B,) and the number of views to such images and labels (B, classes)."""
+
+AVERAGED = "_wa"
+"""The ending of everything that belongs to the averaged model."""
+
+
+class Order(Protocol):
+    """Which images an epoch visits, and in which order."""
+
+    def __len__(self) -> int:
+        """How many images an epoch has."""
+        ...
+
+    def __call__(self, generator: torch.Generator) -> Tensor:
+        """Their indices, (n,) int64; only `generator` decides."""
+        ...
+
+
+@dataclass(frozen=True)
+class EachOnce:
+    """Each of `count` images once, shuffled."""
+
+    count: int
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __call__(self, generator: torch.Generator) -> Tensor:
+        return torch.randperm(self.count, generator=generator)
 
 
 @dataclass(frozen=True)
@@ -71,6 +107,11 @@ class TrainLoop:
 
     `epoch` and `step` are the epochs, and the steps of the epoch under way, that are done: with `state_dict` they make
     an interrupted training go on exactly where it was.
+
+    Optional collaborators, each of which goes with every method: `averaging` follows the weights and is the method's
+    teacher; `awp` takes the loss at perturbed weights; `relabel` mixes images and labels; `order` visits images in
+    other ways than each once; `late_attack` and `late_augment` take over in the middle. A batch is computed in
+    `accumulate` parts, whose gradients add up; `clip_norm` is the largest gradient that reaches the weights.
     """
 
     model: nn.Module
@@ -79,7 +120,7 @@ class TrainLoop:
     optimizer: torch.optim.Optimizer
     schedule: Schedule
     train: Split
-    augment: Callable[[Tensor], Tensor]
+    augment: Augment
     compute: Compute
     lr: float
     epochs: int
@@ -87,6 +128,14 @@ class TrainLoop:
     views: int = 1
     warmup_epochs: float = 0.0
     seed: int = 0
+    averaging: AveragedModel | None = None
+    awp: WeightPerturbation | None = None
+    relabel: Relabel | None = None
+    order: Order | None = None
+    late_attack: FromEpoch[Attack] | None = None
+    late_augment: FromEpoch[Augment] | None = None
+    accumulate: int = 1
+    clip_norm: float | None = None
     callbacks: Sequence[Callback] = ()
     should_stop: Callable[["TrainLoop"], bool] = lambda loop: False  # noqa: ARG005
 
@@ -98,10 +147,20 @@ class TrainLoop:
         self._images = 0
         self._passes = (0, 0)
         self._scaler = self.compute.scaler()
+        self._order = self.order or EachOnce(len(self.train))
 
     @property
     def steps_per_epoch(self) -> int:
-        return max(1, len(self.train) // self.batch_size)
+        return max(1, len(self._order) // self.batch_size)
+
+    @property
+    def models(self) -> dict[str, nn.Module]:
+        """What there is to measure after a whole epoch: the model itself as "", and once it differs, its average.
+
+        The names are endings: of checkpoints ("best", "best_wa") and figures.
+        """
+        averaged = self.averaging.teacher(self.epoch - 1) if self.averaging else None
+        return {"": self.model} | ({} if averaged is None else {AVERAGED: averaged})
 
     def run(self) -> bool:
         """Train; `True` when the last epoch is done, `False` when stopped before.
@@ -140,8 +199,7 @@ class TrainLoop:
         are left out (another order, so others, each epoch), unless they are all there are.
         """
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        order = torch.randperm(len(self.train), generator=generator)
-        wanted = order[self.step * self.batch_size : self.steps_per_epoch * self.batch_size]
+        wanted = self._order(generator)[self.step * self.batch_size : self.steps_per_epoch * self.batch_size]
         return self.train.batches(wanted, self.batch_size, self.compute.device)
 
     def _count(self, values: dict[str, float], images: int, seconds: float) -> StepRecord:
@@ -163,23 +221,59 @@ class TrainLoop:
 
     def _train_step(self, x: Tensor, y: Tensor) -> dict[str, float]:
         lr = self._set_lr()
-        x = torch.cat([self.augment(x) for _ in range(self.views)])
-        y = y.repeat(self.views)
-        with count_passes(self.model) as passes:
-            values = self._update(x, y, lr)
-        self._passes = (self._passes[0] + passes.forward, self._passes[1] + passes.backward)
-        return values
-
-    def _update(self, x: Tensor, y: Tensor, lr: float) -> dict[str, float]:
-        with self.compute.autocast():
-            outcome = self.method(StepContext(self.model, self.attack, x, y, epoch=self.epoch, lr_ratio=self.lr / lr))
-        loss = torch.stack([term.float() for term in outcome.terms.values()]).sum()
-        values = self._checked_values(outcome, loss, y)
         self.optimizer.zero_grad(set_to_none=True)
-        self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        with count_passes(self.model) as passes:
+            parts = [
+                self._backward(*part, share=len(part[1]) / len(y), lr=lr)
+                for part in zip(x.chunk(self.accumulate), y.chunk(self.accumulate), strict=True)
+            ]
+        self._update_weights()
+        self._passes = (self._passes[0] + passes.forward, self._passes[1] + passes.backward)
+        return {name: sum(part[name] for part in parts) for name in parts[0]}
+
+    def _backward(self, x: Tensor, y: Tensor, share: float, lr: float) -> dict[str, float]:
+        """Add the gradient of a part of the batch, `share` of the whole, and return its share of the step's numbers."""
+        step = self._step_context(x, y, lr)
+        with self._weights_for(step) as step:
+            outcome = self._outcome(step)
+            loss = _loss(outcome)
+            values = self._checked_values(outcome, loss, step.y)
+            self._scaler.scale(share * loss).backward()  # type: ignore[no-untyped-call]
+        return {name: share * value for name, value in values.items()}
+
+    def _step_context(self, x: Tensor, y: Tensor, lr: float) -> StepContext:
+        augment = in_force(self.augment, self.late_augment, self.epoch)
+        x = torch.cat([augment(x) for _ in range(self.views)])
+        if self.relabel is not None:
+            x, y = self.relabel(x, y, self.views)
+        return StepContext(
+            self.model,
+            in_force(self.attack, self.late_attack, self.epoch),
+            x,
+            torch.cat([y] * self.views),
+            epoch=self.epoch,
+            teacher=self.averaging.teacher(self.epoch) if self.averaging else None,
+            lr_ratio=self.lr / lr,
+        )
+
+    def _weights_for(self, step: StepContext) -> AbstractContextManager[StepContext]:
+        """Where the loss of this step is taken: at the weights as they are, or as `awp` perturbs them."""
+        if self.awp is None:
+            return nullcontext(step)
+        return self.awp.worst_weights(step, lambda step: _loss(self._outcome(step)))
+
+    def _outcome(self, step: StepContext) -> Outcome:
+        with self.compute.autocast():
+            return self.method(step)
+
+    def _update_weights(self) -> None:
+        if self.clip_norm is not None:
+            self._scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_norm)
         self._scaler.step(self.optimizer)
         self._scaler.update()
-        return values
+        if self.averaging is not None:
+            self.averaging.update(self.model, self.epoch)
 
     def _checked_values(self, outcome: Outcome, loss: Tensor, y: Tensor) -> dict[str, float]:
         """The step's numbers in one transfer from the device; a loss that is not finite never reaches the weights."""
@@ -219,6 +313,7 @@ class TrainLoop:
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self._scaler.state_dict(),
+            "averaging": self.averaging.state_dict() if self.averaging else {},
             "epoch": self.epoch,
             "step": self.step,
             "seconds": self.seconds,
@@ -234,6 +329,8 @@ class TrainLoop:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self._scaler.load_state_dict(state["scaler"])
+        if self.averaging is not None:
+            self.averaging.load_state_dict(state["averaging"])
         self.epoch, self.step, self.seconds = state["epoch"], state["step"], state["seconds"]
         self._sums, self._images = dict(state["sums"]), state["images"]
         self._passes = (state["passes"][0], state["passes"][1])
@@ -242,5 +339,11 @@ class TrainLoop:
         set_rng_state(state["rng"], self.compute.device)
 
 
+def _loss(outcome: Outcome) -> Tensor:
+    return torch.stack([term.float() for term in outcome.terms.values()]).sum()
+
+
 def _accuracy(logits: Tensor, y: Tensor) -> Tensor:
+    """With labels (B, classes), the most probable one is what should be found."""
+    y = y if y.ndim == 1 else y.argmax(dim=1)
     return (logits.detach().argmax(1) == y).float().mean()

@@ -1,30 +1,34 @@
-"""One attack after another, chunk by chunk, each on the samples that are still robust.
+"""One stage after another, chunk by chunk, each on the samples that are still robust.
 
 The unit of work is a chunk of one stage. Which samples it holds, and every random number in it, follow from the
 results of the stages before and from the seed alone: so chunks can be recorded, skipped when they are known already,
-and shared out, and the flags at the end are the same.
+and shared out among processes, and the flags at the end are the same.
 """
 
 import hashlib
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import TypeAlias
 
 import torch
-from torch import Tensor, nn
-
-from rpat_cli.attacks.isolation import own_randomness
-from rpat_cli.attacks.threat import Threat
-from rpat_cli.evaluation.verify import verify
-from rpat_cli.passes import count_passes
+from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Stage:
-    """One attack: its name, and the function from a batch (x, y) to x_adv."""
+class Task:
+    """One chunk to be attacked: what `ChunkResult` says of `label`, `stage`, `chunk` and `indices`, and its samples.
 
-    name: str
-    perturb: Callable[[Tensor, Tensor], Tensor]
+    `x` is (M, C, H, W), `y` is (M,); all randomness in the chunk starts from `seed`.
+    """
+
+    label: str
+    stage: int
+    chunk: int
+    indices: Tensor
+    x: Tensor
+    y: Tensor
+    seed: int
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,8 @@ class ChunkResult:
     """What one stage did to one chunk; tensors are (M,), on the CPU, in the order of `indices` (rows of x).
 
     `label` is the attack of the suite, `stage` and `chunk` count from 0. `strays` is how many answers of the attack lay
-    outside ball or box and could not be mended. Passes include the one that predicts again.
+    outside ball or box and could not be mended. Passes include the one that predicts again. `seconds` are of the clock:
+    where processes share a stage, each chunk has its share of the time they took together.
     """
 
     label: str
@@ -103,70 +108,63 @@ class State:
         self.chunks.append(chunk)
 
 
+Execute: TypeAlias = Callable[[Iterable[Task]], Iterable[ChunkResult]]
+"""Attacks chunks, here or elsewhere; results come as they are ready, in any order."""
+
+
 @dataclass(frozen=True)
 class Runner:
     """Runs stages on `x` (N, C, H, W), `y` (N,) and writes what happens into a `State`.
 
-    `known` are chunks of an earlier, interrupted run of the same evaluation; they are taken over, not run. `flags` is
-    the list into which an attack writes warnings while it runs.
+    `known` are chunks of an earlier, interrupted run of the same evaluation; they are taken over, not run. The others
+    go to `execute`, of which `jobs` are under way at a time.
     """
 
     label: str
-    model: nn.Module
-    threat: Threat
+    execute: Execute
     x: Tensor
     y: Tensor
-    device: torch.device
     chunk_size: int
     seed: int
+    jobs: int = 1
     known: Iterable[ChunkResult] = ()
-    flags: Sequence[str] = ()
     on_progress: OnProgress | None = None
     on_chunk: OnChunk | None = None
 
-    def run(self, stages: Sequence[Stage], state: State) -> None:
+    def run(self, stages: Sequence[str], state: State) -> None:
         """Let every stage attack what is still robust when it begins."""
         known = {(chunk.stage, chunk.chunk): chunk for chunk in self.known if chunk.label == self.label}
         began = time.perf_counter()
-        for number, stage in enumerate(stages):
+        for number in range(len(stages)):
             todo = state.robust.nonzero().squeeze(1)
             if not len(todo):
-                return
-            chunks = torch.split(todo, self.chunk_size)
-            meter = _Meter(self, stages, number, len(chunks), len(todo), began)
+                break
+            pieces = even_pieces(todo, self.chunk_size)
+            meter = _Meter(self, stages, number, len(pieces), len(todo), began)
             meter.report(state)
-            for index, indices in enumerate(chunks):
+            fresh: list[int] = []
+            for index, indices in enumerate(pieces):
                 chunk = known.get((number, index))
-                fresh = chunk is None or not torch.equal(chunk.indices, indices)  # of other samples: no use
-                if chunk is None or fresh:
-                    chunk = self._attack(stage, number, index, indices)
-                    if self.on_chunk:
-                        self.on_chunk(chunk)
+                if chunk is None or not torch.equal(chunk.indices, indices):  # of other samples: no use
+                    fresh.append(index)
+                    continue
                 state.add(chunk)
-                meter.add(len(indices), fresh=fresh)
+                meter.add(len(indices), fresh=False)
                 meter.report(state)
+            sharing = min(self.jobs, len(fresh))
+            for chunk in self.execute(self._task(number, index, pieces[index]) for index in fresh):
+                # Shared among processes, each second of the clock holds several of work: `seconds` are the clock's.
+                chunk = replace(chunk, seconds=chunk.seconds / sharing)
+                if self.on_chunk:
+                    self.on_chunk(chunk)
+                state.add(chunk)
+                meter.add(len(chunk.indices), fresh=True)
+                meter.report(state)
+        state.chunks.sort(key=lambda chunk: (chunk.stage, chunk.chunk))
 
-    def _attack(self, stage: Stage, number: int, chunk: int, indices: Tensor) -> ChunkResult:
-        began = time.perf_counter()
-        flags_before = len(self.flags)
+    def _task(self, stage: int, chunk: int, indices: Tensor) -> Task:
         where = indices.to(self.x.device)
-        x, y = self.x[where].to(self.device), self.y[where].to(self.device)
-        with count_passes(self.model) as passes, own_randomness(self.device, self._chunk_seed(number, chunk)):
-            verified = verify(self.model, self.threat, x, y, stage.perturb(x, y))
-        return ChunkResult(
-            label=self.label,
-            stage=number,
-            chunk=chunk,
-            indices=indices,
-            broken=verified.broken.cpu(),
-            predicted=verified.predicted.cpu(),
-            distance=verified.distance.cpu(),
-            strays=int((~verified.inside).sum()),
-            seconds=time.perf_counter() - began,
-            forward=passes.forward_samples,
-            backward=passes.backward_samples,
-            flags=tuple(self.flags[flags_before:]),
-        )
+        return Task(self.label, stage, chunk, indices, self.x[where], self.y[where], self._chunk_seed(stage, chunk))
 
     def _chunk_seed(self, stage: int, chunk: int) -> int:
         """A seed of its own for each chunk: starts do not repeat, nor depend on what else this process ran."""
@@ -174,11 +172,19 @@ class Runner:
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
 
 
+def even_pieces(indices: Tensor, most: int) -> tuple[Tensor, ...]:
+    """`indices` (N,) in as few pieces of at most `most` as there can be, their sizes differing by one at most.
+
+    Even pieces keep processes that share them equally busy; a short last one would leave all others waiting.
+    """
+    return torch.tensor_split(indices, -(-len(indices) // most))
+
+
 class _Meter:
     """Counts one stage's samples and turns them into `Progress`."""
 
     def __init__(
-        self, runner: Runner, stages: Sequence[Stage], number: int, chunks: int, total: int, began: float
+        self, runner: Runner, stages: Sequence[str], number: int, chunks: int, total: int, began: float
     ) -> None:
         self._runner, self._stages, self._number = runner, stages, number
         self._chunks, self._total, self._began = chunks, total, began
@@ -199,7 +205,7 @@ class _Meter:
         self._runner.on_progress(
             Progress(
                 label=self._runner.label,
-                stage=self._stages[self._number].name,
+                stage=self._stages[self._number],
                 stage_number=self._number + 1,
                 stages=len(self._stages),
                 chunk=self._chunk,

@@ -4,35 +4,117 @@ Every attack of the suite faces all samples that the model gets right; what it r
 The worst case over the attacks is the robust accuracy of the whole evaluation.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from functools import partial
+from time import perf_counter
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from rpat_cli.attacks import ATTACKS
+from rpat_cli.attacks import ATTACKS, SEARCHES
 from rpat_cli.attacks.autoattack import AutoAttack, Ensemble
 from rpat_cli.attacks.isolation import frozen, own_randomness
 from rpat_cli.attacks.threat import Threat
 from rpat_cli.errors import ConfigError, DataError, RpatError
-from rpat_cli.evaluation.chunks import ChunkResult, OnChunk, OnProgress, Progress, Runner, Stage, State
+from rpat_cli.evaluation.chunks import ChunkResult, Execute, OnChunk, OnProgress, Progress, Runner, State, Task
+from rpat_cli.evaluation.jobs import NotPortableError, Workers
 from rpat_cli.evaluation.results import AttackResult, Evaluation, StageResult
 from rpat_cli.evaluation.suite import AttackSpec
-from rpat_cli.evaluation.verify import checked_logits, predict
+from rpat_cli.evaluation.verify import checked_logits, predict, verify
+from rpat_cli.passes import count_passes
 
-__all__ = ["AttackResult", "Evaluation", "OnResult", "Progress", "evaluate"]
+__all__ = ["AttackResult", "Evaluation", "OnResult", "Progress", "default_batch_size", "evaluate"]
 
 OnResult = Callable[[AttackResult], None]
+OnRemark = Callable[[str], None]
+
+
+def default_batch_size(device: torch.device) -> int:
+    """Images attacked at a time: AutoAttack's own 250, but on a CPU pieces small enough to be shared out evenly.
+
+    There, 100 costs a few per cent more arithmetic than 250, and keeps two cores busy to the end with a few hundred
+    images.
+    """
+    return 100 if device.type == "cpu" else 250
 
 
 @dataclass(frozen=True)
 class _Prepared:
-    """An attack of the suite made ready for a model. The ensemble is there only if it is AutoAttack."""
+    """An attack of the suite made ready for a model: functions from a batch (x, y) to x_adv, by the stage's name.
 
-    stages: list[Stage]
+    The ensemble is there only if it is AutoAttack.
+    """
+
+    stages: Mapping[str, Callable[[Tensor, Tensor], Tensor]]
     settings: dict[str, Any]
     ensemble: Ensemble | None = None
+
+
+@dataclass
+class _Bench:
+    """A model and the attacks of a suite, ready to attack chunks: in this process, or pickled, in others.
+
+    `x`, `y` are a first batch for AutoAttack to look at the model with.
+    """
+
+    model: nn.Module
+    threat: Threat
+    specs: Mapping[str, AttackSpec]
+    x: Tensor
+    y: Tensor
+    seed: int
+    device: torch.device
+    _prepared: dict[str, _Prepared] = field(default_factory=dict)
+
+    def open(self, device: torch.device) -> None:
+        """Move to another device, after the way to another process."""
+        self.device = device
+        self.model, self.x, self.y = self.model.to(device), self.x.to(device), self.y.to(device)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """AutoAttack is built anew where it arrives; other attacks travel, since a plugin's table stays here."""
+        portable = {label: attack for label, attack in self._prepared.items() if attack.ensemble is None}
+        return {**self.__dict__, "_prepared": portable}
+
+    def prepared(self, label: str) -> _Prepared:
+        if label not in self._prepared:
+            self._prepared[label] = _prepare(self.specs[label], self.threat, self.seed, self.model, self.x, self.y)
+        return self._prepared[label]
+
+    def attack_all(self, tasks: Iterable[Task]) -> Iterator[ChunkResult]:
+        return map(self.attack, tasks)
+
+    def attack(self, task: Task) -> ChunkResult:
+        """Attack one chunk, and verify what comes back."""
+        prepared = self.prepared(task.label)
+        flags = prepared.ensemble.flags if prepared.ensemble else []
+        flags_before = len(flags)
+        perturb = list(prepared.stages.values())[task.stage]
+        x, y = task.x.to(self.device), task.y.to(self.device)
+        began = perf_counter()
+        with (
+            frozen(self.model) as model,
+            torch.autocast(self.device.type, enabled=False),
+            count_passes(model) as passes,
+            own_randomness(self.device, task.seed),
+        ):
+            verified = verify(model, self.threat, x, y, perturb(x, y))
+        return ChunkResult(
+            label=task.label,
+            stage=task.stage,
+            chunk=task.chunk,
+            indices=task.indices,
+            broken=verified.broken.cpu(),
+            predicted=verified.predicted.cpu(),
+            distance=verified.distance.cpu(),
+            strays=int((~verified.inside).sum()),
+            seconds=perf_counter() - began,
+            forward=passes.forward_samples,
+            backward=passes.backward_samples,
+            flags=tuple(flags[flags_before:]),
+        )
 
 
 def evaluate(
@@ -42,28 +124,33 @@ def evaluate(
     specs: Sequence[AttackSpec],
     threat: Threat,
     *,
-    batch_size: int = 250,
+    batch_size: int | None = None,
     device: torch.device | None = None,
     seed: int = 0,
+    workers: Workers | None = None,
     on_progress: OnProgress | None = None,
     on_chunk: OnChunk | None = None,
     on_result: OnResult | None = None,
+    on_remark: OnRemark | None = None,
     known: Iterable[ChunkResult] = (),
 ) -> Evaluation:
     """Attack `model` with every spec on images `x` (N, C, H, W) in [0, 1] and labels `y` (N,), in float32.
 
-    `x`, `y` may lie on any device; batches go to `device` (default: where the model is). The model is evaluated in eval
-    mode; it, its gradients, and every global random generator come out as they went in. The same seed, model, data and
-    batch size give the same flags.
+    `x`, `y` may lie on any device; batches of at most `batch_size` (default: `default_batch_size`) go to `device`
+    (default: where the model is), or to the `workers`, who then share them. The model is evaluated in eval mode; it,
+    its gradients, and every global random generator come out as they went in. The same seed, model, data and batch size
+    give the same flags, however many workers there are.
 
     `on_progress` hears of every chunk begun and done, `on_chunk` gets each new chunk's result and `on_result` each
     attack's, as soon as they are there: what they keep survives an interruption. Chunks kept from an earlier run of the
-    same evaluation come back as `known` and are not run again.
+    same evaluation come back as `known` and are not run again. `on_remark` is told when the model cannot be handed to
+    the workers, and all work is done here.
 
     Raises `DataError` for images or labels that are not as said, `RpatError` for a model that is not float32 or whose
     logits are not finite, `ConfigError` for settings that an attack does not take or a batch size below 1.
     """
     device = device or _device_of(model)
+    batch_size = default_batch_size(device) if batch_size is None else batch_size
     if batch_size < 1:
         raise ConfigError(f"a batch must hold at least 1 image, given {batch_size}.")
     _check_data(x, y)
@@ -74,24 +161,27 @@ def evaluate(
         _check_labels(y, checked_logits(model, x[:1].to(device)).shape[1])
         clean = torch.cat([predict(model, part.to(device)).cpu() for part in torch.split(x, batch_size)])
         y_cpu = y.cpu()
+        first_x, first_y = x[:batch_size].clone().to(device), y[:batch_size].clone().to(device)
+        bench = _Bench(model, threat, {spec.label: spec for spec in specs}, first_x, first_y, seed, device)
         for spec in specs:
-            prepared = _prepare(spec, threat, seed, model, x[:batch_size].to(device), y[:batch_size].to(device))
+            bench.prepared(spec.label)  # all before the first runs: mistakes in the last need not wait for hours
+        execute, jobs = _executor(bench, workers, on_remark)
+        for spec in specs:
+            prepared = bench.prepared(spec.label)
             state = State.clean(clean, y_cpu)
             runner = Runner(
                 label=spec.label,
-                model=model,
-                threat=threat,
+                execute=execute,
                 x=x,
                 y=y,
-                device=device,
                 chunk_size=batch_size,
                 seed=seed,
+                jobs=jobs,
                 known=known,
-                flags=prepared.ensemble.flags if prepared.ensemble else (),
                 on_progress=on_progress,
                 on_chunk=on_chunk,
             )
-            runner.run(prepared.stages, state)
+            runner.run(list(prepared.stages), state)
             result = _result(spec, prepared, state, threat, int((clean == y_cpu).sum()))
             results.append(result)
             if on_result:
@@ -106,30 +196,38 @@ def evaluate(
     )
 
 
+def _executor(bench: _Bench, workers: Workers | None, on_remark: OnRemark | None) -> tuple[Execute, int]:
+    """Who attacks the chunks, and how many at a time."""
+    if workers is not None:
+        try:
+            workers.give(bench)
+            return workers.execute, len(workers)
+        except NotPortableError as error:
+            if on_remark:
+                on_remark(f"the model cannot be handed to other processes ({error}): going on in this one alone")
+    return bench.attack_all, 1
+
+
 def _prepare(spec: AttackSpec, threat: Threat, seed: int, model: nn.Module, x: Tensor, y: Tensor) -> _Prepared:
     """Build the attack of a spec; `x`, `y` are a first batch for AutoAttack to look at the model with."""
     if spec.name == "clean":
-        return _Prepared([], {})
+        return _Prepared({}, {})
     if spec.name == "autoattack":
         ensemble = AutoAttack(threat, seed=seed, **_typed(spec.settings)).on(model, x, y)
-        stages = [Stage(name, _part(ensemble, name)) for name in ensemble.names]
+        stages = {name: partial(ensemble.perturb, name) for name in ensemble.names}
         settings = {
             "version": spec.settings.get("version", "standard"),
             "library": ensemble.library,
             "attacks": {name: ensemble.settings(name) for name in ensemble.names},
         }
         return _Prepared(stages, settings, ensemble)
-    attack = ATTACKS[spec.name](threat, **spec.settings)
-    return _Prepared([Stage(spec.name, lambda x, y: attack(model, x, y))], _settings_of(attack))
+    attack = (SEARCHES if spec.name in SEARCHES else ATTACKS)[spec.name](threat, **spec.settings)
+    return _Prepared({spec.name: partial(attack, model)}, _settings_of(attack))
 
 
 def _typed(settings: Mapping[str, Any]) -> dict[str, Any]:
     """A suite read from JSON or YAML has lists where AutoAttack wants tuples."""
     return {key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()}
-
-
-def _part(ensemble: Ensemble, name: str) -> Callable[[Tensor, Tensor], Tensor]:
-    return lambda x, y: ensemble.perturb(name, x, y)
 
 
 def _settings_of(attack: Any) -> dict[str, Any]:
@@ -142,15 +240,15 @@ def _result(spec: AttackSpec, prepared: _Prepared, state: State, threat: Threat,
     stages = []
     accuracy = {"clean": clean_correct / len(state.robust)}
     left = clean_correct
-    for number, stage in enumerate(prepared.stages):
+    for number, name in enumerate(prepared.stages):
         chunks = [chunk for chunk in state.chunks if chunk.stage == number]
         if not chunks:  # nothing was left to attack
             break
         broken = sum(int(chunk.broken.sum()) for chunk in chunks)
         seconds = sum(chunk.seconds for chunk in chunks)
-        stages.append(StageResult(stage.name, attacked=left, broken=broken, seconds=seconds))
+        stages.append(StageResult(name, attacked=left, broken=broken, seconds=seconds))
         left -= broken
-        accuracy[stage.name] = left / len(state.robust)
+        accuracy[name] = left / len(state.robust)
     flags: list[str] = []
     notes: list[str] = []
     if prepared.ensemble:

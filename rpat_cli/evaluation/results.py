@@ -104,7 +104,10 @@ class AttackResult:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A model's results against a suite. `y`, `clean_predicted` are (N,), on the CPU."""
+    """A model's results against a suite. `y`, `clean_predicted` are (N,), on the CPU.
+
+    `limit`: the images are a fixed, stratified subset of this size; `None`: they are all that there are.
+    """
 
     threat: Threat
     y: Tensor
@@ -112,6 +115,7 @@ class Evaluation:
     results: tuple[AttackResult, ...]
     seed: int
     batch_size: int
+    limit: int | None = None
 
     @property
     def n(self) -> int:
@@ -148,6 +152,7 @@ class Evaluation:
         return {
             "threat": asdict(self.threat),
             "n": self.n,
+            "limit": self.limit,
             "seed": self.seed,
             "batch_size": self.batch_size,
             "clean_acc": self.clean.value,
@@ -169,6 +174,7 @@ class Evaluation:
             results=tuple(AttackResult.from_dict(result) for result in data["results"]),
             seed=data["seed"],
             batch_size=data["batch_size"],
+            limit=data.get("limit"),
         )
 
 

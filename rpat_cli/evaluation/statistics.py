@@ -62,3 +62,13 @@ def worst_class(accuracies: list[Accuracy]) -> int | None:
     """The class with the lowest accuracy among those that have samples; `None` when none has."""
     present = [k for k, accuracy in enumerate(accuracies) if accuracy.n]
     return min(present, key=lambda k: accuracies[k].value, default=None)
+
+
+def sign_test(more: int, less: int) -> float:
+    """The one-sided exact binomial test on discordant pairs: how likely are `more` or more of them by a fair coin?
+
+    Of samples on which two things differ, `more` speak for the first and `less` for the second. 1.0 without any.
+    """
+    n = more + less
+    # Sums of exact integers: no rounding, however many pairs there are.
+    return float(sum(math.comb(n, k) for k in range(more, n + 1)) / 2**n)

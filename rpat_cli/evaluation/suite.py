@@ -98,10 +98,20 @@ _WORDS: Mapping[str, _Entry] = {
     "fab": _part("fab", "smallest perturbation across the nearest decision boundary (Croce & Hein 2020)"),
     "fab-t": _part("fab-t", "the same, towards one class after another"),
     "square": _part("square", "random search with squares, no gradient (Andriushchenko 2020)"),
+    "cw-l2": _Entry("smallest L2 perturbation (Carlini & Wagner 2017)", "cw-l2", {"steps": 1000}, ("steps",)),
+    "ddn": _Entry("smallest L2 perturbation, direction and norm apart (Rony 2019)", "ddn", {"steps": 100}, ("steps",)),
+    "fmn": _Entry("smallest perturbation in any norm (Pintor 2021)", "fmn", {"steps": 100}, ("steps",)),
+    "hopskipjump": _Entry(
+        "sees the predicted class only; Linf, L2 (Chen 2020)", "hopskipjump", {"steps": 64}, ("steps",)
+    ),
+    "boundary": _Entry("sees the predicted class only; L2 (Brendel 2018)", "boundary", {"steps": 5000}, ("steps",)),
+    "zoo": _Entry(
+        "gradients estimated from queries; zoo-10000 makes 10,000 (Chen 2017)", "zoo", {"queries": 10_000}, ("queries",)
+    ),
 }
 
 _CUSTOM = "autoattack:"
-_COUNTED = re.compile(r"(?P<name>.+?)-(?P<steps>\d+)(?:x(?P<restarts>\d+))?")
+_COUNTED = re.compile(r"(?P<name>.+?)-(?P<count>\d+)(?:x(?P<restarts>\d+))?")
 
 
 def list_attacks() -> dict[str, str]:
@@ -160,13 +170,14 @@ def _parse_word(word: str, wanted: Mapping[str, int | float | str]) -> tuple[Att
     if word.startswith(_CUSTOM):
         return _parse_custom(word), set()
     counts: dict[str, Setting] = {}
-    name = word
-    if word not in _WORDS and (match := _COUNTED.fullmatch(word)):
-        name = match["name"]
-        counts = {key: int(match[key]) for key in ("steps", "restarts") if match[key]}
+    match = None if word in _WORDS else _COUNTED.fullmatch(word)
+    name = match["name"] if match else word
     if name not in _WORDS:
         raise ConfigError(unknown("attack", name, list(list_attacks())))
     entry = _WORDS[name]
+    if match:
+        keys = {_counted_in(entry.settings): match["count"], "restarts": match["restarts"]}
+        counts = {key: int(count) for key, count in keys.items() if count}
     if refused := [key for key in counts if key not in entry.takes]:
         raise ConfigError(f"{word!r}: {name} takes no {' and no '.join(refused)}; write {name!r}.")
     if 0 in counts.values():
@@ -189,7 +200,11 @@ def _label(word: str, settings: Mapping[str, Setting] | None = None) -> str:
     if entry is None:
         return word
     settings = entry.settings if settings is None else settings
-    steps = f"-{settings['steps']}" if "steps" in settings else ""
+    count = settings.get(_counted_in(settings))
     restarts = settings.get("restarts", 1)
-    times = f"x{restarts}" if restarts != 1 else ""
-    return word + steps + times
+    return word + (f"-{count}" if count is not None else "") + (f"x{restarts}" if restarts != 1 else "")
+
+
+def _counted_in(settings: Mapping[str, Setting]) -> str:
+    """What the count of a word means: steps, or for an attack with a budget of queries, queries."""
+    return "queries" if "queries" in settings else "steps"

@@ -21,6 +21,7 @@ class Mart(Needs):
     is judged by the most probable label.
     """
 
+    needs_class: ClassVar[bool] = True  # the misclassification that it weighs by
     attack_defaults: ClassVar[Mapping[str, Any]] = MappingProxyType({"start": "gaussian", "bn_mode": "eval"})
 
     beta: Annotated[float, Field(ge=0, description="weight of the misclassification-aware robust term")] = 6.0

@@ -58,6 +58,12 @@ def load_state(path: str | Path) -> ImportedState:
     return ImportedState(path, _strip_wrappers(state), mean, std)
 
 
+def is_foreign(path: str | Path) -> bool:
+    """Was this file written by other code than rpat? Raises `CheckpointError` for one that cannot be read at all."""
+    content = _read(Path(path))
+    return not (isinstance(content, Mapping) and content.keys() >= {"format", "architecture", "model"})
+
+
 def load_foreign(
     model_name: str | None,
     path: str | Path,

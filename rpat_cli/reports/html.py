@@ -8,6 +8,7 @@ from importlib.resources import files
 
 from jinja2 import Environment, StrictUndefined, Template
 
+from rpat_cli.engine.loop import AVERAGED
 from rpat_cli.evaluation.statistics import Accuracy
 from rpat_cli.recipe_io import SWITCHED
 from rpat_cli.reports.charts import Chart, Series, line_chart
@@ -109,6 +110,7 @@ def training_charts(report: Report) -> list[Chart]:
     accuracies = [
         Series("validation clean", _points(epochs, "validation", "clean_acc")),
         Series("validation robust", _points(epochs, "validation", "robust_acc")),
+        Series("averaged robust", _points(epochs, "validation", f"robust_acc{AVERAGED}")),
         Series("training robust", _points(epochs, "train", "robust_acc")),
         Series("training clean", _points(epochs, "train", "clean_acc")),
     ]

@@ -11,6 +11,7 @@ from typing import Any
 from rpat_cli.attacks.threat import Threat
 from rpat_cli.config import Recipe
 from rpat_cli.engine.callbacks import read_metrics
+from rpat_cli.engine.loop import AVERAGED
 from rpat_cli.errors import RpatError
 from rpat_cli.evaluation.results import AttackResult, Evaluation, StageResult
 from rpat_cli.evaluation.statistics import Accuracy, per_class_accuracy
@@ -36,6 +37,11 @@ class CheckpointRef:
     @property
     def title(self) -> str:
         return f"{self.name} (epoch {self.epoch})"
+
+    @property
+    def ending(self) -> str:
+        """Of which model it is: "" the trained one, "_wa" its average."""
+        return AVERAGED if self.name.endswith(AVERAGED) else ""
 
 
 @dataclass(frozen=True)
@@ -295,23 +301,29 @@ def _facts_of_checkpoint(folder: RunFolder, remarks: list[str]) -> dict[str, Any
         return {}
 
 
-def _best_epoch(epochs: Sequence[Mapping[str, Any]]) -> int | None:
+def _best_epoch(epochs: Sequence[Mapping[str, Any]], ending: str = "") -> int | None:
     """The epoch that validation chose: by robust accuracy, then clean accuracy; the earliest of equals."""
-    validated = [record for record in epochs if "robust_acc" in record.get("validation", {})]
+    robust, clean = f"robust_acc{ending}", f"clean_acc{ending}"
+    validated = [record for record in epochs if robust in record.get("validation", {})]
     if not validated:
         return None
-    best = max(validated, key=lambda r: (r["validation"]["robust_acc"], r["validation"].get("clean_acc", 0.0)))
+    best = max(validated, key=lambda r: (r["validation"][robust], r["validation"].get(clean, 0.0)))
     return int(best["epoch"])
 
 
 def _checkpoints(epochs: Sequence[Mapping[str, Any]], saved: Mapping[str, Any]) -> tuple[CheckpointRef, ...]:
+    """Best and last of the trained model, then of its average once validation has seen one."""
     if not epochs:
         return ()
-    best, last = _best_epoch(epochs), int(epochs[-1]["epoch"])
-    # A run stopped within an epoch has moved on from its last whole epoch.
-    same = best == last and not saved.get("under_way", False)
-    chosen = [CheckpointRef("best", best)] if best is not None else []
-    return (*chosen, CheckpointRef("last", last, same_weights=same))
+    last, found = int(epochs[-1]["epoch"]), []
+    for ending in ("", AVERAGED):
+        best = _best_epoch(epochs, ending)
+        found += [CheckpointRef(f"best{ending}", best)] if best is not None else []
+        # A run stopped within an epoch has moved on from its last whole epoch.
+        same = best == last and not saved.get("under_way", False)
+        if best is not None or not ending:
+            found.append(CheckpointRef(f"last{ending}", last, same_weights=same))
+    return tuple(found)
 
 
 def _read_evals(folder: RunFolder, remarks: list[str]) -> list[_EvalFile]:
@@ -329,11 +341,16 @@ def _read_evals(folder: RunFolder, remarks: list[str]) -> list[_EvalFile]:
 def _fitting(
     files: Iterable[_EvalFile], recipe: Recipe, checkpoints: Sequence[CheckpointRef], remarks: list[str]
 ) -> list[_EvalFile]:
-    """Those on the run's own data and on weights that are still there."""
+    """Those on the run's own data, all of it, and on weights that are still there."""
     fitting = []
     for file in files:
         if file.data != recipe.data.name:
             remarks.append(f"evals/{file.file.name} is on other data ({file.data}) and is not part of this report")
+        elif file.evaluation.limit is not None:
+            remarks.append(
+                f"evals/{file.file.name} is on {file.evaluation.limit} of the test images only and is not part of this "
+                "report"
+            )
         elif not any(_measures(file, checkpoint, checkpoints) for checkpoint in checkpoints):
             remarks.append(
                 f"evals/{file.file.name} measured {file.checkpoint} at epoch {file.epoch}, which further training has "
@@ -346,8 +363,9 @@ def _fitting(
 
 def _measures(file: _EvalFile, checkpoint: CheckpointRef, checkpoints: Sequence[CheckpointRef]) -> bool:
     """Is the evaluation one of these weights? Best and last of the same epoch share theirs."""
-    shared = any(other.same_weights for other in checkpoints)
-    named = file.checkpoint == checkpoint.name or (shared and file.checkpoint in [other.name for other in checkpoints])
+    siblings = [other for other in checkpoints if other.ending == checkpoint.ending]
+    shared = any(other.same_weights for other in siblings)
+    named = file.checkpoint == checkpoint.name or (shared and file.checkpoint in [other.name for other in siblings])
     return named and file.epoch == checkpoint.epoch
 
 

@@ -76,7 +76,9 @@ def evaluation_table(evaluation: Evaluation, title: str = "") -> Table:
     Passes are of single images.
     """
     heading = (
-        title or f"Accuracy in per cent under attack ({show_threat(evaluation.threat)}, {count(evaluation.n)} images)"
+        title
+        or f"Accuracy in per cent under attack ({show_threat(evaluation.threat)}, "
+        f"{'only ' if evaluation.limit is not None else ''}{count(evaluation.n)} images)"
     )
     table = Table(box=box.SIMPLE_HEAD, title=heading, title_justify="left")
     for name in ("attack", "accuracy", "95 % interval", "broken", "time", "fwd / bwd"):

@@ -15,7 +15,7 @@ from rpat_cli.data import DATASETS
 from rpat_cli.methods import METHODS
 from rpat_cli.models import MODELS
 
-COMMANDS = ["train", "eval"]
+COMMANDS = ["train", "eval", "compare"]
 
 
 def examples(help_page: str) -> list[str]:

@@ -270,4 +270,4 @@ def test_a_checkpoint_meets_a_data_set_of_another_shape(run: Path, tmp_path: Pat
     assert content["data"]["name"] == "fashion-mini"
     answer = call("eval", run / "recipe.yaml", cwd=tmp_path)
     assert answer.code == 1
-    assert "cannot be read as a checkpoint" in answer.message
+    assert "not a checkpoint, or a damaged one" in answer.message

@@ -1,89 +1,23 @@
 """The training loop on tiny random images: resuming, divergence, the record of its terms and passes."""
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 import torch
-from helpers import tiny_net
+from loops import Recorder, make_loop, same, terms_of, weights
 from torch import Tensor
 
-from rpat_cli.attacks.pgd import PGD
 from rpat_cli.attacks.threat import Threat
-from rpat_cli.data.augment import build_augment
-from rpat_cli.data.splits import TensorSplit
+from rpat_cli.engine.averaging import WeightAveraging
 from rpat_cli.engine.callbacks import Validation
-from rpat_cli.engine.compute import Compute, seed_everything
-from rpat_cli.engine.loop import Callback, EpochRecord, StepRecord, TrainLoop
-from rpat_cli.engine.schedules import Cosine
 from rpat_cli.errors import DivergenceError
 from rpat_cli.methods import METHODS, REGULARISERS
 from rpat_cli.methods.base import Outcome, StepContext
 from rpat_cli.methods.compose import compose
 
 METHODS_WITHOUT_TEACHER = [name for name in METHODS if name != "rebat"]
-
-
-class Recorder(Callback):
-    def __init__(self) -> None:
-        self.steps: list[StepRecord] = []
-        self.epochs: list[EpochRecord] = []
-
-    def on_step(self, loop: TrainLoop, record: StepRecord) -> None:
-        self.steps.append(record)
-
-    def on_epoch_end(self, loop: TrainLoop, record: EpochRecord) -> None:
-        self.epochs.append(record)
-
-
-def images(n: int = 24) -> TensorSplit:
-    generator = torch.Generator().manual_seed(1)
-    return TensorSplit(
-        torch.randint(0, 256, (n, 3, 8, 8), dtype=torch.uint8, generator=generator),
-        torch.randint(0, 10, (n,), generator=generator),
-    )
-
-
-def make_loop(
-    method: Any = None,
-    *,
-    epochs: int = 2,
-    threat: Threat | None = None,
-    callbacks: tuple[Callback, ...] = (),
-    should_stop: Callable[[TrainLoop], bool] = lambda loop: False,
-    dtype: torch.dtype | None = None,
-) -> TrainLoop:
-    seed_everything(0)
-    method = method or METHODS["pgd"]()
-    threat = threat or Threat("Linf", 8 / 255)
-    model = tiny_net()
-    steps = method.attack_defaults.get("steps", 2) if hasattr(method, "attack_defaults") else 2
-    return TrainLoop(
-        model=model,
-        method=method,
-        attack=PGD(threat, threat.default_step_size(), steps),
-        optimizer=torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9),
-        schedule=Cosine(),
-        train=images(),
-        augment=build_augment(["crop-flip"], 8),
-        compute=Compute(torch.device("cpu"), dtype),
-        lr=0.1,
-        epochs=epochs,
-        batch_size=8,
-        views=getattr(method, "views", 1),
-        callbacks=callbacks,
-        should_stop=should_stop,
-    )
-
-
-def weights(loop: TrainLoop) -> dict[str, Tensor]:
-    return {name: value.clone() for name, value in loop.model.state_dict().items()}
-
-
-def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
-    return all(torch.equal(a[name], b[name]) for name in a)
 
 
 @pytest.mark.parametrize("norm", ["Linf", "L2", "L1"])
@@ -98,7 +32,7 @@ def test_every_method_trains_in_every_norm(name: str, ra: bool, norm: str) -> No
     assert not same(before, weights(loop))
     assert len(recorder.epochs) == 2
     for record in recorder.steps:
-        terms = {k: v for k, v in record.terms.items() if k != "loss" and not k.endswith("_acc")}
+        terms = terms_of(record)
         assert math.isfinite(record.terms["loss"])
         assert sum(terms.values()) == pytest.approx(record.terms["loss"], rel=1e-5)
         assert ("ra" in terms) == ra
@@ -196,22 +130,37 @@ def test_reduced_precision_computes_the_loss_near_that_of_float32() -> None:
     assert records[0] != records[1]
 
 
-def validation(scores: list[tuple[float, float]], every: int = 1) -> tuple[Validation, list[int]]:
-    saved: list[int] = []
+def validation(scores: list[tuple[float, float]], every: int = 1) -> tuple[Validation, list[tuple[str, int]]]:
+    saved: list[tuple[str, int]] = []
     left = iter(scores)
 
     def validate(model: torch.nn.Module) -> dict[str, float]:
         clean, robust = next(left)
         return {"clean_acc": clean, "robust_acc": robust}
 
-    return Validation(validate, every, lambda loop, record: saved.append(record.epoch)), saved
+    return Validation(validate, every, lambda ending, model, record: saved.append((ending, record.epoch))), saved
 
 
 def test_the_best_epoch_is_the_most_robust_then_the_most_accurate_then_the_first() -> None:
     callback, saved = validation([(0.5, 0.3), (0.6, 0.3), (0.9, 0.2), (0.6, 0.3), (0.1, 0.4)])
     make_loop(epochs=5, callbacks=(callback,)).run()
-    assert saved == [1, 2, 5]
-    assert callback.best == {"epoch": 5, "clean_acc": 0.1, "robust_acc": 0.4}
+    assert saved == [("", 1), ("", 2), ("", 5)]
+    assert callback.best == {"": {"epoch": 5, "clean_acc": 0.1, "robust_acc": 0.4}}
+
+
+def test_the_averaged_model_is_validated_and_chosen_apart_once_there_is_one() -> None:
+    recorder = Recorder()
+    callback, saved = validation([(0.5, 0.1), (0.5, 0.2), (0.6, 0.3), (0.5, 0.25), (0.6, 0.1)])
+    make_loop(epochs=3, callbacks=(callback, recorder), wa=WeightAveraging(start_epoch=1)).run()
+    assert saved == [("", 1), ("", 2), ("_wa", 2), ("", 3)]
+    assert {ending: best["epoch"] for ending, best in callback.best.items()} == {"": 3, "_wa": 2}
+    assert "robust_acc_wa" not in recorder.epochs[0].validation
+    assert recorder.epochs[2].validation == {
+        "clean_acc": 0.5,
+        "robust_acc": 0.25,
+        "clean_acc_wa": 0.6,
+        "robust_acc_wa": 0.1,
+    }
 
 
 def test_validation_comes_every_so_often_and_always_after_the_last_epoch() -> None:

@@ -1,6 +1,7 @@
 """A problem small enough for AutoAttack in a second: noisy class templates, and a conv net that learns them."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pyautoattack
@@ -8,6 +9,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from rpat_cli.attacks import ATTACKS
+from rpat_cli.attacks.threat import Threat
+from rpat_cli.data import DATASETS
+from rpat_cli.data.base import LoadOptions
+from rpat_cli.models.base import build_model
 
 
 @dataclass(frozen=True)
@@ -64,3 +71,37 @@ class Quick(pyautoattack.AutoAttack):  # type: ignore[misc]
 def small_budgets(monkeypatch: pytest.MonkeyPatch) -> None:
     """AutoAttack in a fraction of a second, wherever it is called from."""
     monkeypatch.setattr(pyautoattack, "AutoAttack", Quick)
+
+
+@dataclass(frozen=True)
+class Honest:
+    """An adversarially trained classifier, the test images of fashion-mini, and the threat that it was trained for."""
+
+    model: nn.Module
+    x: Tensor
+    y: Tensor
+    threat: Threat
+
+
+@pytest.fixture(scope="session")
+def honest() -> Honest:
+    """small-cnn after three epochs of PGD training on the embedded images: some ten seconds, once."""
+    spec = DATASETS["fashion-mini"]
+    raw = spec.load(LoadOptions(Path()))
+    threat = Threat("Linf", spec.eps["Linf"])
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        x, y = raw.train.tensors()
+        model = build_model("small-cnn", shape=(1, 28, 28), classes=10, mean=spec.mean, std=spec.std)
+        attack = ATTACKS["pgd"](threat, steps=5)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.1, total_steps=3 * 40)
+        for batch in (part for _ in range(3) for part in torch.randperm(len(x)).split(50)):
+            x_adv = attack(model, x[batch], y[batch])
+            model.train()
+            optimizer.zero_grad()
+            F.cross_entropy(model(x_adv), y[batch]).backward()
+            optimizer.step()
+            schedule.step()
+        optimizer.zero_grad()
+    return Honest(model.eval(), *raw.test.tensors(), threat)

@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from rpat_cli.attacks import ATTACKS
+from rpat_cli.attacks import ATTACKS, SEARCHES
 from rpat_cli.attacks.threat import Threat
 from rpat_cli.errors import ConfigError
 from rpat_cli.evaluation.suite import SUITES, AttackSpec, Overrides, list_attacks, parse_suite
@@ -22,6 +22,8 @@ def labels(text: str, **overrides: float) -> list[str]:
         ("pgd-50x10", AttackSpec("pgd", "pgd-50x10", {"steps": 50, "restarts": 10})),
         ("cw-pgd-7", AttackSpec("cw-pgd", "cw-pgd-7", {"steps": 7})),
         ("fgsm", AttackSpec("fgsm", "fgsm")),
+        ("cw-l2-50", AttackSpec("cw-l2", "cw-l2-50", {"steps": 50})),
+        ("zoo-2000", AttackSpec("zoo", "zoo-2000", {"queries": 2000})),
         ("autoattack-plus", AttackSpec("autoattack", "autoattack-plus", {"version": "plus"})),
         ("apgd-t", AttackSpec("autoattack", "apgd-t", {"version": "standard", "attacks": ("apgd-t",)})),
         (
@@ -55,6 +57,7 @@ def test_overrides_fill_in_what_is_open_and_leave_what_is_written() -> None:
         ("", {}, "no attack given"),
         ("fgsm-3", {}, "fgsm takes no steps"),
         ("bim-3x2", {}, "bim takes no restarts"),
+        ("zoo", {"steps": 5}, "--steps: no attack of 'zoo' leaves it open"),
         ("pgd-0", {}, "at least 1"),
         ("autoattack:apgd-te", {}, "Did you mean 'apgd-t'?"),
         ("pgd-20", {"steps": 50}, "--steps: no attack of 'pgd-20' leaves it open"),
@@ -81,7 +84,9 @@ def test_the_list_is_complete_and_every_word_can_be_run() -> None:
     for word, line in words.items():
         assert line
         for spec in parse_suite(word):
-            if spec.name not in ("clean", "autoattack"):
+            if spec.name in SEARCHES:
+                SEARCHES[spec.name](Threat("L2", 0.1), **spec.settings)
+            elif spec.name not in ("clean", "autoattack"):
                 ATTACKS[spec.name](Threat("Linf", 0.1), **spec.settings)
     assert {"pgd", "fgsm", "bim", "mim", "cw-pgd", "noise"} <= set(words)
 

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from rpat_cli.attacks import ATTACKS
 from rpat_cli.attacks.threat import DEFAULT_EPS, Threat
+from rpat_cli.data import MIXINGS
+from rpat_cli.engine import COLLABORATORS
 from rpat_cli.errors import ConfigError
 from rpat_cli.methods import METHODS, REGULARISERS
 from rpat_cli.methods.base import Method, Outcome, StepContext
@@ -224,7 +226,11 @@ def test_a_term_twice_is_an_error(batch: Batch) -> None:
         compose(METHODS["rebat"](), *[REGULARISERS["ra"](form="teacher-kl")] * 2)
 
 
-@pytest.mark.parametrize("cls", [*METHODS.values(), *REGULARISERS.values()], ids=lambda cls: cls.__name__)
+@pytest.mark.parametrize(
+    "cls",
+    [part for table in (METHODS, REGULARISERS, COLLABORATORS, MIXINGS) for part in table.values()],
+    ids=lambda cls: cls.__name__,
+)
 def test_hyper_parameters_validate_and_explain_themselves(cls: type) -> None:
     adapter = TypeAdapter(cls)
     assert adapter.validate_python({}) == cls()

@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 
 import pytest
 from fake_runs import ENVIRONMENT, NAMES, an_epoch, an_evaluation
@@ -111,6 +112,13 @@ def test_replaced_weights_and_other_data_do_not_count(run):
     assert figures(report)["best", "pgd-20"] == 0.6
     assert "epoch 1, which further training has replaced" in report.remarks[0]
     assert "other data (mnist)" in report.remarks[1]
+
+
+def test_a_part_of_the_test_images_does_not_replace_all_of_them(run):
+    run.evaluate("best", 2, replace(an_evaluation(50, {"pgd-20": 9}, n=50), limit=50), "15:00:00")
+    report = build_report(run.folder)
+    assert figures(report)["best", "pgd-20"] == 0.6
+    assert "is on 50 of the test images only" in report.remarks[0]
 
 
 def test_another_threat_gets_its_own_rows(run):

@@ -1,0 +1,35 @@
+"""`rpat compare`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+WHAT = "What to compare"
+HOW = "How to show it"
+
+
+def compare(
+    a: Annotated[
+        Path, typer.Argument(metavar="A", help="An evaluation's JSON file, or a run (its newest evaluation).")
+    ],
+    b: Annotated[Path, typer.Argument(metavar="B", help="The one to compare it with.")],
+    changed: Annotated[
+        bool,
+        typer.Option("--changed", help="List the images that only one of the two gets right.", rich_help_panel=WHAT),
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.", rich_help_panel=HOW)] = False,
+) -> None:
+    """Tell two models apart: the same images, the same attacks, and McNemar's exact test for chance.
+
+    Examples:
+
+      rpat compare runs/pgd runs/rpat
+
+      rpat compare runs/pgd runs/rpat --changed
+
+      rpat compare runs/pgd/evals/best.json runs/rpat/evals/best.json --json
+    """
+    from rpat_cli.cli import session  # torch is imported here, not by `rpat --help`
+
+    session.compare(a, b, changed=changed, as_json=as_json)

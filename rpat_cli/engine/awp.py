@@ -1,0 +1,107 @@
+"""Adversarial weight perturbation (Wu, Xia & Wang, "Adversarial Weight Perturbation Helps Robust Generalization",
+NeurIPS 2020): the loss is taken, and its gradient, where a small step of the weights has made it worst."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Annotated, ClassVar
+
+import torch
+from pydantic import ConfigDict, Field
+from torch import Tensor, nn
+
+from rpat_cli.attacks.base import Attack, LossFn
+from rpat_cli.methods.base import StepContext
+
+
+@dataclass(frozen=True)
+class WeightPerturbation:
+    """w ← w + gamma ‖w‖ g/‖g‖ for every weight tensor of two or more dimensions (biases and BatchNorm stay), where g is
+    the gradient of the whole loss. One step up, on the adversarial examples that the loss is then taken on.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+    gamma: Annotated[float, Field(ge=0, description="length of the perturbation, relative to each layer's weights")] = (
+        0.005
+    )
+    start_epoch: Annotated[int, Field(ge=0, description="epochs to train before weights are perturbed")] = 0
+
+    @contextmanager
+    def worst_weights(self, step: StepContext, loss_of: Callable[[StepContext], Tensor]) -> Iterator[StepContext]:
+        """Inside, the weights are perturbed, and the step that is yielded attacks with the examples already made.
+
+        Outside, the weights have the very bits they had. The first pass, which only finds the direction, leaves no
+        trace in BatchNorm's running statistics (those of the attack, if it moves any, stay).
+        """
+        if self.gamma == 0 or step.epoch < self.start_epoch:
+            yield step
+            return
+        attack = _Recorder(step.attack, step.model)
+        weights = [p for p in step.model.parameters() if p.requires_grad and p.ndim > 1]
+        gradients = torch.autograd.grad(loss_of(replace(step, attack=attack)), weights, allow_unused=True)
+        attack.restore_buffers()
+        kept = [weight.detach().clone() for weight in weights]
+        with torch.no_grad():
+            for weight, gradient in zip(weights, gradients, strict=True):
+                if gradient is not None:
+                    weight.add_(self.gamma * weight.norm() / (gradient.norm() + 1e-12) * gradient)
+        del gradients
+        try:
+            yield replace(step, attack=attack.replay())
+        finally:
+            with torch.no_grad():
+                for weight, before in zip(weights, kept, strict=True):
+                    weight.copy_(before)
+
+
+class _Recorder:
+    """An attack that remembers the examples it made, and the model's buffers as they were after it."""
+
+    def __init__(self, attack: Attack, model: nn.Module) -> None:
+        self.attack = attack
+        self.buffers = list(model.buffers())
+        self.made: list[Tensor] = []
+        self._keep_buffers()
+
+    def _keep_buffers(self) -> None:
+        self.kept = [buffer.clone() for buffer in self.buffers]
+
+    def _note(self, x_adv: Tensor) -> Tensor:
+        self.made.append(x_adv)
+        self._keep_buffers()
+        return x_adv
+
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        return self._note(self.attack(model, x, y))
+
+    def perturb(self, model: nn.Module, x: Tensor, loss_fn: LossFn, *, start: Tensor | None = None) -> Tensor:
+        return self._note(self.attack.perturb(model, x, loss_fn, start=start))
+
+    @torch.no_grad()
+    def restore_buffers(self) -> None:
+        for buffer, before in zip(self.buffers, self.kept, strict=True):
+            buffer.copy_(before)
+
+    def replay(self) -> "_Replay":
+        return _Replay(iter(self.made))
+
+
+class _Replay:
+    """An attack that hands out, in order, the examples that were made before. It asks the model nothing."""
+
+    def __init__(self, made: Iterator[Tensor]) -> None:
+        self.made = made
+
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:  # noqa: ARG002
+        return next(self.made)
+
+    def perturb(
+        self,
+        model: nn.Module,  # noqa: ARG002
+        x: Tensor,  # noqa: ARG002
+        loss_fn: LossFn,  # noqa: ARG002
+        *,
+        start: Tensor | None = None,  # noqa: ARG002
+    ) -> Tensor:
+        return next(self.made)

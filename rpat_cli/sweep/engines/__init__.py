@@ -1,0 +1,1 @@
+"""Where trials run. Every engine runs the same commands and leaves the same folders."""

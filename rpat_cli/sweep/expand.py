@@ -1,0 +1,231 @@
+"""From a sweep to its trials: every combination of the axes, checked as a recipe, once for each seed."""
+
+import hashlib
+import itertools
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from rpat_cli.config import Recipe
+from rpat_cli.engine.loop import AVERAGED
+from rpat_cli.errors import ConfigError, Problem, did_you_mean
+from rpat_cli.numbers import show_number
+from rpat_cli.recipe_io import NAMED, SWITCHED, Layer, read_all, resolve
+from rpat_cli.recipes import find
+from rpat_cli.sweep.spec import Axes, SweepSpec, read_sweep
+
+UNTRAINED = ("eval",)
+"""Recipe keys that a trained model does not depend on: with others, a finished trial is evaluated anew, not trained."""
+
+UNTRAINED_DATA = ("root", "download", "workers", "memory_budget_gb")
+"""The same within `data`."""
+
+
+EXTENDS = "extends"
+"""The axis over whole recipes: each value is one that lies below everything else."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One combination of the axes: a row of the table. `baseline` is the label of the row that it is compared with."""
+
+    label: str
+    axes: Axes
+    recipe: Recipe
+    baseline: str | None = None
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One training. `name` is a short hash of all that its weights depend on, and the name of its folder."""
+
+    name: str
+    label: str
+    seed: int
+    recipe: Recipe
+
+    @property
+    def title(self) -> str:
+        """What people call it."""
+        return f"{self.label}, seed {self.seed}"
+
+
+def checkpoints_of(recipe: Recipe) -> tuple[str, ...]:
+    """What a training with this recipe is measured at, in the end: the averaged weights are models of their own."""
+    return ("best", "last", *((f"best{AVERAGED}", f"last{AVERAGED}") if recipe.wa else ()))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that a sweep has to do. `doubles`: combinations that came to the same recipe as one before, and were left."""
+
+    source: Path
+    variants: tuple[Variant, ...]
+    trials: tuple[Trial, ...]
+    doubles: int = 0
+
+
+def plan_sweep(path: Path) -> Plan:
+    """Read a sweep file and expand it. Raises `ConfigError` with every mistake in the file and its recipes at once."""
+    spec, layer = read_sweep(path)
+    axes = list(_combinations(spec))
+    problems = [*_unknown_axes(spec, layer), *_empty(axes, layer)]
+    if problems:
+        raise ConfigError(*problems)
+    variants = list(_resolve_all(_base_layers(spec, layer), axes, layer))
+    trained = {_name(variant.recipe): variant for variant in reversed(variants)}  # the first of equals stays
+    kept = [variant for variant in variants if trained[_name(variant.recipe)] is variant]
+    trials = tuple(
+        Trial(_name(recipe), variant.label, seed, recipe)
+        for variant in kept
+        for seed in spec.seeds
+        # The seed is checked by the sweep and nothing follows from it: no need to resolve the recipe again.
+        for recipe in [variant.recipe.model_copy(update={"seed": seed})]
+    )
+    return Plan(path, tuple(_with_baselines(spec, kept, layer)), trials, len(variants) - len(kept))
+
+
+def _combinations(spec: SweepSpec) -> Iterator[Axes]:
+    """list x zip x grid x random, the last going fastest, without what is excluded."""
+    factors: list[list[Axes]] = [spec.rows] if spec.rows else []
+    if spec.zip:
+        factors.append([dict(zip(spec.zip, row, strict=True)) for row in zip(*spec.zip.values(), strict=True)])
+    factors += [[{key: value} for value in values] for key, values in spec.grid.items()]
+    if spec.random:
+        factors.append(spec.random.draw())
+    for parts in itertools.product(*factors):
+        axes = {key: value for part in parts for key, value in part.items()}
+        if not any(_matches(axes, pattern) for pattern in spec.exclude):
+            yield axes
+
+
+def _matches(axes: Axes, pattern: Axes) -> bool:
+    return all(key in axes and axes[key] == value for key, value in pattern.items())
+
+
+def _unknown_axes(spec: SweepSpec, layer: Layer) -> Iterator[Problem]:
+    """`exclude` and `baseline` can only speak of axes."""
+    known = dict.fromkeys([*spec.grid, *spec.zip, *(key for row in spec.rows for key in row)])
+    known |= dict.fromkeys(spec.random.axes if spec.random else ())
+    named = [("exclude", pattern) for pattern in spec.exclude] + [("baseline", spec.baseline or {})]
+    for section, pattern in named:
+        for key in pattern:
+            if key not in known:
+                hint = f"{did_you_mean(key, known)} The axes are: {', '.join(known) or 'none'}.".strip()
+                yield Problem(f"{section}.{key}", "is no axis of this sweep.", layer.origin((section,)), hint)
+
+
+def _empty(axes: Sequence[Axes], layer: Layer) -> Iterator[Problem]:
+    if not axes:
+        yield Problem("exclude", "nothing is left to do.", layer.origin(("exclude",)))
+
+
+# ---------------------------------------------------------------------------------------------- recipes
+
+
+def _base_layers(spec: SweepSpec, layer: Layer) -> list[Layer]:
+    lines = {path[1:]: line for path, line in layer.lines.items() if path[0] == "recipe" and len(path) > 1}
+    layers = [*_read_recipes(spec.config, layer), Layer(layer.source, spec.recipe, lines)]
+    if spec.eval is not None:
+        layers.append(Layer(layer.source, {"eval": spec.eval}, {("eval",): layer.lines["eval",]}))
+    return layers
+
+
+def _read_recipes(names: Sequence[str], layer: Layer) -> list[Layer]:
+    """Recipes as layers: files (.yaml) relative to the sweep file, and shipped ones by name."""
+    folder = Path(layer.source).parent
+    is_file = [name.endswith((".yaml", ".yml")) for name in names]
+    files = [folder / name if own else find(name, layer.source) for name, own in zip(names, is_file, strict=True)]
+    return read_all(configs=files)
+
+
+def _axis_layer(key: str, value: Any, layer: Layer) -> Layer:
+    """One axis value as a recipe layer that knows where in the sweep file it stands."""
+    path = tuple(key.split("."))
+    places = [("grid", key), ("zip", key), ("random", "axes", key), ("list",)]
+    line = next((layer.lines[place] for place in places if place in layer.lines), 0)
+    for part in reversed(path):
+        value = {part: value}
+    return Layer(layer.source, value, {path: line})
+
+
+def _resolve_all(base: Sequence[Layer], combinations: Iterable[Axes], layer: Layer) -> Iterator[Variant]:
+    """Every combination as a recipe. A mistake that many share is told once, with the combinations that have it."""
+    mistakes: dict[Problem, list[str]] = {}
+    read = cache(lambda name: _read_recipes([name], layer))  # a file once, however many combinations it is in
+    for axes in combinations:
+        label = _label(axes)
+        try:
+            below = read(str(axes[EXTENDS])) if EXTENDS in axes else []
+            values = [_axis_layer(key, value, layer) for key, value in axes.items() if key != EXTENDS]
+            recipe = resolve([*below, *base, *values])
+        except ConfigError as error:
+            for problem in error.problems:
+                mistakes.setdefault(problem, []).append(label)
+        else:
+            yield Variant(label, axes, recipe)
+    if mistakes:
+        raise ConfigError(*(_in_trials(problem, labels) for problem, labels in mistakes.items()))
+
+
+def _in_trials(problem: Problem, labels: Sequence[str]) -> Problem:
+    more = f" and {len(labels) - 1} more" if len(labels) > 1 else ""
+    return Problem(problem.key, problem.message, problem.source, f"{problem.hint} (In: {labels[0]}{more}.)".strip())
+
+
+def _label(axes: Axes) -> str:
+    """`trades + ra, optimizer.lr=0.05`: names speak for themselves, other values say what they are of."""
+    names = [Path(str(value)).name.removesuffix(".yaml") for key, value in axes.items() if key == EXTENDS]
+    names += [_shown(value) for key, value in axes.items() if key in NAMED and value]
+    switches = [key + _shown_settings(value) for key, value in axes.items() if key in SWITCHED and value]
+    others = [f"{key}={_shown(value)}" for key, value in axes.items() if key not in (*NAMED, *SWITCHED, EXTENDS)]
+    head = " + ".join(filter(None, [" ".join(names), *switches]))
+    without = [f"no {key}" for key, value in axes.items() if key in SWITCHED and not value and not names]
+    return ", ".join(filter(None, [head, *without, *others])) or "base"
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, float):
+        return show_number(value)
+    if isinstance(value, Mapping):
+        return str(value.get("name", "")) + _shown_settings({key: v for key, v in value.items() if key != "name"})
+    return "+".join(map(_shown, value)) if isinstance(value, list) else str(value)
+
+
+def _shown_settings(value: Any) -> str:
+    if not isinstance(value, Mapping) or not value:
+        return ""
+    return f"({', '.join(f'{key}={_shown(setting)}' for key, setting in value.items())})"
+
+
+def _name(recipe: Recipe) -> str:
+    """A short hash of all that the trained weights depend on."""
+    values = recipe.model_dump(mode="json", exclude=set(UNTRAINED))
+    for key in UNTRAINED_DATA:
+        values["data"].pop(key)
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _with_baselines(spec: SweepSpec, variants: Sequence[Variant], layer: Layer) -> Iterator[Variant]:
+    """Each variant with the label of the one that equals it but for the baseline's axis values."""
+    if spec.baseline is None:
+        yield from variants
+        return
+    by_axes = {_key(variant.axes): variant.label for variant in variants}
+    found = False
+    for variant in variants:
+        label = by_axes.get(_key({**variant.axes, **spec.baseline}))
+        other = label if label != variant.label else None
+        found = found or other is not None
+        yield Variant(variant.label, variant.axes, variant.recipe, other)
+    if not found:
+        raise ConfigError(
+            Problem("baseline", "no row has another row as its baseline.", layer.origin(("baseline",)), "Check values.")
+        )
+
+
+def _key(axes: Axes) -> str:
+    return json.dumps(axes, sort_keys=True, default=str)

@@ -1,0 +1,85 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from rpat_cli.attacks.threat import Threat
+from rpat_cli.compare_run import compare_files
+from rpat_cli.errors import DataError, RunFolderError
+from rpat_cli.evaluation.compare import WORST, compare, mcnemar
+from rpat_cli.evaluation.results import AttackResult, Evaluation
+
+LINF = Threat("Linf", 0.1)
+
+
+def evaluation(clean: str, threat: Threat = LINF, **attacks: str) -> Evaluation:
+    """From texts of 0 and 1 per image: right without an attack, and after each one."""
+    y = torch.zeros(len(clean), dtype=torch.int64)
+
+    def wrong(text: str) -> torch.Tensor:
+        return torch.tensor([int(c == "0") for c in text])
+
+    results = tuple(
+        AttackResult(
+            name=label,
+            label=label,
+            threat=threat,
+            settings={},
+            correct_after=wrong(text) == 0,
+            predicted=wrong(text),
+            broken_by=wrong(text) - 1,
+            distance=torch.zeros(len(clean)),
+        )
+        for label, text in attacks.items()
+    )
+    return Evaluation(threat, y, wrong(clean), results, seed=0, batch_size=10)
+
+
+@pytest.mark.parametrize(
+    ("only_a", "only_b", "p"),
+    [(0, 0, 1.0), (1, 1, 1.0), (5, 0, 2 / 32), (0, 5, 2 / 32), (8, 2, 2 * 56 / 1024), (1200, 1200, 1.0)],
+)
+def test_mcnemar_is_exact_and_two_sided(only_a: int, only_b: int, p: float) -> None:
+    assert mcnemar(only_a, only_b) == pytest.approx(p)
+
+
+def test_each_attack_and_the_worst_case_are_compared_image_by_image() -> None:
+    a = evaluation("111111", fgsm="111100", pgd="110000")
+    b = evaluation("011111", fgsm="001111", pgd="001100")
+    clean, fgsm, _, worst = compare(a, b)
+    assert (clean.label, clean.only_a, clean.only_b, clean.p) == ("clean", (0,), (), 1.0)
+    assert (fgsm.only_a, fgsm.only_b) == ((0, 1), (4, 5))
+    assert (worst.label, worst.a.correct, worst.b.correct) == (WORST, 2, 2)
+    assert [each.label for each in compare(a, evaluation("111111", pgd="111111"))] == ["clean", "pgd"]
+
+
+def test_only_the_same_images_and_the_same_threat_can_be_compared() -> None:
+    with pytest.raises(DataError, match="other images"):
+        compare(evaluation("111"), evaluation("1111"))
+    with pytest.raises(DataError, match="same --norm and --eps"):
+        compare(evaluation("111"), evaluation("111", Threat("L2", 0.5)))
+
+
+def test_files_and_run_folders_are_read_and_mistakes_are_told(tmp_path: Path) -> None:
+    def write(run: str, name: str, content: Evaluation, images: str = "x") -> Path:
+        folder = tmp_path / run
+        (folder / "evals").mkdir(parents=True, exist_ok=True)
+        (folder / "recipe.yaml").touch()
+        file = folder / "evals" / name
+        file.write_text(json.dumps({"data": {"name": images, "fingerprint": images}, **content.to_dict()}))
+        return file
+
+    a, b = write("a", "1.json", evaluation("1111")), write("b", "1.json", evaluation("1000"))
+    assert compare_files(a, b)[0].only_a == (1, 2, 3)
+    assert compare_files(tmp_path / "a", tmp_path / "b") == compare_files(a, b)
+    other = write("c", "1.json", evaluation("1111"), images="z")
+    with pytest.raises(DataError, match=r"other test images \(x and z\)"):
+        compare_files(a, other)
+    with pytest.raises(RunFolderError, match="there is no evaluation"):
+        compare_files(a, tmp_path / "absent.json")
+    with pytest.raises(RunFolderError, match="is not an evaluation"):
+        compare_files(a, tmp_path / "a" / "recipe.yaml")
+    b.unlink()
+    with pytest.raises(RunFolderError, match="not been evaluated yet"):
+        compare_files(a, tmp_path / "b")

@@ -1,0 +1,114 @@
+"""What goes with what in a recipe: what turns itself on, what follows from what, what is refused and why."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from rpat_cli.attacks.pgd import PGD
+from rpat_cli.build import build_late_augment, build_method, build_relabel, build_strong_attack
+from rpat_cli.config import Recipe
+from rpat_cli.errors import ConfigError
+from rpat_cli.recipe_io import Layer, flag_layers, resolve, summary, to_yaml
+from rpat_cli.run_folder import run_name
+
+
+def recipe(**values: Any) -> Recipe:
+    return resolve([Layer("given", values)])
+
+
+@pytest.mark.parametrize(
+    "values", [{"method": "rebat"}, {"method": "rebat", "ra": True}, {"method": "pgd", "ra": {"form": "teacher-kl"}}]
+)
+def test_what_needs_a_teacher_turns_averaging_on(values: dict[str, Any]) -> None:
+    made = recipe(**values, epochs=200)
+    assert made.wa == {"decay": 0.999, "start_epoch": 105}
+    assert build_method(made).needs_teacher
+    with pytest.raises(ConfigError, match=r"wa is false, but the method learns from the averaged weights"):
+        recipe(**values, wa=False)
+
+
+def test_averaging_is_off_unless_asked_for_and_follows_the_epochs() -> None:
+    assert not recipe(method="trades").wa
+    assert not recipe(method="trades", wa=False).wa
+    assert recipe(method="trades", wa=True, epochs=40).wa == {"decay": 0.999, "start_epoch": 21}
+    assert recipe(wa={"decay": 0.5, "start_epoch": 3}, epochs=4).wa == {"decay": 0.5, "start_epoch": 3}
+    with pytest.raises(ConfigError, match=r"wa.start_epoch: .* after 4 epochs, but there are only 4"):
+        recipe(wa={"start_epoch": 4}, epochs=4)
+    with pytest.raises(ConfigError, match=r"wa\.dekay: unknown key\..*'decay'"):
+        recipe(wa={"dekay": 0.5})
+
+
+def test_the_resolved_recipe_reads_back_as_itself() -> None:
+    import yaml
+
+    made = recipe(
+        method="rebat",
+        ra=True,
+        awp=True,
+        mix="mixup",
+        label_smoothing="1/10",
+        attack={"strong": {"from_epoch": 3}},
+        data={"augment_from": {"epoch": 2, "augment": "flip"}},
+    )
+    assert resolve([Layer("again", yaml.safe_load(to_yaml(made)))]) == made
+
+
+def test_mixing_needs_labels_that_may_be_mixed() -> None:
+    for method in ("pgd", "trades", "consistency", "rebat"):
+        assert recipe(method=method, mix="cutmix").mix.name == "cutmix"
+    with pytest.raises(ConfigError, match=r"cutmix is not defined with mart, which needs the one class of every image"):
+        recipe(method="mart", mix="cutmix")
+    with pytest.raises(ConfigError, match=r"mixup is not defined with the attack cw-pgd: its margin needs"):
+        recipe(attack="cw-pgd", mix="mixup")
+    assert recipe(method="mart", label_smoothing=0.1).label_smoothing == 0.1  # the true class is still there
+    with pytest.raises(ConfigError, match=r"unknown mixing 'cutmx'.*Did you mean 'cutmix'"):
+        recipe(mix="cutmx")
+
+
+def test_none_takes_a_mixing_back() -> None:
+    layers = [Layer("file", {"mix": {"name": "cutmix", "alpha": 0.5}}), *flag_layers({"--mix": (("mix",), "none")})]
+    assert resolve(layers).mix is None
+    assert build_relabel(recipe(), 10) is None
+    assert resolve([layers[0]]).mix.options == {"alpha": 0.5, "probability": 1.0}
+
+
+def test_the_strong_attack_follows_the_usual_one() -> None:
+    assert build_strong_attack(recipe()) is None
+    made = recipe(data="cifar10", method="rebat", attack={"strong": {"from_epoch": 100}})
+    later = build_strong_attack(made)
+    assert later is not None
+    attack = later.value
+    assert isinstance(attack, PGD)
+    assert (later.epoch, attack.steps, attack.bn_mode) == (100, 12, "train")
+    assert attack.threat.eps == pytest.approx(10 / 255)
+    assert attack.step_size == pytest.approx(2 / 255)
+    given = recipe(attack={"strong": {"from_epoch": 0, "eps": "9/255", "steps": 3}})
+    attack = build_strong_attack(given).value
+    assert (attack.threat.eps, attack.steps) == (pytest.approx(9 / 255), 3)
+
+
+def test_other_augmentations_from_the_middle_on() -> None:
+    assert build_late_augment(recipe().data, 32) is None
+    later = build_late_augment(recipe(data={"augment_from": {"epoch": 5, "augment": "flip:p=1"}}).data, 32)
+    x = torch.rand(2, 3, 4, 4)
+    assert later.epoch == 5
+    assert torch.equal(later.value(x), x.flip(-1))
+    with pytest.raises(ConfigError, match=r"data.augment_from.augment.*unknown augmentation 'flop'"):
+        recipe(data={"augment_from": {"epoch": 5, "augment": "flop"}})
+
+
+def test_parts_and_shares_must_be_possible() -> None:
+    with pytest.raises(ConfigError, match="batch of 4 images cannot be computed in 5 parts"):
+        recipe(batch_size=4, accumulate=5)
+    with pytest.raises(ConfigError, match=r"data.extra.share: 0.01 of a batch of 4 leaves no image of one kind"):
+        recipe(batch_size=4, data={"extra": {"path": "x.npz", "share": 0.01}})
+
+
+def test_name_and_summary_show_what_is_on() -> None:
+    made = recipe(method="rebat", ra=True, awp=True, mix="cutmix", data={"extra": {"path": "a/gen.npz"}})
+    assert "_rebat+ra+wa+awp+cutmix_s0" in run_name(made)
+    shown = summary(made)
+    assert "70% of gen.npz" in shown["data"]
+    assert "cutmix" in shown["data"]
+    assert "awp (gamma 0.005" in shown["method"]
