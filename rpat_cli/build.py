@@ -12,7 +12,7 @@ from rpat_cli.attacks import ATTACKS
 from rpat_cli.attacks.base import Attack
 from rpat_cli.attacks.threat import Threat
 from rpat_cli.config import AttackSection, DataSection, ExtraSection, Recipe
-from rpat_cli.data import MIXINGS
+from rpat_cli.data import DATASETS, MIXINGS
 from rpat_cli.data.augment import Augment, build_augment
 from rpat_cli.data.base import Dataset
 from rpat_cli.data.extra import SharedOrder, join, load_extra
@@ -71,7 +71,9 @@ def build_data(section: DataSection, seed: int) -> Dataset:
 
 
 def architecture_for(recipe: Recipe, data: Dataset) -> Architecture:
-    return Architecture(recipe.model, data.shape, len(data.class_names), data.mean, data.std)
+    """What the recipe builds for this data; normalisation is part of the model, so every attack sees [0, 1]."""
+    figures = data if recipe.data.normalise_as is None else DATASETS[recipe.data.normalise_as]
+    return Architecture(recipe.model, data.shape, len(data.class_names), figures.mean, figures.std)
 
 
 def build_threat(recipe: Recipe) -> Threat:

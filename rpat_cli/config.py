@@ -210,6 +210,9 @@ class DataSection(Section):
     )
     augment_from: AugmentFromSection = Field(default_factory=AugmentFromSection)
     extra: ExtraSection = Field(default_factory=ExtraSection)
+    normalise_as: one_of(DATASETS) | None = Field(  # type: ignore[valid-type]
+        None, description="normalise with mean and deviation of this data set instead of its own"
+    )
     image_size: Annotated[int, Field(ge=8)] | None = Field(None, description="edge in pixels, for imagefolder only")
     workers: int = Field(2, ge=0, description="worker processes for data sets that stream from disk")
     memory_budget_gb: float = Field(2.0, ge=0, description="data sets larger than this stream from disk")

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from rpat_cli.attacks.pgd import PGD
-from rpat_cli.build import build_late_augment, build_method, build_relabel, build_strong_attack
+from rpat_cli.build import architecture_for, build_late_augment, build_method, build_relabel, build_strong_attack
 from rpat_cli.config import Recipe
 from rpat_cli.errors import ConfigError
 from rpat_cli.recipe_io import Layer, flag_layers, resolve, summary, to_yaml
@@ -112,3 +112,18 @@ def test_name_and_summary_show_what_is_on() -> None:
     assert "70% of gen.npz" in shown["data"]
     assert "cutmix" in shown["data"]
     assert "awp (gamma 0.005" in shown["method"]
+
+
+def test_normalisation_can_be_that_of_another_data_set_as_published() -> None:
+    from types import SimpleNamespace
+
+    from rpat_cli.data import DATASETS
+
+    data = SimpleNamespace(shape=(3, 32, 32), class_names=("",) * 100, mean=(0.1,) * 3, std=(0.2,) * 3)
+    own = architecture_for(recipe(data="cifar100"), data)  # type: ignore[arg-type]
+    published = architecture_for(recipe(data={"name": "cifar100", "normalise_as": "cifar10"}), data)  # type: ignore[arg-type]
+    assert (own.mean, own.std) == (data.mean, data.std)
+    assert (published.mean, published.std) == (DATASETS["cifar10"].mean, DATASETS["cifar10"].std)
+    assert published.classes == 100
+    with pytest.raises(ConfigError, match="unknown data set"):
+        recipe(data={"name": "cifar100", "normalise_as": "cifar"})

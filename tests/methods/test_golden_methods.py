@@ -106,3 +106,21 @@ def test_passes_are_never_more_than_published(name: str) -> None:
     else:
         assert count.train <= int(golden["n_train_forwards"])
         assert count.eval <= int(golden["n_eval_forwards"])
+
+
+@pytest.mark.parametrize("name", ["trades", "trades_ra"])
+def test_the_published_second_clean_pass_changes_running_statistics_only(name: str) -> None:
+    golden = Golden(name)
+    model, by_hand = golden.model(), golden.model()
+    count = CountForwards(model)
+    ra = [REGULARISERS["ra"](mix=1 - golden.hyper["interp"])] if name.endswith("_ra") else []
+    method = compose(METHODS["trades"](beta=golden.hyper["beta"], extra_clean_pass=True), *ra)
+    outcome = method(context(golden, model, Fixed(golden.x_adv)))
+    assert count.train == int(golden["n_train_forwards"])
+    assert torch.stack(list(outcome.terms.values())).sum().item() == pytest.approx(float(golden["loss"]), rel=1e-9)
+    x, x_adv = golden["x"], golden.x_adv
+    x_mix = [golden.hyper["interp"] * x + (1 - golden.hyper["interp"]) * x_adv] if ra else []
+    for seen in (x, x_adv, x, *x_mix):
+        by_hand(seen)
+    for ours, theirs in zip(model.buffers(), by_hand.buffers(), strict=True):
+        assert torch.allclose(ours, theirs, rtol=1e-12)
