@@ -27,7 +27,7 @@ def test_it_opens_with_two_lines_that_install_run_and_test() -> None:
 
 
 def test_its_recipe_resolves() -> None:
-    [text] = blocks("yaml")
+    text = next(block for block in blocks("yaml") if "threat" in block)
     recipe = resolve([Layer("README", yaml.safe_load(text))])
     assert recipe.method.name == "trades"
     assert recipe.ra["weight"] == 1.0
@@ -50,3 +50,17 @@ def test_its_links_to_files_exist() -> None:
     root = Path(__file__).parent.parent
     for name in re.findall(r"`(rpat_cli/[\w/.]+)`", README):
         assert (root / name).exists(), name
+
+
+def test_its_sweep_expands(tmp_path: Path) -> None:
+    from rpat_cli.sweep.expand import plan_sweep
+
+    path = tmp_path / "sweep.yaml"
+    path.write_text(next(block for block in blocks("yaml") if "seeds" in block))
+    assert len(plan_sweep(path).trials) == 2 * 2 * 3
+
+
+def test_its_plugin_is_the_tested_one() -> None:
+    tested = (Path(__file__).parent / "test_plugins.py").read_text()
+    [example] = blocks("python")[1:]
+    assert example.strip() in tested

@@ -212,8 +212,9 @@ def evaluate(
 ) -> None:
     """Measure how robust a trained model is, on the whole test set, in float32.
 
-    Every adversarial image is checked to lie in the threat and in [0, 1], and predicted anew, before it counts. An
-    evaluation that was stopped or killed goes on where it was when the same command is given again.
+    Every adversarial image is checked to lie in the threat and in [0, 1], and predicted anew, before it counts.
+
+    An evaluation that was stopped or killed goes on where it was when the same command is given again.
 
     Examples:
 
