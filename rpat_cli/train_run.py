@@ -26,6 +26,7 @@ from rpat_cli.engine.callbacks import Checkpoints, EpochLines, MetricsLog, StopS
 from rpat_cli.engine.checkpoint import load_newest, save_checkpoint
 from rpat_cli.engine.compute import Compute, resolve_compute, seed_everything
 from rpat_cli.engine.loop import AVERAGED, TrainLoop
+from rpat_cli.engine.schedules import SCHEDULES
 from rpat_cli.errors import ConfigError, Interrupted, Problem
 from rpat_cli.eval_run import EvalOptions, evaluate_checkpoint, is_evaluated, load_model
 from rpat_cli.evaluation.evaluate import evaluate
@@ -85,11 +86,23 @@ def resume_run(
     if folder.checkpoint("last").exists() or folder.checkpoint("last.prev").exists():
         state, remark = load_newest(folder.checkpoint("last"))
         listener.say(remark or f"resuming {folder.path} after epoch {state['training']['epoch']}")
+        if _rates_differ(recipe, epochs_before=state["recipe"]["epochs"], done=state["training"]["epoch"]):
+            listener.say(
+                f"note: with {recipe.epochs} epochs from the start, the schedule {recipe.schedule.name!r} would have "
+                "had other rates in the epochs already done. To split one training into sessions use --stop-after."
+            )
     else:
         listener.say(f"{folder.path} stopped before its first checkpoint: starting it again")
     if changes:
         _write_recipe(folder, recipe)
     return _train(recipe, folder, data, extra, compute, state, stop_after, jobs, listener)
+
+
+def _rates_differ(recipe: Recipe, *, epochs_before: int, done: int) -> bool:
+    """Whether a run of the recipe's epochs in one go would have had other rates in the epochs already done."""
+    schedule = recipe.schedule.build(SCHEDULES)
+    middles = [epoch + 0.5 for epoch in range(done)]
+    return any(schedule(middle, epochs_before) != schedule(middle, recipe.epochs) for middle in middles)
 
 
 RESUMABLE = {
