@@ -45,12 +45,12 @@ def test_short_and_long_forms_mean_the_same() -> None:
         ]
     )
     assert short == long
-    assert short.method.options == {"beta": 6.0}
+    assert short.method.options["beta"] == 6.0
 
 
 def test_a_later_layer_keeps_hyper_parameters_of_the_same_method_and_drops_those_of_another() -> None:
     base = Layer("base", {"method": {"name": "trades", "beta": 3}})
-    assert resolve([base, Layer("flag", {"method": "trades"})]).method.options == {"beta": 3.0}
+    assert resolve([base, Layer("flag", {"method": "trades"})]).method.options["beta"] == 3.0
     assert resolve([base, Layer("flag", {"method": "pgd"})]).method.options == {}
     with pytest.raises(ConfigError, match="method.beta: unknown key"):
         resolve([Layer("base", {"method": {"name": "pgd", "beta": 3}})])
@@ -96,7 +96,7 @@ def test_all_mistakes_are_listed_at_once_each_with_its_place(tmp_path: Path) -> 
     assert len(error.value.problems) == 7
     assert f"{path}:1: epoch: unknown key. Did you mean 'epochs'?" in told
     assert f"{path}:2: batch_size: -1: should be greater than or equal to 1" in told
-    assert f"{path}:5: method.betta: unknown key. Did you mean 'beta'? Allowed: beta." in told
+    assert f"{path}:5: method.betta: unknown key. Did you mean 'beta'? Allowed: beta, " in told
     assert f"{path}:6: threat.norm: 'Linff': should be 'Linf', 'L2' or 'L1'" in told
     assert "--set optimizer.lrr=1: optimizer.lrr: unknown key. Did you mean 'lr'?" in told
     assert "--model: model: unknown model 'resnet81'. Did you mean 'resnet18'?" in told
