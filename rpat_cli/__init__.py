@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from rpat_cli.eval_run import SavedModel
+    from torch import nn
+
     from rpat_cli.evaluation.evaluate import Evaluation
     from rpat_cli.evaluation.jobs import Jobs
     from rpat_cli.run_folder import RunFolder
+    from rpat_cli.saved_model import SavedModel
 
 __all__ = ["__version__", "evaluate", "load_model", "train"]
 
@@ -41,7 +43,7 @@ def train(
 
 
 def evaluate(
-    target: "str | Path | None" = None,
+    target: "str | Path | nn.Module | None" = None,
     attack: str = "standard",
     *,
     checkpoint: str = "best",
@@ -51,17 +53,20 @@ def evaluate(
 ) -> "tuple[Evaluation, Path]":
     """Evaluate a run folder, a checkpoint file or the newest run, as `rpat eval` does; also returns the JSON file.
 
+    `torchvision:NAME`, `timm:NAME`, `FILE.py:FUNCTION` and a model at hand, which takes images in [0, 1], need their
+    data set: `evaluate(model, "pgd-50,autoattack", data="cifar10")`. Results go to `runs/external/NAME/evals/`.
+
     With `limit` on so many of the test images only. With `jobs` ("auto" or a count) several processes share the work:
     they import the script that calls this, so there it has to stand below `if __name__ == "__main__":`. The keywords
     are recipe keys and change the run's recipe: `threat={"norm": "L2"}`, `data={"root": "/data"}`.
     """
     from rpat_cli.eval_run import EvalOptions, eval_run
-    from rpat_cli.evaluation.suite import parse_suite
     from rpat_cli.recipe_io import Layer
+    from rpat_cli.suite_file import read_suite
 
     return eval_run(
-        Path(target) if target is not None else None,
-        parse_suite(attack),
+        Path(target) if isinstance(target, str) else target,
+        read_suite(attack),
         checkpoint=checkpoint,
         changes=[Layer("evaluate()", keys)],
         options=EvalOptions(limit=limit, jobs=jobs),

@@ -1,6 +1,9 @@
 """`python -m rpat_cli` and the console command `rpat`."""
 
-from rpat_cli.cli.app import main
+from rpat_cli.cli.interrupts import importing
+
+with importing():
+    from rpat_cli.cli.app import main
 
 if __name__ == "__main__":
     main()

@@ -3,23 +3,34 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from types import MappingProxyType
+from typing import Any, Literal, Protocol
 
 import torch
 from rich.table import Table
 from torch import Tensor, nn
 
+from rpat_cli.attacks import SEARCHES
 from rpat_cli.attacks.threat import Threat
 from rpat_cli.build import build_threat
+from rpat_cli.data.corrupted import CorruptedImages, open_corrupted
+from rpat_cli.data.splits import limited_choice
 from rpat_cli.engine.compute import resolve_compute
-from rpat_cli.eval_run import open_target
+from rpat_cli.errors import RunFolderError
+from rpat_cli.eval_run import limited, load_sources, open_target
+from rpat_cli.evaluation.corruptions import Baseline, measure_corruptions
+from rpat_cli.evaluation.eps_curve import trace
+from rpat_cli.evaluation.loss_surface import survey
 from rpat_cli.evaluation.perception import perceive
+from rpat_cli.evaluation.suite import AttackSpec
 from rpat_cli.evaluation.verdict import gather, judge
 from rpat_cli.listener import Listener
 from rpat_cli.recipe_io import Layer
-from rpat_cli.reports.analyses import perception_table, verdict_table
-from rpat_cli.run_folder import write_whole
+from rpat_cli.reports.analyses import corruption_table, eps_table, perception_table, surface_table, verdict_table
+from rpat_cli.reports.report import write_report
+from rpat_cli.run_folder import open_run, write_whole
 
 
 class Result(Protocol):
@@ -42,8 +53,18 @@ class Found:
         return self.show(self.result)
 
 
-def find_verdict(model: nn.Module, x: Tensor, y: Tensor, threat: Threat, device: torch.device, seed: int) -> Found:
-    verdict = judge(gather(model, x, y, threat, device=device, seed=seed))
+def find_verdict(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    threat: Threat,
+    device: torch.device,
+    seed: int,
+    *,
+    sources: Mapping[str, nn.Module] = MappingProxyType({}),
+) -> Found:
+    """`sources`: other models on the device, whose adversarial images are tried too."""
+    verdict = judge(gather(model, x, y, threat, device=device, seed=seed, sources=sources))
     return Found(verdict, verdict_table, failed=verdict.level == "FAIL")
 
 
@@ -51,11 +72,115 @@ def find_perception(model: nn.Module, x: Tensor, y: Tensor, threat: Threat, devi
     return Found(perceive(model, x, y, threat, device=device, seed=seed), perception_table)
 
 
-ANALYSES: Mapping[str, Callable[[nn.Module, Tensor, Tensor, Threat, torch.device, int], Found]] = {
+def find_eps_curve(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    threat: Threat,
+    device: torch.device,
+    seed: int,
+    *,
+    attack: Literal["pgd", "fmn"] = "pgd",
+) -> Found:
+    chosen = limited_choice(y, CURVE_IMAGES)
+    return Found(trace(model, x[chosen], y[chosen], threat, attack=attack, device=device, seed=seed), eps_table)
+
+
+def find_loss_surface(model: nn.Module, x: Tensor, y: Tensor, threat: Threat, device: torch.device, seed: int) -> Found:
+    chosen = limited_choice(y, SURFACE_IMAGES)
+    return Found(survey(model, x[chosen], y[chosen], threat, device=device, seed=seed), surface_table)
+
+
+Analysis = Callable[[nn.Module, Tensor, Tensor, Threat, torch.device, int], Found]
+
+ANALYSES: Mapping[str, Analysis] = {
     "verdict": find_verdict,
     "perception": find_perception,
+    "eps_curve": find_eps_curve,
+    "eps_curve_fmn": partial(find_eps_curve, attack="fmn"),
+    "loss_surface": find_loss_surface,
 }
-"""Key in the evaluation's JSON -> how it is found, from a model in eval mode and the test set."""
+"""Key in the evaluation's JSON -> how it is found, from a model in eval mode and the test set, or some of it."""
+
+CURVE_IMAGES, SURFACE_IMAGES = 1000, 64
+"""At most so many images, each class by its share."""
+
+
+CORRUPTIONS = "corruptions"
+"""Key of the analysis that needs files of its own."""
+
+
+def prepare_corruptions(
+    folder: Path,
+    target: Path,
+    *,
+    baseline: Path | None = None,
+    limit: int | None = None,
+    checkpoint: str = "best",
+    changes: Sequence[Layer] = (),
+    listener: Listener | None = None,
+) -> Analysis:
+    """The errors on corrupted images, as an analysis. What is wrong with files and baseline comes out here already.
+
+    `baseline` is an evaluation of ours that has corruptions in it, or a run, of which the newest such is taken. Raises
+    `DataError` and `RunFolderError`, and what opening the target raises.
+    """
+    _, _, data = open_target(target, checkpoint, changes)
+    labels, classes = data.test.labels, data.classes
+    images = open_corrupted(folder, shape=data.shape, test_labels=labels, classes=classes, limit=limit)
+    other = _read_baseline(baseline) if baseline else None
+    if other:
+        other.check(images)
+    say = (listener or Listener()).say
+    return partial(find_corruptions, images=images, baseline=other, say=say)
+
+
+def find_corruptions(
+    model: nn.Module,
+    x: Tensor,  # noqa: ARG001  (the clean images)
+    y: Tensor,  # noqa: ARG001
+    threat: Threat,  # noqa: ARG001
+    device: torch.device,
+    seed: int,
+    *,
+    images: CorruptedImages,
+    baseline: Baseline | None,
+    say: Callable[[str], None],
+) -> Found:
+    found = measure_corruptions(model, images, baseline=baseline, device=device, seed=seed, say=say)
+    return Found(found, corruption_table)
+
+
+def _read_baseline(path: Path) -> Baseline:
+    """Of a file, or of the newest evaluation of a run that has corruptions in it."""
+    files = list(open_run(path).evals.glob("*.json")) if path.is_dir() else [path]
+    for file in sorted(files, key=lambda file: file.stat().st_mtime_ns if file.exists() else 0, reverse=True):
+        try:
+            record = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError):  # nothing, or nothing of ours
+            continue
+        if isinstance(record, dict) and CORRUPTIONS in record:
+            return Baseline.from_dict(str(path), record[CORRUPTIONS])
+    raise RunFolderError(
+        f"{path} holds no errors on corrupted images to compare with. Give the evaluation's JSON, or the run, of a "
+        "model that was measured with rpat eval --corruptions."
+    )
+
+
+def check_wanted(wanted: Sequence[str]) -> None:
+    """Say before hours of attacks what an analysis would say after them. Raises `MissingExtraError`."""
+    if "eps_curve_fmn" in wanted:
+        SEARCHES["fmn"](Threat("Linf", 1.0))
+
+
+def transfers_in(record: Mapping[str, Any]) -> list[AttackSpec]:
+    """The transfer attacks of an evaluation as its JSON has them; of several on one model, the first."""
+    by_source = {
+        result["settings"]["source"]: AttackSpec("transfer", result["label"], result["settings"])
+        for result in reversed(record["results"])
+        if result["name"] == "transfer"
+    }
+    return list(by_source.values())
 
 
 def analyse(
@@ -65,25 +190,35 @@ def analyse(
     *,
     checkpoint: str = "best",
     changes: Sequence[Layer] = (),
+    limit: int | None = None,
+    prepared: Mapping[str, Analysis] | None = None,
     listener: Listener | None = None,
 ) -> list[Found]:
     """Run the `wanted` of `ANALYSES` on what the evaluation in `file` measured, and enter the results in it.
 
-    `target`, `checkpoint` and `changes` are those of the evaluation. Raises what opening them raises.
+    `target`, `checkpoint`, `changes` and `limit` are those of the evaluation; `prepared` are further analyses, all of
+    which are run. Each result is on disk as soon as it is there; a run's report is written anew. Raises what opening
+    the target raises.
     """
-    if not wanted:
+    analyses = {name: ANALYSES[name] for name in wanted} | dict(prepared or {})
+    if not analyses:
         return []
     listener = listener or Listener()
     saved, recipe, data = open_target(target, checkpoint, changes)
     compute = resolve_compute(recipe.device, "fp32")
     model = compute.place(saved.model)
-    x, y = data.test.tensors()
-    found = {}
-    for name in wanted:
+    if "verdict" in analyses:
+        specs = transfers_in(json.loads(file.read_text(encoding="utf-8")))
+        sources = load_sources(specs, saved.architecture, recipe)
+        placed = {label: compute.place(source.model) for label, source in sources.items()}
+        analyses["verdict"] = partial(find_verdict, sources=placed)
+    x, y = (data.test if limit is None else limited(data.test, limit)).tensors()
+    found = []
+    for name, analysis in analyses.items():
         listener.say(f"looking closer: {name}")
-        found[name] = ANALYSES[name](model, x, y, build_threat(recipe), compute.device, recipe.seed)
-    record = json.loads(file.read_text(encoding="utf-8"))
-    write_whole(
-        file, json.dumps(record | {name: analysis.result.to_dict() for name, analysis in found.items()}, indent=1)
-    )
-    return list(found.values())
+        found.append(analysis(model, x, y, build_threat(recipe), compute.device, recipe.seed))
+        record = json.loads(file.read_text(encoding="utf-8"))
+        write_whole(file, json.dumps(record | {name: found[-1].result.to_dict()}, indent=1))
+    if saved.folder.metrics.exists():
+        write_report(saved.folder)
+    return found

@@ -14,8 +14,9 @@ from rpat_cli.attacks.threat import Threat
 from rpat_cli.config import AttackSection, DataSection, ExtraSection, Recipe
 from rpat_cli.data import DATASETS, MIXINGS
 from rpat_cli.data.augment import Augment, build_augment
-from rpat_cli.data.base import Dataset
+from rpat_cli.data.base import Dataset, Shape
 from rpat_cli.data.extra import SharedOrder, join, load_extra
+from rpat_cli.data.folders import DEFAULT_IMAGE_SIZE
 from rpat_cli.data.load import load_dataset
 from rpat_cli.data.mixing import SoftLabels
 from rpat_cli.data.splits import TensorSplit
@@ -68,6 +69,12 @@ def build_data(section: DataSection, seed: int) -> Dataset:
         memory_budget=int(section.memory_budget_gb * 2**30),
         workers=section.workers,
     )
+
+
+def image_shape(section: DataSection) -> Shape:
+    """What the images of a data set are (C, H, W), before any file is read."""
+    side = section.image_size or DEFAULT_IMAGE_SIZE
+    return DATASETS[section.name].shape or (3, side, side)
 
 
 def architecture_for(recipe: Recipe, data: Dataset) -> Architecture:

@@ -6,6 +6,7 @@ the method itself, so that no second list of them can disagree).
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields
+from functools import cache
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -16,6 +17,8 @@ from pydantic import (
     Field,
     TypeAdapter,
     ValidationError,
+    ValidationInfo,
+    field_validator,
     model_validator,
 )
 
@@ -63,10 +66,16 @@ class BadOptionsError(ValueError):
         self.allowed = allowed
 
 
+@cache
+def _adapter(cls: type) -> TypeAdapter[Any]:
+    """Built once for each class: that takes longer than many validations."""
+    return TypeAdapter(cls)
+
+
 def checked_options(cls: type, options: Mapping[str, Any]) -> dict[str, Any]:
     """Validate hyper-parameters against the fields of the frozen dataclass that takes them; defaults filled in."""
     try:
-        return asdict(TypeAdapter(cls).validate_python(dict(options)))
+        return asdict(_adapter(cls).validate_python(dict(options)))
     except ValidationError as error:
         raise BadOptionsError(error, [field.name for field in fields(cls)]) from None
 
@@ -149,8 +158,12 @@ def _check_augment(specs: list[Any]) -> None:
     build_augment(specs, image_size=32)
 
 
-def _check_suite(names: list[str]) -> None:
-    parse_suite(",".join(names))
+def _check_suite(entries: list[Any]) -> None:
+    parse_suite(entries, source="")
+
+
+def _check_entry(entry: Any) -> None:
+    _check_suite([entry])
 
 
 def _names(value: Any) -> Any:
@@ -221,6 +234,13 @@ class DataSection(Section):
 class ThreatSection(Section):
     norm: Norm = Field("Linf", description="norm of the perturbation")
     eps: Annotated[Number, Field(gt=0)] = Field(8 / 255, description="largest perturbation, for pixels in [0, 1]")
+
+    @field_validator("eps")
+    @classmethod
+    def _in_units_of_pixels(cls, eps: float, info: ValidationInfo) -> float:
+        if info.data.get("norm") == "Linf" and eps > 1:
+            raise ValueError(f"pixels lie in [0, 1], so in Linf at most 1. Did you mean {eps:g}/255?")
+        return eps
 
 
 class StrongSection(Section):
@@ -306,9 +326,9 @@ class Recipe(Section):
         1, ge=1, description="compute every batch in so many parts, one after the other, to need less memory"
     )
     validation: ValidationSection = Field(default_factory=ValidationSection)
-    eval: Annotated[list[str], BeforeValidator(_names), as_value_error(_check_suite)] = Field(
-        ["clean", "pgd-20"], description="attacks of the final report, on the test set"
-    )
+    eval: Annotated[
+        list[Annotated[Any, as_value_error(_check_entry)]], BeforeValidator(_names), as_value_error(_check_suite)
+    ] = Field(["clean", "pgd-20"], description="attacks of the final report, on the test set")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         "auto", description="arithmetic of training; evaluation is always fp32"
     )

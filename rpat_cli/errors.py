@@ -67,6 +67,10 @@ class MissingExtraError(RpatError):
         super().__init__(f"{feature} needs an optional dependency. Install it with: pip install 'rpat[{extra}]'")
 
 
+class EngineError(RpatError):
+    """A cluster that cannot be reached, or that does not take a job."""
+
+
 class Interrupted(RpatError):  # noqa: N818  (not a failure: everything is saved)
     """The user or the system asked to stop, and all that resuming needs has been saved."""
 

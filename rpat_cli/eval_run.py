@@ -2,14 +2,14 @@
 
 import json
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed_version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import nn
@@ -18,23 +18,28 @@ from rpat_cli import __version__
 from rpat_cli.build import Architecture, build_data, build_threat, load_weights
 from rpat_cli.config import Recipe
 from rpat_cli.data.base import Dataset, Split
-from rpat_cli.data.splits import stratified_choice
+from rpat_cli.data.splits import limited_choice
 from rpat_cli.engine.callbacks import StopSignals
-from rpat_cli.engine.checkpoint import checksum, load_checkpoint
+from rpat_cli.engine.checkpoint import load_checkpoint
 from rpat_cli.engine.compute import Compute, resolve_compute
-from rpat_cli.errors import CheckpointError, ConfigError, Interrupted
+from rpat_cli.errors import CheckpointError, ConfigError, Interrupted, Problem, RpatError
 from rpat_cli.evaluation.evaluate import Evaluation, default_batch_size, evaluate
-from rpat_cli.evaluation.jobs import Jobs, Workers, count_jobs, sharing
-from rpat_cli.evaluation.store import ChunkStore, key_of
+from rpat_cli.evaluation.jobs import Helpers, Jobs, count_jobs, sharing
+from rpat_cli.evaluation.store import RECORDS, ChunkStore, key_of
 from rpat_cli.evaluation.suite import AttackSpec
+from rpat_cli.external import load_external, module_at_hand
 from rpat_cli.listener import Listener
 from rpat_cli.models.checkpoint_import import is_foreign
 from rpat_cli.published import load_published
 from rpat_cli.recipe_io import Layer, resolve
 from rpat_cli.reports.report import write_report
-from rpat_cli.run_folder import RunFolder, environment, is_run, newest_run, open_run, write_whole
+from rpat_cli.run_folder import environment, newest_run, open_run, write_whole
+from rpat_cli.saved_model import SavedModel
 
 EVAL_FORMAT = 1
+
+Target: TypeAlias = Path | nn.Module | None
+"""What is to be evaluated: a name or file that `load_model` takes, a model at hand, or (`None`) the newest run."""
 
 LIBRARIES = ("torch", "pyautoattack", "autoattack", "foolbox")
 """Whose version may change what an attack finds."""
@@ -46,20 +51,25 @@ class EvalOptions:
 
     `batch_size`: images attacked at a time (default: follows the device). `jobs`: processes that share the work; more
     than 1 in a script of your own needs its `if __name__ == "__main__":`. `limit`: only so many test images, a fixed,
-    stratified subset. `again`: how to go on after an interruption, for the message.
+    stratified subset. `again`: how to go on after an interruption, for the message. `ranks`: the processes that
+    torchrun has started, instead of `jobs`; see `rpat_cli.evaluation.ranks`.
     """
 
     batch_size: int | None = None
     jobs: Jobs = 1
     limit: int | None = None
     again: str = "evaluate again with the same arguments"
+    ranks: Helpers | None = None
 
     def batch_size_on(self, device: torch.device) -> int:
         return default_batch_size(device) if self.batch_size is None else self.batch_size
 
     @contextmanager
-    def workers(self, specs: Sequence[AttackSpec], compute: Compute, samples: int) -> Iterator[Workers | None]:
+    def workers(self, specs: Sequence[AttackSpec], compute: Compute, samples: int) -> Iterator[Helpers | None]:
         """The processes to share evaluations with those attacks; they start in the background."""
+        if self.ranks is not None:
+            yield self.ranks
+            return
         samples = samples if self.limit is None else min(samples, self.limit)
         chunk_size = self.batch_size_on(compute.device)
         count = count_jobs(self.jobs, specs, compute.device, samples=samples, chunk_size=chunk_size)
@@ -67,25 +77,19 @@ class EvalOptions:
             yield workers
 
 
-@dataclass(frozen=True)
-class SavedModel:
-    """A model in eval mode, and what its checkpoint says of it. `epoch` counts from 1; 0 is unknown."""
-
-    model: nn.Module
-    architecture: Architecture
-    file: Path
-    epoch: int
-    recipe: Recipe
-
-
 def load_model(path: Path | str, checkpoint: str = "best", changes: Sequence[Layer] = ()) -> SavedModel:
     """The model of a checkpoint file, or of a run folder (its `best` or `last` epoch), in eval mode on the CPU.
 
-    A file that other code has saved loads too, if `changes`, layers of a recipe, name its data set. Raises
-    `CheckpointError` or `RunFolderError` for what is missing, damaged, or belongs to another model.
+    A file that other code has saved, `torchvision:NAME` and `timm:NAME` with their trained weights, and the function
+    `FILE.py:FUNCTION` load too, if `changes`, layers of a recipe, name their data set. Raises `CheckpointError` or
+    `RunFolderError` for what is missing, damaged, or belongs to another model, and what `load_external` raises.
     """
+    external = None if Path(path).exists() else load_external(str(path), changes)
+    if external is not None:
+        return external
     path = Path(path)
-    file = open_run(path).checkpoint(checkpoint) if path.is_dir() else path
+    is_folder = path.is_dir() if path.exists() else not path.suffix  # what is missing is named after what it looks like
+    file = open_run(path).checkpoint(checkpoint) if is_folder else path
     if path.is_file() and is_foreign(file):
         published, architecture, recipe = load_published(file, changes)
         return SavedModel(published, architecture, file, 0, recipe)
@@ -100,7 +104,7 @@ def load_model(path: Path | str, checkpoint: str = "best", changes: Sequence[Lay
 
 
 def eval_run(
-    target: Path | None,
+    target: Target,
     specs: Sequence[AttackSpec],
     *,
     checkpoint: str = "best",
@@ -108,7 +112,8 @@ def eval_run(
     options: EvalOptions | None = None,
     listener: Listener | None = None,
 ) -> tuple[Evaluation, Path]:
-    """Evaluate a run folder, a checkpoint file, or (`None`) the newest run, on the test set of its recipe.
+    """Evaluate a run folder, a checkpoint file, anything else that `load_model` takes, or a model at hand, on the test
+    set of its recipe; `None` is the newest run.
 
     `changes` are recipe layers: another threat, data root or device. Returns the evaluation and the JSON file that
     holds it; a run's report is written anew. An interrupted evaluation goes on where it was when it is started again.
@@ -118,18 +123,20 @@ def eval_run(
     compute = resolve_compute(recipe.device, "fp32")
     with options.workers(specs, compute, len(data.test)) as workers:
         evaluation, file = evaluate_checkpoint(saved, data, specs, recipe, options, listener or Listener(), workers)
-    folder = run_of(saved.file)
-    if folder is not None and folder.metrics.exists():
-        write_report(folder)
+    if saved.folder.metrics.exists():
+        write_report(saved.folder)
     return evaluation, file
 
 
-def open_target(target: Path | None, checkpoint: str, changes: Sequence[Layer]) -> tuple[SavedModel, Recipe, Dataset]:
-    """The model of a run folder, a checkpoint file, or (`None`) the newest run; its recipe with changes; its data.
+def open_target(target: Target, checkpoint: str, changes: Sequence[Layer]) -> tuple[SavedModel, Recipe, Dataset]:
+    """The model of a target as `eval_run` takes it; its recipe with changes; its data.
 
     Raises what `load_model` and `build_data` raise, and `CheckpointError` when model and data do not fit together.
     """
-    saved = load_model(target if target is not None else newest_run().path, checkpoint, changes)
+    if isinstance(target, nn.Module):
+        saved = module_at_hand(target, changes)
+    else:
+        saved = load_model(target if target is not None else newest_run().path, checkpoint, changes)
     recipe = _with_changes(saved.recipe, changes)
     data = build_data(recipe.data, recipe.seed)
     _check_fit(saved, data)
@@ -155,10 +162,33 @@ def _check_fit(saved: SavedModel, data: Dataset) -> None:
         )
 
 
-def run_of(file: Path) -> RunFolder | None:
-    """The run folder that a checkpoint lies in, if it lies in one."""
-    root = file.resolve().parent.parent
-    return RunFolder(file.parent.parent) if is_run(root) else None
+def load_sources(specs: Sequence[AttackSpec], target: Architecture, recipe: Recipe) -> dict[str, SavedModel]:
+    """The models on which transfer attacks make their images, by the attack's label.
+
+    Raises `ConfigError` for a model that cannot be loaded or takes other images than the target.
+    """
+    data = [Layer("the target's recipe", {"data": recipe.data.model_dump(mode="json")})]
+    sources: dict[str, SavedModel] = {}
+    problems = []
+    for spec in specs:
+        if spec.name != "transfer":
+            continue
+        try:
+            source = load_model(str(spec.settings["source"]), changes=data)
+        except RpatError as error:
+            problems.append(Problem("", str(error), spec.label))
+            continue
+        sources[spec.label] = source
+        shape, classes = source.architecture.shape, source.architecture.classes
+        if (shape, classes) != (target.shape, target.classes):
+            message = (
+                f"takes images of shape {shape} in {classes} classes, the model to be attacked {target.shape} in "
+                f"{target.classes}."
+            )
+            problems.append(Problem("", message, spec.label, "Name a model of the same data set."))
+    if problems:
+        raise ConfigError(*problems, title="these transfer attacks cannot be made" if len(problems) > 1 else "")
+    return sources
 
 
 def evaluate_checkpoint(
@@ -168,7 +198,7 @@ def evaluate_checkpoint(
     recipe: Recipe,
     options: EvalOptions,
     listener: Listener,
-    workers: Workers | None = None,
+    workers: Helpers | None = None,
 ) -> tuple[Evaluation, Path]:
     """Run the attacks on the test set in float32 and write the JSON file.
 
@@ -177,8 +207,9 @@ def evaluate_checkpoint(
     """
     compute = resolve_compute(recipe.device, "fp32")
     split = data.test if options.limit is None else limited(data.test, options.limit)
-    identity = _identity(saved, data, specs, recipe, options, compute)
-    store = ChunkStore.open(_folder_of(saved.file).evals / "partial", identity, listener.say)
+    sources = load_sources(specs, saved.architecture, recipe)
+    identity = _identity(saved, data, specs, sources, recipe, options, compute)
+    store = ChunkStore.open(saved.folder.evals / "partial", identity, listener.say)
     x, y = split.tensors()
     with _stoppable(f"evaluation of {saved.file} stopped; the chunks done are saved. Go on with: {options.again}"):
         evaluation = evaluate(
@@ -190,6 +221,7 @@ def evaluate_checkpoint(
             batch_size=options.batch_size_on(compute.device),
             device=compute.device,
             seed=recipe.seed,
+            sources={label: compute.place(source.model) for label, source in sources.items()},
             workers=workers,
             on_progress=listener.on_progress,
             on_chunk=store.add,
@@ -207,8 +239,9 @@ def is_evaluated(
     saved: SavedModel, data: Dataset, specs: Sequence[AttackSpec], recipe: Recipe, options: EvalOptions
 ) -> bool:
     """Is this very evaluation finished already, its result on disk?"""
-    identity = _identity(saved, data, specs, recipe, options, resolve_compute(recipe.device, "fp32"))
-    return any(_key_in(file) == key_of(identity) for file in _folder_of(saved.file).evals.glob("*.json"))
+    sources = load_sources(specs, saved.architecture, recipe)
+    identity = _identity(saved, data, specs, sources, recipe, options, resolve_compute(recipe.device, "fp32"))
+    return any(_key_in(file) == key_of(identity) for file in saved.folder.evals.glob("*.json"))
 
 
 def _key_in(file: Path) -> str | None:
@@ -221,34 +254,30 @@ def _key_in(file: Path) -> str | None:
 
 def limited(split: Split, limit: int) -> Split:
     """A subset of `limit` images, each class by its share; the same ones every time."""
-    labels, left_out = split.labels.cpu(), len(split) - limit
-    if left_out <= 0:
-        return split
-    if left_out < limit:  # `stratified_choice` never takes a whole class, so choose those that stay out
-        keep = torch.ones(len(split), dtype=torch.bool)
-        keep[stratified_choice(labels, left_out, seed=0)] = False
-        return split.subset(keep.nonzero().squeeze(1))
-    return split.subset(stratified_choice(labels, limit, seed=0))
+    return split if limit >= len(split) else split.subset(limited_choice(split.labels, limit))
 
 
 def _identity(
     saved: SavedModel,
     data: Dataset,
     specs: Sequence[AttackSpec],
+    sources: Mapping[str, SavedModel],
     recipe: Recipe,
     options: EvalOptions,
     compute: Compute,
 ) -> dict[str, Any]:
     """All that the flags depend on: a chunk is of use to an evaluation of the same identity only."""
     return {
-        "weights": checksum([str(saved.model), saved.model.state_dict()]),
+        "weights": saved.fingerprint(),
         "data": data.fingerprint,
         "limit": options.limit,
         "threat": [recipe.threat.norm, recipe.threat.eps],
         "attacks": [[spec.label, dict(spec.settings)] for spec in specs],
+        "source models": {label: source.fingerprint() for label, source in sources.items()},
         "batch size": options.batch_size_on(compute.device),
         "seed": recipe.seed,
         "device": compute.device.type,
+        "kind of records": RECORDS,
         "versions": {"rpat": __version__, **{name: _installed(name) for name in LIBRARIES}},
     }
 
@@ -290,11 +319,6 @@ def _stoppable(message: str) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _folder_of(file: Path) -> RunFolder:
-    """Where a checkpoint's results go: its run, or the folder that it lies in."""
-    return run_of(file) or RunFolder(file.parent)
-
-
 def _write(saved: SavedModel, data: Dataset, recipe: Recipe, device: str, evaluation: Evaluation, key: str) -> Path:
     threat = evaluation.threat
     record: dict[str, Any] = {
@@ -318,6 +342,6 @@ def _write(saved: SavedModel, data: Dataset, recipe: Recipe, device: str, evalua
         **evaluation.to_dict(),
     }
     stem = f"{saved.file.stem}_{threat.norm}_{datetime.now():%Y-%m-%d_%H-%M-%S}"
-    path = _folder_of(saved.file).new_eval(stem)
+    path = saved.folder.new_eval(stem)
     write_whole(path, json.dumps(record, indent=1))
     return path

@@ -53,19 +53,30 @@ def load_installed() -> None:
 def _load(path: Path, source: str) -> ModuleType:
     if not path.is_file():
         raise ConfigError(Problem("plugins", f"there is no plugin file {path}.", source))
-    name = f"rpat_plugin_{path.stem}_{sha256(str(path).encode()).hexdigest()[:8]}"
-    spec = spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
+    if path.suffix != ".py":
         raise ConfigError(Problem("plugins", f"{path} is not a Python file.", source, "Its name must end in .py."))
-    module = module_from_spec(spec)
+    name = f"rpat_plugin_{path.stem}_{sha256(str(path).encode()).hexdigest()[:8]}"
     known = set(METHODS), set(DATASETS)
+    try:
+        module = import_file(path, name)
+        _check_entries(set(METHODS) - known[0], set(DATASETS) - known[1])
+    except Exception as error:
+        raise ConfigError(Problem("", f"the plugin failed: {_said(error)}", place_in(path, error))) from error
+    return module
+
+
+def import_file(path: Path, name: str) -> ModuleType:
+    """Run a Python file as a module of this name. What the file raises goes to the caller, and leaves no module."""
+    spec = spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
     sys.modules[name] = module  # dataclasses look their module up here
     try:
         spec.loader.exec_module(module)
-        _check_entries(set(METHODS) - known[0], set(DATASETS) - known[1])
-    except Exception as error:
+    except BaseException:
         del sys.modules[name]
-        raise ConfigError(Problem("", f"the plugin failed: {_said(error)}", _place(error, path))) from error
+        raise
     return module
 
 
@@ -88,8 +99,8 @@ def _said(error: Exception) -> str:
     return str(error) if isinstance(error, ConfigError | TypeError) else f"{type(error).__name__}: {error}"
 
 
-def _place(error: Exception, path: Path) -> str:
-    """The last line of the plugin itself that led to the error."""
+def place_in(path: Path, error: Exception) -> str:
+    """The last line of the file itself that led to the error."""
     if isinstance(error, SyntaxError) and error.lineno is not None:
         return f"{path}:{error.lineno}"
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]

@@ -3,14 +3,19 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from rpat_cli.build import Architecture
+from rpat_cli.build import Architecture, image_shape
 from rpat_cli.config import Recipe
 from rpat_cli.data import DATASETS
-from rpat_cli.data.folders import DEFAULT_IMAGE_SIZE
 from rpat_cli.errors import CheckpointError, ConfigError, Problem
 from rpat_cli.models.checkpoint_import import inferred_classes, load_foreign, load_state, nearest_architecture
 from rpat_cli.models.normalize import Classifier
 from rpat_cli.recipe_io import Layer, resolve
+
+
+def names_data(layers: Sequence[Layer]) -> bool:
+    """Does any of these layers say which data set it is?"""
+    sections = [layer.values["data"] for layer in layers if "data" in layer.values]
+    return any(isinstance(section, str) or "name" in section for section in sections)
 
 
 def load_published(file: Path, given: Sequence[Layer]) -> tuple[Classifier, Architecture, Recipe]:
@@ -20,8 +25,7 @@ def load_published(file: Path, given: Sequence[Layer]) -> tuple[Classifier, Arch
     normalisation is the file's own, or else the data set's. Raises `ConfigError` without a data set, and what
     `load_foreign` raises for a file that cannot be read or does not fit.
     """
-    data_sections = [layer.values["data"] for layer in given if "data" in layer.values]
-    if not any(isinstance(section, str) or "name" in section for section in data_sections):
+    if not names_data(given):
         raise ConfigError(
             Problem("", "is not a checkpoint of rpat, so it does not say what it was trained on.", str(file)),
             Problem("", "Name its data set with --data, and its network with --model if the weights do not tell it."),
@@ -32,9 +36,7 @@ def load_published(file: Path, given: Sequence[Layer]) -> tuple[Classifier, Arch
     name = recipe.model if named else nearest_architecture(state)
     if name is None:
         raise CheckpointError(f"{file}: looks like none of the known networks. Name it with --model.")
-    spec, section = DATASETS[recipe.data.name], recipe.data
-    side = section.image_size or DEFAULT_IMAGE_SIZE
-    shape = spec.shape or (3, side, side)
+    spec, shape = DATASETS[recipe.data.name], image_shape(recipe.data)
     model = load_foreign(name, file, shape=shape, classes=spec.classes, mean=spec.mean, std=spec.std)
     architecture = Architecture(
         name,

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ValidationError
 from rpat_cli.config import BadOptionsError, Recipe
 from rpat_cli.data import DATASETS
 from rpat_cli.errors import ConfigError, Problem, did_you_mean
+from rpat_cli.evaluation.suite import Entry
 from rpat_cli.numbers import show_number
 from rpat_cli.plugins import load_plugins
 from rpat_cli.recipes import find
@@ -47,11 +48,24 @@ class Layer:
 
 def read_yaml(path: Path) -> Layer:
     """One recipe file. Raises `ConfigError` for what is missing, not YAML, not a mapping, or holds a key twice."""
+    values, lines = read_document(path)
+    if values is None:
+        return Layer(str(path), {})
+    if not isinstance(values, dict):
+        raise ConfigError(Problem("", "a recipe is a mapping of keys to values.", str(path), "Example: 'epochs: 30'."))
+    return Layer(str(path), values, lines)
+
+
+def read_document(path: Path, kind: str = "recipe") -> tuple[Any, dict[Path_, int]]:
+    """What stands in a YAML file, and the line of each key and of each item of a list (`("eval", "0")`).
+
+    Raises `ConfigError` for a file that is missing, is not YAML, or holds a key twice.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         near = did_you_mean(path.name, [p.name for p in path.parent.glob("*.y*ml")]) if path.parent.is_dir() else ""
-        raise ConfigError(Problem("", "there is no such recipe file.", str(path), near)) from None
+        raise ConfigError(Problem("", f"there is no such {kind} file.", str(path), near)) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(Problem("", f"cannot be read: {error}.", str(path))) from None
     try:
@@ -59,19 +73,20 @@ def read_yaml(path: Path) -> Layer:
         values = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ConfigError(Problem("", f"is not valid YAML: {' '.join(str(error).split())}", str(path))) from None
-    if values is None:
-        return Layer(str(path), {})
-    if not isinstance(values, dict):
-        raise ConfigError(Problem("", "a recipe is a mapping of keys to values.", str(path), "Example: 'epochs: 30'."))
     lines: dict[Path_, int] = {}
     twice = list(_walk(node, (), lines))
     if twice:
         raise ConfigError(*(Problem(".".join(key), "stands twice.", f"{path}:{line}") for key, line in twice))
-    return Layer(str(path), values, lines)
+    return values, lines
 
 
 def _walk(node: Any, prefix: Path_, lines: dict[Path_, int]) -> Iterable[tuple[Path_, int]]:
-    """Note the line of every key below `node`; yield the keys that stand twice (PyYAML would drop the first)."""
+    """Note the line of every key and item below `node`; yield keys that stand twice (PyYAML would drop the first)."""
+    if isinstance(node, yaml.SequenceNode):
+        for index, item in enumerate(node.value):
+            path = (*prefix, str(index))
+            lines[path] = item.start_mark.line + 1
+            yield from _walk(item, path, lines)
     if not isinstance(node, yaml.MappingNode):
         return
     seen: set[str] = set()
@@ -178,11 +193,22 @@ def _merge(
         path = (*prefix, str(key))
         origins[path] = layer.origin(path)
         if not isinstance(value, Mapping):
+            if isinstance(value, list) or isinstance(into.get(key), list):
+                _note_items(path, value, layer, origins)
             into[key] = value
             continue
         old = into.get(key)
         into[key] = dict(old) if isinstance(old, Mapping) and not _replaces(path, old, value) else {}
         _merge(into[key], value, layer, origins, path)
+
+
+def _note_items(path: Path_, value: Any, layer: Layer, origins: dict[Path_, str]) -> None:
+    """The items of a list come from where the list does; whatever stood at `path` before is gone."""
+    for stale in [other for other in origins if len(other) > len(path) and other[: len(path)] == path]:
+        del origins[stale]
+    for index in range(len(value) if isinstance(value, list) else 0):
+        item = (*path, str(index))
+        origins[item] = layer.origin(item) if item in layer.lines else layer.origin(path)
 
 
 def _replaces(path: Path_, old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
@@ -330,7 +356,7 @@ def summary(recipe: Recipe) -> dict[str, str]:
         "attack": f"{attack.name}, {attack.steps} steps of {show_number(attack.step_size or 0)}, {attack.start} start",
         "training": f"{recipe.epochs} epochs of batch {recipe.batch_size}, lr {show_number(recipe.optimizer.lr)} "
         f"{recipe.schedule.name}, seed {recipe.seed}",
-        "report": ", ".join(recipe.eval),
+        "report": ", ".join(str(Entry(entry, "")) for entry in recipe.eval),
     }
 
 

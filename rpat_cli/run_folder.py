@@ -107,7 +107,9 @@ def open_run(path: Path) -> RunFolder:
         return RunFolder(path)
     neighbours = [p.name for p in path.parent.iterdir() if is_run(p)] if path.parent.is_dir() else []
     state = "is not a run folder (it has no recipe.yaml)." if path.exists() else "does not exist."
-    raise RunFolderError(" ".join(filter(None, [f"{path} {state}", did_you_mean(path.name, neighbours)])))
+    within = sorted(p.name for p in path.iterdir() if is_run(p)) if path.is_dir() else []
+    advice = f"Name one of the runs in it: {', '.join(within)}." if within else did_you_mean(path.name, neighbours)
+    raise RunFolderError(" ".join(filter(None, [f"{path} {state}", advice])))
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -28,7 +28,7 @@ from rpat_cli.engine.compute import Compute, resolve_compute, seed_everything
 from rpat_cli.engine.loop import AVERAGED, TrainLoop
 from rpat_cli.engine.schedules import SCHEDULES
 from rpat_cli.errors import ConfigError, Interrupted, Problem
-from rpat_cli.eval_run import EvalOptions, evaluate_checkpoint, is_evaluated, load_model
+from rpat_cli.eval_run import EvalOptions, evaluate_checkpoint, is_evaluated, load_model, load_sources
 from rpat_cli.evaluation.evaluate import evaluate
 from rpat_cli.evaluation.jobs import Jobs
 from rpat_cli.evaluation.suite import parse_suite
@@ -58,7 +58,9 @@ def train_run(
     compute = resolve_compute(recipe.device, recipe.precision)
     data = build_data(recipe.data, recipe.seed)  # before the folder is made: a missing data set leaves no debris
     extra = build_extra(recipe.data.extra, data)
-    architecture_for(recipe, data).build()
+    architecture = architecture_for(recipe, data)
+    architecture.build()
+    load_sources(parse_suite(recipe.eval), architecture, recipe)  # better a mistake now than after the training
     folder = create_run(recipe, out)
     _write_recipe(folder, recipe)
     return _train(recipe, folder, data, extra, compute, None, stop_after, jobs, listener or Listener())
@@ -279,7 +281,7 @@ def _final_evaluation(recipe: Recipe, folder: RunFolder, data: Dataset, jobs: Jo
 
     After an interruption it goes on where it was: what is measured already is not measured again.
     """
-    specs = parse_suite(",".join(recipe.eval))
+    specs = parse_suite(recipe.eval)
     options = EvalOptions(jobs=jobs, again=f"rpat train --resume {folder.path}")
     compute = resolve_compute(recipe.device, "fp32")
     measured: set[tuple[str, int]] = set()

@@ -60,6 +60,26 @@ def test_its_sweep_expands(tmp_path: Path) -> None:
     assert len(plan_sweep(path).trials) == 2 * 2 * 3
 
 
+def test_what_else_it_says_of_sweep_files_is_read(tmp_path: Path) -> None:
+    from rpat_cli.sweep.spec import read_sweep
+
+    whole, *others = [block for block in blocks("yaml") if re.search("seeds|^search|^engine", block)]
+    path = tmp_path / "sweep.yaml"
+    for block in others:
+        path.write_text(block if "seeds" in block else whole + block)
+        spec, _ = read_sweep(path)
+        assert spec.search is not None or spec.engine.name == "slurm"
+    assert len(others) == 3
+
+
+def test_its_suite_is_read(tmp_path: Path) -> None:
+    from rpat_cli.suite_file import read_suite
+
+    path = tmp_path / "my-suite.yaml"
+    path.write_text(next(block for block in blocks("yaml") if "- apgd-t" in block))
+    assert [spec.label for spec in read_suite(f"clean,{path}")] == ["clean", "apgd-t", "pgd-50x10"]
+
+
 def test_its_plugin_is_the_tested_one() -> None:
     tested = (Path(__file__).parent / "test_plugins.py").read_text()
     [example] = blocks("python")[1:]

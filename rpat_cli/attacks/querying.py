@@ -46,6 +46,14 @@ def input_gradient(model: nn.Module, x: Tensor, loss_fn: LossFn) -> tuple[Tensor
     return grad.detach(), losses.detach(), logits.detach()
 
 
+def gradient_reaches(model: nn.Module, x: Tensor) -> bool:
+    """Do the logits depend on the images `x` (B, C, H, W) through a gradient, be it zero, or is the graph cut?"""
+    with torch.enable_grad():
+        x = x.detach().clone().requires_grad_()
+        logits = model(x)
+        return bool(logits.requires_grad) and torch.autograd.grad(logits.sum(), x, allow_unused=True)[0] is not None
+
+
 @torch.no_grad()
 def predict(model: nn.Module, x: Tensor) -> Tensor:
     """One forward pass without a graph, in the mode the model is in: logits, at least float32."""

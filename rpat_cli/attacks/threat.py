@@ -54,6 +54,11 @@ class Threat:
         """The step, in pixel units, with which ten steps cross the ball a little more than once."""
         return self.eps * STEP_PER_EPS[self.norm]
 
+    def whole_box(self, x: Tensor) -> Threat:
+        """The same norm with the smallest radius that reaches every image of the shape of x (B, ...)."""
+        pixels = x.flatten(1).shape[1]
+        return Threat(self.norm, {"Linf": 1.0, "L2": pixels**0.5, "L1": float(pixels)}[self.norm])
+
     def project(self, delta: Tensor) -> Tensor:
         """The nearest point (in L2) of the ball, for each sample of `delta` (B, ...); the box is not looked at."""
         return self.geometry.project(delta, self.eps)

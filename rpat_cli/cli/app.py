@@ -2,12 +2,13 @@
 
 import os
 import sys
+from contextlib import nullcontext
 from typing import Annotated
 
 import typer
 
 from rpat_cli import __version__
-from rpat_cli.cli import console
+from rpat_cli.cli import console, torchrun
 from rpat_cli.cli.compare import compare
 from rpat_cli.cli.eval import evaluate
 from rpat_cli.cli.recipes import recipes
@@ -37,7 +38,8 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def rpat(
-    version: Annotated[
+    context: typer.Context,
+    version: Annotated[  # noqa: ARG001  (its callback has done all)
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
@@ -49,10 +51,18 @@ def rpat(
 
       rpat eval --attack autoattack             evaluate the newest run
     """
+    torchrun.check_command(context.invoked_subcommand or "")
 
 
 def main() -> None:
-    """Run the command line: every expected error is one clear message and its exit code, never a traceback."""
+    """Run the command line; of several processes under torchrun, only the first one speaks."""
+    torchrun.end_with_launcher()
+    with torchrun.staying_behind() if torchrun.is_helper() else nullcontext():
+        _run()
+
+
+def _run() -> None:
+    """Every expected error is one clear message and its exit code, never a traceback."""
     # Before torch is imported: OpenMP's threads are to spin only shortly while they wait for each other. Spinning long
     # makes small networks many times slower as soon as another process takes a core; never spinning costs almost half
     # the speed when none does.

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from rpat_cli.cli.interrupts import importing
+
 WHAT = "What to compare"
 HOW = "How to show it"
 
@@ -16,7 +18,7 @@ def compare(
     b: Annotated[Path, typer.Argument(metavar="B", help="The one to compare it with.")],
     changed: Annotated[
         bool,
-        typer.Option("--changed", help="List the images that only one of the two gets right.", rich_help_panel=WHAT),
+        typer.Option("--changed", help="List all images that only one of the two gets right.", rich_help_panel=WHAT),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.", rich_help_panel=HOW)] = False,
 ) -> None:
@@ -30,6 +32,7 @@ def compare(
 
       rpat compare runs/pgd/evals/best.json runs/rpat/evals/best.json --json
     """
-    from rpat_cli.cli import session  # torch is imported here, not by `rpat --help`
+    with importing():
+        from rpat_cli.cli import session  # torch is imported here, not by `rpat --help`
 
     session.compare(a, b, changed=changed, as_json=as_json)

@@ -6,8 +6,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+out = Console(highlight=False, emoji=False)  # a label such as transfer:x: is no emoji
+err = Console(stderr=True, highlight=False, emoji=False)
 
 
 def error(message: str) -> None:
@@ -19,6 +19,8 @@ def error(message: str) -> None:
 def glossary(entries: Mapping[str, str]) -> Table:
     """Names and what they mean, in two columns."""
     table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")  # nothing is cut off: a suite's attacks are one long word
     for name, meaning in entries.items():
         table.add_row(Text(name, style="bold"), Text(meaning))
     return table

@@ -6,13 +6,15 @@ from typing import Annotated, Literal
 import typer
 
 from rpat_cli.cli import console
+from rpat_cli.cli.interrupts import importing
 from rpat_cli.cli.options import jobs_option, parse_jobs
 from rpat_cli.data import DATASETS
 from rpat_cli.errors import ConfigError, Problem
-from rpat_cli.evaluation.suite import Overrides, list_attacks, parse_suite
+from rpat_cli.evaluation.suite import Overrides, list_attacks
 from rpat_cli.models import model_names
 from rpat_cli.numbers import parse_number
 from rpat_cli.recipe_io import flag_layers, parse_assignments
+from rpat_cli.suite_file import read_suite
 
 WHAT = "What to measure"
 HOW = "How to run it"
@@ -22,8 +24,8 @@ def evaluate(
     target: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[RUN|CHECKPOINT]",
-            help="A run folder or a checkpoint file (default: the newest run under runs/).",
+            metavar="[RUN|CHECKPOINT|LIBRARY:NAME]",
+            help="A run folder, a checkpoint file, torchvision:NAME, timm:NAME (default: the newest run under runs/).",
             show_default=False,
         ),
     ] = None,
@@ -33,7 +35,7 @@ def evaluate(
             "--attack",
             "-a",
             metavar="ATTACKS",
-            help="Attacks and suites, separated by commas; --attack alone lists them all.",
+            help="Attacks, suites and suite files (.yaml), separated by commas; --attack alone lists them all.",
             rich_help_panel=WHAT,
             autocompletion=lambda: list(list_attacks()),
         ),
@@ -105,13 +107,23 @@ def evaluate(
             autocompletion=model_names,
         ),
     ] = None,
+    model_file: Annotated[
+        str | None,
+        typer.Option(
+            "--model-file",
+            metavar="FILE.py:FUNCTION",
+            help="Measure the model that a function of your own returns, for images in [0, 1]; needs --data.",
+            rich_help_panel=WHAT,
+            show_default=False,
+        ),
+    ] = None,
     data: Annotated[
         str | None,
         typer.Option(
             "--data",
             "-d",
             metavar="NAME",
-            help="Data set (default: the run's; needed for a file that other code has saved).",
+            help="Data set (default: the run's; needed for every model that rpat has not trained).",
             rich_help_panel=WHAT,
             show_default=False,
             autocompletion=lambda: list(DATASETS),
@@ -195,7 +207,7 @@ def evaluate(
         bool,
         typer.Option(
             "--check",
-            help="Look for signs that the attacks were fooled: PASS, WARN or FAIL (exit code 3), with reasons.",
+            help="Look for signs that the attacks were fooled, on 200 images: PASS, WARN or FAIL (exit code 3).",
             rich_help_panel=WHAT,
         ),
     ] = False,
@@ -203,10 +215,54 @@ def evaluate(
         bool,
         typer.Option(
             "--perception",
-            help="Measure how the logits change on the way to broken and to defended adversarial images.",
+            help="How much the logits change on the way to broken and to defended adversarial images; of all images.",
             rich_help_panel=WHAT,
         ),
     ] = False,
+    eps_curve: Annotated[
+        bool,
+        typer.Option(
+            "--eps-curve",
+            help="Robust accuracy from eps 0 to 4 times the threat's, by PGD, on 1,000 images at most.",
+            rich_help_panel=WHAT,
+        ),
+    ] = False,
+    eps_curve_fmn: Annotated[
+        bool,
+        typer.Option(
+            "--eps-curve-fmn",
+            help="The same from the sizes of the smallest perturbations that FMN finds (needs foolbox).",
+            rich_help_panel=WHAT,
+        ),
+    ] = False,
+    loss_surface: Annotated[
+        bool,
+        typer.Option(
+            "--loss-surface",
+            help="The loss around 64 images along the gradient and a random direction, and how linear it is.",
+            rich_help_panel=WHAT,
+        ),
+    ] = False,
+    corruptions: Annotated[
+        Path | None,
+        typer.Option(
+            "--corruptions",
+            metavar="DIR",
+            help="Measure the error on corrupted images too: a folder as CIFAR-10-C and CIFAR-100-C are published.",
+            rich_help_panel=WHAT,
+            show_default=False,
+        ),
+    ] = None,
+    corruptions_baseline: Annotated[
+        Path | None,
+        typer.Option(
+            "--corruptions-baseline",
+            metavar="FILE|RUN",
+            help="Former result of another model on them: with it comes mCE, the error in relation to that model's.",
+            rich_help_panel=WHAT,
+            show_default=False,
+        ),
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the result only.", rich_help_panel=HOW)] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.", rich_help_panel=HOW)] = False,
 ) -> None:
@@ -215,6 +271,8 @@ def evaluate(
     Every adversarial image is checked to lie in the threat and in [0, 1], and predicted anew, before it counts.
 
     An evaluation that was stopped or killed goes on where it was when the same command is given again.
+
+    The processes that torchrun starts, on one machine or several, share one evaluation.
 
     Examples:
 
@@ -226,16 +284,26 @@ def evaluate(
 
       rpat eval --attack autoattack:apgd-ce+square --json
 
+      rpat eval --attack pgd-50,transfer:runs/other,my-suite.yaml
+
       rpat eval --attack autoattack --limit 100 --jobs 4
 
-      rpat eval --attack pgd-50 --check --perception
+      torchrun --nproc-per-node 8 -m rpat_cli eval --attack autoattack
+
+      rpat eval --attack pgd-50 --check --perception --eps-curve --loss-surface
+
+      rpat eval --attack clean --corruptions ~/data/CIFAR-10-C --corruptions-baseline runs/standard
 
       rpat eval published/last.model --data cifar10 --data-root ~/data --attack autoattack
+
+      rpat eval torchvision:resnet18 --data imagefolder --data-root ~/imagenet --set data.image_size=224
+
+      rpat eval --model-file my.py:build --data cifar10 --attack pgd-50,autoattack
     """
     if attack == "list":
         console.out.print(console.glossary(list_attacks()))
         return
-    specs = parse_suite(attack, Overrides(steps, _number("--step-size", step_size), restarts))
+    specs = read_suite(attack, Overrides(steps, _number("--step-size", step_size), restarts))
     changes = flag_layers(
         {
             "--norm": (("threat", "norm"), norm),
@@ -248,20 +316,43 @@ def evaluate(
             "--device": (("device",), device),
         }
     )
-    from rpat_cli.cli import session  # torch is imported here, not by `rpat --help`
+    wanted = {
+        "verdict": check,
+        "perception": perception,
+        "eps_curve": eps_curve,
+        "eps_curve_fmn": eps_curve_fmn,
+        "loss_surface": loss_surface,
+    }
+    with importing():
+        from rpat_cli.cli import session  # torch is imported here, not by `rpat --help`
 
     session.evaluate(
-        target=target,
+        target=_target(target, model_file),
         specs=specs,
         checkpoint=checkpoint,
         changes=[*parse_assignments(assign or []), *changes],
         batch_size=batch_size,
         jobs=parse_jobs(jobs),
         limit=limit,
-        analyses=[name for name, asked in {"verdict": check, "perception": perception}.items() if asked],
+        analyses=[name for name, asked in wanted.items() if asked],
+        corruptions=corruptions,
+        corruptions_baseline=corruptions_baseline,
         quiet=quiet,
         as_json=as_json,
     )
+
+
+def _target(target: Path | None, model_file: str | None) -> Path | None:
+    """A model's function is named like any other target, once its form is known to be right."""
+    if model_file is None:
+        return target
+    if target is not None:
+        raise ConfigError(Problem("", f"names the model already, so {str(target)!r} is one too many.", "--model-file"))
+    file, colon, function = model_file.rpartition(":")
+    if not colon or not function or not file.endswith(".py"):
+        hint = "Example: my.py:build"
+        raise ConfigError(Problem("", f"{model_file!r} is not of the form FILE.py:FUNCTION.", "--model-file", hint))
+    return Path(model_file)
 
 
 def _number(flag: str, text: str | None) -> float | None:

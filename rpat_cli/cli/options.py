@@ -9,6 +9,7 @@ from typing import Any, Literal
 import typer
 from pydantic import BaseModel
 
+from rpat_cli.cli import torchrun
 from rpat_cli.config import Recipe
 from rpat_cli.errors import ConfigError, Problem
 from rpat_cli.recipe_io import SWITCHED
@@ -68,6 +69,9 @@ def parse_jobs(text: str) -> int | Literal["auto"]:
         return "auto"
     if not text.isdecimal() or int(text) < 1:
         raise ConfigError(Problem("", f"{text!r} is neither 'auto' nor a count of processes, at least 1.", "--jobs"))
+    if int(text) > 1 and torchrun.size() > 1:
+        shared = f"given {text}, but the {torchrun.size()} processes of torchrun share the evaluation already."
+        raise ConfigError(Problem("", shared, "--jobs", "Leave it out; --nproc-per-node of torchrun says how many."))
     return int(text)
 
 

@@ -4,6 +4,7 @@ import json
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,19 +12,20 @@ from typing import Any
 import typer
 
 from rpat_cli import dry_run as cost
-from rpat_cli.analysis_run import analyse
-from rpat_cli.cli import console
+from rpat_cli.analysis_run import CORRUPTIONS, analyse, check_wanted, prepare_corruptions
+from rpat_cli.cli import console, torchrun
 from rpat_cli.cli.progress import listening
 from rpat_cli.compare_run import compare_files
 from rpat_cli.config import Recipe
 from rpat_cli.errors import ConfigError
 from rpat_cli.eval_run import EvalOptions, eval_run
+from rpat_cli.evaluation import ranks
 from rpat_cli.evaluation.jobs import Jobs
 from rpat_cli.evaluation.suite import AttackSpec
 from rpat_cli.recipe_io import Layer, layers_of, resolve, summary
-from rpat_cli.reports.analyses import comparison_table
+from rpat_cli.reports.analyses import FEW_CHANGED, changed_images, comparison_table
 from rpat_cli.reports.report import build_report
-from rpat_cli.reports.tables import evaluation_remarks, evaluation_table, remarks_text, report_table
+from rpat_cli.reports.tables import evaluation_remarks, evaluation_summary, evaluation_table, remarks_text, report_table
 from rpat_cli.run_folder import newest_run
 from rpat_cli.train_run import resume_run, train_run
 
@@ -91,23 +93,55 @@ def evaluate(
     jobs: Jobs,
     limit: int | None,
     analyses: Sequence[str],
+    corruptions: Path | None,
+    corruptions_baseline: Path | None,
     quiet: bool,
     as_json: bool,
 ) -> None:
     """`rpat eval`: one checkpoint against a suite of attacks, and a closer look at it by the `analyses` asked for."""
-    with listening(quiet=quiet or as_json) as listener:
+    if torchrun.is_helper():
+        ranks.serve()
+        return
+    if corruptions_baseline and not corruptions:
+        raise ConfigError("--corruptions-baseline goes with --corruptions DIR, the images to measure on.")
+    check_wanted(analyses)
+    shared = torchrun.size() > 1
+    with ranks.leading() if shared else nullcontext() as others, listening(quiet=quiet or as_json) as listener:
         if target is None:
             target = newest_run().path
             listener.say(f"evaluating the newest run, {target}")
-        options = EvalOptions(batch_size, jobs, limit, again=shlex.join(["rpat", *sys.argv[1:]]))
+        prepared = {}
+        if corruptions:  # before hours of attacks, since its files may be wrong
+            prepared[CORRUPTIONS] = prepare_corruptions(
+                corruptions,
+                target,
+                baseline=corruptions_baseline,
+                limit=limit,
+                checkpoint=checkpoint,
+                changes=changes,
+                listener=listener,
+            )
+        again = shlex.join(["rpat", *sys.argv[1:]]) + " (alone, or under torchrun as before)" * shared
+        options = EvalOptions(batch_size, jobs, limit, again=again, ranks=others)
         evaluation, file = eval_run(
             target, specs, checkpoint=checkpoint, changes=changes, options=options, listener=listener
         )
-        found = analyse(analyses, target, file, checkpoint=checkpoint, changes=changes, listener=listener)
+        found = analyse(
+            analyses,
+            target,
+            file,
+            checkpoint=checkpoint,
+            changes=changes,
+            limit=limit,
+            prepared=prepared,
+            listener=listener,
+        )
     if as_json:
         print(file.read_text(encoding="utf-8"))
     else:
+        names = json.loads(file.read_text(encoding="utf-8"))["data"]["class_names"]
         console.out.print(evaluation_table(evaluation))
+        console.out.print(evaluation_summary(evaluation, names))
         console.out.print(remarks_text(evaluation_remarks(evaluation)))
         for analysis in found:
             console.out.print(analysis.table())
@@ -123,8 +157,5 @@ def compare(a: Path, b: Path, *, changed: bool, as_json: bool) -> None:
         print(json.dumps({"a": str(a), "b": str(b), "comparisons": [each.to_dict() for each in comparisons]}))
         return
     console.out.print(comparison_table(comparisons))
-    if changed:
-        for each in comparisons:
-            for name, images in (("A", each.only_a), ("B", each.only_b)):
-                listed = ", ".join(map(str, images)) or "none"
-                console.out.print(f"{each.label}, only {name} is right: {listed}", markup=False, soft_wrap=True)
+    for line in changed_images(comparisons, None if changed else FEW_CHANGED):
+        console.out.print(line, markup=False, soft_wrap=True)

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from rpat_cli.cli.interrupts import importing
+
 
 def sweep(
     name: Annotated[
@@ -17,6 +19,15 @@ def sweep(
             "--out", "-o", metavar="DIR", help="Folder of the sweep (default: sweeps/NAME).", show_default=False
         ),
     ] = None,
+    engine: Annotated[
+        str | None,
+        typer.Option(
+            "--engine",
+            metavar="NAME",
+            help="Where the trials run: local (this machine), slurm or ray (default: as the file says, or local).",
+            show_default=False,
+        ),
+    ] = None,
     jobs: Annotated[
         int | None,
         typer.Option(
@@ -24,7 +35,7 @@ def sweep(
             "-j",
             metavar="N",
             min=1,
-            help="Trials at once (default: one for each GPU, or else one for each core); they share GPUs and cores.",
+            help="Trials at once, on any engine (default on this machine: one for each GPU, or else for each core).",
             show_default=False,
         ),
     ] = None,
@@ -58,7 +69,8 @@ def sweep(
     """Train every combination of a sweep file over several seeds, and compare them in a table with error bars.
 
     Call it again to go on: what is finished stays, what was stopped goes on from its checkpoint, what failed is tried
-    again. With further axes, values or seeds in the file, only what is new is run.
+    again. With further axes, values or seeds in the file, only what is new is run. A section `search` in the file stops
+    the worse combinations early (asha), or has Optuna choose them (optuna).
 
     Examples:
 
@@ -66,13 +78,17 @@ def sweep(
 
       rpat sweep my-sweep.yaml --jobs 4
 
+      rpat sweep my-sweep.yaml --engine slurm
+
       rpat sweep my-sweep.yaml --retry-failed 1 --max-failures 3
     """
-    from rpat_cli.cli import sweep_session  # torch is imported here, not by `rpat --help`
+    with importing():
+        from rpat_cli.cli import sweep_session  # torch is imported here, not by `rpat --help`
 
     sweep_session.sweep(
         name=name,
         out=out,
+        engine=engine,
         jobs=jobs,
         dry_run=dry_run,
         cost=cost,

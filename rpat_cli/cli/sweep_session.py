@@ -19,17 +19,21 @@ from rpat_cli.dry_run import Estimate
 from rpat_cli.dry_run import dry_run as estimate
 from rpat_cli.errors import ConfigError, RpatError
 from rpat_cli.reports.scores import count, duration, percent
-from rpat_cli.sweep.engines.local import Local, local_slots, usable_cores, visible_gpus
+from rpat_cli.sweep.engines import ENGINES
+from rpat_cli.sweep.engines.base import EngineSection
 from rpat_cli.sweep.expand import Plan, plan_sweep
 from rpat_cli.sweep.folder import SWEEPS
-from rpat_cli.sweep.runner import Runner, State, Status, look
+from rpat_cli.sweep.runner import Runner
+from rpat_cli.sweep.search import search_for
+from rpat_cli.sweep.search.base import Search
 from rpat_cli.sweep.spec import find_sweep
-from rpat_cli.sweep.table import failures_text, sweep_table, to_json
+from rpat_cli.sweep.status import OVER, State, Status
+from rpat_cli.sweep.table import failures_text, notes_text, sweep_table, to_json
 
 REFRESH = 1.0
 """Seconds between two looks at what the running trials have written."""
 
-ORDER = (State.RUNNING, State.FAILED, State.STOPPED, State.WAITING, State.DONE)
+ORDER = (State.RUNNING, State.FAILED, State.STOPPED, State.WAITING, State.DONE, State.PRUNED)
 """What is shown first where not all trials fit on the screen."""
 
 
@@ -37,6 +41,7 @@ def sweep(
     *,
     name: str,
     out: Path | None,
+    engine: str | None,
     jobs: int | None,
     dry_run: bool,
     cost: bool,
@@ -51,29 +56,50 @@ def sweep(
     path = find_sweep(name)
     plan = plan_sweep(path)
     folder = out or SWEEPS / path.stem
-    slots = local_slots(jobs, visible_gpus(), usable_cores())
+    section = _engine(plan, engine)
     if dry_run:
-        _list(plan, look(plan, folder), len(slots), cost=cost, as_json=as_json)
+        _list(search_for(plan, folder), section.slots(jobs), cost=cost, as_json=as_json)
         return
-    runner = Runner(plan, folder, Local(slots), retries, max_failures)
+    runner = Runner(plan, folder, section.start(jobs), retries, max_failures)
     with _watching(runner, quiet=quiet or as_json):
         table = runner.run()
     if as_json:
         print(to_json(table))
     else:
         console.out.print(sweep_table(table))
+        if table.notes:
+            console.out.print(notes_text(table))
         console.out.print(failures_text(table))
-        console.out.print(f"table: {folder / 'table.md'} (also .csv, .json, .tex)", markup=False, soft_wrap=True)
+        console.out.print(
+            f"table: {folder / 'table.md'} (also .csv, .json, .tex, and .html with a plot)",
+            markup=False,
+            soft_wrap=True,
+        )
     if runner.failed:
+        later = (
+            "The search has gone on without them."
+            if runner.search.fails_for_good
+            else "Call the same command again to try them once more."
+        )
         raise RpatError(
-            f"{len(runner.failed)} of {len(plan.trials)} trials failed; the rest is in the table. Their logs are in "
-            f"{folder}/trials/*/log.txt. Call the same command again to try them once more."
+            f"{len(runner.failed)} of {len(runner.statuses)} trials failed; the rest is in the table. Their logs are "
+            f"in {folder}/trials/*/log.txt. {later}"
         )
 
 
-def _list(plan: Plan, statuses: Sequence[Status], slots: int, *, cost: bool, as_json: bool) -> None:
+def _engine(plan: Plan, name: str | None) -> EngineSection:
+    """What --engine says, or else the sweep file; its settings are the file's if they are of the same engine.
+
+    Raises `ConfigError` for an engine that there is not.
+    """
+    told: EngineSection = plan.maker.spec.engine
+    return told if name in (None, told.name) else ENGINES[name].model_validate({"name": name})
+
+
+def _list(search: Search, slots: int, *, cost: bool, as_json: bool) -> None:
     """The trials, where each stands, its command and, if asked for, its cost."""
-    costs = {variant.label: estimate(variant.recipe) for variant in plan.variants} if cost else {}
+    statuses = list(search.statuses.values())
+    costs = {variant.label: estimate(variant.recipe) for variant in search.plan.variants} if cost else {}
     listed = [
         {
             "trial": status.trial.name,
@@ -89,11 +115,12 @@ def _list(plan: Plan, statuses: Sequence[Status], slots: int, *, cost: bool, as_
         return
     for item, status in zip(listed, statuses, strict=True):
         words = f"\n         {_cost_in_words(costs[status.trial.label])}" if cost else ""
-        print(f"{item['state']:<8} {item['title']}\n         {item['command']}{words}")
-    console.say(f"{len(statuses)} trials: {_counts(statuses)}{_doubles(plan)}")
+        why = f" ({status.reason})" if status.state is State.PRUNED else ""
+        print(f"{item['state']:<8} {item['title']}{why}\n         {item['command']}{words}")
+    console.say(_totals(search))
     console.say("nothing was written: a trial's recipe.yaml comes to be when the sweep begins it")
     if cost:
-        seconds = sum(costs[s.trial.label].seconds for s in statuses if s.state is not State.DONE)
+        seconds = sum(costs[s.trial.label].seconds for s in statuses if s.state not in OVER)
         console.say(
             f"about {duration(seconds / slots)} to train what is not done, {slots} at a time if they do not slow one "
             "another down; the final reports come on top"
@@ -108,6 +135,14 @@ def _figures(cost: Estimate) -> dict[str, float]:
 def _cost_in_words(cost: Estimate) -> str:
     passes = f"{cost.forward} forward and {cost.backward} backward passes"
     return f"{count(cost.steps)} steps of {passes}, about {duration(cost.seconds)} before the final report"
+
+
+def _totals(search: Search) -> str:
+    """`6 trials: 2 waiting, 4 done; 3 combinations equal another one and are left out`"""
+    statuses = list(search.statuses.values())
+    counts = f": {_counts(statuses)}" if statuses else ""
+    to_come = f"; the search will ask for up to {search.to_come} more" if search.to_come else ""
+    return f"{len(statuses)} trials{counts}{to_come}{_doubles(search.plan)}"
 
 
 def _counts(statuses: Sequence[Status]) -> str:
@@ -129,7 +164,7 @@ def _watching(runner: Runner, *, quiet: bool) -> Iterator[None]:
         yield
         return
     runner.on_remark = console.say
-    console.say(f"{len(runner.statuses)} trials: {_counts(list(runner.statuses.values()))}{_doubles(runner.plan)}")
+    console.say(_totals(runner.search))
     if not console.err.is_terminal:
         runner.on_change = lambda status: console.say(_line(status, runner))
         yield
@@ -148,12 +183,11 @@ def _watching(runner: Runner, *, quiet: bool) -> Iterator[None]:
 
 
 def _line(status: Status, runner: Runner) -> str:
-    statuses = runner.statuses.values()
-    over = sum(other.state in (State.DONE, State.FAILED) for other in statuses)
-    text = f"{time.strftime('%H:%M:%S')}  {over}/{len(statuses)}  {status.state:<8} {status.trial.title}"
+    over = sum(other.state in (*OVER, State.FAILED) for other in runner.statuses.values())
+    text = f"{time.strftime('%H:%M:%S')}  {over}/{runner.expected}  {status.state:<8} {status.trial.title}"
     if status.state is State.DONE:
         return f"{text}  {_found(status)}  {duration(status.seconds)}  left {_left(runner)}"
-    return f"{text}: {status.reason}" if status.state in (State.FAILED, State.WAITING) else text
+    return f"{text}: {status.reason}" if status.reason and status.state is not State.RUNNING else text
 
 
 def _found(status: Status) -> str:
@@ -165,7 +199,7 @@ def _left(runner: Runner) -> str:
     """The time that is left if the rest takes as long as what this call has finished."""
     statuses = list(runner.statuses.values())
     times = [status.seconds for status in statuses if status.state is State.DONE and status.seconds]
-    rest = sum(status.state in (State.WAITING, State.RUNNING) for status in statuses)
+    rest = sum(status.state in (State.WAITING, State.RUNNING) for status in statuses) + runner.search.to_come
     return duration(sum(times) / len(times) * rest / runner.engine.slots) if times else "unknown"
 
 
@@ -184,11 +218,11 @@ def _view(runner: Runner) -> Group:
 
 def _view_cells(status: Status) -> list[Text]:
     epochs, clean, robust, seconds = "", None, None, status.seconds
-    if status.state is State.RUNNING:
+    if status.state in (State.RUNNING, State.PRUNED):
         progress = status.folder.progress()
         epochs = f"{progress.epoch}/{status.trial.recipe.epochs}"
         clean, robust = progress.clean_acc, progress.robust_acc
-        seconds += time.monotonic() - status.began
+        seconds += time.monotonic() - status.began if status.state is State.RUNNING else 0
     elif status.results is not None:
         epochs, best = f"{status.trial.recipe.epochs}", status.results["best"]
         clean, robust = best.get("clean"), min(best.values())

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from rpat_cli.attacks import ATTACKS
+from rpat_cli.cli.interrupts import importing
 from rpat_cli.cli.options import given_flags, jobs_option, parse_jobs, recipe_option
 from rpat_cli.data import AUGMENTATIONS, DATASETS, MIXINGS
 from rpat_cli.engine.schedules import SCHEDULES
@@ -277,7 +278,8 @@ def train(
 
       rpat train --resume last
     """
-    from rpat_cli.cli import session  # torch is imported here, not by `rpat --help`
+    with importing():
+        from rpat_cli.cli import session  # torch is imported here, not by `rpat --help`
 
     session.train(
         recipe=recipe,

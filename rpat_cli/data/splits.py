@@ -42,6 +42,21 @@ def stratified_choice(labels: Tensor, count: int, seed: int) -> Tensor:
     return torch.from_numpy(np.sort(np.concatenate(chosen)))
 
 
+def limited_choice(labels: Tensor, limit: int) -> Tensor:
+    """Ascending indices of `limit` of the images with these labels (N,), each class by its share; always the same ones.
+
+    All of them when there are no more than `limit`.
+    """
+    labels, left_out = labels.cpu(), len(labels) - limit
+    if left_out <= 0:
+        return torch.arange(len(labels))
+    if left_out < limit:  # `stratified_choice` never takes a whole class, so choose those that stay out
+        keep = torch.ones(len(labels), dtype=torch.bool)
+        keep[stratified_choice(labels, left_out, seed=0)] = False
+        return keep.nonzero().squeeze(1)
+    return stratified_choice(labels, limit, seed=0)
+
+
 @dataclass(frozen=True, eq=False)
 class TensorSplit:
     """Images (N, C, H, W) uint8 and labels (N,) int64, both on one device. Converted to [0, 1] batch by batch."""

@@ -3,7 +3,7 @@
 import json
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
@@ -44,7 +44,7 @@ class Validation(Callback):
         for ending, model in loop.models.items():
             measured = self.validate(model)
             record.validation |= {f"{name}{ending}": value for name, value in measured.items()}
-            if ending not in self.best or _rank(measured) > _rank(self.best[ending]):
+            if ending not in self.best or rank(measured) > rank(self.best[ending]):
                 self.best[ending] = {"epoch": record.epoch, **measured}
                 self.on_best(ending, model, record)
 
@@ -55,9 +55,9 @@ class Validation(Callback):
         self.best = {ending: dict(best) for ending, best in state.get("best", {}).items()}
 
 
-def _rank(validation: dict[str, float]) -> tuple[float, float]:
+def rank(validation: Mapping[str, float], ending: str = "") -> tuple[float, float]:
     """Robust accuracy decides; among equals, clean accuracy. The earlier epoch wins a full tie."""
-    return validation["robust_acc"], validation["clean_acc"]
+    return validation[f"robust_acc{ending}"], validation[f"clean_acc{ending}"]
 
 
 class MetricsLog(Callback):

@@ -48,7 +48,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise CheckpointError(f"there is no checkpoint {path}.") from None
+        there = ", ".join(sorted(other.name for other in path.parent.glob("*.pt"))[:8])
+        raise CheckpointError(f"there is no checkpoint {path}.{f' Beside it: {there}.' if there else ''}") from None
     except Exception as error:  # torch raises a dozen kinds here: all mean that the file cannot be read
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CheckpointError(f"{path} cannot be read as a checkpoint: {first}") from error

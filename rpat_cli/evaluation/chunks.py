@@ -14,6 +14,8 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+from rpat_cli.evaluation.verify import Prediction
+
 
 @dataclass(frozen=True)
 class Task:
@@ -35,9 +37,11 @@ class Task:
 class ChunkResult:
     """What one stage did to one chunk; tensors are (M,), on the CPU, in the order of `indices` (rows of x).
 
+    `predicted`, `margin`, `confidence` (see `Prediction`) and `distance` are of the images that the stage ended with.
     `label` is the attack of the suite, `stage` and `chunk` count from 0. `strays` is how many answers of the attack lay
-    outside ball or box and could not be mended. Passes include the one that predicts again. `seconds` are of the clock:
-    where processes share a stage, each chunk has its share of the time they took together.
+    outside ball or box and could not be mended. Passes include the one that predicts again. `seconds` are of the clock,
+    since the result before, for `Runner` to fill in: where processes share a stage, those of its chunks add up to the
+    time they took together.
     """
 
     label: str
@@ -46,12 +50,14 @@ class ChunkResult:
     indices: Tensor
     broken: Tensor
     predicted: Tensor
+    margin: Tensor
+    confidence: Tensor
     distance: Tensor
     strays: int
-    seconds: float
     forward: int
     backward: int
     flags: tuple[str, ...] = ()
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -84,20 +90,23 @@ class State:
     """Per sample (N,), on the CPU: what is known so far. Starts as the clean result, filled in place by chunks.
 
     `robust`: right so far. `broken_by`: the stage that broke the sample, -1 where none did. `distance`: of the
-    adversarial image that broke it; NaN where none did.
+    adversarial image that broke it; NaN where none did. `margin`, `confidence`: of the image that broke it; where none
+    did, of the one with the smallest margin among the clean image and those that the stages ended with.
     """
 
     robust: Tensor
     predicted: Tensor
+    margin: Tensor
+    confidence: Tensor
     broken_by: Tensor
     distance: Tensor
     chunks: list[ChunkResult] = field(default_factory=list)
 
     @classmethod
-    def clean(cls, predicted: Tensor, y: Tensor) -> "State":
-        robust = predicted == y
-        none = torch.full_like(predicted, -1)
-        return cls(robust, predicted.clone(), none, torch.full(predicted.shape, torch.nan))
+    def clean(cls, prediction: Prediction, y: Tensor) -> "State":
+        predicted, margin, confidence = prediction.predicted, prediction.margin, prediction.confidence
+        none, unknown = torch.full_like(predicted, -1), torch.full(predicted.shape, torch.nan)
+        return cls(predicted == y, predicted.clone(), margin.clone(), confidence.clone(), none, unknown)
 
     def add(self, chunk: ChunkResult) -> None:
         hit = chunk.indices[chunk.broken]
@@ -105,6 +114,10 @@ class State:
         self.predicted[hit] = chunk.predicted[chunk.broken]
         self.broken_by[hit] = chunk.stage
         self.distance[hit] = chunk.distance[chunk.broken]
+        closer = chunk.broken | (chunk.margin < self.margin[chunk.indices])
+        where = chunk.indices[closer]
+        self.margin[where] = chunk.margin[closer]
+        self.confidence[where] = chunk.confidence[closer]
         self.chunks.append(chunk)
 
 
@@ -117,7 +130,7 @@ class Runner:
     """Runs stages on `x` (N, C, H, W), `y` (N,) and writes what happens into a `State`.
 
     `known` are chunks of an earlier, interrupted run of the same evaluation; they are taken over, not run. The others
-    go to `execute`, of which `jobs` are under way at a time.
+    go to `execute`.
     """
 
     label: str
@@ -126,7 +139,6 @@ class Runner:
     y: Tensor
     chunk_size: int
     seed: int
-    jobs: int = 1
     known: Iterable[ChunkResult] = ()
     on_progress: OnProgress | None = None
     on_chunk: OnChunk | None = None
@@ -151,10 +163,11 @@ class Runner:
                 state.add(chunk)
                 meter.add(len(indices), fresh=False)
                 meter.report(state)
-            sharing = min(self.jobs, len(fresh))
+            before = time.perf_counter()
             for chunk in self.execute(self._task(number, index, pieces[index]) for index in fresh):
                 # Shared among processes, each second of the clock holds several of work: `seconds` are the clock's.
-                chunk = replace(chunk, seconds=chunk.seconds / sharing)
+                now = time.perf_counter()
+                chunk, before = replace(chunk, seconds=now - before), now
                 if self.on_chunk:
                     self.on_chunk(chunk)
                 state.add(chunk)

@@ -4,10 +4,12 @@ Every attack of the suite faces all samples that the model gets right; what it r
 The worst case over the attacks is the robust accuracy of the whole evaluation.
 """
 
+import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
-from time import perf_counter
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -16,13 +18,14 @@ from torch import Tensor, nn
 from rpat_cli.attacks import ATTACKS, SEARCHES
 from rpat_cli.attacks.autoattack import AutoAttack, Ensemble
 from rpat_cli.attacks.isolation import frozen, own_randomness
+from rpat_cli.attacks.querying import gradient_reaches
 from rpat_cli.attacks.threat import Threat
 from rpat_cli.errors import ConfigError, DataError, RpatError
 from rpat_cli.evaluation.chunks import ChunkResult, Execute, OnChunk, OnProgress, Progress, Runner, State, Task
-from rpat_cli.evaluation.jobs import NotPortableError, Workers
+from rpat_cli.evaluation.jobs import Helpers, NotPortableError
 from rpat_cli.evaluation.results import AttackResult, Evaluation, StageResult
-from rpat_cli.evaluation.suite import AttackSpec
-from rpat_cli.evaluation.verify import checked_logits, predict, verify
+from rpat_cli.evaluation.suite import FOLLOW_A_GRADIENT, AttackSpec
+from rpat_cli.evaluation.verify import Prediction, checked_logits, verify
 from rpat_cli.passes import count_passes
 
 __all__ = ["AttackResult", "Evaluation", "OnResult", "Progress", "default_batch_size", "evaluate"]
@@ -44,19 +47,31 @@ def default_batch_size(device: torch.device) -> int:
 class _Prepared:
     """An attack of the suite made ready for a model: functions from a batch (x, y) to x_adv, by the stage's name.
 
-    The ensemble is there only if it is AutoAttack.
+    The ensemble is there only if it is AutoAttack. `flags` are warnings that hold from the start.
     """
 
     stages: Mapping[str, Callable[[Tensor, Tensor], Tensor]]
     settings: dict[str, Any]
     ensemble: Ensemble | None = None
+    flags: tuple[str, ...] = ()
+
+    def without_gradient(self) -> "_Prepared":
+        """The same for a model through which no gradient comes: what would follow one stays where it is."""
+        stuck = [name for name in self.stages if name in FOLLOW_A_GRADIENT]
+        flag = (
+            f"no gradient reaches the input: the model cuts it off (detach, no_grad?), so {', '.join(stuck)} could not "
+            "take a step and broke nothing. Judge it by attacks without gradients: square, transfer:RUN."
+        )
+        stages = {**self.stages, **dict.fromkeys(stuck, _stay)}
+        return replace(self, stages=stages, flags=(flag,)) if stuck else self
 
 
 @dataclass
 class _Bench:
     """A model and the attacks of a suite, ready to attack chunks: in this process, or pickled, in others.
 
-    `x`, `y` are a first batch for AutoAttack to look at the model with.
+    `x`, `y` are a first batch for AutoAttack to look at the model with. `connected`: a gradient comes through it.
+    `sources`: the model that a transfer attack makes its images on, by the attack's label.
     """
 
     model: nn.Module
@@ -66,21 +81,31 @@ class _Bench:
     y: Tensor
     seed: int
     device: torch.device
+    connected: bool
+    sources: Mapping[str, nn.Module]
     _prepared: dict[str, _Prepared] = field(default_factory=dict)
 
     def open(self, device: torch.device) -> None:
         """Move to another device, after the way to another process."""
         self.device = device
         self.model, self.x, self.y = self.model.to(device), self.x.to(device), self.y.to(device)
+        for source in self.sources.values():
+            source.to(device)
 
     def __getstate__(self) -> dict[str, Any]:
-        """AutoAttack is built anew where it arrives; other attacks travel, since a plugin's table stays here."""
+        """AutoAttack is built anew where it arrives; other attacks travel, since a plugin's table stays here.
+
+        Tensors travel through main memory: otherwise every process would also open the GPU that this one uses.
+        """
         portable = {label: attack for label, attack in self._prepared.items() if attack.ensemble is None}
-        return {**self.__dict__, "_prepared": portable}
+        model = self.model if self.device.type == "cpu" else copy.deepcopy(self.model).cpu()
+        return {**self.__dict__, "model": model, "x": self.x.cpu(), "y": self.y.cpu(), "_prepared": portable}
 
     def prepared(self, label: str) -> _Prepared:
         if label not in self._prepared:
-            self._prepared[label] = _prepare(self.specs[label], self.threat, self.seed, self.model, self.x, self.y)
+            attacked = self.sources.get(label, self.model)
+            prepared = _prepare(self.specs[label], self.threat, self.seed, attacked, self.x, self.y)
+            self._prepared[label] = prepared if self.connected else prepared.without_gradient()
         return self._prepared[label]
 
     def attack_all(self, tasks: Iterable[Task]) -> Iterator[ChunkResult]:
@@ -93,7 +118,6 @@ class _Bench:
         flags_before = len(flags)
         perturb = list(prepared.stages.values())[task.stage]
         x, y = task.x.to(self.device), task.y.to(self.device)
-        began = perf_counter()
         with (
             frozen(self.model) as model,
             torch.autocast(self.device.type, enabled=False),
@@ -107,10 +131,11 @@ class _Bench:
             chunk=task.chunk,
             indices=task.indices,
             broken=verified.broken.cpu(),
-            predicted=verified.predicted.cpu(),
+            predicted=verified.prediction.predicted.cpu(),
+            margin=verified.prediction.margin.cpu(),
+            confidence=verified.prediction.confidence.cpu(),
             distance=verified.distance.cpu(),
             strays=int((~verified.inside).sum()),
-            seconds=perf_counter() - began,
             forward=passes.forward_samples,
             backward=passes.backward_samples,
             flags=tuple(flags[flags_before:]),
@@ -127,7 +152,8 @@ def evaluate(
     batch_size: int | None = None,
     device: torch.device | None = None,
     seed: int = 0,
-    workers: Workers | None = None,
+    sources: Mapping[str, nn.Module] = MappingProxyType({}),
+    workers: Helpers | None = None,
     on_progress: OnProgress | None = None,
     on_chunk: OnChunk | None = None,
     on_result: OnResult | None = None,
@@ -140,6 +166,9 @@ def evaluate(
     (default: where the model is), or to the `workers`, who then share them. The model is evaluated in eval mode; it,
     its gradients, and every global random generator come out as they went in. The same seed, model, data and batch size
     give the same flags, however many workers there are.
+
+    `sources` holds, by label, the model that each transfer attack makes its images on; it too comes out as it went in,
+    but for its device.
 
     `on_progress` hears of every chunk begun and done, `on_chunk` gets each new chunk's result and `on_result` each
     attack's, as soon as they are there: what they keep survives an interruption. Chunks kept from an earlier run of the
@@ -156,16 +185,25 @@ def evaluate(
     _check_data(x, y)
     known = list(known)
     results: list[AttackResult] = []
-    with frozen(model) as model, torch.autocast(device.type, enabled=False), own_randomness(device, seed):
+    with (
+        frozen(model) as model,
+        torch.autocast(device.type, enabled=False),
+        own_randomness(device, seed),
+        _ready(sources, specs, device) as own_sources,
+    ):
         _check_precision(model)
-        _check_labels(y, checked_logits(model, x[:1].to(device)).shape[1])
-        clean = torch.cat([predict(model, part.to(device)).cpu() for part in torch.split(x, batch_size)])
+        classes = checked_logits(model, x[:1].to(device)).shape[1]
+        _check_labels(y, classes)
+        batches = ((part.to(device) for part in torch.split(whole, batch_size)) for whole in (x, y))
+        clean = Prediction.join([Prediction.of(checked_logits(model, xs), ys) for xs, ys in zip(*batches, strict=True)])
         y_cpu = y.cpu()
         first_x, first_y = x[:batch_size].clone().to(device), y[:batch_size].clone().to(device)
-        bench = _Bench(model, threat, {spec.label: spec for spec in specs}, first_x, first_y, seed, device)
+        connected = gradient_reaches(model, first_x[:1])
+        by_label = {spec.label: spec for spec in specs}
+        bench = _Bench(model, threat, by_label, first_x, first_y, seed, device, connected, own_sources)
         for spec in specs:
             bench.prepared(spec.label)  # all before the first runs: mistakes in the last need not wait for hours
-        execute, jobs = _executor(bench, workers, on_remark)
+        execute = _executor(bench, workers, on_remark)
         for spec in specs:
             prepared = bench.prepared(spec.label)
             state = State.clean(clean, y_cpu)
@@ -176,40 +214,55 @@ def evaluate(
                 y=y,
                 chunk_size=batch_size,
                 seed=seed,
-                jobs=jobs,
                 known=known,
                 on_progress=on_progress,
                 on_chunk=on_chunk,
             )
             runner.run(list(prepared.stages), state)
-            result = _result(spec, prepared, state, threat, int((clean == y_cpu).sum()))
+            result = _result(spec, prepared, state, threat, int((clean.predicted == y_cpu).sum()))
             results.append(result)
             if on_result:
                 on_result(result)
     return Evaluation(
         threat=threat,
         y=y_cpu,
-        clean_predicted=clean,
+        clean_predicted=clean.predicted,
         results=tuple(results),
         seed=seed,
         batch_size=batch_size,
+        clean_margin=clean.margin,
+        clean_confidence=clean.confidence,
+        classes=classes,
     )
 
 
-def _executor(bench: _Bench, workers: Workers | None, on_remark: OnRemark | None) -> tuple[Execute, int]:
-    """Who attacks the chunks, and how many at a time."""
+@contextmanager
+def _ready(
+    sources: Mapping[str, nn.Module], specs: Sequence[AttackSpec], device: torch.device
+) -> Iterator[Mapping[str, nn.Module]]:
+    """The models that transfer attacks start from, on the device and frozen. Raises `ConfigError` if one is missing."""
+    if missing := [spec.label for spec in specs if spec.name == "transfer" and spec.label not in sources]:
+        raise ConfigError(f"no source model was given for {', '.join(missing)}.")
+    with ExitStack() as stack:
+        for source in sources.values():
+            _check_precision(source)
+        yield {label: stack.enter_context(frozen(source.to(device))) for label, source in sources.items()}
+
+
+def _executor(bench: _Bench, workers: Helpers | None, on_remark: OnRemark | None) -> Execute:
+    """Who attacks the chunks."""
     if workers is not None:
         try:
             workers.give(bench)
-            return workers.execute, len(workers)
+            return workers.execute
         except NotPortableError as error:
             if on_remark:
                 on_remark(f"the model cannot be handed to other processes ({error}): going on in this one alone")
-    return bench.attack_all, 1
+    return bench.attack_all
 
 
 def _prepare(spec: AttackSpec, threat: Threat, seed: int, model: nn.Module, x: Tensor, y: Tensor) -> _Prepared:
-    """Build the attack of a spec; `x`, `y` are a first batch for AutoAttack to look at the model with."""
+    """Build the attack of a spec on `model`; `x`, `y` are a first batch for AutoAttack to look at it with."""
     if spec.name == "clean":
         return _Prepared({}, {})
     if spec.name == "autoattack":
@@ -221,8 +274,17 @@ def _prepare(spec: AttackSpec, threat: Threat, seed: int, model: nn.Module, x: T
             "attacks": {name: ensemble.settings(name) for name in ensemble.names},
         }
         return _Prepared(stages, settings, ensemble)
+    if spec.name == "transfer":
+        settings = dict(spec.settings)
+        made_on = {key: settings.pop(key) for key in ("source", "attack")}
+        attack = ATTACKS[str(made_on["attack"])](threat, **settings)
+        return _Prepared({spec.name: partial(attack, model)}, {**made_on, **_settings_of(attack)})
     attack = (SEARCHES if spec.name in SEARCHES else ATTACKS)[spec.name](threat, **spec.settings)
     return _Prepared({spec.name: partial(attack, model)}, _settings_of(attack))
+
+
+def _stay(x: Tensor, y: Tensor) -> Tensor:  # noqa: ARG001  (an attack's arguments)
+    return x
 
 
 def _typed(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -245,11 +307,19 @@ def _result(spec: AttackSpec, prepared: _Prepared, state: State, threat: Threat,
         if not chunks:  # nothing was left to attack
             break
         broken = sum(int(chunk.broken.sum()) for chunk in chunks)
-        seconds = sum(chunk.seconds for chunk in chunks)
-        stages.append(StageResult(name, attacked=left, broken=broken, seconds=seconds))
+        stages.append(
+            StageResult(
+                name,
+                attacked=left,
+                broken=broken,
+                seconds=sum(chunk.seconds for chunk in chunks),
+                forward=sum(chunk.forward for chunk in chunks),
+                backward=sum(chunk.backward for chunk in chunks),
+            )
+        )
         left -= broken
         accuracy[name] = left / len(state.robust)
-    flags: list[str] = []
+    flags = list(prepared.flags)
     notes: list[str] = []
     if prepared.ensemble:
         prepared.ensemble.look_at_result(accuracy)
@@ -267,6 +337,8 @@ def _result(spec: AttackSpec, prepared: _Prepared, state: State, threat: Threat,
         predicted=state.predicted,
         broken_by=state.broken_by,
         distance=state.distance,
+        margin=state.margin,
+        confidence=state.confidence,
         stages=tuple(stages),
         seconds=sum(chunk.seconds for chunk in state.chunks),
         forward=sum(chunk.forward for chunk in state.chunks),

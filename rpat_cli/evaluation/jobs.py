@@ -15,7 +15,7 @@ import signal
 import threading
 import time
 import traceback
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -33,16 +33,32 @@ Jobs: TypeAlias = int | Literal["auto"]
 MOST_AUTOMATIC_JOBS = 8
 """Each process takes some 300 MB for torch alone."""
 
-_QUICK = ("clean", "noise", "fgsm", "bim", "mim", "pgd", "cw-pgd")
+_QUICK = ("clean", "noise", "fgsm", "bim", "mim", "pgd", "cw-pgd", "transfer")
 _QUICK_STEPS = 100
 
 
 class Bench(Protocol):
     """What workers are given: it can be pickled, is opened on a device, and attacks one chunk after another there."""
 
+    device: torch.device
+
     def open(self, device: torch.device) -> None: ...
 
     def attack(self, task: Task) -> ChunkResult: ...
+
+
+class Helpers(Protocol):
+    """Processes that share the chunks of one evaluation after another."""
+
+    def give(self, bench: Bench) -> None:
+        """Hand everyone what is to be attacked with, in place of what they had.
+
+        Raises `NotPortableError` if that cannot be pickled here or read there, for instance a model whose class was
+        defined in a notebook.
+        """
+
+    def execute(self, tasks: Iterable[Task]) -> Iterator[ChunkResult]:
+        """Attack the chunks; results come as they are ready. Raises `RpatError` if a process dies."""
 
 
 class NotPortableError(RpatError):
@@ -84,12 +100,10 @@ class _Worker:
     def receive(self) -> Any:
         """The worker's answer. Raises `RpatError` if it died, and what it failed of."""
         try:
-            answer = pickle.loads(self.connection.recv_bytes())
+            answer = self.connection.recv_bytes()
         except (EOFError, OSError):
             raise self._died() from None
-        if isinstance(answer, _Failure):
-            raise answer.error()
-        return answer
+        return content_of(answer)
 
     def _died(self) -> RpatError:
         self.process.join(5)
@@ -112,6 +126,54 @@ class _Failure:
     def error(self) -> Exception:
         kinds = {"user": RpatError, "bug": RuntimeError, "not portable": NotPortableError}
         return kinds[self.kind](self.message)
+
+
+class Desk:
+    """Where a process works for another one: `answer` takes a bench, or a chunk to attack with it.
+
+    `device_of` says where to open a bench that was on another process's device. What goes wrong is an answer, too.
+    """
+
+    def __init__(self, device_of: Callable[[torch.device], torch.device]) -> None:
+        self._device_of = device_of
+        self._bench: Bench | None = None
+
+    def answer(self, message: bytes) -> bytes:
+        """What `packed` gave there, answered for `content_of` there."""
+        try:
+            content = pickle.loads(message)
+        except Exception as error:  # the model's own code may raise anything when it is read
+            return pickle.dumps(_Failure(f"{type(error).__name__}: {error}", "not portable"))
+        try:
+            return pickle.dumps(self._answer(content))
+        except RpatError as error:
+            return pickle.dumps(_Failure(str(error), "user"))
+        except Exception:
+            return pickle.dumps(_Failure(f"in a worker process: {traceback.format_exc()}", "bug"))
+
+    def _answer(self, content: Any) -> Any:
+        if isinstance(content, Task):
+            assert self._bench is not None
+            return self._bench.attack(content)
+        content.open(self._device_of(content.device))
+        self._bench = content
+        return "ready"
+
+
+def packed(content: Bench | Task) -> bytes:
+    """A message for a `Desk`. Raises `NotPortableError`."""
+    try:
+        return pickle.dumps(content)
+    except Exception as error:  # pickle raises whatever an object's own code does
+        raise NotPortableError(f"{type(error).__name__}: {error}") from None
+
+
+def content_of(answer: bytes) -> Any:
+    """What a `Desk` answered. Raises what it failed of."""
+    content = pickle.loads(answer)
+    if isinstance(content, _Failure):
+        raise content.error()
+    return content
 
 
 class Workers:
@@ -153,24 +215,17 @@ class Workers:
         self._workers.clear()
 
     def give(self, bench: Bench) -> None:
-        """Hand every worker what it is to attack with, in place of what it had.
-
-        Raises `NotPortableError` if that cannot be pickled here or read there, for instance a model whose class was
-        defined in a notebook.
-        """
-        try:
-            message = pickle.dumps(bench)
-        except Exception as error:  # pickle raises whatever an object's own code does
-            raise NotPortableError(f"{type(error).__name__}: {error}") from None
+        """See `Helpers`."""
+        message = packed(bench)
         for worker in self._workers:
             worker.send(message)
         for worker in self._workers:
             worker.receive()
 
     def execute(self, tasks: Iterable[Task]) -> Iterator[ChunkResult]:
-        """Attack the chunks, each worker one at a time; results come as they are ready.
+        """See `Helpers`; each worker has one chunk at a time.
 
-        Raises `RpatError` if a worker dies. Whoever leaves early ends the workers: what they are at is of no use.
+        Whoever leaves early ends the workers: what they are at is of no use.
         """
         waiting = iter(tasks)
         busy: dict[Connection, _Worker] = {}
@@ -178,7 +233,7 @@ class Workers:
         def employ(worker: _Worker) -> None:
             if (task := next(waiting, None)) is not None:
                 busy[worker.connection] = worker
-                worker.send(pickle.dumps(task))
+                worker.send(packed(task))
 
         try:
             for worker in self._workers:
@@ -231,29 +286,13 @@ def _work(connection: Connection, device: str, threads: int) -> None:
     """A worker's life: take a bench, or a chunk to attack with it, and answer."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
-    bench: Bench | None = None
+    desk = Desk(lambda _: torch.device(device))
     while True:
         try:
             message = connection.recv_bytes()
         except EOFError:
             return
-        try:
-            content = pickle.loads(message)
-        except Exception as error:  # the model's own code may raise anything when it is read
-            answer: Any = _Failure(f"{type(error).__name__}: {error}", "not portable")
-        else:
-            try:
-                if isinstance(content, Task):
-                    assert bench is not None
-                    answer = bench.attack(content)
-                else:
-                    content.open(torch.device(device))
-                    bench, answer = content, "ready"
-            except RpatError as error:
-                answer = _Failure(str(error), "user")
-            except Exception:
-                answer = _Failure(f"in a worker process: {traceback.format_exc()}", "bug")
-        connection.send_bytes(pickle.dumps(answer))
+        connection.send_bytes(desk.answer(message))
 
 
 def _end_with_parent() -> None:

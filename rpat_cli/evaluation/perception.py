@@ -7,7 +7,7 @@ the accuracy on the way, under "weak" perturbations.
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,13 +16,16 @@ from rpat_cli.attacks import ATTACKS
 from rpat_cli.attacks.isolation import frozen, own_randomness
 from rpat_cli.attacks.threat import Threat
 from rpat_cli.errors import DataError
-from rpat_cli.evaluation.statistics import Accuracy
+from rpat_cli.evaluation.statistics import Accuracy, welch_interval
 from rpat_cli.evaluation.verify import checked_logits
 
 MIXES = tuple(k / 10 for k in range(11))
 """Shares of the perturbed end; one half has to be among them."""
 
 HALF = MIXES.index(0.5)
+
+STRETCHES = {"first_half": (0, HALF), "second_half": (HALF, -1), "whole": (0, -1)}
+"""From where to where on the way each figure looks, as places in `MIXES`."""
 
 STEPS = 20
 
@@ -47,16 +50,38 @@ class Change:
 
 
 @dataclass(frozen=True)
+class Gap:
+    """By how much more the adversarial images that a model withstands change its logits than those that break it.
+
+    `figure` is a field of `Change`, `difference` its mean over the defended less that over the broken samples, and
+    `interval` the 95 % interval of that; None where a group has no sample, or fewer than two.
+    """
+
+    figure: str
+    difference: float | None
+    interval: tuple[float, float] | None
+
+    @property
+    def claim(self) -> Literal["supports", "contradicts", "cannot tell"]:
+        """What this says of the paper's claim that samples on which attacks succeed show the smaller change."""
+        if self.interval is None or self.interval[0] <= 0 <= self.interval[1]:
+            return "cannot tell"
+        return "supports" if self.interval[0] > 0 else "contradicts"
+
+
+@dataclass(frozen=True)
 class Perception:
     """The changes for "adversarial" and "random" perturbations, of "broken" and "defended" samples.
 
-    `n` counts all images; both groups are of those that the model gets right as they are.
+    `n` counts all images; both groups are of those that the model gets right as they are. `gaps`: between the groups,
+    for the adversarial perturbations.
     """
 
     threat: Threat
     steps: int
     n: int
     changes: tuple[Change, ...]
+    gaps: tuple[Gap, ...]
 
     def __getitem__(self, key: tuple[str, str]) -> Change:
         """By perturbation and group. Raises `KeyError`."""
@@ -73,7 +98,28 @@ class Perception:
                 {**asdict(change), "curve": list(change.curve), "accuracy": list(change.accuracy)}
                 for change in self.changes
             ],
+            "gaps": [
+                {**asdict(gap), "interval": gap.interval and list(gap.interval), "claim": gap.claim}
+                for gap in self.gaps
+            ],
         }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Perception":
+        """What `to_dict` gave. Raises `KeyError`, `TypeError` or `ValueError` for anything else."""
+        return cls(
+            threat=Threat(**values["threat"]),
+            steps=int(values["attack"].removeprefix("pgd-")),
+            n=values["n"],
+            changes=tuple(
+                Change(**{**each, "curve": tuple(each["curve"]), "accuracy": tuple(each["accuracy"])})
+                for each in values["changes"]
+            ),
+            gaps=tuple(
+                Gap(each["figure"], each["difference"], each["interval"] and tuple(each["interval"]))
+                for each in values["gaps"]
+            ),
+        )
 
 
 def perceive(
@@ -114,7 +160,12 @@ def analyse_walks(walks: Mapping[str, Tensor], y: Tensor, threat: Threat, steps:
         for kind, logits in walks.items()
         for group, chosen in groups.items()
     )
-    return Perception(threat, steps, len(y), changes)
+    adversarial = walks["adversarial"]
+    gaps = tuple(
+        _gap(figure, *(_distances(adversarial[a], adversarial[b])[groups[group]] for group in ("defended", "broken")))
+        for figure, (a, b) in STRETCHES.items()
+    )
+    return Perception(threat, steps, len(y), changes, gaps)
 
 
 def _walk(model: nn.Module, x: Tensor, x_adv: Tensor) -> Tensor:
@@ -126,10 +177,19 @@ def _change(kind: str, group: str, logits: Tensor, y: Tensor) -> Change:
     n = len(y)
     if not n:
         return Change(kind, group, 0, None, None, None, (), ())
-    curve = tuple(_distance(logits[0], at) for at in logits)
-    accuracy = tuple(Accuracy.of(at.argmax(dim=1) == y).value for at in logits)
-    return Change(kind, group, n, curve[HALF], _distance(logits[HALF], logits[-1]), curve[-1], curve, accuracy)
+    curve, accuracy = [], []
+    for at in logits:
+        curve.append(float(_distances(logits[0], at).mean()))
+        accuracy.append(Accuracy.of(at.argmax(dim=1) == y).value)
+    figures = {figure: float(_distances(logits[a], logits[b]).mean()) for figure, (a, b) in STRETCHES.items()}
+    return Change(kind, group, n, **figures, curve=tuple(curve), accuracy=tuple(accuracy))
 
 
-def _distance(a: Tensor, b: Tensor) -> float:
-    return float((a.double() - b.double()).square().mean())
+def _gap(figure: str, defended: Tensor, broken: Tensor) -> Gap:
+    difference = float(defended.mean() - broken.mean()) if len(defended) and len(broken) else None
+    return Gap(figure, difference, welch_interval(defended, broken))
+
+
+def _distances(a: Tensor, b: Tensor) -> Tensor:
+    """(N,) mean squared differences of logits (N, classes)."""
+    return (a.double() - b.double()).square().mean(dim=1)

@@ -1,25 +1,52 @@
 """What an evaluation found, per attack and per sample, and its form as JSON."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from rpat_cli.attacks.threat import Threat
-from rpat_cli.evaluation.statistics import Accuracy
+from rpat_cli.evaluation.calibration import Calibration
+from rpat_cli.evaluation.statistics import Accuracy, confusion, per_class_accuracy, worst_class
+
+AUTOATTACK = "autoattack"
+"""AutoAttack's standard version: the attack that the paper's Mean and NRR are computed with."""
 
 
 @dataclass(frozen=True)
 class StageResult:
-    """One attack within an attack (AutoAttack has four): how many samples it faced, how many it broke."""
+    """One attack within an attack (AutoAttack has four): how many samples it faced, how many it broke.
+
+    `forward`, `backward` are passes of single images, the one that predicts again included; `None` in files of versions
+    that did not count them by stage.
+    """
 
     name: str
     attacked: int
     broken: int
     seconds: float
+    forward: int | None = None
+    backward: int | None = None
+
+    @property
+    def steps(self) -> dict[str, float] | None:
+        """Forward and backward passes that each attacked sample took, on average: comparable between attacks."""
+        if self.forward is None or self.backward is None or not self.attacked:
+            return None
+        return {"forward": self.forward / self.attacked, "backward": self.backward / self.attacked}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain builtins, ready for JSON."""
+        return {**asdict(self), "steps": self.steps}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "StageResult":
+        """The inverse of `to_dict`."""
+        return cls(**{name: value for name, value in data.items() if name != "steps"})
 
 
 @dataclass(frozen=True)
@@ -28,8 +55,11 @@ class AttackResult:
 
     `correct_after`: still right after the attack. `predicted`: the class afterwards. `broken_by`: index into `stages`
     of what broke the sample, -1 where nothing did. `distance`: of the adversarial image that broke it, in the threat's
-    norm; NaN where none did. `forward`, `backward`: passes of single images. `flags` are warnings, `notes` what else to
-    know.
+    norm; NaN where none did. `margin` (the logit of the true class minus the largest other one) and `confidence` (the
+    largest softmax probability): of the image that broke the sample; where none did, of the one with the smallest
+    margin among the clean image and those that the stages ended with (AutoAttack's give the clean image back where they
+    fail); `None` in files of versions that did not record them. `forward`, `backward`: passes of single images. `flags`
+    are warnings, `notes` what else to know.
     """
 
     name: str
@@ -40,6 +70,8 @@ class AttackResult:
     predicted: Tensor
     broken_by: Tensor
     distance: Tensor
+    margin: Tensor | None = None
+    confidence: Tensor | None = None
     stages: tuple[StageResult, ...] = ()
     seconds: float = 0.0
     forward: int = 0
@@ -57,6 +89,11 @@ class AttackResult:
         """The fraction of all samples that is still right after the attack."""
         return self.accuracy.value
 
+    @property
+    def calibration(self) -> Calibration | None:
+        """After the attack; `None` where confidences were not recorded."""
+        return None if self.confidence is None else Calibration.of(self.confidence, self.correct_after)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain builtins; flags are text of 0 and 1, one per sample."""
         low, high = self.accuracy.interval
@@ -68,7 +105,7 @@ class AttackResult:
             "robust_acc": self.robust_acc,
             "interval_95": [low, high],
             "n": self.accuracy.n,
-            "stages": [asdict(stage) for stage in self.stages],
+            "stages": [stage.to_dict() for stage in self.stages],
             "seconds": self.seconds,
             "forward": self.forward,
             "backward": self.backward,
@@ -78,6 +115,8 @@ class AttackResult:
             "predicted": self.predicted.tolist(),
             "broken_by": self.broken_by.tolist(),
             "distance": [None if math.isnan(value) else value for value in self.distance.tolist()],
+            "margin": _to_list(self.margin),
+            "confidence": _to_list(self.confidence),
         }
 
     @classmethod
@@ -93,7 +132,9 @@ class AttackResult:
             predicted=torch.tensor(data["predicted"], dtype=torch.int64),
             broken_by=torch.tensor(data["broken_by"], dtype=torch.int64),
             distance=torch.tensor(distances, dtype=torch.float32),
-            stages=tuple(StageResult(**stage) for stage in data["stages"]),
+            margin=_from_list(data.get("margin")),
+            confidence=_from_list(data.get("confidence")),
+            stages=tuple(map(StageResult.from_dict, data["stages"])),
             seconds=data["seconds"],
             forward=data["forward"],
             backward=data["backward"],
@@ -104,9 +145,11 @@ class AttackResult:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A model's results against a suite. `y`, `clean_predicted` are (N,), on the CPU.
+    """A model's results against a suite. `y` and those on clean images are (N,), on the CPU.
 
-    `limit`: the images are a fixed, stratified subset of this size; `None`: they are all that there are.
+    `limit`: the images are a fixed, stratified subset of this size; `None`: they are all that there are. Margin and
+    confidence are as in `AttackResult`, `classes` is how many the model tells apart: `None` in files of versions that
+    did not record them.
     """
 
     threat: Threat
@@ -116,6 +159,9 @@ class Evaluation:
     seed: int
     batch_size: int
     limit: int | None = None
+    clean_margin: Tensor | None = None
+    clean_confidence: Tensor | None = None
+    classes: int | None = None
 
     @property
     def n(self) -> int:
@@ -140,6 +186,39 @@ class Evaluation:
         """Accuracy in the worst case over all attacks of the suite."""
         return Accuracy.of(self.worst_case)
 
+    @property
+    def attacks(self) -> list[AttackResult]:
+        """The results without "clean", which is no attack."""
+        return [result for result in self.results if result.name != "clean"]
+
+    @property
+    def strongest(self) -> AttackResult | None:
+        """The attack that left least; AutoAttack among equals."""
+        return min(self.attacks, key=lambda result: strength(result.label, result.accuracy), default=None)
+
+    @cached_property
+    def class_count(self) -> int:
+        """`classes`, or in old files as many as labels and predictions name."""
+        seen = [self.y, self.clean_predicted, *(result.predicted for result in self.results)]
+        return self.classes or 1 + max(int(labels.max()) for labels in seen)
+
+    @property
+    def per_class(self) -> list[Accuracy]:
+        """By true class: accuracy in the worst case over all attacks of the suite."""
+        return per_class_accuracy(self.worst_case, self.y, self.class_count)
+
+    @property
+    def clean_per_class(self) -> list[Accuracy]:
+        """By true class: accuracy on the images as they are."""
+        return per_class_accuracy(self.clean_predicted == self.y, self.y, self.class_count)
+
+    @property
+    def clean_calibration(self) -> Calibration | None:
+        """On the images as they are; `None` where confidences were not recorded."""
+        if self.clean_confidence is None:
+            return None
+        return Calibration.of(self.clean_confidence, self.clean_predicted == self.y)
+
     def __getitem__(self, label: str) -> AttackResult:
         """The result with that label. Raises `KeyError`, naming those there are."""
         for result in self.results:
@@ -159,9 +238,37 @@ class Evaluation:
             "clean_interval_95": list(self.clean.interval),
             "robust_acc": self.robust.value,
             "robust_interval_95": list(self.robust.interval),
+            "classes": self.class_count,
+            **self._by_class(),
+            "clean_calibration": _calibration_dict(self.clean_calibration),
+            "strongest": self._of_strongest(),
             "results": [result.to_dict() for result in self.results],
             "y": self.y.tolist(),
             "clean_predicted": self.clean_predicted.tolist(),
+            "clean_margin": _to_list(self.clean_margin),
+            "clean_confidence": _to_list(self.clean_confidence),
+        }
+
+    def _by_class(self) -> dict[str, Any]:
+        """Clean and in the worst case over all attacks."""
+        clean, robust = self.clean_per_class, self.per_class
+        return {
+            "per_class": [
+                {"n": each.n, "clean_correct": before.correct, "robust_correct": each.correct}
+                for before, each in zip(clean, robust, strict=True)
+            ],
+            "worst_class": worst_class_dict(robust),
+        }
+
+    def _of_strongest(self) -> dict[str, Any] | None:
+        """Confusion (rows true, columns predicted) and calibration under the strongest attack."""
+        if (result := self.strongest) is None:
+            return None
+        counts = confusion(self.y, result.predicted, self.class_count)
+        return {
+            "label": result.label,
+            "confusion": counts.tolist(),
+            "calibration": _calibration_dict(result.calibration),
         }
 
     @classmethod
@@ -175,7 +282,36 @@ class Evaluation:
             seed=data["seed"],
             batch_size=data["batch_size"],
             limit=data.get("limit"),
+            clean_margin=_from_list(data.get("clean_margin")),
+            clean_confidence=_from_list(data.get("clean_confidence")),
+            classes=data.get("classes"),
         )
+
+
+def strength(label: str, accuracy: Accuracy) -> tuple[float, bool]:
+    """Sorts attacks by what they left, the strongest first; AutoAttack among equals."""
+    return accuracy.value, label != AUTOATTACK
+
+
+def worst_class_dict(accuracies: Sequence[Accuracy]) -> dict[str, Any] | None:
+    """The class with the lowest accuracy as plain builtins; `None` without samples."""
+    if (worst := worst_class(accuracies)) is None:
+        return None
+    accuracy = accuracies[worst]
+    return {"class": worst, "robust_acc": accuracy.value, "interval_95": list(accuracy.interval), "n": accuracy.n}
+
+
+def _to_list(figures: Tensor | None) -> list[float] | None:
+    """With as many digits as single precision needs: half the length, and the same numbers when they are read."""
+    return None if figures is None else [float(str(figure)) for figure in figures.numpy()]
+
+
+def _from_list(figures: Sequence[float] | None) -> Tensor | None:
+    return None if figures is None else torch.tensor(figures, dtype=torch.float32)
+
+
+def _calibration_dict(calibration: Calibration | None) -> dict[str, Any] | None:
+    return None if calibration is None else calibration.to_dict()
 
 
 def bits_to_text(flags: Tensor) -> str:

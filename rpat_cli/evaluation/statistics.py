@@ -1,7 +1,9 @@
 """What the per-sample flags of an evaluation say: accuracies with their uncertainty, per class and at worst."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -58,7 +60,12 @@ def per_class_accuracy(flags: Tensor, y: Tensor, classes: int) -> list[Accuracy]
     return [Accuracy(int(r), int(t)) for r, t in zip(right, totals, strict=True)]
 
 
-def worst_class(accuracies: list[Accuracy]) -> int | None:
+def confusion(y: Tensor, predicted: Tensor, classes: int) -> Tensor:
+    """(classes, classes) counts: row the true class `y` (N,), column the `predicted` one (N,)."""
+    return torch.bincount(y * classes + predicted, minlength=classes * classes).view(classes, classes)
+
+
+def worst_class(accuracies: Sequence[Accuracy]) -> int | None:
     """The class with the lowest accuracy among those that have samples; `None` when none has."""
     present = [k for k, accuracy in enumerate(accuracies) if accuracy.n]
     return min(present, key=lambda k: accuracies[k].value, default=None)
@@ -72,3 +79,43 @@ def sign_test(more: int, less: int) -> float:
     n = more + less
     # Sums of exact integers: no rounding, however many pairs there are.
     return float(sum(math.comb(n, k) for k in range(more, n + 1)) / 2**n)
+
+
+def welch_interval(a: Tensor, b: Tensor) -> tuple[float, float] | None:
+    """The 95 % interval of mean(a) - mean(b), for samples (N,), (M,) of whatever variance (Welch, Biometrika 1947).
+
+    `None` with fewer than two samples in either.
+    """
+    if min(len(a), len(b)) < 2:
+        return None
+    a, b = a.double(), b.double()
+    squares = [float(each.var()) / len(each) for each in (a, b)]
+    gap, total = float(a.mean() - b.mean()), sum(squares)
+    if not total:
+        return gap, gap
+    df = total**2 / sum(part**2 / (len(each) - 1) for part, each in zip(squares, (a, b), strict=True))
+    half = t_quantile_95(int(df)) * math.sqrt(total)  # rounding down makes the interval wider, never narrower
+    return gap - half, gap + half
+
+
+def t_two_sided(t: float, df: int) -> float:
+    """P(|T| < t) for Student's t with `df` degrees of freedom: the finite sums of Abramowitz & Stegun, 26.7.3 and 4."""
+    theta = math.atan(t / math.sqrt(df))
+    cosine, sine = math.cos(theta), math.sin(theta)
+    odd = df % 2
+    term = cosine if odd else 1.0
+    total = 0.0
+    for k in range(1 + odd, df, 2):
+        total += term
+        term *= cosine * cosine * k / (k + 1)
+    return 2 / math.pi * (theta + sine * total) if odd else sine * total
+
+
+@cache
+def t_quantile_95(df: int) -> float:
+    """The t with P(|T| < t) = 0.95, by bisection: 12.706 for df 1, 1.96 in the limit."""
+    low, high = 0.0, 13.0
+    for _ in range(50):  # 13 / 2^50 is below the precision of a float near 2
+        middle = (low + high) / 2
+        low, high = (middle, high) if t_two_sided(middle, df) < 0.95 else (low, middle)
+    return (low + high) / 2

@@ -21,6 +21,11 @@ from rpat_cli.evaluation.results import bits_to_text, text_to_bits
 Identity = Mapping[str, Any]
 """What the results of an evaluation depend on, by name; plain builtins."""
 
+RECORDS = 2
+"""The version of what is recorded of a chunk: part of an identity, since lines of another version are of no use."""
+
+_FIGURES = ("margin", "confidence", "distance")
+
 
 def key_of(identity: Identity) -> str:
     """Sixteen letters that change with anything in `identity`."""
@@ -116,7 +121,7 @@ def _record(chunk: ChunkResult) -> dict[str, Any]:
         "indices": chunk.indices.tolist(),
         "broken": bits_to_text(chunk.broken),
         "predicted": chunk.predicted.tolist(),
-        "distance": chunk.distance.tolist(),
+        **{name: getattr(chunk, name).tolist() for name in _FIGURES},
     }
 
 
@@ -125,6 +130,6 @@ def _chunk(record: Mapping[str, Any]) -> ChunkResult:
         "indices": torch.tensor(record["indices"], dtype=torch.int64),
         "broken": text_to_bits(record["broken"]),
         "predicted": torch.tensor(record["predicted"], dtype=torch.int64),
-        "distance": torch.tensor(record["distance"], dtype=torch.float32),
+        **{name: torch.tensor(record[name], dtype=torch.float32) for name in _FIGURES},
     }
     return ChunkResult(**{**record, **tensors, "flags": tuple(record["flags"])})

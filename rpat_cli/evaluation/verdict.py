@@ -5,11 +5,11 @@ one `Finding`. Attacks are compared image by image, by exact tests, so that hone
 images more of 500 are chance.
 """
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import pairwise
+from types import MappingProxyType
 from typing import Any, Literal
 
 import torch
@@ -19,10 +19,11 @@ from rpat_cli.attacks import ATTACKS
 from rpat_cli.attacks.autoattack import AutoAttack
 from rpat_cli.attacks.isolation import frozen, own_randomness
 from rpat_cli.attacks.losses import cross_entropy, margin
-from rpat_cli.attacks.querying import input_gradient, unwrap
+from rpat_cli.attacks.querying import gradient_reaches, input_gradient, unwrap
 from rpat_cli.attacks.threat import Threat
 from rpat_cli.data.splits import stratified_choice
 from rpat_cli.evaluation.statistics import Accuracy, sign_test
+from rpat_cli.evaluation.substitute import QUESTIONS, fit_substitute
 from rpat_cli.evaluation.verify import checked_logits, verify
 
 Level = Literal["PASS", "WARN", "FAIL"]
@@ -34,14 +35,21 @@ STEPS = (5, 20, 50)
 MULTIPLES = (1, 2, 4, 8)
 DRAWS = 10
 
+WHITE_BOX = ("pgd-20", "pgd-50", "cw-pgd", "apgd-ce")
+SUBSTITUTE = "substitute"
+
 SURE, SUSPECT = 0.001, 0.01
 """p-values of FAIL and of WARN: small, since every verdict makes several tests."""
+
+SATURATED = 17
+"""1 - exp(-17) rounds to 1 in float32: a softmax whose true class leads by more is flat."""
 
 ATHALYE = "Athalye, Carlini & Wagner, Obfuscated gradients give a false sense of security, ICML 2018"
 CARLINI = "Carlini et al., On evaluating adversarial robustness, 2019 (arXiv 1902.06705)"
 DISTILLATION = "Carlini & Wagner, Defensive distillation is not robust to adversarial examples, 2016"
 AUTOATTACK = "Croce & Hein, Reliable evaluation with an ensemble of parameter-free attacks, ICML 2020"
 ADAPTIVE = "Croce et al., Evaluating the adversarial robustness of adaptive test-time defenses, ICML 2022"
+PAPERNOT = "Papernot et al., Practical black-box attacks against machine learning, ASIA CCS 2017"
 INDICATORS = "Pintor et al., Indicators of attack failure, NeurIPS 2022"
 
 
@@ -65,7 +73,7 @@ class Evidence:
     cross-entropy's gradient at the M correctly classified images. `broken`: per attack (M,), which of them it breaks;
     `eps` maps the names of the attacks with a larger radius to that radius, in rising order. `losses`: mean
     cross-entropy before, after each step of, and at the end of PGD with 50 steps. `flags`: AutoAttack's own warnings,
-    `skipped`: attacks that could not run and why.
+    `skipped`: attacks that could not run and why. `transfers`: which of the attacks were made on other models.
     """
 
     threat: Threat
@@ -82,6 +90,7 @@ class Evidence:
     losses: tuple[float, ...]
     flags: tuple[str, ...]
     skipped: Mapping[str, str]
+    transfers: tuple[str, ...]
 
     @property
     def right(self) -> Tensor:
@@ -91,6 +100,27 @@ class Evidence:
     @property
     def correct(self) -> Accuracy:
         return Accuracy.of(self.right)
+
+    @property
+    def lead(self) -> Tensor:
+        """(M,) by how much the true class leads, in logits, at the correctly classified images."""
+        return -margin(self.logits, self.y)[self.right]
+
+    @property
+    def harmless(self) -> Tensor:
+        """(M,) bool: the softmax is saturated, and still hides nothing from the attacks on the cross-entropy.
+
+        PGD on the margin, which no softmax flattens, would break those images if only their flat loss protected them.
+        An honest model without any defence is often that sure of its easiest images.
+        """
+        saturated = self.lead > SATURATED
+        if not {"cw-pgd", "pgd-50"} <= self.broken.keys():
+            return torch.zeros_like(saturated)
+        on_margin = self.broken["cw-pgd"]
+        on_entropy = self.broken["pgd-50"] | self.broken.get("apgd-ce", self.broken["pgd-50"])
+        only_margin = int((saturated & on_margin & ~on_entropy).sum())
+        only_entropy = int((saturated & on_entropy & ~on_margin).sum())
+        return saturated & (sign_test(only_margin, only_entropy) >= SUSPECT)
 
     def standing(self, name: str) -> Accuracy:
         """What an attack leaves standing, of all images."""
@@ -107,6 +137,7 @@ class Evidence:
             "losses": list(self.losses),
             "autoattack_flags": list(self.flags),
             "skipped": dict(self.skipped),
+            "transfers": list(self.transfers),
         }
 
 
@@ -151,11 +182,16 @@ def gather(
     *,
     images: int = IMAGES,
     queries: int = QUERIES,
+    questions: int = QUESTIONS,
     batch_size: int = 250,
     device: torch.device | None = None,
     seed: int = 0,
+    sources: Mapping[str, nn.Module] = MappingProxyType({}),
 ) -> Evidence:
     """Attack up to `images` of x (N, C, H, W), y (N,), equally many of each class, in the cheap ways the checks need.
+
+    `sources` are other models on `device`, by a name for what is made on them; besides, a small substitute is fitted to
+    the model's answers to all of x: to so many `questions`.
 
     `queries` are Square's, per image. The model, its modes and gradients and all generators stay as they were. Raises
     `RpatError` for a model without finite logits (B, classes).
@@ -163,6 +199,7 @@ def gather(
     device = device or x.device
     enough = images <= len(y) - len(torch.unique(y))
     chosen = stratified_choice(y.cpu(), images, seed) if enough else torch.arange(len(y))
+    everything = x
     x, y = x[chosen.to(x.device)].to(device), y[chosen.to(y.device)].to(device)
     was_training = unwrap(model).training
     with frozen(model) as model, torch.autocast(device.type, enabled=False), own_randomness(device, seed):
@@ -171,13 +208,14 @@ def gather(
         right = logits.argmax(dim=1) == y
         low, high = x.aminmax()
         seen = look.attacks(x[right], y[right], queries, seed)
+        look.transfers(x[right], y[right], everything, questions, sources, seen)
         return Evidence(
             threat=threat,
             y=y.cpu(),
             pixels=(float(low), float(high)),
             training=tuple(name or type(m).__name__ for name, m in model.named_modules() if m.training),
             was_training=was_training,
-            connected=look.connected(x[:1]),
+            connected=gradient_reaches(model, x[:1]),
             logits=logits.cpu(),
             logits_again=look.logits(x).cpu(),
             gradient_norm=look.gradient_norm(x[right], y[right]).cpu(),
@@ -186,6 +224,7 @@ def gather(
             losses=seen.losses,
             flags=seen.flags,
             skipped=seen.skipped,
+            transfers=seen.transfers,
         )
 
 
@@ -199,14 +238,6 @@ class _Look:
 
     def logits(self, x: Tensor) -> Tensor:
         return torch.cat([checked_logits(self.model, part) for part in torch.split(x, self.batch_size)])
-
-    def connected(self, x: Tensor) -> bool:
-        with torch.enable_grad():
-            x = x.clone().requires_grad_()
-            logits = self.model(x)
-            if not logits.requires_grad:
-                return False
-            return torch.autograd.grad(logits.sum(), x, allow_unused=True)[0] is not None
 
     def attacks(self, x: Tensor, y: Tensor, queries: int, seed: int) -> "_Seen":
         """Attack images `x`, all of which the model gets right."""
@@ -222,12 +253,33 @@ class _Look:
             seen.broken[name] = self._broken(threat, "pgd", x, y, steps=20, keep="worst")
         seen.losses = self._climb(x, y)
         self._autoattack(x, y, queries, seed, seen)
+        seen.broken["cw-pgd"] = self._broken(self.threat, "cw-pgd", x, y, steps=max(STEPS))
         return seen
+
+    def transfers(
+        self,
+        x: Tensor,
+        y: Tensor,
+        everything: Tensor,
+        questions: int,
+        sources: Mapping[str, nn.Module],
+        seen: "_Seen",
+    ) -> None:
+        """What PGD finds on other models, tried on this one: on those given, and on one fitted to its answers.
+
+        Its inner loss is the margin, which here breaks a fifth more than the cross-entropy.
+        """
+        if not len(x):
+            return
+        substitute = fit_substitute(self.model, everything, self.threat, x.device, questions)
+        attack = ATTACKS["cw-pgd"](self.threat, steps=20)
+        for name, source in {**sources, SUBSTITUTE: substitute}.items():
+            seen.broken[name] = self._verified(self.threat, x, y, partial(attack, source))
+        seen.transfers = (*sources, SUBSTITUTE)
 
     def _radii(self, x: Tensor) -> dict[str, float]:
         """The radius asked for, some multiples of it, and the one that holds every image."""
-        pixels = x[0].numel() if len(x) else 1
-        whole = {"Linf": 1.0, "L2": math.sqrt(pixels), "L1": float(pixels)}[self.threat.norm]
+        whole = self.threat.whole_box(x).eps
         multiples = {f"eps x {k}": k * self.threat.eps for k in MULTIPLES if k * self.threat.eps < whole}
         return {**multiples, "whole box": whole}
 
@@ -263,7 +315,7 @@ class _Look:
         first = slice(0, self.batch_size)
         ensemble = attacks.on(self.model, x[first], y[first])
         for name in ensemble.names:
-            if name == "apgd-ce" and not self.connected(x[:1]):
+            if name == "apgd-ce" and not gradient_reaches(self.model, x[:1]):
                 seen.broken[name] = torch.zeros(len(x), dtype=torch.bool)  # it cannot take a single step
             else:
                 seen.broken[name] = self._verified(self.threat, x, y, partial(ensemble.perturb, name))
@@ -282,6 +334,7 @@ class _Seen:
     losses: tuple[float, ...] = ()
     flags: tuple[str, ...] = ()
     skipped: dict[str, str] = field(default_factory=dict)
+    transfers: tuple[str, ...] = ()
 
 
 def _gradient(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
@@ -365,17 +418,20 @@ def check_probabilities(e: Evidence) -> Finding:
 
 
 def check_logit_range(e: Evidence) -> Finding:
-    """exp(-88) is where float32 ends, and with it the gradient of the cross-entropy; 1 - exp(-17) rounds to 1."""
+    """exp(-88) is where float32 ends, and with it the gradient of the cross-entropy."""
     name = "logits in a sane range"
-    lead = -margin(e.logits, e.y)[e.right]
+    lead, harmless = e.lead, e.harmless
     spread = float((e.logits.amax(dim=1) - e.logits.amin(dim=1)).median())
-    lost, saturated = Accuracy.of(lead > 88), Accuracy.of(lead > 17)
+    lost, saturated = Accuracy.of((lead > 88) & ~harmless), Accuracy.of((lead > SATURATED) & ~harmless)
     text = f"median spread of the logits {spread:.3g}"
+    if harmless.any():
+        text += f"; {int(harmless.sum())} images lead by over {SATURATED}, which hides nothing from PGD on the margin"
     if lost.n and lost.interval[0] > 0.05:
         reason = f"{text}; {lost.correct} of {lost.n} images lead by over 88: their cross-entropy has no gradient."
         return Finding(name, "FAIL", reason, DISTILLATION)
     if saturated.n and saturated.interval[0] > 0.1:
-        reason = f"{text}; {saturated.correct} of {saturated.n} images lead by over 17: their softmax rounds to 1."
+        share = f"{saturated.correct} of {saturated.n} images"
+        reason = f"{text}; {share} lead by over {SATURATED}: their softmax rounds to 1."
         return Finding(name, "WARN", reason, DISTILLATION)
     if spread < 1e-3:
         return Finding(name, "WARN", f"{text}: too small for the digits of float32.", DISTILLATION)
@@ -384,8 +440,11 @@ def check_logit_range(e: Evidence) -> Finding:
 
 def check_zero_gradients(e: Evidence) -> Finding:
     name = "gradients are there"
-    zero = Accuracy.of(e.gradient_norm <= 1e-10)
-    text = f"{zero.correct} of {zero.n} images have no gradient of the cross-entropy"
+    none = e.gradient_norm <= 1e-10
+    zero = Accuracy.of(none & ~e.harmless)
+    text = f"{int(none.sum())} of {zero.n} images have no gradient of the cross-entropy"
+    if zero.correct < none.sum():
+        text += f"; {int(none.sum()) - zero.correct} of them are saturated, which hides nothing from PGD on the margin"
     if not e.connected:
         reason = f"{text}: the computation is cut between the image and the logits (detach, no_grad, rounding?)."
         return Finding(name, "FAIL", reason, ATHALYE)
@@ -430,6 +489,14 @@ def check_black_box(e: Evidence) -> Finding:
     return finding
 
 
+def check_transfer(e: Evidence) -> Finding:
+    """Images made without the model's own gradient may not do better than the best that is made with it."""
+    strongest = max((name for name in WHITE_BOX if name in e.broken), key=lambda name: int(e.broken[name].sum()))
+    pairs = [(name, strongest) for name in e.transfers]
+    level, reason = _worst(e, pairs)
+    return Finding("white box beats transfer", level, reason, f"{ATHALYE}; {PAPERNOT}")
+
+
 def check_unbounded(e: Evidence) -> Finding:
     """Within the whole box any image can be turned into any other, so nothing can stand except by luck."""
     name = "nothing stands without a bound"
@@ -460,13 +527,18 @@ def _must_win(e: Evidence, name: str, weak: str, strong: str, paper: str) -> Fin
 
 
 def _never_falls(e: Evidence, name: str, pairs: Sequence[tuple[str, str]], paper: str) -> Finding:
+    level, reason = _worst(e, pairs)
+    if level == "PASS":
+        names = [pairs[0][0], *(strong for _, strong in pairs)]
+        reason = f"broken: {', '.join(f'{int(e.broken[name].sum())} by {name}' for name in names)}."
+    return Finding(name, level, reason, paper)
+
+
+def _worst(e: Evidence, pairs: Sequence[tuple[str, str]]) -> tuple[Level, str]:
+    """Of several comparisons, each of a weak attack with a strong one, the worst level and the reasons for it."""
     results = [_compare(e, weak, strong) for weak, strong in pairs]
     worst = max((level for level, _ in results), key=LEVELS.index)
-    if worst == "PASS":
-        names = [pairs[0][0], *(strong for _, strong in pairs)]
-        broken = ", ".join(f"{int(e.broken[name].sum())} by {name}" for name in names)
-        return Finding(name, "PASS", f"broken: {broken}.", paper)
-    return Finding(name, worst, " ".join(reason for level, reason in results if level == worst), paper)
+    return worst, " ".join(reason for level, reason in results if level == worst)
 
 
 def _compare(e: Evidence, weak: str, strong: str) -> tuple[Level, str]:
@@ -500,5 +572,6 @@ ATTACK_CHECKS: tuple[Check, ...] = (
     check_eps,
     check_unbounded,
     check_black_box,
+    check_transfer,
 )
 """What needs images that the model gets right."""

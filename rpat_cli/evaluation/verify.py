@@ -1,23 +1,50 @@
 """Nothing an attack returns is trusted: brought into the threat, checked, and predicted again before it counts."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from rpat_cli.attacks.losses import margin
 from rpat_cli.attacks.threat import Threat
 from rpat_cli.errors import RpatError
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model makes of images; all (B,).
+
+    `predicted`: the most likely class. `margin`: the logit of the true class minus the largest other one; never above 0
+    where the model errs, never below where it does not. `confidence`: the largest softmax probability.
+    """
+
+    predicted: Tensor
+    margin: Tensor
+    confidence: Tensor
+
+    @classmethod
+    def of(cls, logits: Tensor, y: Tensor) -> "Prediction":
+        """From logits (B, classes) and labels `y` (B,)."""
+        return cls(logits.argmax(dim=1), -margin(logits, y), logits.softmax(dim=1).amax(dim=1))
+
+    @classmethod
+    def join(cls, parts: Sequence["Prediction"]) -> "Prediction":
+        """The predictions of several batches as one, on the CPU."""
+        names = ("predicted", "margin", "confidence")
+        return cls(*(torch.cat([getattr(part, name).cpu() for part in parts]) for name in names))
 
 
 @dataclass(frozen=True)
 class Verified:
     """What is left of an attack's claim. All (B,) but `x_adv` (B, C, H, W); `distance` in the threat's norm.
 
-    `broken`: misclassified, and inside ball and box. `inside`: in ball and box (after mending).
+    `prediction` is of `x_adv`. `broken`: misclassified, and inside ball and box. `inside`: in ball and box (after
+    mending).
     """
 
     x_adv: Tensor
-    predicted: Tensor
+    prediction: Prediction
     broken: Tensor
     inside: Tensor
     distance: Tensor
@@ -60,5 +87,6 @@ def verify(model: nn.Module, threat: Threat, x: Tensor, y: Tensor, x_adv: Tensor
         x_adv = x_adv.index_put((outside,), mended)
     inside = threat.contains(x, x_adv)
     x_adv = torch.where(inside.view(-1, *[1] * (x.ndim - 1)), x_adv, x)
-    predicted = predict(model, x_adv)
-    return Verified(x_adv, predicted, (predicted != y) & inside, inside, threat.distance(x, x_adv))
+    prediction = Prediction.of(checked_logits(model, x_adv), y)
+    broken = (prediction.predicted != y) & inside
+    return Verified(x_adv, prediction, broken, inside, threat.distance(x, x_adv))

@@ -7,6 +7,7 @@ from rpat_cli.registry import Registry
 
 if TYPE_CHECKING:
     from rpat_cli.models.base import ModelBuilder
+    from rpat_cli.models.normalize import Classifier
 
 MODELS: "Registry[ModelBuilder]" = Registry(
     "model",
@@ -32,6 +33,15 @@ ZOOS: "Registry[Callable[[str], ModelBuilder]]" = Registry(
 )
 """Other libraries' networks, named `torchvision:NAME` and `timm:NAME`: from NAME to its builder."""
 
+PRETRAINED: "Registry[Callable[[str, tuple[int, int, int]], Classifier]]" = Registry(
+    "model library",
+    {
+        "torchvision": "rpat_cli.models.zoo:pretrained_torchvision",
+        "timm": "rpat_cli.models.zoo:pretrained_timm",
+    },
+)
+"""The same networks with the weights that the library's authors trained: from NAME and the images' (C, H, W)."""
+
 
 def model_names() -> list[str]:
     """What may be given as a model's name, for help pages and error messages."""
@@ -40,5 +50,10 @@ def model_names() -> list[str]:
 
 def is_model_name(name: str) -> bool:
     """Whether a name is known, or belongs to a library that is asked for its names only when the model is built."""
+    return name in MODELS or in_library(name)
+
+
+def in_library(name: str) -> bool:
+    """Whether a name is of the form `torchvision:NAME` or `timm:NAME`."""
     zoo, _, member = name.partition(":")
-    return name in MODELS or (zoo in ZOOS and member != "")
+    return zoo in ZOOS and member != ""

@@ -14,10 +14,11 @@ FEW = 40
 
 @dataclass(frozen=True)
 class Series:
-    """A named line through (epoch, value) points, in order of the epochs."""
+    """A named line through (epoch, value) points, in order of the epochs; `band` is (epoch, low, high) around it."""
 
     name: str
     points: tuple[Point, ...]
+    band: tuple[tuple[float, float, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -28,12 +29,13 @@ class Tick:
 
 @dataclass(frozen=True)
 class Line:
-    """A series in the coordinates of the picture; `last` is its last value as text."""
+    """A series in the coordinates of the picture; `last` is its last value as text, `band` the outline around it."""
 
     name: str
     path: str
     dots: tuple[Point, ...]
     last: str
+    band: str = ""
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,8 @@ class Chart:
     y_ticks: tuple[Tick, ...]
     hovers: tuple[Hover, ...]
     mark: float | None = None
+    mark_name: str = "best"
+    x_name: str = "epoch"
 
     width, height = WIDTH, HEIGHT
     left, right, top, bottom = LEFT, WIDTH - RIGHT, TOP, HEIGHT - BOTTOM
@@ -65,11 +69,14 @@ def line_chart(
     show: Callable[[float], str],
     *,
     mark: float | None = None,
+    mark_name: str = "best",
+    x_name: str = "epoch",
     y_range: tuple[float, float] | None = None,
 ) -> Chart | None:
     """A chart of the series over the epochs, `mark` being an epoch to point out; `None` if no series has a point.
 
-    `show` writes a value for people. The vertical axis includes 0 unless `y_range` says what it shows.
+    `show` writes a value for people. The vertical axis includes 0 unless `y_range` says what it shows. Another `x_name`
+    makes it a chart over any other quantity.
     """
     series = [item for item in series if item.points]
     if not series:
@@ -77,20 +84,22 @@ def line_chart(
     epochs = sorted({x for item in series for x, _ in item.points})
     values = [y for item in series for _, y in item.points]
     y_at = nice_ticks(*(y_range or (min(0.0, *values), max(0.0, *values))), 5)
-    x_at = [
-        tick for tick in nice_ticks(epochs[0], epochs[-1], 7) if tick.is_integer() and epochs[0] <= tick <= epochs[-1]
-    ]
-    to_x = _scale(epochs[0], epochs[-1], LEFT + 6, WIDTH - RIGHT - 6)
-    to_y = _scale(y_at[0], y_at[-1], HEIGHT - BOTTOM, TOP)
+    x_at = [tick for tick in nice_ticks(epochs[0], epochs[-1], 7) if epochs[0] <= tick <= epochs[-1]]
+    if x_name == "epoch":
+        x_at = [tick for tick in x_at if tick.is_integer()]
+    to_x = scale(epochs[0], epochs[-1], LEFT + 6, WIDTH - RIGHT - 6)
+    to_y = scale(y_at[0], y_at[-1], HEIGHT - BOTTOM, TOP)
     step = (WIDTH - RIGHT - LEFT) / max(len(epochs), 2)
     return Chart(
         title=title,
-        description=_describe(title, series, epochs, show),
+        description=_describe(f"{title}, {x_name}", series, epochs, show),
         lines=tuple(_line(item, to_x, to_y, show) for item in series),
         x_ticks=tuple(Tick(to_x(x), f"{x:g}") for x in x_at),
         y_ticks=tuple(Tick(to_y(y), show(y).removesuffix(".0")) for y in y_at),
-        hovers=tuple(Hover(to_x(x) - step / 2, step, _told(x, series, show)) for x in epochs),
+        hovers=tuple(Hover(to_x(x) - step / 2, step, _told(f"{x_name} {x:g}", x, series, show)) for x in epochs),
         mark=None if mark is None else to_x(mark),
+        mark_name=mark_name,
+        x_name=x_name,
     )
 
 
@@ -105,7 +114,7 @@ def nice_ticks(low: float, high: float, about: int) -> list[float]:
     return [round(index * step, 12) for index in range(first, last + 1)]
 
 
-def _scale(low: float, high: float, start: float, end: float) -> Callable[[float], float]:
+def scale(low: float, high: float, start: float, end: float) -> Callable[[float], float]:
     """From [low, high] to [start, end]; a single value goes to the middle."""
     if high == low:
         return lambda _: (start + end) / 2
@@ -117,15 +126,17 @@ def _line(
 ) -> Line:
     points = tuple((to_x(x), to_y(y)) for x, y in series.points)
     path = " ".join(f"{x:g},{y:g}" for x, y in points)
-    return Line(series.name, path, points if len(points) <= FEW else (), show(series.points[-1][1]))
+    outline = [(x, high) for x, _, high in series.band] + [(x, low) for x, low, _ in reversed(series.band)]
+    band = " ".join(f"{to_x(x):g},{to_y(y):g}" for x, y in outline)
+    return Line(series.name, path, points if len(points) <= FEW else (), show(series.points[-1][1]), band)
 
 
-def _told(epoch: float, series: Sequence[Series], show: Callable[[float], str]) -> str:
+def _told(where: str, epoch: float, series: Sequence[Series], show: Callable[[float], str]) -> str:
     lines = [f"{item.name}: {show(y)}" for item in series for x, y in item.points if x == epoch]
-    return "\n".join([f"epoch {epoch:g}", *lines])
+    return "\n".join([where, *lines])
 
 
 def _describe(title: str, series: Sequence[Series], epochs: Sequence[float], show: Callable[[float], str]) -> str:
     """The chart in words, for those who do not see it."""
     ends = "; ".join(f"{item.name} from {show(item.points[0][1])} to {show(item.points[-1][1])}" for item in series)
-    return f"{title}, epochs {epochs[0]:g} to {epochs[-1]:g}: {ends}"
+    return f"{title} {epochs[0]:g} to {epochs[-1]:g}: {ends}"

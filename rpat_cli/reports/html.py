@@ -4,17 +4,21 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
 
-from jinja2 import Environment, StrictUndefined, Template
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from rpat_cli.engine.loop import AVERAGED
+from rpat_cli.errors import ConfigError
 from rpat_cli.evaluation.statistics import Accuracy
+from rpat_cli.evaluation.suite import parse_suite
 from rpat_cli.recipe_io import SWITCHED
 from rpat_cli.reports.charts import Chart, Series, line_chart
+from rpat_cli.reports.closer import closer
+from rpat_cli.reports.confusion import Cell, frequent_confusions, heat_map
+from rpat_cli.reports.reliability import Reliability, reliability
 from rpat_cli.reports.report import Finding, Report, Row
 from rpat_cli.reports.scores import count, duration, percent, percent_range
-from rpat_cli.reports.tables import show_threat
+from rpat_cli.reports.tables import class_name, show_threat
 
 ALL_CLASSES = 20
 """With more classes than this only the weakest are shown."""
@@ -56,7 +60,7 @@ def render_html(report: Report) -> str:
     """The whole page. Everything that comes from outside (names, notes, the recipe) is escaped."""
     rows = [row for row in report.rows if row.threat == report.threat]
     head = rows[0] if rows else None
-    return _template().render(
+    return template("report.html.j2").render(
         report=report,
         method=" + ".join([report.recipe.method.name, *(name for name in SWITCHED if getattr(report.recipe, name))]),
         head=head,
@@ -67,6 +71,9 @@ def render_html(report: Report) -> str:
         strongest=head.strongest if head else None,
         classes=(shown := class_rows(report, head)),
         hidden_classes=_class_count(head) - len(shown),
+        **_confusion(report, head),
+        calibrations=calibrations(head) if head else [],
+        closer=closer(report.looks),
         commands=_commands(report),
     )
 
@@ -75,14 +82,25 @@ def _commands(report: Report) -> list[str]:
     """What to type to get the run and its figures again."""
     path = shlex.quote(report.path)
     recipe = shlex.quote(f"{report.path}/recipe.yaml")
-    # A label with "@" tells of a step size that came from a flag: no word of `--attack`.
-    attacks = ",".join(label for label in report.labels if "@" not in label)
+    attacks = ",".join(label for label in report.labels if _can_be_typed(label))
     return [f"rpat train --config {recipe}", *([f"rpat eval {path} --attack {attacks}"] if attacks else [])]
 
 
+def _can_be_typed(label: str) -> bool:
+    """Is a label a word of `--attack`? Those of suite files need not be, and another model's name is not its path."""
+    try:
+        return not label.startswith("transfer:") and parse_suite(label)[0].label == label
+    except ConfigError:
+        return False
+
+
 @cache
-def _template() -> Template:
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+def template(name: str) -> Template:
+    """A template of this package, with the filters that write figures. Other pages extend the report's."""
+    loader = PackageLoader("rpat_cli", "reports")
+    environment = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
     environment.filters |= {
         "percent": percent,
         "percent_range": percent_range,
@@ -90,8 +108,7 @@ def _template() -> Template:
         "count": count,
         "show_threat": show_threat,
     }
-    text = files("rpat_cli.reports").joinpath("report.html.j2").read_text(encoding="utf-8")
-    return environment.from_string(text)
+    return environment.get_template(name)
 
 
 def headline(row: Row) -> list[Finding]:
@@ -166,12 +183,30 @@ def class_rows(report: Report, row: Row | None) -> list[ClassRow]:
         return []
     clean, robust = row.findings["clean"].per_class, row.strongest.per_class
     rows = [
-        ClassRow(report.class_names[k] if k < len(report.class_names) else f"class {k}", *pair)
+        ClassRow(class_name(report.class_names, k), *pair)
         for k, pair in enumerate(zip(clean, robust, strict=False))
         if all(accuracy.n for accuracy in pair)
     ]
     rows.sort(key=lambda item: (item.robust.value, item.clean.value))
     return rows if len(rows) <= ALL_CLASSES else rows[:WEAKEST]
+
+
+def _confusion(report: Report, row: Row | None) -> dict[str, list[list[Cell]] | list[Cell]]:
+    """Under the strongest attack: a heat map, or with many classes the most frequent confusions."""
+    if row is None or row.strongest is None:
+        return {"heat": [], "confusions": []}
+    counts, names = row.strongest.confusion, report.class_names
+    if len(counts) <= ALL_CLASSES:
+        return {"heat": heat_map(counts, names), "confusions": []}
+    return {"heat": [], "confusions": frequent_confusions(counts, names)}
+
+
+def calibrations(row: Row) -> list[Reliability]:
+    """Without an attack and under the strongest one, where confidences were recorded."""
+    pairs = [("Clean", "clean", row.findings["clean"])]
+    if row.strongest:
+        pairs.append((f"Under {row.strongest.label}", "robust", row.strongest))
+    return [reliability(title, kind, found.calibration) for title, kind, found in pairs if found.calibration]
 
 
 def _class_count(row: Row | None) -> int:

@@ -2,28 +2,29 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from rpat_cli.attacks.threat import Threat
 from rpat_cli.config import Recipe
 from rpat_cli.engine.callbacks import read_metrics
 from rpat_cli.engine.loop import AVERAGED
 from rpat_cli.errors import RpatError
-from rpat_cli.evaluation.results import AttackResult, Evaluation, StageResult
-from rpat_cli.evaluation.statistics import Accuracy, per_class_accuracy
+from rpat_cli.evaluation.calibration import Calibration
+from rpat_cli.evaluation.results import AUTOATTACK, Evaluation, StageResult, strength, worst_class_dict
+from rpat_cli.evaluation.statistics import Accuracy, confusion, per_class_accuracy
 from rpat_cli.evaluation.suite import list_attacks
 from rpat_cli.recipe_io import read_yaml, resolve, summary
+from rpat_cli.reports.looks import READERS, Look
 from rpat_cli.reports.scores import mean_acc, nrr
 from rpat_cli.run_folder import RunFolder, write_whole
 
 REPORT_FORMAT = 1
-
-AUTOATTACK = "autoattack"
-"""The attack that the paper's Mean and NRR are computed with: AutoAttack's standard version."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,8 @@ class Finding:
     """What one attack left of one checkpoint. `threat` is None for "clean", which has none.
 
     `label` tells it from other uses of the same `attack` (pgd-20, pgd-50). `per_class` is in order of the labels;
-    `forward`, `backward` are passes of single images; `evaluation` is the file in `evals/` that this stands in.
+    `confusion` counts (true, predicted) classes; `calibration` is None where confidences were not recorded; `forward`,
+    `backward` are passes of single images; `evaluation` is the file in `evals/` that this stands in.
     """
 
     checkpoint: str
@@ -58,6 +60,8 @@ class Finding:
     threat: Threat | None
     accuracy: Accuracy
     per_class: tuple[Accuracy, ...]
+    confusion: Tensor = field(repr=False, compare=False)
+    calibration: Calibration | None
     evaluation: str
     created: str
     settings: Mapping[str, Any]
@@ -69,12 +73,16 @@ class Finding:
     notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        values = asdict(self)
-        del values["accuracy"]
+        values = {**vars(self), "threat": self.threat and asdict(self.threat), "settings": dict(self.settings)}
+        for name in ("accuracy", "confusion", "calibration"):
+            del values[name]
         values["acc"] = self.accuracy.value
         values["interval_95"] = list(self.accuracy.interval)
         values["n"] = self.accuracy.n
         values["per_class"] = [{"correct": item.correct, "n": item.n} for item in self.per_class]
+        values["worst_class"] = worst_class_dict(self.per_class)
+        values["ece"] = self.calibration and self.calibration.ece
+        values["stages"] = [stage.to_dict() for stage in self.stages]
         return values
 
 
@@ -106,7 +114,18 @@ class Row:
     def strongest(self) -> Finding | None:
         """The attack that left least; AutoAttack among equals."""
         attacked = [finding for label, finding in self.findings.items() if label != "clean"]
-        return min(attacked, key=lambda finding: (finding.accuracy.value, finding.label != AUTOATTACK), default=None)
+        return min(attacked, key=lambda finding: strength(finding.label, finding.accuracy), default=None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """What is computed over several findings, and the confusion under the strongest attack, as plain builtins."""
+        return {
+            "checkpoint": self.checkpoint.name,
+            "threat": asdict(self.threat),
+            "mean": self.mean,
+            "nrr": self.nrr,
+            "strongest": self.strongest and self.strongest.label,
+            "confusion": self.strongest and self.strongest.confusion.tolist(),
+        }
 
 
 @dataclass(frozen=True)
@@ -114,7 +133,8 @@ class Report:
     """A run as people want to read it. Fractions everywhere, per cent only on screen.
 
     `epochs` are the records of metrics.jsonl. `seconds`, `forward`, `backward` are those of the training; passes are
-    None where they were not recorded. `environment` is that of the training, or else of the newest evaluation.
+    None where they were not recorded. `environment` is that of the training, or else of the newest evaluation. `looks`
+    are the newest closer looks (a key of `READERS` each) at weights that are still there.
     """
 
     path: str
@@ -128,6 +148,7 @@ class Report:
     best_epoch: int | None
     checkpoints: tuple[CheckpointRef, ...]
     findings: tuple[Finding, ...]
+    looks: Mapping[str, Look]
     remarks: tuple[str, ...]
 
     @property
@@ -198,10 +219,8 @@ class Report:
             },
             "checkpoints": [asdict(checkpoint) for checkpoint in self.checkpoints],
             "results": [finding.to_dict() for finding in self.findings],
-            "scores": [
-                {"checkpoint": row.checkpoint.name, "threat": asdict(row.threat), "mean": row.mean, "nrr": row.nrr}
-                for row in self.rows
-            ],
+            "scores": [row.to_dict() for row in self.rows],
+            "closer_looks": {name: look.to_dict() for name, look in self.looks.items()},
             "remarks": list(self.remarks),
         }
 
@@ -228,6 +247,7 @@ class _EvalFile:
     environment: Mapping[str, Any]
     device: str
     evaluation: Evaluation
+    looks: Mapping[str, Mapping[str, Any]]
 
     @classmethod
     def read(cls, file: Path) -> "_EvalFile":
@@ -243,6 +263,7 @@ class _EvalFile:
             environment=record["environment"],
             device=record["device"],
             evaluation=Evaluation.from_dict(record),
+            looks={name: record[name] for name in READERS if name in record},
         )
 
     @property
@@ -262,7 +283,8 @@ def build_report(folder: RunFolder) -> Report:
     epochs = tuple(read_metrics(folder.metrics))
     saved = _facts_of_checkpoint(folder, remarks)
     checkpoints = _checkpoints(epochs, saved)
-    files = _fitting(_read_evals(folder, remarks), recipe, checkpoints, remarks)
+    every = _read_evals(folder, remarks)
+    files = _fitting(every, recipe, checkpoints, remarks)
     findings = _newest_findings(files, checkpoints)
     newest = files[-1] if files else None
     class_names = newest.class_names if newest and newest.class_names else tuple(saved.get("class_names", ()))
@@ -278,6 +300,7 @@ def build_report(folder: RunFolder) -> Report:
         best_epoch=_best_epoch(epochs),
         checkpoints=checkpoints,
         findings=findings,
+        looks=_newest_looks(every, recipe, checkpoints, remarks),
         remarks=(*_remarks_on_training(recipe, epochs), *remarks, *_remarks_on_findings(findings)),
     )
 
@@ -348,8 +371,8 @@ def _fitting(
             remarks.append(f"evals/{file.file.name} is on other data ({file.data}) and is not part of this report")
         elif file.evaluation.limit is not None:
             remarks.append(
-                f"evals/{file.file.name} is on {file.evaluation.limit} of the test images only and is not part of this "
-                "report"
+                f"evals/{file.file.name} is on {file.evaluation.limit} of the test images only: its accuracies are not "
+                "part of this report"
             )
         elif not any(_measures(file, checkpoint, checkpoints) for checkpoint in checkpoints):
             remarks.append(
@@ -379,10 +402,25 @@ def _newest_findings(files: Iterable[_EvalFile], checkpoints: Sequence[Checkpoin
     return tuple(newest.values())
 
 
+def _newest_looks(
+    files: Iterable[_EvalFile], recipe: Recipe, checkpoints: Sequence[CheckpointRef], remarks: list[str]
+) -> dict[str, Look]:
+    """Each closer look from the newest file that has it, be it of some of the test images: it says of how many."""
+    newest: dict[str, Look] = {}
+    for file in files:
+        measured = [each.title for each in checkpoints if _measures(file, each, checkpoints)]
+        for name, content in file.looks.items() if measured and file.data == recipe.data.name else ():
+            try:
+                newest[name] = Look(measured[0], file.file.name, content, READERS[name](content))
+            except (LookupError, TypeError, ValueError, AttributeError, RpatError):
+                remarks.append(f"the {name} in evals/{file.file.name} cannot be read and was left out")
+    return {name: newest[name] for name in READERS if name in newest}
+
+
 def _findings_in(file: _EvalFile, checkpoint: str) -> Iterable[Finding]:
     """Clean, which every evaluation has measured, and its attacks."""
     evaluation = file.evaluation
-    classes = max(len(file.class_names), int(evaluation.y.max()) + 1)
+    y, classes = evaluation.y, max(len(file.class_names), evaluation.class_count)
     right = evaluation.clean_predicted == evaluation.y
     origin: dict[str, Any] = {"checkpoint": checkpoint, "evaluation": file.file.name, "created": file.created}
     yield Finding(
@@ -390,17 +428,21 @@ def _findings_in(file: _EvalFile, checkpoint: str) -> Iterable[Finding]:
         label="clean",
         threat=None,
         accuracy=evaluation.clean,
-        per_class=tuple(per_class_accuracy(right, evaluation.y, classes)),
+        per_class=tuple(per_class_accuracy(right, y, classes)),
+        confusion=confusion(y, evaluation.clean_predicted, classes),
+        calibration=evaluation.clean_calibration,
         settings={},
         **origin,
     )
-    for result in attacks_of(evaluation):
+    for result in evaluation.attacks:
         yield Finding(
             attack=result.name,
             label=result.label,
             threat=result.threat,
             accuracy=result.accuracy,
-            per_class=tuple(per_class_accuracy(result.correct_after, evaluation.y, classes)),
+            per_class=tuple(per_class_accuracy(result.correct_after, y, classes)),
+            confusion=confusion(y, result.predicted, classes),
+            calibration=result.calibration,
             settings=result.settings,
             stages=result.stages,
             seconds=result.seconds,
@@ -410,11 +452,6 @@ def _findings_in(file: _EvalFile, checkpoint: str) -> Iterable[Finding]:
             notes=result.notes,
             **origin,
         )
-
-
-def attacks_of(evaluation: Evaluation) -> list[AttackResult]:
-    """The results of an evaluation without "clean", which is no attack."""
-    return [result for result in evaluation.results if result.name != "clean"]
 
 
 def _remarks_on_training(recipe: Recipe, epochs: Sequence[Mapping[str, Any]]) -> list[str]:

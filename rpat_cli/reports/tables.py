@@ -8,9 +8,9 @@ from rich.text import Text
 
 from rpat_cli.attacks.threat import Threat
 from rpat_cli.evaluation.results import AttackResult, Evaluation
-from rpat_cli.evaluation.statistics import Accuracy
+from rpat_cli.evaluation.statistics import Accuracy, worst_class
 from rpat_cli.numbers import show_number
-from rpat_cli.reports.report import Finding, Report, Row, attacks_of
+from rpat_cli.reports.report import Finding, Report, Row
 from rpat_cli.reports.scores import compact, count, duration, percent, percent_range
 
 WIDEST = 4
@@ -19,6 +19,11 @@ WIDEST = 4
 
 def show_threat(threat: Threat) -> str:
     return f"{threat.norm}, eps {show_number(threat.eps)}"
+
+
+def class_name(names: Sequence[str], label: int) -> str:
+    """The name of a class, or its number where names are not known."""
+    return names[label] if label < len(names) else f"class {label}"
 
 
 def report_table(report: Report) -> Table:
@@ -82,12 +87,13 @@ def evaluation_table(evaluation: Evaluation, title: str = "") -> Table:
     )
     table = Table(box=box.SIMPLE_HEAD, title=heading, title_justify="left")
     for name in ("attack", "accuracy", "95 % interval", "broken", "time", "fwd / bwd"):
-        table.add_column(name, justify="left" if name == "attack" else "right", no_wrap=name != "attack")
-    attacks = attacks_of(evaluation)
+        named = name == "attack"  # a long name goes on in the next line
+        table.add_column(name, justify="left" if named else "right", no_wrap=not named, overflow="fold")
+    attacks = evaluation.attacks
     table.add_row("clean", *_accuracy(evaluation.clean), end_section=not attacks)
     for result in attacks:
         table.add_row(
-            result.label,
+            Text(result.label),
             *_accuracy(result.accuracy),
             count(evaluation.clean.correct - result.accuracy.correct),
             duration(result.seconds),
@@ -99,6 +105,24 @@ def evaluation_table(evaluation: Evaluation, title: str = "") -> Table:
         seconds = sum(result.seconds for result in attacks)
         worst = (*_accuracy(evaluation.robust), count(broken), duration(seconds), _passes(attacks))
         table.add_row("worst case", *worst, style="bold")
+    return table
+
+
+def evaluation_summary(evaluation: Evaluation, class_names: Sequence[str]) -> Table:
+    """Two lines below the table: the class that is left worst, and the calibration error, in per cent."""
+    table = Table.grid(padding=(0, 2), pad_edge=True)
+    worst = worst_class(evaluation.per_class)
+    if worst is not None:
+        accuracy = evaluation.per_class[worst]
+        text = f"{class_name(class_names, worst)}: {percent(accuracy.value)} ({percent_range(accuracy)})"
+        if evaluation.attacks:
+            text += f" in the worst case, {percent(evaluation.clean_per_class[worst].value)} clean"
+        table.add_row("worst class", Text(text))
+    parts = {"clean": evaluation.clean_calibration}
+    if strongest := evaluation.strongest:
+        parts[f"under {strongest.label}"] = strongest.calibration
+    if known := [f"{percent(part.ece)} {where}" for where, part in parts.items() if part]:
+        table.add_row("ECE", Text(", ".join(known)))
     return table
 
 

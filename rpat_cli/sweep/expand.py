@@ -4,8 +4,7 @@ import hashlib
 import itertools
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from rpat_cli.errors import ConfigError, Problem, did_you_mean
 from rpat_cli.numbers import show_number
 from rpat_cli.recipe_io import NAMED, SWITCHED, Layer, read_all, resolve
 from rpat_cli.recipes import find
-from rpat_cli.sweep.spec import Axes, SweepSpec, read_sweep
+from rpat_cli.sweep.spec import Axes, SearchSection, SweepSpec, read_sweep
 
 UNTRAINED = ("eval",)
 """Recipe keys that a trained model does not depend on: with others, a finished trial is evaluated anew, not trained."""
@@ -65,27 +64,71 @@ class Plan:
     source: Path
     variants: tuple[Variant, ...]
     trials: tuple[Trial, ...]
+    maker: "Maker" = field(repr=False, compare=False)
     doubles: int = 0
+
+    @property
+    def search(self) -> SearchSection | None:
+        return self.maker.spec.search
+
+
+@dataclass
+class Maker:
+    """Makes variants out of axis values, and a plan out of variants, as one sweep file wants them.
+
+    `below` lies below the axes in every variant; raises `ConfigError` if it cannot be read.
+    """
+
+    source: Path
+    spec: SweepSpec
+    layer: Layer
+    below: Sequence[Layer] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.below = _base_layers(self.spec, self.layer)
+        self._read: dict[str, list[Layer]] = {}
+
+    def variant(self, axes: Axes) -> Variant:
+        """Raises `ConfigError` with every mistake in the recipe that comes of these values."""
+        values = [_axis_layer(key, value, self.layer) for key, value in axes.items() if key != EXTENDS]
+        return Variant(label_of(axes), axes, resolve([*self._extended(axes), *self.below, *values]))
+
+    def _extended(self, axes: Axes) -> list[Layer]:
+        """The recipe that the combination extends. A file is read once, however many combinations it is in."""
+        if EXTENDS not in axes:
+            return []
+        name = str(axes[EXTENDS])
+        if name not in self._read:
+            self._read[name] = _read_recipes([name], self.layer)
+        return self._read[name]
+
+    def plan(self, variants: Sequence[Variant]) -> Plan:
+        """Raises `ConfigError` if no variant is another one's baseline, though one is asked for."""
+        trained = {recipe_name(variant.recipe): variant for variant in reversed(variants)}  # the first of equals stays
+        kept = [variant for variant in variants if trained[recipe_name(variant.recipe)] is variant]
+        trials = tuple(
+            Trial(recipe_name(recipe), variant.label, seed, recipe)
+            for variant in kept
+            for seed in self.spec.seeds
+            # The seed is checked by the sweep and nothing follows from it: no need to resolve the recipe again.
+            for recipe in [variant.recipe.model_copy(update={"seed": seed})]
+        )
+        whole = tuple(_with_baselines(self.spec, kept, self.layer))
+        return Plan(self.source, whole, trials, self, len(variants) - len(kept))
 
 
 def plan_sweep(path: Path) -> Plan:
-    """Read a sweep file and expand it. Raises `ConfigError` with every mistake in the file and its recipes at once."""
+    """Read a sweep file and expand it. Raises `ConfigError` with every mistake in the file and its recipes at once.
+
+    Where the combinations are asked for one by one, the plan is empty: the search makes it.
+    """
     spec, layer = read_sweep(path)
-    axes = list(_combinations(spec))
-    problems = [*_unknown_axes(spec, layer), *_empty(axes, layer)]
+    axes = [] if spec.is_asked else list(_combinations(spec))
+    problems = [*_unknown_axes(spec, layer), *([] if spec.is_asked else _empty(axes, layer))]
     if problems:
         raise ConfigError(*problems)
-    variants = list(_resolve_all(_base_layers(spec, layer), axes, layer))
-    trained = {_name(variant.recipe): variant for variant in reversed(variants)}  # the first of equals stays
-    kept = [variant for variant in variants if trained[_name(variant.recipe)] is variant]
-    trials = tuple(
-        Trial(_name(recipe), variant.label, seed, recipe)
-        for variant in kept
-        for seed in spec.seeds
-        # The seed is checked by the sweep and nothing follows from it: no need to resolve the recipe again.
-        for recipe in [variant.recipe.model_copy(update={"seed": seed})]
-    )
-    return Plan(path, tuple(_with_baselines(spec, kept, layer)), trials, len(variants) - len(kept))
+    maker = Maker(path, spec, layer)
+    return maker.plan(list(_resolve_all(maker, axes)))
 
 
 def _combinations(spec: SweepSpec) -> Iterator[Axes]:
@@ -145,28 +188,22 @@ def _read_recipes(names: Sequence[str], layer: Layer) -> list[Layer]:
 def _axis_layer(key: str, value: Any, layer: Layer) -> Layer:
     """One axis value as a recipe layer that knows where in the sweep file it stands."""
     path = tuple(key.split("."))
-    places = [("grid", key), ("zip", key), ("random", "axes", key), ("list",)]
+    places = [("grid", key), ("zip", key), ("random", "axes", key), ("search", "optuna", "axes", key), ("list",)]
     line = next((layer.lines[place] for place in places if place in layer.lines), 0)
     for part in reversed(path):
         value = {part: value}
     return Layer(layer.source, value, {path: line})
 
 
-def _resolve_all(base: Sequence[Layer], combinations: Iterable[Axes], layer: Layer) -> Iterator[Variant]:
+def _resolve_all(maker: Maker, combinations: Iterable[Axes]) -> Iterator[Variant]:
     """Every combination as a recipe. A mistake that many share is told once, with the combinations that have it."""
     mistakes: dict[Problem, list[str]] = {}
-    read = cache(lambda name: _read_recipes([name], layer))  # a file once, however many combinations it is in
     for axes in combinations:
-        label = _label(axes)
         try:
-            below = read(str(axes[EXTENDS])) if EXTENDS in axes else []
-            values = [_axis_layer(key, value, layer) for key, value in axes.items() if key != EXTENDS]
-            recipe = resolve([*below, *base, *values])
+            yield maker.variant(axes)
         except ConfigError as error:
             for problem in error.problems:
-                mistakes.setdefault(problem, []).append(label)
-        else:
-            yield Variant(label, axes, recipe)
+                mistakes.setdefault(problem, []).append(label_of(axes))
     if mistakes:
         raise ConfigError(*(_in_trials(problem, labels) for problem, labels in mistakes.items()))
 
@@ -176,7 +213,7 @@ def _in_trials(problem: Problem, labels: Sequence[str]) -> Problem:
     return Problem(problem.key, problem.message, problem.source, f"{problem.hint} (In: {labels[0]}{more}.)".strip())
 
 
-def _label(axes: Axes) -> str:
+def label_of(axes: Axes) -> str:
     """`trades + ra, optimizer.lr=0.05`: names speak for themselves, other values say what they are of."""
     names = [Path(str(value)).name.removesuffix(".yaml") for key, value in axes.items() if key == EXTENDS]
     names += [_shown(value) for key, value in axes.items() if key in NAMED and value]
@@ -201,7 +238,7 @@ def _shown_settings(value: Any) -> str:
     return f"({', '.join(f'{key}={_shown(setting)}' for key, setting in value.items())})"
 
 
-def _name(recipe: Recipe) -> str:
+def recipe_name(recipe: Recipe) -> str:
     """A short hash of all that the trained weights depend on."""
     values = recipe.model_dump(mode="json", exclude=set(UNTRAINED))
     for key in UNTRAINED_DATA:

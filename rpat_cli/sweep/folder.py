@@ -1,6 +1,6 @@
 """The folders of a sweep and of its trials: what is to be run there, how far it is, and what came out.
 
-sweeps/NAME/  table.{json,csv,md,tex}
+sweeps/NAME/  table.{json,csv,md,tex,html}  pareto.svg
 sweeps/NAME/trials/HASH/  recipe.yaml  log.txt  failure.txt  run/ (the run folder)
 """
 
@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rpat_cli.engine.callbacks import read_metrics
+from rpat_cli.engine.callbacks import rank, read_metrics
+from rpat_cli.engine.loop import AVERAGED
 from rpat_cli.evaluation.suite import parse_suite
 from rpat_cli.recipe_io import to_yaml
 from rpat_cli.run_folder import RunFolder, is_run, write_whole
@@ -44,10 +45,14 @@ class Progress:
 
 @dataclass(frozen=True)
 class TrialFolder:
-    """One trial on disk. `path` is the folder; the run that it makes lies in `run/` within."""
+    """One trial on disk. `path` is the folder; the run that it makes lies in `run/` within.
+
+    With `until`, it is trained to that epoch and no further, and not evaluated: it pauses there.
+    """
 
     trial: Trial
     path: Path
+    until: int | None = None
 
     @property
     def recipe(self) -> Path:
@@ -84,7 +89,8 @@ class TrialFolder:
         where = "--resume" if is_run(self.run.path) else "--out"
         # The engine shares out the cores among the trials: none of them takes more for its own evaluation.
         options = ("--config", str(self.recipe), where, str(self.run.path), "--quiet", "--jobs", "1")
-        return (sys.executable, "-m", "rpat_cli", "train", *options)
+        pause = ("--stop-after", str(self.until)) if self.until is not None else ()
+        return (sys.executable, "-m", "rpat_cli", "train", *options, *pause)
 
     def results(self) -> Results | None:
         """What the finished trial found; None as long as anything that its recipe asks for is missing."""
@@ -94,7 +100,7 @@ class TrialFolder:
             found = _accuracies(report)
         except (OSError, ValueError, KeyError, TypeError):
             return None
-        wanted = {spec.label for spec in parse_suite(",".join(self.trial.recipe.eval))}
+        wanted = {spec.label for spec in parse_suite(self.trial.recipe.eval)}
         whole = all(wanted <= found.get(name, {}).keys() for name in checkpoints_of(self.trial.recipe))
         return found if trained and whole else None
 
@@ -105,6 +111,24 @@ class TrialFolder:
         validated = [record["validation"] for record in records if record.get("validation")]
         last = validated[-1] if validated else {}
         return Progress(records[-1]["epoch"], last.get("clean_acc"), last.get("robust_acc"))
+
+    @property
+    def has_paused(self) -> bool:
+        """Whether it is as far as it is to go for now."""
+        return self.until is not None and self.progress().epoch >= self.until
+
+    def figure(self, name: str, until: int | None = None) -> float | None:
+        """Validation's "robust_acc", "clean_acc" or "..._wa" (fractions) at the best epoch, of those up to `until`.
+
+        The best epoch is the one that the training itself chooses; None if nothing was measured yet.
+        """
+        ending = AVERAGED if name.endswith(AVERAGED) else ""
+        measured = [
+            record["validation"]
+            for record in read_metrics(self.run.metrics)
+            if name in record["validation"] and (until is None or record["epoch"] <= until)
+        ]
+        return max(measured, key=lambda validation: rank(validation, ending))[name] if measured else None
 
     def note_failure(self, exit_code: int) -> str:
         """Why a trial failed, with the last lines of its log; kept in `failure.txt` until it is run again."""

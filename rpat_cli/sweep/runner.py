@@ -2,49 +2,29 @@
 
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 from pathlib import Path
 
 from rpat_cli.engine.callbacks import StopSignals
 from rpat_cli.errors import Interrupted, RpatError
 from rpat_cli.sweep.engines.base import Ended, Engine, Job
-from rpat_cli.sweep.expand import Plan, Trial
-from rpat_cli.sweep.folder import Results, TrialFolder
-from rpat_cli.sweep.table import SweepTable, build_table, write_table
+from rpat_cli.sweep.engines.node import SAVED
+from rpat_cli.sweep.expand import Plan
+from rpat_cli.sweep.page import write_table
+from rpat_cli.sweep.search import search_for
+from rpat_cli.sweep.search.base import Search
+from rpat_cli.sweep.status import OVER, State, Status
+from rpat_cli.sweep.table import SweepTable, build_table
 
 INTERVAL = 0.1
 """Seconds between two looks at the engine."""
 
-SAVED = 75
-"""Exit code of a trial that a signal stopped after saving."""
-
 RESUMPTIONS = 20
 """How often a trial that somebody else stopped (a time limit, pre-emption) is taken up again in one call."""
 
-
-class State(StrEnum):
-    WAITING = "waiting"
-    RUNNING = "running"
-    DONE = "done"
-    FAILED = "failed"
-    STOPPED = "stopped"
-
-
-@dataclass
-class Status:
-    """Where one trial stands. `seconds` is how long its process has run in this call."""
-
-    trial: Trial
-    folder: TrialFolder
-    state: State = State.WAITING
-    reason: str = ""
-    results: Results | None = None
-    failures: int = 0
-    resumptions: int = 0
-    began: float = 0.0
-    seconds: float = 0.0
+TABLE_SHARE = 20
+"""Once the table is written, so many times as long passes before it is written again while trials run."""
 
 
 def _ignore(_: object) -> None:
@@ -68,39 +48,42 @@ class Runner:
     on_change: Callable[[Status], None] = _ignore
     on_tick: Callable[["Runner"], None] = _ignore
     on_remark: Callable[[str], None] = _ignore
-    statuses: dict[str, Status] = field(init=False)
+    search: Search = field(init=False)
 
     def __post_init__(self) -> None:
-        self.statuses = {status.trial.name: status for status in look(self.plan, self.folder)}
+        self.search = search_for(self.plan, self.folder)
         self._running: dict[str, Status] = {}
-        self._queue = deque(status for status in self.statuses.values() if status.state is not State.DONE)
-        for status in self._queue:  # what failed in an earlier call has another chance in this one
-            status.state = State.WAITING
+        self._again: deque[Status] = deque()  # begun before, and to be begun once more
+        self._failures = 0
+        self._table_due = 0.0
+        for status in self.failed:  # what failed in an earlier call has another chance in this one
+            if not self.search.fails_for_good:
+                status.state = State.WAITING
 
     def run(self) -> SweepTable:
         """Run what is missing or failed; what is done is not touched.
 
-        Raises `Interrupted` on a signal, when all trials have saved; `RunFolderError` if the final table cannot be
-        written. A trial that fails raises nothing: it stands in the table.
+        Raises `Interrupted` on a signal, when all trials have saved; `RunFolderError` if the final table, or what the
+        search has to remember, cannot be written. A trial that fails raises nothing: it stands in the table.
         """
         with StopSignals() as signals:
             try:
-                while (self._queue and not self._given_up) or self._running:
-                    if signals.received is not None:
-                        break
-                    self._submit()
+                while signals.received is None and self._submit():
                     self._settle(self.engine.poll())
                     self.on_tick(self)
                     time.sleep(INTERVAL)
                 self._stop(force=False)
+            except RpatError:  # the search cannot go on
+                self._stop(force=False)
+                raise
             except KeyboardInterrupt:  # the second Ctrl-C
                 self._stop(force=True)
         table = self.table()
         write_table(table, self.folder)
-        done = sum(status.state is State.DONE for status in self.statuses.values())
-        if signals.received is not None and done < len(self.statuses):
+        over = sum(status.state in OVER for status in self.statuses.values())
+        if signals.received is not None and over < self.expected:
             raise Interrupted(
-                f"stopped with {done} of {len(self.statuses)} trials done; what was running is saved. "
+                f"stopped with {over} of {self.expected} trials done; what was running is saved. "
                 "Call the same command again to go on.",
                 signals.exit_code,
             )
@@ -109,8 +92,18 @@ class Runner:
     def table(self) -> SweepTable:
         """The table of what is known by now."""
         results = {name: status.results for name, status in self.statuses.items() if status.results is not None}
-        failures = {name: s.reason for name, s in self.statuses.items() if s.reason and s.state is not State.DONE}
-        return build_table(self.plan, results, failures)
+        failures = {name: s.reason for name, s in self.statuses.items() if s.reason and s.state not in OVER}
+        return build_table(self.search.plan, results, failures, self.search.notes())
+
+    @property
+    def statuses(self) -> Mapping[str, Status]:
+        """Of every trial that is known by now, by its name."""
+        return self.search.statuses
+
+    @property
+    def expected(self) -> int:
+        """How many trials there will be in the end, at most."""
+        return len(self.statuses) + self.search.to_come
 
     @property
     def failed(self) -> Sequence[Status]:
@@ -118,29 +111,36 @@ class Runner:
 
     @property
     def _given_up(self) -> bool:
-        return self.max_failures is not None and len(self.failed) >= self.max_failures
+        return self.max_failures is not None and self._failures >= self.max_failures
 
-    def _submit(self) -> None:
-        """Fill the free slots. Trials that another process holds are asked for again the next time round."""
-        for _ in range(len(self._queue)):
-            if len(self._running) >= self.engine.slots or self._given_up:
-                return
-            status = self._queue.popleft()
-            status.results = status.folder.results()
-            if status.results is not None:  # by another call at the same time
-                self._change(status, State.DONE)
-                continue
-            try:
-                began = self.engine.submit(Job(status.trial.name, status.folder.prepare, status.folder.log))
-            except (OSError, RpatError) as error:
-                self._fail(status, f"could not be started: {error}")
-                continue
-            if not began:
-                self._queue.append(status)
-                continue
+    def _submit(self) -> bool:
+        """Fill the free slots; false when all is over. What another process holds is asked for the next time round."""
+        held = []
+        while len(self._running) < self.engine.slots and not self._given_up:
+            status = self._again.popleft() if self._again else self.search.next()
+            if status is None:
+                break
+            if not self._begin(status):
+                held.append(status)
+        self._again.extend(held)
+        return bool(self._running) or (bool(self._again) and not self._given_up)
+
+    def _begin(self, status: Status) -> bool:
+        """Start a trial; false if another process holds it."""
+        status.results = status.folder.results()
+        if status.results is not None or status.folder.has_paused:  # by another call, or what is left of one
+            self._over(status, State.DONE if status.results is not None else State.PRUNED)
+            return True
+        try:
+            began = self.engine.submit(Job(status.trial.name, status.folder.prepare, status.folder.log))
+        except (OSError, RpatError) as error:
+            self._fail(status, f"could not be started: {error}")
+            return True
+        if began:
             status.began = time.monotonic()
             self._running[status.trial.name] = status
             self._change(status, State.RUNNING)
+        return began
 
     def _settle(self, ended: Sequence[Ended], *, stopping: bool = False) -> None:
         for item in ended:
@@ -148,13 +148,14 @@ class Runner:
             status.seconds += time.monotonic() - status.began
             status.results = status.folder.results() if item.exit_code == 0 else None
             if status.results is not None:
-                self._change(status, State.DONE)
-                self._keep_table()
+                self._over(status, State.DONE)
+            elif item.exit_code == 0 and status.folder.has_paused:
+                self._over(status, State.PRUNED)
             elif stopping:
                 self._change(status, State.STOPPED)
             elif item.exit_code == SAVED and status.resumptions < RESUMPTIONS:
                 status.resumptions += 1
-                self._queue.append(status)
+                self._again.append(status)
                 self._change(status, State.WAITING)
             else:
                 self._fail(status, status.folder.note_failure(item.exit_code))
@@ -163,18 +164,33 @@ class Runner:
         status.failures += 1
         status.reason = reason
         if status.failures <= self.retries:
-            self._queue.append(status)
+            self._again.append(status)
             self._change(status, State.WAITING)
         else:
-            self._change(status, State.FAILED)
-            self._keep_table()
+            self._failures += 1
+            self._over(status, State.FAILED)
+
+    def _over(self, status: Status, state: State) -> None:
+        """Nothing more is to be done for a trial, unless the search says otherwise."""
+        status.state = state
+        self.search.ended(status)
+        self.on_change(status)
+        self._keep_table()
 
     def _keep_table(self) -> None:
-        """After every finished trial. A disk that is full now may have room again: the last table decides."""
+        """After finished trials. A disk that is full now may have room again: the last table decides.
+
+        With a thousand trials the plot alone takes a moment: no more than a small share of the time is to go there.
+        """
+        began = time.monotonic()
+        if began < self._table_due:
+            return
         try:
             write_table(self.table(), self.folder)
         except RpatError as error:
             self.on_remark(str(error))
+        now = time.monotonic()
+        self._table_due = now + TABLE_SHARE * (now - began)
 
     def _change(self, status: Status, state: State) -> None:
         status.state = state
@@ -188,14 +204,3 @@ class Runner:
             self._settle(self.engine.poll(), stopping=True)
             self.on_tick(self)
             time.sleep(INTERVAL)
-
-
-def look(plan: Plan, folder: Path) -> list[Status]:
-    """Where every trial stands on disk: done, failed in an earlier call, or waiting."""
-    statuses = []
-    for trial in plan.trials:
-        place = TrialFolder(trial, folder / "trials" / trial.name)
-        status = Status(trial, place, results=place.results(), reason=place.earlier_failure())
-        status.state = State.DONE if status.results is not None else State.FAILED if status.reason else State.WAITING
-        statuses.append(status)
-    return statuses

@@ -11,22 +11,28 @@
     seeds: 3                              # 0, 1, 2; or a list
     eval: [clean, pgd-20]
     baseline: {ra: false}                 # each row is compared with the row that differs from it in just this
+    search: {asha: {min_epochs: 2, factor: 3}}            # stops the worse ones early; or, in place of other axes:
+    search: {optuna: {trials: 40, axes: {optimizer.lr: {log: [1e-3, 1e-1]}}, objective: [clean_acc, robust_acc]}}
+    engine: {name: slurm, partition: gpu, time: 120}      # or local (the default), or ray; --engine goes before it
 
 Where several of grid, zip, list and random are given, they are multiplied with one another.
 """
 
 import math
 import random
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 
 from rpat_cli.config import Section
-from rpat_cli.errors import ConfigError, Problem, did_you_mean
+from rpat_cli.engine.loop import AVERAGED
+from rpat_cli.errors import ConfigError, Problem, did_you_mean, unknown
 from rpat_cli.numbers import Number
 from rpat_cli.recipe_io import Layer, read_yaml
+from rpat_cli.sweep.engines import ENGINES
+from rpat_cli.sweep.engines.base import EngineSection, engine_of
 
 Axes = dict[str, Any]
 """Dotted recipe keys and the values they take together: `{"method": "trades", "method.beta": 3}`."""
@@ -42,14 +48,23 @@ def _one_or_more(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
-def _distinct(seeds: list[int]) -> list[int]:
-    if len(set(seeds)) < len(seeds):
+def _distinct(values: list[Any]) -> list[Any]:
+    if len(set(values)) < len(values):
         raise ValueError("must be different from one another")
-    return seeds
+    return values
+
+
+def _known(kind: str, allowed: Sequence[str]) -> AfterValidator:
+    def check(name: str) -> str:
+        if name not in allowed:
+            raise ValueError(unknown(kind, name, allowed))
+        return name
+
+    return AfterValidator(check)
 
 
 class Draw(Section):
-    """What one random axis is drawn from; exactly one of these."""
+    """What one axis is drawn from; exactly one of these."""
 
     choice: list[Any] | None = Field(None, min_length=1, description="one of these, equally likely")
     uniform: tuple[Number, Number] | None = Field(None, description="a number between these")
@@ -67,6 +82,13 @@ class Draw(Section):
         if self.log and self.log[0] <= 0:
             raise ValueError("must be above 0 to have a logarithm")
         return self
+
+    @property
+    def ends(self) -> tuple[Any, Any]:
+        """The least and the greatest value, or the first and the last choice."""
+        values = self.choice or self.uniform or self.log or self.integer
+        assert values is not None
+        return values[0], values[-1]
 
     def sample(self, source: random.Random) -> Any:
         if self.choice is not None:
@@ -89,7 +111,57 @@ class RandomAxes(Section):
         return [{key: axis.sample(source) for key, axis in self.axes.items()} for _ in range(self.samples)]
 
 
+FIGURES = ("robust_acc", "clean_acc")
+"""What a search may judge by: figures of the validation images. The test set is for the final table alone."""
+
+SAMPLERS = ("tpe", "random", "nsga2")
+
+
+class AshaSection(Section):
+    """Successive halving of the sweep's own combinations."""
+
+    min_epochs: int = Field(1, ge=1, description="epochs after which combinations are first compared")
+    factor: int = Field(3, ge=2, description="one in so many goes on, to so many times the epochs")
+    metric: Annotated[str, _known("metric", FIGURES)] = Field("robust_acc", description="what they are compared by")
+
+
+class OptunaSection(Section):
+    """Combinations that Optuna asks for, in the light of those before."""
+
+    trials: int = Field(ge=1, description="how many combinations to ask for")
+    axes: dict[str, Draw] = Field(min_length=1, description="recipe keys and what each is drawn from")
+    objective: Annotated[
+        list[Annotated[str, _known("objective", [*FIGURES, *(f"{name}{AVERAGED}" for name in FIGURES)])]],
+        BeforeValidator(_one_or_more),
+        Field(min_length=1),
+        AfterValidator(_distinct),
+    ] = Field(["robust_acc"], description="what to raise; several give a Pareto front")
+    sampler: Annotated[str, _known("sampler", SAMPLERS)] = Field("tpe", description="how to choose: tpe, random, nsga2")
+    seed: int = Field(0, ge=0, description="seed of the choices")
+
+
+class SearchSection(Section):
+    """How a sweep decides what to train, and for how long; exactly one of these."""
+
+    asha: AshaSection | None = Field(None, description="stop the worse combinations early (successive halving)")
+    optuna: OptunaSection | None = Field(None, description="let Optuna choose the combinations")
+
+    @property
+    def name(self) -> str:
+        return "asha" if self.asha else "optuna"
+
+    @model_validator(mode="after")
+    def _check(self) -> "SearchSection":
+        if (self.asha is None) == (self.optuna is None):
+            raise ValueError("must be exactly one of asha, optuna")
+        return self
+
+
 Values = Annotated[list[Any], Field(min_length=1)]
+
+
+BY_HAND = ("grid", "zip", "list", "random", "exclude", "baseline")
+"""Keys that speak of combinations which are known beforehand."""
 
 
 class SweepSpec(Section):
@@ -108,8 +180,15 @@ class SweepSpec(Section):
         Field(min_length=1),
         AfterValidator(_distinct),
     ] = Field([0], description="seeds of every combination: a list, or how many from 0")
-    eval: str | list[str] | None = Field(None, description="attacks of every trial's final report")
+    eval: str | list[Any] | None = Field(None, description="attacks of every trial's final report")
     baseline: Axes | None = Field(None, description="axis values of the row that each row is compared with")
+    search: SearchSection | None = Field(None, description="what decides which combinations are trained, and how far")
+    engine: engine_of(ENGINES) = Field("local", description="where the trials run")  # type: ignore[valid-type]
+
+    @property
+    def is_asked(self) -> bool:
+        """Whether the combinations are asked for one by one, so that none is known beforehand."""
+        return self.search is not None and self.search.optuna is not None
 
     @model_validator(mode="after")
     def _check_zip(self) -> "SweepSpec":
@@ -117,6 +196,13 @@ class SweepSpec(Section):
         if len(set(lengths.values())) > 1:
             shown = ", ".join(f"{key} {length}" for key, length in lengths.items())
             raise ValueError(f"zip: the axes must be equally long (they have {shown} values)")
+        return self
+
+    @model_validator(mode="after")
+    def _check_asked(self) -> "SweepSpec":
+        beside = [name for name in BY_HAND if getattr(self, "rows" if name == "list" else name)]
+        if self.is_asked and beside:
+            raise ValueError(f"search: optuna chooses the combinations itself; leave out {', '.join(beside)}")
         return self
 
 
@@ -146,14 +232,31 @@ def read_sweep(path: Path) -> tuple[SweepSpec, Layer]:
 
 def _problem(item: Mapping[str, Any], layer: Layer) -> Problem:
     """One of pydantic's errors in our words."""
-    path = tuple(str(part) for part in item["loc"])
+    place = tuple(str(part) for part in item["loc"])
+    path = place[:1] + place[2:] if place[:1] == ("engine",) else place  # after it, pydantic puts the engine's name
     source = next((layer.origin(path[:n]) for n in range(len(path), 0, -1) if path[:n] in layer.lines), layer.source)
     if item["type"] == "extra_forbidden":
-        # The file itself, `random`, or one of the random axes: these are all the sections there are.
-        sections: dict[int, type[Section]] = {1: SweepSpec, 2: RandomAxes}
-        fields = sections.get(len(path), Draw).model_fields
-        allowed = [field.alias or name for name, field in fields.items()]
+        allowed = [field.alias or name for name, field in _section_at(place[:-1]).model_fields.items()]
         hint = f"{did_you_mean(path[-1], allowed)} Allowed: {', '.join(allowed)}.".strip()
         return Problem(".".join(path), "unknown key.", source, hint)
-    message = item["msg"].removeprefix("Value error, ").replace("Input should", "should")
+    message = item["msg"].removeprefix("Value error, ").replace("Input should", "should").removesuffix(".")
     return Problem(".".join(path), f"{message[:1].lower()}{message[1:]}.", source)
+
+
+def _section_at(path: Sequence[str]) -> type[Section]:
+    """The section of the sweep file that the keys of `path` lead to."""
+    section: type[Section] = SweepSpec
+    for part in path:
+        if part in section.model_fields:  # otherwise an axis, whose name is its own choice
+            section = next(_sections_in(section.model_fields[part].annotation), section)
+        elif issubclass(section, EngineSection):
+            section = ENGINES[part]
+    return section
+
+
+def _sections_in(annotation: Any) -> Iterator[type[Section]]:
+    """The sections in a type such as `dict[str, Draw] | None`."""
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _sections_in(part)

@@ -5,7 +5,6 @@ import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 from rich import box
 from rich.table import Table
@@ -14,10 +13,10 @@ from rich.text import Text
 from rpat_cli.engine.loop import AVERAGED
 from rpat_cli.evaluation.suite import parse_suite
 from rpat_cli.reports.scores import DASH, mean_acc, nrr, percent
-from rpat_cli.run_folder import write_whole
 from rpat_cli.sweep.expand import Plan, Trial, Variant, checkpoints_of
 from rpat_cli.sweep.folder import Results
 from rpat_cli.sweep.intervals import Difference, Stat, paired_difference
+from rpat_cli.sweep.spec import SHIPPED
 
 AUTOATTACK = "autoattack"
 SCORES: Mapping[str, Callable[[float, float], float]] = {"Mean": mean_acc, "NRR": nrr}
@@ -44,16 +43,23 @@ class Row:
 
 @dataclass(frozen=True)
 class SweepTable:
-    """`failures`: the title of each trial that failed, and why."""
+    """`failures`: the title of each trial that failed, and why. `notes`: what a search has to say, a line each.
+
+    `source` is the sweep file, or the name of a shipped sweep.
+    """
 
     name: str
     metrics: tuple[str, ...]
     rows: tuple[Row, ...]
     failures: Mapping[str, str]
+    notes: Sequence[str] = ()
+    source: str = ""
 
 
-def build_table(plan: Plan, results: Mapping[str, Results], failures: Mapping[str, str]) -> SweepTable:
-    """From what each finished trial found and why others failed, both by the trial's name."""
+def build_table(
+    plan: Plan, results: Mapping[str, Results], failures: Mapping[str, str], notes: Sequence[str] = ()
+) -> SweepTable:
+    """From what each finished trial found and why others failed, both by the trial's name, and a search's notes."""
     by_label: dict[str, list[Trial]] = {}
     for trial in plan.trials:
         by_label.setdefault(trial.label, []).append(trial)
@@ -69,7 +75,8 @@ def build_table(plan: Plan, results: Mapping[str, Results], failures: Mapping[st
         for checkpoint in checkpoints_of(variant.recipe)
     )
     titles = {trial.title: failures[trial.name] for trial in plan.trials if trial.name in failures}
-    return SweepTable(plan.source.stem, metrics, rows, titles)
+    source = plan.source.stem if plan.source.parent == SHIPPED else str(plan.source)
+    return SweepTable(plan.source.stem, metrics, rows, titles, tuple(notes), source)
 
 
 BySeed = dict[int, float]
@@ -77,8 +84,8 @@ BySeed = dict[int, float]
 
 def _metrics(plan: Plan) -> tuple[str, ...]:
     """The labels of all attacks, "clean" first, then Mean and NRR where they can be had."""
-    suites = dict.fromkeys(",".join(variant.recipe.eval) for variant in plan.variants)
-    labels = dict.fromkeys(["clean", *(spec.label for suite in suites for spec in parse_suite(suite))])
+    specs = (spec for variant in plan.variants for spec in parse_suite(variant.recipe.eval))
+    labels = dict.fromkeys(["clean", *(spec.label for spec in specs)])
     return (*labels, *(SCORES if AUTOATTACK in labels else ()))
 
 
@@ -136,7 +143,7 @@ def sweep_table(table: SweepTable) -> Table:
         shown.add_column(heading, justify="left" if heading in ("", "checkpoint") else "right")
     for row in table.rows:
         cells = [_cell(row, metric, "±", "\n") for metric in table.metrics]
-        shown.add_row(Text(row.label), row.checkpoint, _count(row), *cells)
+        shown.add_row(Text(row.label), row.checkpoint, row_count(row), *cells)
     shown.caption = _caption(table)
     shown.caption_justify = "left"
     return shown
@@ -147,6 +154,11 @@ def failures_text(table: SweepTable) -> Text:
     return Text("\n".join(f"! {title}: {_indented(reason)}" for title, reason in table.failures.items()))
 
 
+def notes_text(table: SweepTable) -> Text:
+    """What a search has to say, a line each."""
+    return Text("\n".join(table.notes))
+
+
 def _indented(reason: str) -> str:
     return reason.replace("\n", "\n    ")
 
@@ -155,7 +167,7 @@ def _headings(table: SweepTable) -> list[str]:
     return ["", "checkpoint", "n", *table.metrics]
 
 
-def _count(row: Row) -> str:
+def row_count(row: Row) -> str:
     return str(row.n) if row.n == row.planned else f"{row.n} of {row.planned}"
 
 
@@ -165,10 +177,10 @@ def _cell(row: Row, metric: str, plus_minus: str, between: str) -> str:
         return percent(None)
     value = percent(stat.mean) + (f" {plus_minus} {percent(stat.sd)}" if stat.sd is not None else "")
     difference = row.differences.get(metric)
-    return value if difference is None else f"{value}{between}{_signed(difference)}"
+    return value if difference is None else f"{value}{between}{signed(difference)}"
 
 
-def _signed(difference: Difference) -> str:
+def signed(difference: Difference) -> str:
     """`+0.80 [-0.10, +1.70]`"""
     interval = difference.interval
     tail = f" [{100 * interval[0]:+.2f}, {100 * interval[1]:+.2f}]" if interval else ""
@@ -186,12 +198,6 @@ def _caption(table: SweepTable) -> str:
 
 
 # ---------------------------------------------------------------------------------------------- writing
-
-
-def write_table(table: SweepTable, folder: Path) -> None:
-    """`table.json`, `.csv`, `.md` and `.tex`, each whole or not at all. Raises `RunFolderError`."""
-    for suffix, render in {"json": to_json, "csv": to_csv, "md": to_markdown, "tex": to_latex}.items():
-        write_whole(folder / f"table.{suffix}", render(table))
 
 
 def to_json(table: SweepTable) -> str:
@@ -220,8 +226,9 @@ def to_markdown(table: SweepTable) -> str:
     lines = [_pipes(_headings(table)), _pipes(["---", "---", *(["---:"] * (len(table.metrics) + 1))])]
     for row in table.rows:
         cells = [_cell(row, metric, "±", "<br>") for metric in table.metrics]
-        lines.append(_pipes([row.label.replace("|", "\\|"), row.checkpoint, _count(row), *cells]))
+        lines.append(_pipes([row.label.replace("|", "\\|"), row.checkpoint, row_count(row), *cells]))
     lines += ["", _caption(table)]
+    lines += ["", *(f"- {note}" for note in table.notes)] if table.notes else []
     lines += [f"\nFailed: {title}\n\n```\n{reason}\n```" for title, reason in table.failures.items()]
     return "\n".join(lines) + "\n"
 
@@ -243,7 +250,7 @@ def to_latex(table: SweepTable) -> str:
     lines += [f"{head} \\\\", "\\midrule"]
     for row in table.rows:
         cells = [_tex_cell(row, metric) for metric in table.metrics]
-        lines.append(" & ".join([row.label.translate(_TEX), row.checkpoint, _count(row), *cells]) + r" \\")
+        lines.append(" & ".join([row.label.translate(_TEX), row.checkpoint, row_count(row), *cells]) + r" \\")
     return "\n".join([*lines, "\\bottomrule", "\\end{tabular}", ""])
 
 

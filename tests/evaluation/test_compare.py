@@ -9,6 +9,7 @@ from rpat_cli.compare_run import compare_files
 from rpat_cli.errors import DataError, RunFolderError
 from rpat_cli.evaluation.compare import WORST, compare, mcnemar
 from rpat_cli.evaluation.results import AttackResult, Evaluation
+from rpat_cli.reports.analyses import changed_images
 
 LINF = Threat("Linf", 0.1)
 
@@ -52,6 +53,16 @@ def test_each_attack_and_the_worst_case_are_compared_image_by_image() -> None:
     assert (fgsm.only_a, fgsm.only_b) == ((0, 1), (4, 5))
     assert (worst.label, worst.a.correct, worst.b.correct) == (WORST, 2, 2)
     assert [each.label for each in compare(a, evaluation("111111", pgd="111111"))] == ["clean", "pgd"]
+
+
+def test_changed_images_are_named_up_to_ten_or_all_of_them() -> None:
+    many = compare(evaluation("1" * 20), evaluation("0" * 12 + "1" * 8))
+    line, none, hint = changed_images(many)
+    assert line == "clean, only A is right: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 2 more"
+    assert none == "clean, only B is right: none"
+    assert "--changed" in hint
+    assert changed_images(many, None) == [line.replace(" and 2 more", ", 10, 11"), none]
+    assert len(changed_images(compare(evaluation("11"), evaluation("10")))) == 2
 
 
 def test_only_the_same_images_and_the_same_threat_can_be_compared() -> None:

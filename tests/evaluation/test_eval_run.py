@@ -101,6 +101,24 @@ def test_another_threat_does_not_take_over_what_is_unfinished(net: Path) -> None
     assert "resuming: 1 chunk known" in measure(net)[1]
 
 
+def test_chunks_of_a_version_with_other_records_are_not_taken_over(net: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(progress: Any) -> None:
+        if progress.chunk:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("rpat_cli.eval_run.RECORDS", 1)
+    with pytest.raises(Interrupted):
+        measure(net, stop)
+    (partial,) = (net.parent / "evals" / "partial").iterdir()
+    header, line = partial.read_text().splitlines()
+    old = {key: value for key, value in json.loads(line).items() if key not in ("margin", "confidence")}
+    partial.write_text(f"{header}\n{json.dumps(old)}\n")
+    monkeypatch.undo()
+    record, said = measure(net)
+    assert "had other kind of records; it is kept" in said
+    assert len(record["results"][0]["margin"]) == record["n"]
+
+
 def test_a_limit_takes_the_same_share_of_every_class_and_is_on_record(net: Path) -> None:
     record, _ = measure(net, limit=30)
     assert (record["n"], record["limit"], record["data"]["n"]) == (30, 30, 30)

@@ -4,6 +4,7 @@ import copy
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
@@ -43,8 +44,11 @@ def test_two_jobs_find_what_one_finds_and_serve_one_evaluation_after_another(toy
     suite = "clean,fgsm,pgd-3x2,autoattack:apgd-ce+apgd-t"
     seen: list[float] = []
     one = run(toy.model, toy, suite)
+    began = time.perf_counter()
     two = run(toy.model, toy, suite, workers=workers, on_progress=lambda p: seen.append(p.done / p.total))
+    elapsed = time.perf_counter() - began
     assert without_seconds(two) == without_seconds(one)
+    assert 0 < sum(result.seconds for result in two.results) < elapsed  # of the clock, not of both processes
     assert one.robust.value < one.clean.value
     assert seen.count(1.0) == 4  # every stage came to its end
     other = copy.deepcopy(toy.model)

@@ -1,12 +1,14 @@
+import json
 from typing import Any
 
 import pytest
 import torch
 from helpers import assert_same, snapshot
+from scipy import stats
 from torch import Tensor, nn
 
 from rpat_cli.attacks.threat import Threat
-from rpat_cli.evaluation.perception import MIXES, analyse_walks, perceive
+from rpat_cli.evaluation.perception import MIXES, Perception, analyse_walks, perceive
 
 LINF = Threat("Linf", 0.1)
 
@@ -51,10 +53,53 @@ def test_a_bend_shows_in_the_halves() -> None:
     assert found["random", "broken"].accuracy == (1.0,) * 11
 
 
+def walking(broken: list[float], defended: list[float]) -> Perception:
+    """Samples whose first logit moves evenly by so much; the second one's lead is lost by the broken ones."""
+    moves = torch.tensor([*broken, *defended])
+    walk = torch.zeros(11, len(moves), 2)
+    walk[:, :, 0] = 1 + torch.linspace(0, 1, 11)[:, None] * moves
+    walk[-1, : len(broken), 1] = 100.0  # the last step alone: the second logit overtakes
+    return analyse_walks(
+        {"adversarial": walk, "random": walk[:1].expand_as(walk)}, torch.zeros(len(moves)).long(), LINF, 20
+    )
+
+
+@pytest.mark.parametrize(
+    ("broken", "defended", "claim"),
+    [
+        ([1.0, 1.1, 0.9, 1.0], [2.0, 2.1, 1.9, 2.0], "supports"),
+        ([2.0, 2.1, 1.9, 2.0], [1.0, 1.1, 0.9, 1.0], "contradicts"),
+        ([1.0, 2.0, 0.5, 1.5], [1.1, 1.9, 0.6, 1.6], "cannot tell"),
+        ([1.0], [2.0, 2.1, 1.9, 2.0], "cannot tell"),  # one sample has no variance
+    ],
+)
+def test_the_papers_claim_is_judged_by_the_interval_of_the_difference(
+    broken: list[float], defended: list[float], claim: str
+) -> None:
+    found = walking(broken, defended)
+    half, _, _ = found.gaps
+    squares = [[(0.5 * move) ** 2 / 2 for move in moves] for moves in (defended, broken)]
+    means = [sum(values) / len(values) for values in squares]
+    assert (half.figure, half.claim) == ("first_half", claim)
+    assert half.difference == pytest.approx(means[0] - means[1], rel=1e-5)
+    if len(broken) > 1:
+        test = stats.ttest_ind(*squares, equal_var=False)
+        assert half.interval == pytest.approx(tuple(test.confidence_interval(0.95)), abs=0.1 * abs(means[0]))
+    else:
+        assert half.interval is None
+
+
+def test_it_comes_back_from_json() -> None:
+    for found in (walking([1.0, 1.2], [2.0, 2.1]), walking([], [2.0, 2.1])):
+        assert Perception.from_dict(json.loads(json.dumps(found.to_dict()))) == found
+
+
 def test_without_a_broken_sample_nothing_is_claimed_of_them() -> None:
     x, y = torch.full((2, 1, 4, 4), 0.9), torch.zeros(2, dtype=torch.int64)
-    broken = perceive(Brightness(), x, y, LINF)["adversarial", "broken"]
+    found = perceive(Brightness(), x, y, LINF)
+    broken = found["adversarial", "broken"]
     assert (broken.n, broken.whole, broken.curve) == (0, None, ())
+    assert [(gap.difference, gap.interval, gap.claim) for gap in found.gaps] == [(None, None, "cannot tell")] * 3
 
 
 def test_the_model_stays_as_it_was_and_the_seed_decides(honest: Any) -> None:

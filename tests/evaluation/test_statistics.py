@@ -4,8 +4,16 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
-from rpat_cli.evaluation.statistics import Accuracy, per_class_accuracy, wilson_interval, worst_class
+from rpat_cli.evaluation.statistics import (
+    Accuracy,
+    confusion,
+    per_class_accuracy,
+    welch_interval,
+    wilson_interval,
+    worst_class,
+)
 
 
 @pytest.mark.parametrize(
@@ -36,6 +44,15 @@ def test_no_samples_means_nothing_known() -> None:
         wilson_interval(3, 2)
 
 
+def test_confusion_counts_every_image_once_by_its_true_and_its_predicted_class() -> None:
+    y, predicted = torch.tensor([0, 0, 0, 2, 2]), torch.tensor([0, 2, 2, 2, 1])
+    counts = confusion(y, predicted, classes=3)
+    assert counts.tolist() == [[1, 0, 2], [0, 0, 0], [0, 1, 1]]
+    accuracies = per_class_accuracy(y == predicted, y, classes=3)
+    assert counts.diag().tolist() == [each.correct for each in accuracies]
+    assert counts.sum(dim=1).tolist() == [each.n for each in accuracies]
+
+
 def test_per_class_accuracy_counts_each_class_alone() -> None:
     y = torch.tensor([0, 0, 1, 1, 1, 3])
     flags = torch.tensor([True, False, True, True, True, False])
@@ -43,3 +60,20 @@ def test_per_class_accuracy_counts_each_class_alone() -> None:
     assert accuracies == [Accuracy(1, 2), Accuracy(3, 3), Accuracy(0, 0), Accuracy(0, 1)]
     assert worst_class(accuracies) == 3
     assert sum(a.correct for a in accuracies) == Accuracy.of(flags).correct
+
+
+def test_welch_interval_is_scipys_with_its_degrees_of_freedom_rounded_down() -> None:
+    a, b = torch.linspace(0, 3, 9) ** 2, torch.linspace(1, 2, 30)
+    low, high = welch_interval(a, b) or (0, 0)
+    exact = stats.ttest_ind(a.numpy(), b.numpy(), equal_var=False).confidence_interval(0.95)
+    assert (low + high) / 2 == pytest.approx(float(a.mean() - b.mean()))
+    assert 1 <= (high - low) / (exact.high - exact.low) < 1.02
+    equal = torch.tensor([1.0, 2.0, 3.0])  # two samples of three, of equal variance 1: four degrees of freedom
+    assert welch_interval(equal + 1, equal) == pytest.approx(
+        (1 - 2.776445 * (2 / 3) ** 0.5, 1 + 2.776445 * (2 / 3) ** 0.5)
+    )
+
+
+def test_welch_interval_of_next_to_nothing() -> None:
+    assert welch_interval(torch.ones(1), torch.ones(5)) is None
+    assert welch_interval(torch.full((3,), 2.0), torch.ones(5)) == (1.0, 1.0)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from rpat_cli.attacks.threat import Threat
 from rpat_cli.evaluation.statistics import sign_test
+from rpat_cli.evaluation.substitute import QUESTIONS
 from rpat_cli.evaluation.verdict import (
     Evidence,
     Verdict,
@@ -23,12 +24,14 @@ from rpat_cli.evaluation.verdict import (
     check_pixels,
     check_single_step,
     check_steps,
+    check_transfer,
     check_unbounded,
+    check_zero_gradients,
     gather,
     judge,
 )
 
-TINY = {"images": 40, "queries": 60}
+TINY = {"images": 40, "queries": 60, "questions": 100}
 
 
 class Quantised(nn.Module):
@@ -124,7 +127,7 @@ def test_a_broken_defence_is_found_out_for_its_own_reason(defence: str, honest: 
 def seen(n: int = 500, **changes: Any) -> Evidence:
     """What one sees of a model that gets all of n images right, falls to nothing at eps, and to everything at 1."""
     none, everything = torch.zeros(n, dtype=torch.bool), torch.ones(n, dtype=torch.bool)
-    names = ("noise", "fgsm", "pgd-5", "pgd-20", "pgd-50", "apgd-ce", "square", "eps x 1")
+    names = ("noise", "fgsm", "pgd-5", "pgd-20", "pgd-50", "apgd-ce", "square", "substitute", "eps x 1")
     evidence = Evidence(
         threat=Threat("Linf", 0.1),
         y=torch.zeros(n, dtype=torch.int64),
@@ -140,6 +143,7 @@ def seen(n: int = 500, **changes: Any) -> Evidence:
         losses=(*torch.linspace(0.1, 0.5, 26).tolist(), *[0.5] * 25),
         flags=(),
         skipped={},
+        transfers=("substitute",),
     )
     return replace(evidence, **changes)
 
@@ -190,6 +194,30 @@ def test_weak_attacks_that_win_are_found() -> None:
     assert "20 to pgd-20 only" in fewer.reason
 
 
+@pytest.mark.parametrize("defence", ["shattered gradient", "detached gradient"])
+def test_what_is_made_on_a_substitute_breaks_a_model_whose_own_gradient_lies(defence: str, honest: Any) -> None:
+    verdict = verdict_of(BROKEN[defence][0](honest.model), honest, images=200, questions=QUESTIONS)
+    finding = verdict["white box beats transfer"]
+    assert finding.level == "FAIL", finding.reason
+    assert "to substitute only" in finding.reason
+    assert "Papernot" in finding.paper
+
+
+def test_a_given_source_counts_beside_the_substitute(honest: Any) -> None:
+    """The model itself, handed over as the source for a defence that cuts its gradient, breaks it at once."""
+    cut = nn.Sequential(Detached(), honest.model)
+    evidence = gather(cut, honest.x, honest.y, honest.threat, **TINY, sources={"transfer:twin": honest.model})
+    assert evidence.transfers == ("transfer:twin", "substitute")
+    own = gather(honest.model, honest.x, honest.y, honest.threat, **TINY)
+    assert int(evidence.broken["transfer:twin"].sum()) == pytest.approx(int(own.broken["pgd-20"].sum()), abs=2)
+    twin = breaking(seen(), substitute=slice(0, 3), pgd_20=slice(0, 5), pgd_50=slice(0, 2))
+    assert check_transfer(twin).level == "PASS"
+    beaten = replace(twin, broken={**twin.broken, "transfer:a": torch.arange(500) < 40}, transfers=("transfer:a",))
+    assert check_transfer(beaten).level == "FAIL"
+    assert "35 to transfer:a only" in check_transfer(beaten).reason
+    assert "0 images fall to pgd-20 only" in check_transfer(beaten).reason
+
+
 def test_robust_accuracy_has_to_fall_to_nothing_as_eps_grows() -> None:
     assert check_unbounded(breaking(seen(), whole_box=slice(0, 490))).level == "PASS"
     assert check_unbounded(breaking(seen(), whole_box=slice(0, 440))).level == "WARN"
@@ -215,6 +243,15 @@ def test_logits_out_of_range_are_seen(lead: float, level: str) -> None:
     assert check_logit_range(seen(logits=logits, logits_again=logits)).level == level
 
 
+@pytest.mark.parametrize(("only_by_margin", "level"), [(1, "PASS"), (6, "PASS"), (7, "WARN")])  # chance: 2^-6, 2^-7
+def test_a_sure_model_is_suspect_only_where_that_hides_something(only_by_margin: int, level: str) -> None:
+    """Saturated logits, which PGD on the cross-entropy leaves standing: does PGD on the margin break them?"""
+    logits = F.one_hot(torch.zeros(500, dtype=torch.int64), 4) * 40.0
+    evidence = seen(logits=logits, logits_again=logits, gradient_norm=(torch.arange(500) >= 20).float())
+    evidence = replace(evidence, broken={**evidence.broken, "cw-pgd": torch.arange(500) < only_by_margin})
+    assert check_logit_range(evidence).level == check_zero_gradients(evidence).level == level
+
+
 @pytest.mark.parametrize(("pixels", "level"), [((0, 1), "PASS"), ((-0.4, 2.8), "FAIL"), ((0, 1 / 255), "WARN")])
 def test_pixels_out_of_range_are_seen(pixels: tuple[float, float], level: str) -> None:
     assert check_pixels(seen(pixels=pixels)).level == level
@@ -235,10 +272,11 @@ def test_a_model_that_is_never_right_is_not_called_robust(honest: Any) -> None:
 
 def test_the_model_comes_out_as_it_went_in_and_the_seed_decides(honest: Any) -> None:
     before = snapshot(honest.model)
-    first = gather(honest.model, honest.x, honest.y, honest.threat, images=20, queries=20)
+    options = {"images": 20, "queries": 20, "questions": 100}
+    first = gather(honest.model, honest.x, honest.y, honest.threat, **options)
     assert_same(before, snapshot(honest.model))
     torch.manual_seed(9)
-    assert first.to_dict() == gather(honest.model, honest.x, honest.y, honest.threat, images=20, queries=20).to_dict()
+    assert first.to_dict() == gather(honest.model, honest.x, honest.y, honest.threat, **options).to_dict()
 
 
 @pytest.mark.parametrize("classes", [2, 3, 200])
@@ -246,7 +284,7 @@ def test_any_number_of_classes(classes: int) -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, classes))
     x = torch.rand(2 * classes, 1, 8, 8)
     y = model(x).argmax(dim=1)
-    verdict = judge(gather(model.eval(), x, y, Threat("Linf", 0.05), images=20, queries=20))
+    verdict = judge(gather(model.eval(), x, y, Threat("Linf", 0.05), images=20, queries=20, questions=100))
     assert verdict.to_dict()["evidence"]["clean_acc"] == 1.0
 
 

@@ -24,7 +24,13 @@ ENVIRONMENT = {"rpat": "0.1.0", "torch": "2.9.1", "python": "3.12.3", "platform"
 
 
 def an_attack(
-    label: str, clean: torch.Tensor, right: torch.Tensor, threat: Threat, stages: Sequence[str] = (), **more: Any
+    label: str,
+    clean: torch.Tensor,
+    right: torch.Tensor,
+    predicted: torch.Tensor,
+    threat: Threat,
+    stages: Sequence[str] = (),
+    **more: Any,
 ) -> AttackResult:
     """A result whose broken samples (`clean` but no longer `right`) are dealt to the stages in turn."""
     broken_by = torch.where(clean & ~right, torch.arange(len(right)) % max(len(stages), 1), -1)
@@ -39,7 +45,9 @@ def an_attack(
         threat=threat,
         settings={"steps": 20},
         correct_after=right,
-        predicted=torch.zeros(len(right), dtype=torch.int64),
+        predicted=predicted,
+        margin=margins(right),
+        confidence=confidences(right),
         broken_by=broken_by,
         distance=torch.where(broken_by >= 0, threat.eps, torch.nan),
         stages=tuple(parts),
@@ -50,20 +58,43 @@ def an_attack(
     )
 
 
+def margins(right: torch.Tensor) -> torch.Tensor:
+    return torch.where(right, 2.0, -1.0)
+
+
+def confidences(right: torch.Tensor) -> torch.Tensor:
+    return torch.where(right, 0.9, 0.5)
+
+
 def an_evaluation(
     clean: int, attacked: dict[str, int], n: int = 100, classes: int = 10, threat: Threat | None = None, **more: Any
 ) -> Evaluation:
-    """`clean` and `attacked[label]` images of `n` are right: the first ones; label i is i modulo `classes`."""
+    """`clean` and `attacked[label]` images of `n` are right: the first ones; label i is i modulo `classes`.
+
+    What is wrong is taken for the class after its own.
+    """
     threat = threat or Threat("Linf", 0.1)
     y = torch.arange(n) % classes
     flags = torch.arange(n) < clean
-    results = [an_attack("clean", flags, flags, threat)]
+    predicted = torch.where(flags, y, (y + 1) % classes)
+    results = [an_attack("clean", flags, flags, predicted, threat)]
     for label, right in attacked.items():
         parts = ("apgd-ce", "apgd-t", "fab-t", "square") if label == "autoattack" else (label.partition("-")[0],)
         remarks = more if label == "autoattack" else {}
-        results.append(an_attack(label, flags, torch.arange(n) < right, threat, parts, **remarks))
-    predicted = torch.where(flags, y, (y + 1) % classes)
-    return Evaluation(threat, y, predicted, tuple(results), seed=0, batch_size=250)
+        left = torch.arange(n) < right
+        after = torch.where(left, y, (y + 1) % classes)
+        results.append(an_attack(label, flags, left, after, threat, parts, **remarks))
+    return Evaluation(
+        threat,
+        y,
+        predicted,
+        tuple(results),
+        seed=0,
+        batch_size=250,
+        clean_margin=margins(flags),
+        clean_confidence=confidences(flags),
+        classes=classes,
+    )
 
 
 @dataclass

@@ -177,6 +177,12 @@ def test_json_holds_fractions_and_everything_else(run):
     assert first["threat"] == {"norm": "Linf", "eps": 0.1}
     assert first["flags"] == ["odd gradients"]
     assert first["per_class"][0] == {"correct": 4, "n": 10}
+    assert first["worst_class"] == {"class": 0, "robust_acc": 0.4, "interval_95": list(wilson_interval(4, 10)), "n": 10}
+    # 40 of 100 are right with confidence 0.9, the others wrong with 0.5.
+    assert first["ece"] == pytest.approx(0.4 * 0.1 + 0.6 * 0.5)
+    assert first["stages"][0]["steps"] is None
+    assert content["scores"][0]["strongest"] == "autoattack"
+    assert content["scores"][0]["confusion"][0] == [4, 6, *[0] * 8]
     assert content["scores"][0]["mean"] == pytest.approx(0.6)
     assert content["training"]["best_epoch"] == 2
     assert [record["epoch"] for record in content["training"]["records"]] == [1, 2, 3]

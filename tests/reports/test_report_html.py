@@ -1,18 +1,21 @@
 """One file, well formed, nothing from outside, nothing unescaped, whatever parts the run has."""
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
-from fake_runs import an_epoch, an_evaluation
+import torch
+from fake_runs import NAMES, an_epoch, an_evaluation
 
 from rpat_cli.attacks.threat import Threat
-from rpat_cli.reports.html import class_rows, render_html, training_charts, waterfalls
+from rpat_cli.reports.confusion import frequent_confusions
+from rpat_cli.reports.html import calibrations, class_rows, render_html, training_charts, waterfalls
 from rpat_cli.reports.report import build_report
 from rpat_cli.reports.scores import DASH
 
 VOID = {"meta", "link", "br", "img", "input", "hr"}
-PAPERS = {"https://arxiv.org/abs/2508.02186", "https://arxiv.org/abs/2003.01690"}
+PAPERS = {f"https://arxiv.org/abs/{number}" for number in ("2508.02186", "2003.01690", "1706.04599")}
 
 
 class Page(HTMLParser):
@@ -76,7 +79,7 @@ def test_well_formed_and_alone(make_run, case):
     assert page.count("title") >= 1
     charts = [attributes for tag, attributes in page.elements if tag == "svg" and attributes.get("role") == "img"]
     labels = {attributes.get("id") for tag, attributes in page.elements if tag == "title"}
-    assert len(charts) == 3
+    assert len(charts) == (5 if "attacked" in case else 3)  # calibration without and under attack
     assert all(attributes["aria-labelledby"] in labels for attributes in charts)
 
 
@@ -154,6 +157,83 @@ def test_the_strongest_attack_is_the_one_that_leaves_least(make_run):
     assert row.strongest is row.findings["pgd-20"]
     row = build(make_run, attacked={"pgd-20": 40, "autoattack": 40}).rows[0]
     assert row.strongest is row.findings["autoattack"]
+
+
+def table_of(page, kind):
+    """The rows of the first table of that class: of each cell its classes, its style and its title."""
+    start = next(i for i, (tag, found) in enumerate(page.elements) if tag == "table" and found.get("class") == kind)
+    rows = []
+    for tag, attributes in page.elements[start:]:
+        if tag == "tr":
+            rows.append([])
+        elif tag == "td":
+            rows[-1].append(attributes)
+        elif tag == "h2":
+            break
+    return rows[1:]
+
+
+def test_the_heat_map_has_a_cell_for_every_pair_of_classes(make_run):
+    report = build(make_run, names=NAMES, attacked={"autoattack": 40})
+    page = Page(render_html(report))
+    rows = table_of(page, "heat")
+    assert [len(row) for row in rows] == [10] * 10
+    # 40 of 100 are right, 4 of every class; the other 6 are taken for the next class.
+    for k, row in enumerate(rows):
+        assert (row[k]["class"], row[k]["style"]) == ("right", "--share:0.400")
+        assert (row[(k + 1) % 10].get("class"), row[(k + 1) % 10]["style"]) == (None, "--share:0.600")
+        assert sum(cell["style"] == "--share:0.000" for cell in row) == 8
+    assert rows[0][1]["title"] == "T-shirt taken for Trouser: 6 images, 60.0 %"
+    assert "Worst under autoattack: T-shirt with 40.00 %" in page.text
+
+
+def test_many_classes_show_the_most_frequent_confusions(make_run):
+    report = build(make_run, classes=200, attacked={"pgd-20": 450}, n=1000)
+    page = Page(render_html(report))
+    assert "The 10 most frequent confusions" in page.text
+    assert not [1 for tag, attributes in page.elements if attributes.get("class") == "heat"]
+    found = frequent_confusions(report.rows[0].strongest.confusion, report.class_names)
+    # Classes 0 to 49 keep 3 of 5, the others 2 of 5; what is wrong is taken for the next class.
+    assert [(cell.true, cell.predicted, cell.count, cell.share) for cell in found[:2]] == [
+        ("class 50", "class 51", 3, 0.6),
+        ("class 51", "class 52", 3, 0.6),
+    ]
+    assert len(found) == 10
+
+
+def test_nothing_confused_is_no_confusion():
+    assert frequent_confusions(torch.tensor([[3, 0], [0, 2]]), ("a", "b")) == []
+    found = frequent_confusions(torch.tensor([[0, 1, 4], [0, 0, 0], [2, 0, 0]]), ())
+    assert [cell.count for cell in found] == [4, 2, 1]
+
+
+def test_the_reliability_diagram_stands_where_accuracy_and_confidence_are(make_run):
+    clean, robust = calibrations(build(make_run, attacked={"pgd-20": 70, "autoattack": 40}).rows[0])
+    assert [(chart.title, round(chart.ece, 4)) for chart in (clean, robust)] == [
+        ("Clean", 0.18),
+        ("Under autoattack", 0.34),
+    ]
+    wrong, right = robust.columns  # 60 images, wrong with confidence 0.5; 40, right with 0.9
+    height = robust.bottom - robust.top
+    assert (wrong.accuracy_y, right.accuracy_y) == (robust.bottom, robust.top)
+    assert wrong.confidence_y == pytest.approx(robust.bottom - 0.5 * height, abs=0.01)
+    assert (right.gap_top, right.gap_height) == (robust.top, pytest.approx(0.1 * height, abs=0.01))
+    assert wrong.strip_y == robust.strip_top
+    strip = robust.strip_bottom - robust.strip_top
+    assert robust.strip_bottom - right.strip_y == pytest.approx(40 / 60 * strip, abs=0.01)
+    for column in (*clean.columns, *robust.columns):
+        assert robust.left <= column.x < column.x + column.width <= robust.right
+    assert "confidence 90.0 %, accuracy 100.0 % (40 images)" in robust.description
+
+
+def test_without_recorded_confidences_there_is_no_calibration(make_run):
+    run = make_run(epochs=1).train([an_epoch(1, 0.6, 0.3)])
+    evaluation = an_evaluation(80, {"pgd-20": 60})
+    old = [replace(result, confidence=None, margin=None) for result in evaluation.results]
+    run.evaluate("best", 1, replace(evaluation, results=tuple(old), clean_confidence=None, classes=None))
+    page = Page(render_html(build_report(run.folder)))
+    assert "Calibration" not in page.text
+    assert "Confusion under pgd-20" in page.text
 
 
 def test_another_threat_is_named(make_run):

@@ -3,12 +3,19 @@
 import io
 
 import pytest
-from fake_runs import an_epoch, an_evaluation
+from fake_runs import NAMES, an_epoch, an_evaluation
 from rich.console import Console
 
+from rpat_cli.evaluation.statistics import wilson_interval
 from rpat_cli.reports.report import build_report
 from rpat_cli.reports.scores import DASH, compact, duration, mean_acc, nrr, percent
-from rpat_cli.reports.tables import evaluation_remarks, evaluation_table, remarks_text, report_table
+from rpat_cli.reports.tables import (
+    evaluation_remarks,
+    evaluation_summary,
+    evaluation_table,
+    remarks_text,
+    report_table,
+)
 
 FULL = {"noise": 79, "fgsm": 70, "bim-10": 66, "mim-10": 65, "pgd-20": 60, "pgd-50x10": 58, "cw-pgd-20": 59}
 
@@ -89,6 +96,26 @@ def test_worst_case_is_over_all_attacks():
     flipped = replace(evaluation.results[2], correct_after=evaluation.results[2].correct_after.flip(0))
     evaluation = replace(evaluation, results=(*evaluation.results[:2], flipped))
     assert shown(evaluation_table(evaluation)).split("worst case", 1)[1].split()[0] == "20.00"
+
+
+def test_the_worst_class_and_calibration_are_below_the_table():
+    # The first 32 images are right, and label i is i modulo 10: labels 0 and 1 keep 4 of 10, the others 3.
+    evaluation = an_evaluation(80, {"fgsm": 70, "autoattack": 32})
+    text = shown(evaluation_summary(evaluation, NAMES))
+    interval = DASH.join(f"{100 * end:.1f}" for end in wilson_interval(3, 10))
+    assert f"worst class  Pullover: 30.00 ({interval}) in the worst case, 80.00 clean" in text
+    # 0.9 confident of what is right, 0.5 of what is wrong
+    assert "ECE          18.00 clean, 37.20 under autoattack" in text
+    assert "worst class  class 2: 30.00" in shown(evaluation_summary(evaluation, ()))
+
+
+def test_old_and_unattacked_evaluations_have_a_shorter_summary():
+    from dataclasses import replace
+
+    evaluation = an_evaluation(80, {})
+    assert shown(evaluation_summary(evaluation, NAMES)).split("\n")[1].strip() == "ECE          18.00 clean"
+    text = shown(evaluation_summary(replace(evaluation, clean_confidence=None), NAMES))
+    assert text.strip() == f"worst class  T-shirt: 80.00 (49.0{DASH}94.3)"
 
 
 def test_only_clean():

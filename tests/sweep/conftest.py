@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from rpat_cli.sweep.engines.base import Engine
 from rpat_cli.sweep.engines.local import Local, local_slots
 from rpat_cli.sweep.expand import plan_sweep
 from rpat_cli.sweep.folder import TrialFolder
@@ -30,12 +31,16 @@ def write(tmp_path: Path) -> Write:
 
 @pytest.fixture
 def runner(tmp_path: Path, write: Write, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Runner]:
-    """A runner for the text of a sweep file, on two slots, whose trials are fake."""
-    monkeypatch.setattr(
-        TrialFolder, "command", lambda self: (sys.executable, str(FAKE), str(self.recipe), str(self.run.path))
-    )
+    """A runner for the text of a sweep file, whose trials are fake; on two slots, or another engine."""
 
-    def make(text: str, folder: str = "out", **options: object) -> Runner:
-        return Runner(plan_sweep(write(text)), tmp_path / folder, Local(local_slots(2, [], 2)), **options)
+    def command(folder: TrialFolder) -> tuple[str, ...]:
+        until = [str(folder.until)] if folder.until is not None else []
+        return (sys.executable, str(FAKE), str(folder.recipe), str(folder.run.path), *until)
+
+    monkeypatch.setattr(TrialFolder, "command", command)
+
+    def make(text: str, folder: str = "out", engine: Engine | None = None, **options: object) -> Runner:
+        engine = engine or Local(local_slots(2, [], 2))
+        return Runner(plan_sweep(write(text)), tmp_path / folder, engine, **options)
 
     return make

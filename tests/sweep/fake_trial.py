@@ -1,7 +1,8 @@
 """A trial of a fraction of a second that keeps the promises of `rpat train`: checkpoints, resuming, exit codes, report.
 
-`python fake_trial.py RECIPE RUN`. What happens is written in the recipe's batch size:
-13 raises, 14 is killed by the system, 15 meets a full disk, 16 fails the first time only, 17 ends without a report.
+`python fake_trial.py RECIPE RUN [UNTIL]`, to pause after epoch UNTIL. What happens stands in the recipe's batch size:
+13 raises, 14 is killed by the system, 15 meets a full disk, 16 fails the first time only, 17 ends without a report,
+18 learns the faster, the higher its learning rate.
 Each start, epoch and end is a line of `history.txt` beside the run.
 """
 
@@ -19,7 +20,7 @@ import yaml
 EPOCH = 0.05
 
 
-def main(recipe_file: Path, run: Path) -> None:
+def main(recipe_file: Path, run: Path, until: int | None = None) -> None:
     history = (recipe_file.parent / "history.txt").open("a", buffering=1)
     alone = (recipe_file.parent / "alone").open("w")
     try:
@@ -35,15 +36,16 @@ def main(recipe_file: Path, run: Path) -> None:
     misbehave(recipe["batch_size"], recipe_file.parent)
     metrics = run / "metrics.jsonl"
     done = len(metrics.read_text().splitlines()) if metrics.exists() else 0
-    for epoch in range(done + 1, recipe["epochs"] + 1):
+    pace = recipe["optimizer"]["lr"] if recipe["batch_size"] == 18 else 0.1
+    for epoch in range(done + 1, (until or recipe["epochs"]) + 1):
         time.sleep(EPOCH)
-        line = json.dumps({"epoch": epoch, "validation": {"clean_acc": 0.5, "robust_acc": 0.1 * epoch}})
+        line = json.dumps({"epoch": epoch, "validation": {"clean_acc": 0.5, "robust_acc": pace * epoch}})
         with metrics.open("a") as file:
             file.write(line + "\n")
         history.write(f"epoch {epoch}\n")
         if stopping:
             sys.exit(75)
-    if recipe["batch_size"] != 17:
+    if recipe["batch_size"] != 17 and until is None:
         temporary = run / "report.tmp"
         temporary.write_text(json.dumps(report(recipe)))
         history.write("end\n")
@@ -73,4 +75,4 @@ def report(recipe: dict) -> dict:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]), *map(int, sys.argv[3:]))

@@ -197,3 +197,13 @@ def test_shipped_sweeps_expand(path: Path) -> None:
     assert len({trial.seed for trial in plan.trials}) >= 3
     assert any(variant.baseline for variant in plan.variants)
     assert plan.doubles == 0
+    assert f"# Launch: rpat sweep {path.stem}\n" in path.read_text()
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 4])
+def test_each_of_the_papers_tables_has_its_sweep(number: int) -> None:
+    plan = plan_sweep(find_sweep(f"paper-table{number}"))
+    pairs = {variant.label: variant.baseline for variant in plan.variants}
+    plain = [label for label, baseline in pairs.items() if baseline is None]
+    assert pairs == dict.fromkeys(plain) | {f"{name} + ra": name for name in plain}
+    assert all("autoattack" in str(variant.recipe.eval) for variant in plan.variants)

@@ -181,8 +181,12 @@ def test_killed_at_any_moment_the_final_table_is_the_same(runner: Make) -> None:
     expected = to_json(runner(GRID, "whole").run())
     moments = random.Random(0)
     for kill_children in (True, True, True, True, False):
-        sweep = fork(runner(GRID))
-        time.sleep(moments.uniform(0.1, 0.5))
+        attempt = runner(GRID)
+        earlier, deadline = history(attempt.folder), time.monotonic() + 3
+        sweep = fork(attempt)
+        while history(attempt.folder) == earlier and time.monotonic() < deadline:
+            time.sleep(0.01)  # until a trial has begun, which takes longer the busier the machine is
+        time.sleep(moments.uniform(0, 0.1))
         with suppress(FileNotFoundError):  # it may have finished
             for process in (sweep, *(children_of(sweep) if kill_children else ())):
                 os.kill(process, signal.SIGKILL)

@@ -11,10 +11,11 @@ import pytest
 from rich.console import Console
 from scipy import stats
 
+from rpat_cli.evaluation.statistics import t_quantile_95, t_two_sided
 from rpat_cli.reports.scores import DASH
 from rpat_cli.sweep.expand import Plan, plan_sweep
 from rpat_cli.sweep.folder import Results
-from rpat_cli.sweep.intervals import Stat, paired_difference, t_quantile_95, t_two_sided
+from rpat_cli.sweep.intervals import Stat, paired_difference
 from rpat_cli.sweep.table import build_table, failures_text, sweep_table, to_csv, to_json, to_latex, to_markdown
 
 Write = Callable[[str], Path]

@@ -50,3 +50,19 @@ def test_in_a_pipe_each_change_is_a_line(runner: Callable[..., Runner], monkeypa
     [failed] = [line for line in lines if "failed" in line.splitlines()[0]]
     assert "thirteen [images]" in failed
     assert len(lines) == 5
+
+
+def test_trials_that_a_search_stopped_are_not_shown_as_failed(
+    runner: Callable[..., Runner], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines: list[str] = []
+    monkeypatch.setattr(console, "say", lines.append)
+    monkeypatch.setattr(console, "err", Console(file=io.StringIO()))
+    text = "recipe: {epochs: 4, batch_size: 18}\ngrid: {optimizer.lr: [0.1, 0.2]}\nsearch: {asha: {factor: 2}}"
+    sweep = runner(text)
+    with sweep_session._watching(sweep, quiet=False):
+        sweep.run()
+    assert "optimizer.lr=0.1, seed 0 pruned 1/4 50.0 10.0" in rendered(sweep)
+    assert "1 done, 1 pruned; left 0.0 s" in rendered(sweep)
+    assert any("pruned   optimizer.lr=0.1, seed 0: stopped at epoch 1 by asha" in line for line in lines)
+    assert "2/2  done     optimizer.lr=0.2, seed 0" in lines[-1]

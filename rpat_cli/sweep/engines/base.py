@@ -1,9 +1,17 @@
 """What the runner asks of an engine: submit, poll, cancel."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import reduce
+from operator import or_
 from pathlib import Path
-from typing import Protocol
+from typing import Annotated, Any, Protocol
+
+from pydantic import BeforeValidator, Field
+
+from rpat_cli.config import Section
+from rpat_cli.errors import unknown
+from rpat_cli.registry import Registry
 
 
 @dataclass(frozen=True)
@@ -48,3 +56,38 @@ class Engine(Protocol):
     def cancel(self, name: str, *, force: bool = False) -> None:
         """Ask a job to save and stop (SIGTERM), or with `force` end it at once. It comes out of `poll` when it has."""
         ...
+
+
+class EngineSection(Section):
+    """The section `engine` of a sweep file: which engine, and its own settings."""
+
+    name: str = Field(description="which engine")
+    jobs: int | None = Field(None, ge=1, description="trials at once; --jobs goes before it")
+
+    def slots(self, jobs: int | None) -> int:
+        """How many trials at once, as far as that can be told without starting the engine."""
+        raise NotImplementedError
+
+    def start(self, jobs: int | None) -> Engine:
+        """The engine, for `jobs` trials at once if that is given.
+
+        Raises `MissingExtraError`, or `EngineError` if the cluster cannot be reached.
+        """
+        raise NotImplementedError
+
+
+def engine_of(registry: Registry[type[EngineSection]]) -> Any:
+    """The type of the key `engine`: a name of `registry`, or a mapping with the `name` and that engine's settings."""
+
+    def named(value: Any) -> Any:
+        if isinstance(value, EngineSection):
+            return value
+        section = {"name": value} if isinstance(value, str) else value
+        if not isinstance(section, Mapping) or "name" not in section:
+            raise ValueError(f"must be {', '.join(registry)}, or a mapping with such a `name`")
+        if section["name"] not in registry:
+            raise ValueError(unknown(registry.kind, str(section["name"]), list(registry)))
+        return section
+
+    sections: Any = reduce(or_, registry.values())
+    return Annotated[sections, Field(discriminator="name"), BeforeValidator(named)]

@@ -1,24 +1,34 @@
 """This machine: one process for each slot; a slot is a GPU, or a share of the CPU's cores."""
 
 import os
-import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import IO
+from typing import Literal
 
-from rpat_cli.sweep.engines.base import Ended, Job
+from pydantic import Field
 
-try:
-    import fcntl
-except ImportError:  # Windows: without the lock, two sweeps at once may train the same trial twice
-    fcntl = None  # type: ignore[assignment]
+from rpat_cli.sweep.engines.base import Ended, EngineSection, Job
+from rpat_cli.sweep.engines.node import kill_group, start, threads
 
 Slot = Mapping[str, str]
 """The environment variables of whatever runs in the slot."""
 
-THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+class LocalSection(EngineSection):
+    """This machine. Each trial takes a GPU, or its share of the cores."""
+
+    name: Literal["local"] = Field("local", description="trials are processes on this machine")
+
+    def slots(self, jobs: int | None) -> int:
+        return len(self._slots(jobs))
+
+    def start(self, jobs: int | None) -> "Local":
+        return Local(self._slots(jobs))
+
+    def _slots(self, jobs: int | None) -> list[Slot]:
+        return local_slots(jobs or self.jobs, visible_gpus(), usable_cores())
 
 
 def local_slots(jobs: int | None, gpus: Sequence[str], cores: int) -> list[Slot]:
@@ -26,8 +36,7 @@ def local_slots(jobs: int | None, gpus: Sequence[str], cores: int) -> list[Slot]
     if gpus:
         return [{"CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)]} for i in range(jobs or len(gpus))]
     jobs = jobs or cores
-    threads = str(max(1, cores // jobs))
-    return [dict.fromkeys(THREADS, threads) for _ in range(jobs)]
+    return [threads(max(1, cores // jobs)) for _ in range(jobs)]
 
 
 def visible_gpus() -> list[str]:
@@ -51,7 +60,7 @@ class _Running:
 
 
 class Local:
-    """Runs each job as a child process in a session of its own, so that Ctrl-C at the keyboard reaches only us.
+    """Runs each job as a child process.
 
     A job holds a lock beside its log for as long as it lives, even if we are killed: the next call waits for it
     instead of starting a second one in the same folder.
@@ -65,21 +74,9 @@ class Local:
     def submit(self, job: Job) -> bool:
         """Start a job in a free slot; there must be one."""
         slot = self._free[0]
-        job.log.parent.mkdir(parents=True, exist_ok=True)
-        with job.log.with_name("lock").open("w") as lock:
-            if not _locked(lock):
-                return False
-            command = job.prepare()
-            with job.log.open("ab") as log:
-                process = subprocess.Popen(
-                    command,
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                    env={**os.environ, **slot},
-                    start_new_session=True,
-                    pass_fds=(lock.fileno(),) if fcntl is not None else (),  # the child's copy keeps the lock
-                )
+        process = start(job.prepare, job.log, slot)
+        if process is None:
+            return False
         self._free.remove(slot)
         self._running[job.name] = _Running(process, slot)
         return True
@@ -96,18 +93,8 @@ class Local:
 
     def cancel(self, name: str, *, force: bool = False) -> None:
         process = self._running[name].process
-        with suppress(ProcessLookupError):
-            if force:
-                os.killpg(process.pid, signal.SIGKILL)  # with whatever it has started itself
-            else:
+        if force:
+            kill_group(process.pid)
+        else:
+            with suppress(ProcessLookupError):
                 process.terminate()
-
-
-def _locked(lock: IO[str]) -> bool:
-    if fcntl is None:
-        return True
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

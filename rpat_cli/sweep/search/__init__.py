@@ -1,0 +1,25 @@
+"""What decides which trials of a sweep are run, in which order, and how far: everything, or a search."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from rpat_cli.registry import Registry
+from rpat_cli.sweep.expand import Plan
+from rpat_cli.sweep.search.base import Search
+
+SEARCHES: Registry[Callable[[Plan, Path], Search]] = Registry(
+    "search",
+    {
+        "everything": "rpat_cli.sweep.search.base:Everything",
+        "asha": "rpat_cli.sweep.search.asha:Asha",
+        "optuna": "rpat_cli.sweep.search.asked:Asked",
+    },
+)
+
+
+def search_for(plan: Plan, folder: Path) -> Search:
+    """The search that a sweep file asks for, as far as it is in the sweep's folder. Writes nothing yet.
+
+    Raises `ConfigError` for settings that do not fit the recipes or what is in the folder, `MissingExtraError`.
+    """
+    return SEARCHES[plan.search.name if plan.search else "everything"](plan, folder)
