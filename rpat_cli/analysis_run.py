@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -53,45 +53,44 @@ class Found:
         return self.show(self.result)
 
 
-def find_verdict(
-    model: nn.Module,
-    x: Tensor,
-    y: Tensor,
-    threat: Threat,
-    device: torch.device,
-    seed: int,
-    *,
-    sources: Mapping[str, nn.Module] = MappingProxyType({}),
-) -> Found:
+@dataclass(frozen=True)
+class Subject:
+    """What is looked at: a model in eval mode on `device`, images `x` (N, C, H, W) in [0, 1] and labels `y` (N,)."""
+
+    model: nn.Module
+    x: Tensor
+    y: Tensor
+    threat: Threat
+    device: torch.device
+    seed: int
+
+    def with_at_most(self, images: int) -> "Subject":
+        """The same with a fixed choice of the images, each class by its share."""
+        chosen = limited_choice(self.y, images)
+        return replace(self, x=self.x[chosen], y=self.y[chosen])
+
+
+def find_verdict(s: Subject, *, sources: Mapping[str, nn.Module] = MappingProxyType({})) -> Found:
     """`sources`: other models on the device, whose adversarial images are tried too."""
-    verdict = judge(gather(model, x, y, threat, device=device, seed=seed, sources=sources))
+    verdict = judge(gather(s.model, s.x, s.y, s.threat, device=s.device, seed=s.seed, sources=sources))
     return Found(verdict, verdict_table, failed=verdict.level == "FAIL")
 
 
-def find_perception(model: nn.Module, x: Tensor, y: Tensor, threat: Threat, device: torch.device, seed: int) -> Found:
-    return Found(perceive(model, x, y, threat, device=device, seed=seed), perception_table)
+def find_perception(s: Subject) -> Found:
+    return Found(perceive(s.model, s.x, s.y, s.threat, device=s.device, seed=s.seed), perception_table)
 
 
-def find_eps_curve(
-    model: nn.Module,
-    x: Tensor,
-    y: Tensor,
-    threat: Threat,
-    device: torch.device,
-    seed: int,
-    *,
-    attack: Literal["pgd", "fmn"] = "pgd",
-) -> Found:
-    chosen = limited_choice(y, CURVE_IMAGES)
-    return Found(trace(model, x[chosen], y[chosen], threat, attack=attack, device=device, seed=seed), eps_table)
+def find_eps_curve(s: Subject, *, attack: Literal["pgd", "fmn"] = "pgd") -> Found:
+    s = s.with_at_most(CURVE_IMAGES)
+    return Found(trace(s.model, s.x, s.y, s.threat, attack=attack, device=s.device, seed=s.seed), eps_table)
 
 
-def find_loss_surface(model: nn.Module, x: Tensor, y: Tensor, threat: Threat, device: torch.device, seed: int) -> Found:
-    chosen = limited_choice(y, SURFACE_IMAGES)
-    return Found(survey(model, x[chosen], y[chosen], threat, device=device, seed=seed), surface_table)
+def find_loss_surface(s: Subject) -> Found:
+    s = s.with_at_most(SURFACE_IMAGES)
+    return Found(survey(s.model, s.x, s.y, s.threat, device=s.device, seed=s.seed), surface_table)
 
 
-Analysis = Callable[[nn.Module, Tensor, Tensor, Threat, torch.device, int], Found]
+Analysis = Callable[[Subject], Found]
 
 ANALYSES: Mapping[str, Analysis] = {
     "verdict": find_verdict,
@@ -100,7 +99,7 @@ ANALYSES: Mapping[str, Analysis] = {
     "eps_curve_fmn": partial(find_eps_curve, attack="fmn"),
     "loss_surface": find_loss_surface,
 }
-"""Key in the evaluation's JSON -> how it is found, from a model in eval mode and the test set, or some of it."""
+"""Key in the evaluation's JSON -> how it is found."""
 
 CURVE_IMAGES, SURFACE_IMAGES = 1000, 64
 """At most so many images, each class by its share."""
@@ -136,18 +135,9 @@ def prepare_corruptions(
 
 
 def find_corruptions(
-    model: nn.Module,
-    x: Tensor,  # noqa: ARG001  (the clean images)
-    y: Tensor,  # noqa: ARG001
-    threat: Threat,  # noqa: ARG001
-    device: torch.device,
-    seed: int,
-    *,
-    images: CorruptedImages,
-    baseline: Baseline | None,
-    say: Callable[[str], None],
+    s: Subject, *, images: CorruptedImages, baseline: Baseline | None, say: Callable[[str], None]
 ) -> Found:
-    found = measure_corruptions(model, images, baseline=baseline, device=device, seed=seed, say=say)
+    found = measure_corruptions(s.model, images, baseline=baseline, device=s.device, seed=s.seed, say=say)
     return Found(found, corruption_table)
 
 
@@ -212,11 +202,12 @@ def analyse(
         sources = load_sources(specs, saved.architecture, recipe)
         placed = {label: compute.place(source.model) for label, source in sources.items()}
         analyses["verdict"] = partial(find_verdict, sources=placed)
-    x, y = (data.test if limit is None else limited(data.test, limit)).tensors()
+    images = data.test if limit is None else limited(data.test, limit)
+    subject = Subject(model, *images.tensors(), build_threat(recipe), compute.device, recipe.seed)
     found = []
     for name, analysis in analyses.items():
         listener.say(f"looking closer: {name}")
-        found.append(analysis(model, x, y, build_threat(recipe), compute.device, recipe.seed))
+        found.append(analysis(subject))
         record = json.loads(file.read_text(encoding="utf-8"))
         write_whole(file, json.dumps(record | {name: found[-1].result.to_dict()}, indent=1))
     if saved.folder.metrics.exists():

@@ -22,7 +22,7 @@ from rpat_cli.reports.scores import count, duration, percent
 from rpat_cli.sweep.engines import ENGINES
 from rpat_cli.sweep.engines.base import EngineSection
 from rpat_cli.sweep.expand import Plan, plan_sweep
-from rpat_cli.sweep.folder import SWEEPS
+from rpat_cli.sweep.folder import SWEEPS, Progress
 from rpat_cli.sweep.runner import Runner
 from rpat_cli.sweep.search import search_for
 from rpat_cli.sweep.search.base import Search
@@ -208,7 +208,7 @@ def _view(runner: Runner) -> Group:
     statuses = sorted(runner.statuses.values(), key=lambda status: ORDER.index(status.state))
     room = max(3, console.err.size.height - 6)
     table = Table(box=box.SIMPLE_HEAD)
-    for heading in ("trial", "state", "epoch", "clean", "robust", "time"):
+    for heading in ("trial", "state", "epoch", "clean", "robust", "time", "left"):
         table.add_column(heading, justify="left" if heading in ("trial", "state") else "right")
     for status in statuses[:room]:
         table.add_row(*_view_cells(status))
@@ -217,15 +217,25 @@ def _view(runner: Runner) -> Group:
 
 
 def _view_cells(status: Status) -> list[Text]:
-    epochs, clean, robust, seconds = "", None, None, status.seconds
+    epochs, clean, robust, seconds, left = "", None, None, status.seconds, ""
     if status.state in (State.RUNNING, State.PRUNED):
         progress = status.folder.progress()
         epochs = f"{progress.epoch}/{status.trial.recipe.epochs}"
         clean, robust = progress.clean_acc, progress.robust_acc
-        seconds += time.monotonic() - status.began if status.state is State.RUNNING else 0
+        if status.state is State.RUNNING:
+            seconds += time.monotonic() - status.began
+            left = _left_to_train(status, progress)
     elif status.results is not None:
         epochs, best = f"{status.trial.recipe.epochs}", status.results["best"]
         clean, robust = best.get("clean"), min(best.values())
     state = status.state if status.state is not State.FAILED else f"{status.state}: {status.reason.splitlines()[-1]}"
-    cells = [status.trial.title, state, epochs, percent(clean, 1), percent(robust, 1), duration(seconds)]
+    cells = [status.trial.title, state, epochs, percent(clean, 1), percent(robust, 1), duration(seconds), left]
     return [Text(cell) for cell in cells]
+
+
+def _left_to_train(status: Status, progress: Progress) -> str:
+    """Of the training; the final report, which comes on top, cannot be foretold."""
+    if progress.seconds is None:
+        return ""
+    epochs = (status.folder.until or status.trial.recipe.epochs) - progress.epoch
+    return duration(epochs * progress.seconds) if epochs > 0 else "report"

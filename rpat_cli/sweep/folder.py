@@ -36,11 +36,12 @@ Results = Mapping[str, Mapping[str, float]]
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a trial is: epochs done, and validation's last accuracies (fractions) if there was one."""
+    """How far a trial is: epochs done, validation's last accuracies (fractions) if there was one, seconds per epoch."""
 
     epoch: int
     clean_acc: float | None = None
     robust_acc: float | None = None
+    seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,8 @@ class TrialFolder:
             return Progress(0)
         validated = [record["validation"] for record in records if record.get("validation")]
         last = validated[-1] if validated else {}
-        return Progress(records[-1]["epoch"], last.get("clean_acc"), last.get("robust_acc"))
+        seconds = sum(record["seconds"] for record in records) / len(records)
+        return Progress(records[-1]["epoch"], last.get("clean_acc"), last.get("robust_acc"), seconds)
 
     @property
     def has_paused(self) -> bool:

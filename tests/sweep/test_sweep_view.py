@@ -27,6 +27,7 @@ def test_the_live_table_shows_every_trial_and_totals(runner: Callable[..., Runne
     assert "2 waiting; left unknown" in rendered(sweep)
     sweep.run()
     assert any(re.search(r"running (\d)/9 50\.0 (?:\1)0\.0", view) for view in seen)  # epoch, clean, robust in per cent
+    assert any(re.search(r"running \d/9 50\.0 \d0\.0 \d\.\d s 0\.\d s", view) for view in seen)  # time, left
     assert "seed 0 done 9 70.0 35.0" in rendered(sweep)
     assert "failed: RuntimeError: thirteen [images]" in rendered(sweep)
     assert "1 done, 1 failed; left 0.0 s" in rendered(sweep)
