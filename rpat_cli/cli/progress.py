@@ -1,5 +1,6 @@
 """Progress on stderr: live bars on a terminal, plain lines in a pipe or a log, nothing with --quiet."""
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -11,6 +12,10 @@ from rpat_cli.engine.callbacks import EpochLines
 from rpat_cli.engine.loop import Callback, EpochRecord, StepRecord, TrainLoop
 from rpat_cli.evaluation.chunks import Progress as EvalProgress
 from rpat_cli.listener import Listener
+from rpat_cli.reports.scores import duration
+
+SILENCE = 30.0
+"""Seconds after which a log hears of an attack that is not done yet."""
 
 
 @contextmanager
@@ -98,19 +103,34 @@ class EvalBars:
         self.bars.update(
             self.task,
             completed=progress.done,
-            info=f"{progress.done}/{progress.total}  robust {progress.robust_acc:.1%}",
+            info=f"{progress.done}/{progress.total}  robust {progress.robust_acc:.1%}{_left(progress)}",
         )
-        self.lines(progress)
+        if progress.done >= progress.total:
+            self.lines(progress)
         if progress.done >= progress.total:
             self.bars.remove_task(self.task)
 
 
 class EvalLines:
-    """One line for each attack that is done."""
+    """One line for each attack that is done, and for one that takes long now and then one on how far it is."""
+
+    def __init__(self) -> None:
+        self.said = time.monotonic()
 
     def __call__(self, progress: EvalProgress) -> None:
+        accuracy = f"  {_name(progress):<24} robust {progress.robust_acc:7.2%}"
         if progress.done >= progress.total:
-            console.say(f"  {_name(progress):<24} robust {progress.robust_acc:7.2%}  after {progress.elapsed:.0f} s")
+            console.say(f"{accuracy}  after {progress.elapsed:.0f} s")
+        elif time.monotonic() - self.said >= SILENCE:
+            console.say(f"{accuracy}  so far, {progress.done} of {progress.total} images{_left(progress)}")
+        else:
+            return
+        self.said = time.monotonic()
+
+
+def _left(progress: EvalProgress) -> str:
+    """Of the whole evaluation, as far as that can be foretold."""
+    return "" if progress.left is None else f"  all done in about {duration(progress.left)}"
 
 
 def _name(progress: EvalProgress) -> str:

@@ -65,7 +65,8 @@ class Progress:
     """Where an evaluation stands. `stage_number` counts from 1; `done` of `total` samples of this stage are finished.
 
     `robust_acc` is the fraction of all samples that no stage has broken so far; `elapsed` are seconds since this attack
-    of the suite began, `eta` those that the stage will still take, `None` before anything is known.
+    of the suite began, `eta` those that the stage will still take, `left` roughly those of the whole evaluation; `None`
+    before anything is known.
     """
 
     label: str
@@ -79,6 +80,7 @@ class Progress:
     robust_acc: float
     elapsed: float
     eta: float | None
+    left: float | None = None
 
 
 OnProgress = Callable[[Progress], None]

@@ -22,6 +22,7 @@ from rpat_cli.attacks.querying import gradient_reaches
 from rpat_cli.attacks.threat import Threat
 from rpat_cli.errors import ConfigError, DataError, RpatError
 from rpat_cli.evaluation.chunks import ChunkResult, Execute, OnChunk, OnProgress, Progress, Runner, State, Task
+from rpat_cli.evaluation.forecast import Forecast, Load, loads_of
 from rpat_cli.evaluation.jobs import Helpers, NotPortableError
 from rpat_cli.evaluation.results import AttackResult, Evaluation, StageResult
 from rpat_cli.evaluation.suite import FOLLOW_A_GRADIENT, AttackSpec
@@ -203,6 +204,9 @@ def evaluate(
         bench = _Bench(model, threat, by_label, first_x, first_y, seed, device, connected, own_sources)
         for spec in specs:
             bench.prepared(spec.label)  # all before the first runs: mistakes in the last need not wait for hours
+        if on_progress:
+            loads = [load for spec in specs for load in _loads(spec, bench.prepared(spec.label))]
+            on_progress = Forecast(loads, len(y), int((clean.predicted == y_cpu).sum()), on_progress)
         execute = _executor(bench, workers, on_remark)
         for spec in specs:
             prepared = bench.prepared(spec.label)
@@ -281,6 +285,10 @@ def _prepare(spec: AttackSpec, threat: Threat, seed: int, model: nn.Module, x: T
         return _Prepared({spec.name: partial(attack, model)}, {**made_on, **_settings_of(attack)})
     attack = (SEARCHES if spec.name in SEARCHES else ATTACKS)[spec.name](threat, **spec.settings)
     return _Prepared({spec.name: partial(attack, model)}, _settings_of(attack))
+
+
+def _loads(spec: AttackSpec, prepared: _Prepared) -> list[Load]:
+    return loads_of(spec, list(prepared.stages), prepared.settings)
 
 
 def _stay(x: Tensor, y: Tensor) -> Tensor:  # noqa: ARG001  (an attack's arguments)
