@@ -1,5 +1,7 @@
 """Fixtures for all tests: one seed, one thread, small data."""
 
+import signal
+
 import pytest
 import torch
 from helpers import tiny_net
@@ -10,6 +12,13 @@ from torch import Tensor, nn
 def _seeded() -> None:
     torch.set_num_threads(1)  # tiny tensors: threads only get in each other's way
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _interruptible() -> None:
+    """A shell that starts the tests in the background makes them deaf to Ctrl-C, which some of them press."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

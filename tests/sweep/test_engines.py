@@ -133,6 +133,22 @@ def test_cancelled_it_saves_and_the_next_one_goes_on(engine: Engine, tmp_path: P
     assert "clash" not in history(folder)
 
 
+def test_a_task_of_a_sweep_in_the_background_can_be_cancelled(tmp_path: Path) -> None:
+    (tmp_path / "log.txt").touch()
+    program = (
+        "import _thread, signal, threading, time; from pathlib import Path; from rpat_cli.sweep.engines.node import *\n"
+        "signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a shell starts what is to stay in the background\n"
+        "def interrupt():\n"
+        "    while 'ready' not in Path('log.txt').read_text(): time.sleep(0.02)\n"
+        "    _thread.interrupt_main()  # as Ray does\n"
+        "threading.Thread(target=interrupt).start()\n"
+        "command = ('sh', '-c', 'trap \"exit 75\" TERM; echo ready; for i in 1 2 3 4 5 6 7 8 9; do sleep 1; done')\n"
+        "print(run_until_cancelled(Work(command, Path('log.txt').resolve(), {}, Path.cwd())))"
+    )
+    found = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert found.stdout == "75\n"
+
+
 def test_forced_it_ends_at_once(engine: Engine, tmp_path: Path) -> None:
     assert engine.submit(shell(tmp_path / "deaf", "trap '' TERM; echo $$; while true; do sleep 0.1; done"))
     log = tmp_path / "deaf" / "log.txt"

@@ -121,6 +121,8 @@ class Work:
 
 def run_until_cancelled(work: Work) -> int:
     """Run the command and return its exit code. A `KeyboardInterrupt`, which is how Ray cancels, lets it save first."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # of a sweep in the background: Ray interrupts us by it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     process = start(lambda: work.command, work.log, work.env, work.cwd)
     if process is None:
         return SAVED  # somebody else works there: the sweep asks again
