@@ -32,7 +32,7 @@ LONGEST_START = timedelta(minutes=3)
 LONGEST_SILENCE = timedelta(hours=12)
 """For networks that fail in silence; a process that dies is missed at once. One chunk may take hours on a CPU."""
 
-GRACE = 2.0
+GRACE = 5.0
 """Seconds that the other ranks outlive a signal, which reaches all: rank 0 shall hear it before it misses them."""
 
 _NOTHING = b""
