@@ -547,7 +547,7 @@ def _compare(e: Evidence, weak: str, strong: str) -> tuple[Level, str]:
     p = sign_test(only_weak, only_strong)
     level: Level = "FAIL" if p < SURE else "WARN" if p < SUSPECT else "PASS"
     odds = f" (p = {p:.1g} by chance)" if level != "PASS" else ""
-    return level, f"{only_strong} images fall to {strong} only, {only_weak} to {weak} only{odds}."
+    return level, f"images broken: {only_strong} by {strong} only, {only_weak} by {weak} only{odds}."
 
 
 Check = Callable[[Evidence], Finding]

@@ -116,14 +116,13 @@ def surface_table(surface: LossSurface) -> Table:
         box=box.SIMPLE_HEAD,
         title=f"Loss around the images, mean over {count(surface.n)} ({show_threat(surface.threat)})",
         title_justify="left",
-        caption="\n".join(show_linearity(surface)),
+        caption="\n".join(["Columns: shares of eps.", *show_linearity(surface)]),
         caption_justify="left",
     )
     middle = len(surface.shares) // 2
     places = sorted({0, middle // 2, middle, middle + (middle + 1) // 2, len(surface.shares) - 1})
-    for name in ("loss", "along", *(f"{surface.shares[k]:g} eps" for k in places)):
-        text = name in ("loss", "along")
-        table.add_column(name, justify="left" if text else "right", no_wrap=text)
+    for name in ("loss", "along", *(f"{surface.shares[k]:g}" for k in places)):
+        table.add_column(name, justify="left" if name in ("loss", "along") else "right", no_wrap=True)
     for name, each in surface.surfaces.items():
         table.add_row(LOSS_NAMES[name], "the gradient", *(f"{each.values[middle][k]:.3f}" for k in places))
         table.add_row("", "a random direction", *(f"{each.values[k][middle]:.3f}" for k in places), end_section=True)

@@ -191,7 +191,7 @@ def test_weak_attacks_that_win_are_found() -> None:
     assert check_single_step(breaking(seen(), fgsm=slice(0, 20), pgd_20=slice(10, 40))).level == "PASS"
     fewer = check_steps(breaking(seen(), pgd_5=slice(0, 60), pgd_20=slice(0, 60), pgd_50=slice(0, 40)))
     assert fewer.level == "FAIL"
-    assert "20 to pgd-20 only" in fewer.reason
+    assert "20 by pgd-20 only" in fewer.reason
 
 
 @pytest.mark.parametrize("defence", ["shattered gradient", "detached gradient"])
@@ -199,7 +199,7 @@ def test_what_is_made_on_a_substitute_breaks_a_model_whose_own_gradient_lies(def
     verdict = verdict_of(BROKEN[defence][0](honest.model), honest, images=200, questions=QUESTIONS)
     finding = verdict["white box beats transfer"]
     assert finding.level == "FAIL", finding.reason
-    assert "to substitute only" in finding.reason
+    assert "by substitute only" in finding.reason
     assert "Papernot" in finding.paper
 
 
@@ -214,8 +214,8 @@ def test_a_given_source_counts_beside_the_substitute(honest: Any) -> None:
     assert check_transfer(twin).level == "PASS"
     beaten = replace(twin, broken={**twin.broken, "transfer:a": torch.arange(500) < 40}, transfers=("transfer:a",))
     assert check_transfer(beaten).level == "FAIL"
-    assert "35 to transfer:a only" in check_transfer(beaten).reason
-    assert "0 images fall to pgd-20 only" in check_transfer(beaten).reason
+    assert "35 by transfer:a only" in check_transfer(beaten).reason
+    assert "images broken: 0 by pgd-20 only" in check_transfer(beaten).reason
 
 
 def test_robust_accuracy_has_to_fall_to_nothing_as_eps_grows() -> None:
