@@ -118,9 +118,18 @@ class Work:
     env: Mapping[str, str]
     cwd: Path
 
+    @property
+    def end_at_once(self) -> Path:
+        """The file that asks for it."""
+        return self.log.with_name("end-at-once")
+
 
 def run_until_cancelled(work: Work) -> int:
-    """Run the command and return its exit code. A `KeyboardInterrupt`, which is how Ray cancels, lets it save first."""
+    """Run the command and return its exit code. A `KeyboardInterrupt`, which is how Ray cancels, lets it save first.
+
+    When `end_at_once` is there, it is killed. We do that ourselves: if Ray killed this process, the command, which has
+    a session of its own, might survive it.
+    """
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # of a sweep in the background: Ray interrupts us by it
         signal.signal(signal.SIGINT, signal.default_int_handler)
     process = start(lambda: work.command, work.log, work.env, work.cwd)
@@ -133,7 +142,10 @@ def run_until_cancelled(work: Work) -> int:
                 process.terminate()
                 told = True
             while process.poll() is None:
+                if work.end_at_once.exists():
+                    kill_group(process.pid)
                 time.sleep(INTERVAL)
+            work.end_at_once.unlink(missing_ok=True)
             return process.returncode
         except KeyboardInterrupt:
             cancelled = True

@@ -76,41 +76,40 @@ class Ray:
         # Where no GPU is asked for, Ray may leave those of the node in sight.
         hidden = {} if gpus else {"CUDA_VISIBLE_DEVICES": ""}
         self._env = {**threads(max(1, int(section.cpus))), **hidden}
-        self._running: dict[Any, tuple[str, Path]] = {}
+        self._running: dict[Any, tuple[str, Work]] = {}
         self._forced: set[Any] = set()
 
     def submit(self, job: Job) -> bool:
         with alone(job.log) as lock:
             if lock is None:
                 return False
-            command = job.prepare()
-        log = job.log.resolve()
-        self._running[self._task.remote(Work(command, log, self._env, Path.cwd()))] = (job.name, log)
+            work = Work(job.prepare(), job.log.resolve(), self._env, Path.cwd())
+            work.end_at_once.unlink(missing_ok=True)
+        self._running[self._task.remote(work)] = (job.name, work)
         return True
 
     def poll(self) -> list[Ended]:
         if not self._running:
             return []
-        done, left = self._ray.wait(list(self._running), num_returns=len(self._running), timeout=0)
-        for ref in self._forced.intersection(left):  # Ray overlooks a second cancelling that comes too soon
-            self._ray.cancel(ref, force=True)
-        return [Ended(name, self._exit_code(ref, log)) for ref in done for name, log in [self._running.pop(ref)]]
+        done, _ = self._ray.wait(list(self._running), num_returns=len(self._running), timeout=0)
+        return [Ended(name, self._exit_code(ref, work)) for ref in done for name, work in [self._running.pop(ref)]]
 
     def cancel(self, name: str, *, force: bool = False) -> None:
-        for ref, (running, _) in self._running.items():
+        for ref, (running, work) in self._running.items():
             if running == name:
                 if force:
                     self._forced.add(ref)
-                self._ray.cancel(ref, force=force)
+                    work.end_at_once.touch()
+                self._ray.cancel(ref)
 
-    def _exit_code(self, ref: Any, log: Path) -> int:
+    def _exit_code(self, ref: Any, work: Work) -> int:
         errors = self._ray.exceptions
         try:
             return int(self._ray.get(ref))
         except errors.TaskCancelledError:
             return -SIGKILL if ref in self._forced else -SIGTERM
         except errors.RayError as error:  # its worker or its node is gone
-            with suppress(OSError), log.open("a", encoding="utf-8") as file:
+            with suppress(OSError), work.log.open("a", encoding="utf-8") as file:
                 file.write(f"{error}\n")
             return -SIGKILL
 
