@@ -273,17 +273,6 @@ def layers_of(
     return [*read_all(recipe, configs), *parse_assignments(assignments), *flag_layers(flags or {})]
 
 
-def load_recipe(
-    configs: Sequence[Path] = (),
-    assignments: Sequence[str] = (),
-    flags: Mapping[str, tuple[Path_, Any]] | None = None,
-    *,
-    recipe: str | None = None,
-) -> Recipe:
-    """What a command line gives, as one checked recipe. Raises `ConfigError` with every mistake at once."""
-    return resolve(layers_of(recipe=recipe, configs=configs, assignments=assignments, flags=flags))
-
-
 # ---------------------------------------------------------------------------------------------- mistakes
 
 

@@ -2,6 +2,7 @@
 
 import copy
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,6 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+from rpat_cli.config import Recipe
+from rpat_cli.recipe_io import layers_of, resolve
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -131,3 +135,14 @@ def assert_same(before: dict[str, Any], after: dict[str, Any]) -> None:
         for name, value in before[kind].items():
             same = value is after[kind][name] if value is None else torch.equal(value, after[kind][name])
             assert same, f"{kind} {name} changed"
+
+
+def load_recipe(
+    configs: Sequence[Path] = (),
+    assignments: Sequence[str] = (),
+    flags: Mapping[str, tuple[tuple[str, ...], Any]] | None = None,
+    *,
+    recipe: str | None = None,
+) -> Recipe:
+    """What a command line gives, as one checked recipe."""
+    return resolve(layers_of(recipe=recipe, configs=configs, assignments=assignments, flags=flags))

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import pytest
+from helpers import load_recipe
 
 from rpat_cli.dry_run import dry_run, duration
 from rpat_cli.errors import DataError, RunFolderError
-from rpat_cli.recipe_io import load_recipe
 
 QUICK = ["batch_size=8", "attack.steps=2"]
 

@@ -5,13 +5,14 @@ from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
+from helpers import load_recipe
 
 from rpat_cli import dry_run as dry
 from rpat_cli import plugins
 from rpat_cli.errors import ConfigError
 from rpat_cli.methods import METHODS
 from rpat_cli.models import MODELS
-from rpat_cli.recipe_io import load_recipe, to_yaml
+from rpat_cli.recipe_io import to_yaml
 
 EXAMPLE = '''"""Adversarial logit pairing (Kannan et al. 2018, arXiv 1803.06373)."""
 

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 import yaml
+from helpers import load_recipe
 
 from rpat_cli.errors import ConfigError
-from rpat_cli.recipe_io import Layer, load_recipe, resolve
+from rpat_cli.recipe_io import Layer, resolve
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 

@@ -3,10 +3,11 @@
 from pathlib import Path
 
 import pytest
+from helpers import load_recipe
 
 from rpat_cli.errors import ConfigError
 from rpat_cli.methods import METHODS
-from rpat_cli.recipe_io import Layer, flag_layers, load_recipe, read_yaml, resolve, to_yaml
+from rpat_cli.recipe_io import Layer, flag_layers, read_yaml, resolve, to_yaml
 
 
 def write(folder: Path, text: str, name: str = "recipe.yaml") -> Path:

@@ -3,10 +3,11 @@
 from pathlib import Path
 
 import pytest
+from helpers import load_recipe
 
 from rpat_cli.errors import ConfigError
 from rpat_cli.evaluation.suite import AttackSpec, Overrides, parse_suite
-from rpat_cli.recipe_io import load_recipe, summary, to_yaml
+from rpat_cli.recipe_io import summary, to_yaml
 from rpat_cli.suite_file import read_suite
 
 SUITE = """

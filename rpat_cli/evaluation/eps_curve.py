@@ -17,7 +17,7 @@ from rpat_cli.attacks.isolation import frozen, own_randomness
 from rpat_cli.attacks.threat import Threat
 from rpat_cli.errors import DataError
 from rpat_cli.evaluation.statistics import Accuracy
-from rpat_cli.evaluation.verify import checked_logits, verify
+from rpat_cli.evaluation.verify import batches, checked_logits, verify
 
 Name = Literal["pgd", "fmn"]
 
@@ -107,7 +107,7 @@ def trace(
     device = device or x.device
     steps = STEPS[attack] if steps is None else steps
     with frozen(model) as model, torch.autocast(device.type, enabled=False), own_randomness(device, seed):
-        parts = _right(model, zip(torch.split(x, batch_size), torch.split(y, batch_size), strict=True), device)
+        parts = _right(model, batches(x, y, batch_size, device))
         whole = threat.whole_box(x)
         broken_at = (_by_pgd if attack == "pgd" else _by_fmn)(model, parts, whole, steps)
         radii = sorted({min(k * threat.eps, whole.eps) for k in MULTIPLES} - {0.0})
@@ -132,10 +132,9 @@ Parts = list[tuple[Tensor, Tensor]]
 """Batches of images that the model gets right, and their labels."""
 
 
-def _right(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], device: torch.device) -> Parts:
+def _right(model: nn.Module, given: Iterable[tuple[Tensor, Tensor]]) -> Parts:
     parts = []
-    for x, y in batches:
-        x, y = x.to(device), y.to(device)
+    for x, y in given:
         right = checked_logits(model, x).argmax(dim=1) == y
         if right.any():
             parts.append((x[right], y[right]))

@@ -26,7 +26,7 @@ from rpat_cli.evaluation.forecast import Forecast, Load, loads_of
 from rpat_cli.evaluation.jobs import Helpers, NotPortableError
 from rpat_cli.evaluation.results import AttackResult, Evaluation, StageResult
 from rpat_cli.evaluation.suite import FOLLOW_A_GRADIENT, AttackSpec
-from rpat_cli.evaluation.verify import Prediction, checked_logits, verify
+from rpat_cli.evaluation.verify import Prediction, batches, checked_logits, verify
 from rpat_cli.passes import count_passes
 
 __all__ = ["AttackResult", "Evaluation", "OnResult", "Progress", "default_batch_size", "evaluate"]
@@ -195,8 +195,8 @@ def evaluate(
         _check_precision(model)
         classes = checked_logits(model, x[:1].to(device)).shape[1]
         _check_labels(y, classes)
-        batches = ((part.to(device) for part in torch.split(whole, batch_size)) for whole in (x, y))
-        clean = Prediction.join([Prediction.of(checked_logits(model, xs), ys) for xs, ys in zip(*batches, strict=True)])
+        parts = batches(x, y, batch_size, device)
+        clean = Prediction.join([Prediction.of(checked_logits(model, x_part), y_part) for x_part, y_part in parts])
         y_cpu = y.cpu()
         first_x, first_y = x[:batch_size].clone().to(device), y[:batch_size].clone().to(device)
         connected = gradient_reaches(model, first_x[:1])

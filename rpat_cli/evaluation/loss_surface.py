@@ -19,7 +19,7 @@ from rpat_cli.attacks.losses import cross_entropy, margin
 from rpat_cli.attacks.querying import input_gradient
 from rpat_cli.attacks.threat import Threat
 from rpat_cli.errors import ConfigError, DataError
-from rpat_cli.evaluation.verify import checked_logits
+from rpat_cli.evaluation.verify import batches, checked_logits
 
 SIDE = 21
 
@@ -104,8 +104,8 @@ def survey(
     shares = tuple(k / half for k in range(-half, half + 1))  # with an exact 0 among them
     sums = {name: _Sums(torch.zeros(side, side, dtype=torch.float64)) for name in LOSSES}
     with frozen(model) as model, torch.autocast(device.type, enabled=False), own_randomness(device, seed):
-        for x_part, y_part in zip(torch.split(x, batch_size), torch.split(y, batch_size), strict=True):
-            _look_around(model, x_part.to(device), y_part.to(device), threat, shares, sums)
+        for x_part, y_part in batches(x, y, batch_size, device):
+            _look_around(model, x_part, y_part, threat, shares, sums)
     surfaces = {name: each.mean(len(x)) for name, each in sums.items()}
     return LossSurface(threat, len(x), shares, surfaces)
 

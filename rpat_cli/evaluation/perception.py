@@ -17,7 +17,7 @@ from rpat_cli.attacks.isolation import frozen, own_randomness
 from rpat_cli.attacks.threat import Threat
 from rpat_cli.errors import DataError
 from rpat_cli.evaluation.statistics import Accuracy, welch_interval
-from rpat_cli.evaluation.verify import checked_logits
+from rpat_cli.evaluation.verify import batches, checked_logits
 
 MIXES = tuple(k / 10 for k in range(11))
 """Shares of the perturbed end; one half has to be among them."""
@@ -144,8 +144,7 @@ def perceive(
     attacks = {"adversarial": ATTACKS["pgd"](threat, steps=steps), "random": ATTACKS["noise"](threat)}
     walks: dict[str, list[Tensor]] = {kind: [] for kind in attacks}
     with frozen(model) as model, torch.autocast(device.type, enabled=False), own_randomness(device, seed):
-        for x_part, y_part in zip(torch.split(x, batch_size), torch.split(y, batch_size), strict=True):
-            x_part, y_part = x_part.to(device), y_part.to(device)
+        for x_part, y_part in batches(x, y, batch_size, device):
             for kind, attack in attacks.items():
                 walks[kind].append(_walk(model, x_part, attack(model, x_part, y_part)).cpu())
     return analyse_walks({kind: torch.cat(parts, dim=1) for kind, parts in walks.items()}, y.cpu(), threat, steps)

@@ -24,7 +24,7 @@ from rpat_cli.attacks.threat import Threat
 from rpat_cli.data.splits import stratified_choice
 from rpat_cli.evaluation.statistics import Accuracy, sign_test
 from rpat_cli.evaluation.substitute import QUESTIONS, fit_substitute
-from rpat_cli.evaluation.verify import checked_logits, verify
+from rpat_cli.evaluation.verify import batches, checked_logits, verify
 
 Level = Literal["PASS", "WARN", "FAIL"]
 LEVELS: tuple[Level, ...] = ("PASS", "WARN", "FAIL")
@@ -288,13 +288,13 @@ class _Look:
         return self._verified(threat, x, y, lambda x, y: attack(self.model, x, y))
 
     def _verified(self, threat: Threat, x: Tensor, y: Tensor, perturb: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-        parts = zip(torch.split(x, self.batch_size), torch.split(y, self.batch_size), strict=True)
+        parts = batches(x, y, self.batch_size, x.device)
         return torch.cat([verify(self.model, threat, x, y, perturb(x, y)).broken for x, y in parts]).cpu()
 
     def gradient_norm(self, x: Tensor, y: Tensor) -> Tensor:
         if not len(x):
             return torch.zeros(0)
-        parts = zip(torch.split(x, self.batch_size), torch.split(y, self.batch_size), strict=True)
+        parts = batches(x, y, self.batch_size, x.device)
         return torch.cat([_gradient(self.model, x, y).flatten(1).abs().sum(dim=1) for x, y in parts])
 
     def _climb(self, x: Tensor, y: Tensor) -> tuple[float, ...]:
@@ -302,7 +302,7 @@ class _Look:
         steps = max(STEPS)
         attack = ATTACKS["pgd"](self.threat, steps=steps)
         sums = torch.zeros(steps + 1)
-        for x_part, y_part in zip(torch.split(x, self.batch_size), torch.split(y, self.batch_size), strict=True):
+        for x_part, y_part in batches(x, y, self.batch_size, x.device):
             noted, loss_fn = _noting(y_part)
             x_adv = attack.perturb(self.model, x_part, loss_fn)
             loss_fn(checked_logits(self.model, x_adv))

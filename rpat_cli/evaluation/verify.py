@@ -1,6 +1,6 @@
 """Nothing an attack returns is trusted: brought into the threat, checked, and predicted again before it counts."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -67,6 +67,12 @@ def checked_logits(model: nn.Module, x: Tensor) -> Tensor:
             "nothing. Look for a diverged training run or a division by zero in the model."
         )
     return logits
+
+
+def batches(x: Tensor, y: Tensor, size: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+    """Images `x` (N, C, H, W) and what belongs to each, `y` (N,), in parts of at most `size` on the device."""
+    for x_part, y_part in zip(torch.split(x, size), torch.split(y, size), strict=True):
+        yield x_part.to(device), y_part.to(device)
 
 
 def predict(model: nn.Module, x: Tensor) -> Tensor:

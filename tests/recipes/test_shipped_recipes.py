@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 import yaml
+from helpers import load_recipe
 
 from rpat_cli import dry_run
 from rpat_cli.dry_run import Estimate
 from rpat_cli.errors import ConfigError
-from rpat_cli.recipe_io import load_recipe
 from rpat_cli.recipes import BASES, all_names, find, headline, recipe_names
 
 COST = re.compile(r"# Cost: (\d+) forward and (\d+) backward passes per step of (\d+) images, ([\d,]+) steps\n")
