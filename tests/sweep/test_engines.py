@@ -12,16 +12,17 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import yaml
 
 from rpat_cli.errors import ConfigError, EngineError
-from rpat_cli.sweep.engines import ENGINES
+from rpat_cli.sweep.engines import ENGINES, node
 from rpat_cli.sweep.engines.base import Ended, Engine, Job
 from rpat_cli.sweep.engines.local import Local
-from rpat_cli.sweep.engines.node import alone
+from rpat_cli.sweep.engines.node import Work, alone, run_until_cancelled, start
 from rpat_cli.sweep.expand import plan_sweep
 from rpat_cli.sweep.runner import Runner, State
 from rpat_cli.sweep.spec import read_sweep
@@ -160,6 +161,23 @@ def test_forced_it_ends_at_once(engine: Engine, tmp_path: Path) -> None:
     until(lambda: not status.exists() or status.read_text().split()[2] == "Z")
 
 
+def test_interrupted_before_it_knows_its_process_it_still_ends_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = Work(("sh", "-c", "echo $$; sleep 60"), tmp_path / "log.txt", {}, tmp_path)
+
+    def interrupted(*given: Any) -> Any:
+        process = start(*given)
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        return process
+
+    monkeypatch.setattr(node, "start", interrupted)
+    assert run_until_cancelled(work) == -signal.SIGTERM
+    with pytest.raises(KeyboardInterrupt):  # and afterwards Ctrl-C is again what it was
+        signal.raise_signal(signal.SIGINT)
+
+
 def test_a_folder_that_another_process_holds_is_left_alone(engine: Engine, tmp_path: Path) -> None:
     job = shell(tmp_path / "held", "echo mine")
     with alone(job.log):
@@ -185,7 +203,8 @@ SWEEP_OF_ONE = """
 import sys, time
 from functools import partial
 from pathlib import Path
-from rpat_cli.sweep.engines import ENGINES
+from typing import Any
+from rpat_cli.sweep.engines import ENGINES, node
 from rpat_cli.sweep.engines.base import Job
 name, folder, *command = sys.argv[1:]
 settings = {"local": {}, "slurm": {"cluster": "local", "cpus": 1, "gpus": 0}, "ray": {"address": "auto"}}[name]

@@ -125,30 +125,40 @@ class Work:
 
 
 def run_until_cancelled(work: Work) -> int:
-    """Run the command and return its exit code. A `KeyboardInterrupt`, which is how Ray cancels, lets it save first.
+    """Run the command and return its exit code. An interrupt, which is how Ray cancels, lets it save first.
 
     When `end_at_once` is there, it is killed. We do that ourselves: if Ray killed this process, the command, which has
     a session of its own, might survive it.
     """
-    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # of a sweep in the background: Ray interrupts us by it
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-    process = start(lambda: work.command, work.log, work.env, work.cwd)
-    if process is None:
-        return SAVED  # somebody else works there: the sweep asks again
-    cancelled = told = False
-    while True:
-        try:  # another one may come at any point in here
-            if cancelled and not told:
+    with interrupts() as heard:
+        process = start(lambda: work.command, work.log, work.env, work.cwd)
+        if process is None:
+            return SAVED  # somebody else works there: the sweep asks again
+        told = False  # once: a trial takes a second SIGTERM for impatience
+        while process.poll() is None:
+            if heard and not told:
                 process.terminate()
                 told = True
-            while process.poll() is None:
-                if work.end_at_once.exists():
-                    kill_group(process.pid)
-                time.sleep(INTERVAL)
-            work.end_at_once.unlink(missing_ok=True)
-            return process.returncode
-        except KeyboardInterrupt:
-            cancelled = True
+            if work.end_at_once.exists():
+                kill_group(process.pid)
+            time.sleep(INTERVAL)
+        work.end_at_once.unlink(missing_ok=True)
+        return process.returncode
+
+
+@contextmanager
+def interrupts() -> Iterator[list[int]]:
+    """The SIGINTs that have come while this is entered, in place of a `KeyboardInterrupt` at any point of the code.
+
+    An exception could come before the process it is for has a name, or inside the handler of an earlier one. SIGINT is
+    heard even where it was ignored, as in a sweep that a shell started in the background.
+    """
+    heard: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: heard.append(number))
+    try:
+        yield heard
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @dataclass
