@@ -158,11 +158,11 @@ def test_a_signal_stops_after_the_step_and_saves(
         text=True,
     )
     metrics = tmp_path / "run" / "metrics.jsonl"
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while not (metrics.exists() and metrics.read_text()) and time.monotonic() < deadline:
         time.sleep(0.05)
     os.kill(process.pid, number)  # the first epoch is done, the second under way
-    _, err = process.communicate(timeout=120)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == code, err
     assert "Traceback" not in err
     assert "rpat train --resume run" in " ".join(err.split())

@@ -110,7 +110,7 @@ def test_killed_ten_times_it_ends_with_the_flags_of_one_uninterrupted_run(
     """SIGKILL at random moments; every start takes over what the ones before have written."""
     script = Path(__file__).with_name("kill_and_resume.py")
     done = subprocess.run(
-        [sys.executable, str(script), str(tmp_path), "10"], capture_output=True, text=True, timeout=120
+        [sys.executable, str(script), str(tmp_path), "10"], capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == {"killed": 10, "status": 0}

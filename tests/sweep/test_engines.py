@@ -74,7 +74,7 @@ def fake(folder: Path, epochs: int) -> Job:
     return Job(folder.name, partial(tuple, command), folder / "log.txt")
 
 
-def until(true: Callable[[], object], seconds: float = 30) -> None:
+def until(true: Callable[[], object], seconds: float = 120) -> None:
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end, "it never came"
