@@ -11,7 +11,11 @@ from rpat_cli.cli.interrupts import importing
 def sweep(
     name: Annotated[
         str,
-        typer.Argument(metavar="FILE|NAME", help="A sweep file, or the name of a shipped sweep.", show_default=False),
+        typer.Argument(
+            metavar="FILE|NAME",
+            help="A sweep file, or a shipped sweep's name (a wrong one lists them).",
+            show_default=False,
+        ),
     ],
     out: Annotated[
         Path | None,
@@ -68,9 +72,10 @@ def sweep(
 ) -> None:
     """Train every combination of a sweep file over several seeds, and compare them in a table with error bars.
 
-    Call it again to go on: what is finished stays, what was stopped goes on from its checkpoint, what failed is tried
-    again. With further axes, values or seeds in the file, only what is new is run. A section `search` in the file stops
-    the worse combinations early (asha), or has Optuna choose them (optuna).
+    Call it again to go on: what is finished stays, what was stopped goes on
+    from its checkpoint, what failed is tried again. With further axes, values or
+    seeds in the file, only what is new is run. A section `search` in the file
+    stops the worse combinations early (asha), or has Optuna choose them (optuna).
 
     Examples:
 

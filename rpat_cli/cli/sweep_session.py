@@ -21,19 +21,19 @@ from rpat_cli.errors import ConfigError, RpatError
 from rpat_cli.reports.scores import count, duration, percent
 from rpat_cli.sweep.engines import ENGINES
 from rpat_cli.sweep.engines.base import EngineSection
-from rpat_cli.sweep.expand import Plan, plan_sweep
+from rpat_cli.sweep.expand import Plan, Variant, plan_sweep
 from rpat_cli.sweep.folder import SWEEPS, Progress
 from rpat_cli.sweep.runner import Runner
 from rpat_cli.sweep.search import search_for
 from rpat_cli.sweep.search.base import Search
 from rpat_cli.sweep.spec import find_sweep
 from rpat_cli.sweep.status import OVER, State, Status
-from rpat_cli.sweep.table import failures_text, notes_text, sweep_table, to_json
+from rpat_cli.sweep.table import failures_text, indented, notes_text, sweep_table, to_json
 
 REFRESH = 1.0
 """Seconds between two looks at what the running trials have written."""
 
-ORDER = (State.RUNNING, State.FAILED, State.STOPPED, State.WAITING, State.DONE, State.PRUNED)
+ORDER = (State.RUNNING, State.FAILED, State.STOPPED, State.QUEUED, State.WAITING, State.DONE, State.PRUNED)
 """What is shown first where not all trials fit on the screen."""
 
 
@@ -68,8 +68,10 @@ def sweep(
     else:
         console.out.print(sweep_table(table))
         if table.notes:
-            console.out.print(notes_text(table))
-        console.out.print(failures_text(table))
+            console.out.print(notes_text(table), soft_wrap=True)
+        console.out.print()
+        if table.failures:
+            console.out.print(failures_text(table), soft_wrap=True)
         console.out.print(
             f"table: {folder / 'table.md'} (also .csv, .json, .tex, and .html with a plot)",
             markup=False,
@@ -79,7 +81,7 @@ def sweep(
         later = (
             "The search has gone on without them."
             if runner.search.fails_for_good
-            else "Call the same command again to try them once more."
+            else "Call the same command again to try them once more; what is deleted there begins anew."
         )
         raise RpatError(
             f"{len(runner.failed)} of {len(runner.statuses)} trials failed; the rest is in the table. Their logs are "
@@ -99,12 +101,13 @@ def _engine(plan: Plan, name: str | None) -> EngineSection:
 def _list(search: Search, slots: int, *, cost: bool, as_json: bool) -> None:
     """The trials, where each stands, its command and, if asked for, its cost."""
     statuses = list(search.statuses.values())
-    costs = {variant.label: estimate(variant.recipe) for variant in search.plan.variants} if cost else {}
+    costs = {variant.label: _estimated(variant) for variant in search.plan.variants} if cost else {}
     listed = [
         {
             "trial": status.trial.name,
             "title": status.trial.title,
             "state": str(status.state),
+            **({"reason": status.reason} if status.reason else {}),
             "command": shlex.join(("rpat", *status.folder.command()[3:])),
             **({"cost": _figures(costs[status.trial.label])} if cost else {}),
         }
@@ -115,34 +118,52 @@ def _list(search: Search, slots: int, *, cost: bool, as_json: bool) -> None:
         return
     for item, status in zip(listed, statuses, strict=True):
         words = f"\n         {_cost_in_words(costs[status.trial.label])}" if cost else ""
-        why = f" ({status.reason})" if status.state is State.PRUNED else ""
+        why = f" ({status.reason.splitlines()[-1]})" if status.reason else ""
         print(f"{item['state']:<8} {item['title']}{why}\n         {item['command']}{words}")
     console.say(_totals(search))
     console.say("nothing was written: a trial's recipe.yaml comes to be when the sweep begins it")
     if cost:
-        seconds = sum(costs[s.trial.label].seconds for s in statuses if s.state not in OVER)
+        ahead = [costs[status.trial.label] for status in statuses if status.state not in OVER]
+        known = [cost.seconds for cost in ahead if isinstance(cost, Estimate)]
+        seconds = max(sum(known) / slots, max(known, default=0.0))
+        without = f" (without {len(ahead) - len(known)} of unknown cost)" if len(ahead) > len(known) else ""
         console.say(
-            f"about {duration(seconds / slots)} to train what is not done, {slots} at a time if they do not slow one "
+            f"about {duration(seconds)} to train what is not done{without}, {slots} at a time if they do not slow one "
             "another down; the final reports come on top"
         )
+    else:
+        console.say("add --cost for the passes and the time of each: it takes a few steps of every combination")
 
 
-def _figures(cost: Estimate) -> dict[str, float]:
+def _estimated(variant: Variant) -> Estimate | str:
+    """What a training costs, or why that cannot be told: one that fails must not keep the others from being listed."""
+    try:
+        return estimate(variant.recipe)
+    except RpatError as error:
+        return str(error)
+
+
+def _figures(cost: Estimate | str) -> dict[str, float | str]:
     """`forward` and `backward` are passes of whole batches in all steps; `seconds` is the training with validation."""
+    if isinstance(cost, str):
+        return {"unknown": cost}
     return {"forward": cost.forward * cost.steps, "backward": cost.backward * cost.steps, "seconds": cost.seconds}
 
 
-def _cost_in_words(cost: Estimate) -> str:
+def _cost_in_words(cost: Estimate | str) -> str:
+    if isinstance(cost, str):
+        return f"cost unknown: {cost}"
     passes = f"{cost.forward} forward and {cost.backward} backward passes"
     return f"{count(cost.steps)} steps of {passes}, about {duration(cost.seconds)} before the final report"
 
 
 def _totals(search: Search) -> str:
-    """`6 trials: 2 waiting, 4 done; 3 combinations equal another one and are left out`"""
+    """`6 trials: 2 waiting, 4 done; left out as equal to another combination: 3`"""
     statuses = list(search.statuses.values())
     counts = f": {_counts(statuses)}" if statuses else ""
     to_come = f"; the search will ask for up to {search.to_come} more" if search.to_come else ""
-    return f"{len(statuses)} trials{counts}{to_come}{_doubles(search.plan)}"
+    trials = "1 trial" if len(statuses) == 1 else f"{len(statuses)} trials"
+    return f"{trials}{counts}{to_come}{_doubles(search.plan)}"
 
 
 def _counts(statuses: Sequence[Status]) -> str:
@@ -151,7 +172,7 @@ def _counts(statuses: Sequence[Status]) -> str:
 
 
 def _doubles(plan: Plan) -> str:
-    return f"; {plan.doubles} combinations equal another one and are left out" if plan.doubles else ""
+    return f"; left out as equal to another combination: {plan.doubles}" if plan.doubles else ""
 
 
 # ---------------------------------------------------------------------------------------------- watching
@@ -187,7 +208,8 @@ def _line(status: Status, runner: Runner) -> str:
     text = f"{time.strftime('%H:%M:%S')}  {over}/{runner.expected}  {status.state:<8} {status.trial.title}"
     if status.state is State.DONE:
         return f"{text}  {_found(status)}  {duration(status.seconds)}  left {_left(runner)}"
-    return f"{text}: {status.reason}" if status.reason and status.state is not State.RUNNING else text
+    begins = status.state in (State.QUEUED, State.RUNNING)
+    return f"{text}: {indented(status.reason)}" if status.reason and not begins else text
 
 
 def _found(status: Status) -> str:
@@ -199,7 +221,8 @@ def _left(runner: Runner) -> str:
     """The time that is left if the rest takes as long as what this call has finished."""
     statuses = list(runner.statuses.values())
     times = [status.seconds for status in statuses if status.state is State.DONE and status.seconds]
-    rest = sum(status.state in (State.WAITING, State.RUNNING) for status in statuses) + runner.search.to_come
+    ahead = (State.WAITING, State.QUEUED, State.RUNNING)
+    rest = sum(status.state in ahead for status in statuses) + runner.search.to_come
     return duration(sum(times) / len(times) * rest / runner.engine.slots) if times else "unknown"
 
 
@@ -229,7 +252,15 @@ def _view_cells(status: Status) -> list[Text]:
         epochs, best = f"{status.trial.recipe.epochs}", status.results["best"]
         clean, robust = best.get("clean"), min(best.values())
     state = status.state if status.state is not State.FAILED else f"{status.state}: {status.reason.splitlines()[-1]}"
-    cells = [status.trial.title, state, epochs, percent(clean, 1), percent(robust, 1), duration(seconds), left]
+    cells = [
+        status.trial.title,
+        state,
+        epochs,
+        percent(clean, 1),
+        percent(robust, 1),
+        duration(seconds) if seconds else "",
+        left,
+    ]
     return [Text(cell) for cell in cells]
 
 

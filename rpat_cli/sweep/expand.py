@@ -14,7 +14,7 @@ from rpat_cli.errors import ConfigError, Problem, did_you_mean
 from rpat_cli.numbers import show_number
 from rpat_cli.recipe_io import NAMED, SWITCHED, Layer, read_all, resolve
 from rpat_cli.recipes import find
-from rpat_cli.sweep.spec import Axes, SearchSection, SweepSpec, read_sweep
+from rpat_cli.sweep.spec import EXAMPLES, Axes, SearchSection, SweepSpec, check_sweep, mistakes
 
 UNTRAINED = ("eval",)
 """Recipe keys that a trained model does not depend on: with others, a finished trial is evaluated anew, not trained."""
@@ -99,7 +99,7 @@ class Maker:
             return []
         name = str(axes[EXTENDS])
         if name not in self._read:
-            self._read[name] = _read_recipes([name], self.layer)
+            self._read[name] = _read_recipes([name], self.layer, _axis_line(EXTENDS, self.layer))
         return self._read[name]
 
     def plan(self, variants: Sequence[Variant]) -> Plan:
@@ -122,17 +122,23 @@ def plan_sweep(path: Path) -> Plan:
 
     Where the combinations are asked for one by one, the plan is empty: the search makes it.
     """
-    spec, layer = read_sweep(path)
-    axes = [] if spec.is_asked else list(_combinations(spec))
-    problems = [*_unknown_axes(spec, layer), *([] if spec.is_asked else _empty(axes, layer))]
+    spec, layer, problems = check_sweep(path)
+    combinations = [] if spec.is_asked else list(_combinations(spec))
+    axes = [axes for axes in combinations if not any(_matches(axes, pattern) for pattern in spec.exclude)]
+    if not problems:  # otherwise some of the axes may be missing
+        problems += [*_wrong_axes(spec, layer), *_wrongly_excluded(spec, combinations, layer)]
+    try:
+        maker = Maker(path, spec, layer)
+        variants = list(_resolve_all(maker, axes))
+    except ConfigError as error:
+        problems += error.problems
     if problems:
-        raise ConfigError(*problems)
-    maker = Maker(path, spec, layer)
-    return maker.plan(list(_resolve_all(maker, axes)))
+        raise mistakes(problems)
+    return maker.plan(variants)
 
 
 def _combinations(spec: SweepSpec) -> Iterator[Axes]:
-    """list x zip x grid x random, the last going fastest, without what is excluded."""
+    """list x zip x grid x random, the last going fastest."""
     factors: list[list[Axes]] = [spec.rows] if spec.rows else []
     if spec.zip:
         factors.append([dict(zip(spec.zip, row, strict=True)) for row in zip(*spec.zip.values(), strict=True)])
@@ -140,19 +146,28 @@ def _combinations(spec: SweepSpec) -> Iterator[Axes]:
     if spec.random:
         factors.append(spec.random.draw())
     for parts in itertools.product(*factors):
-        axes = {key: value for part in parts for key, value in part.items()}
-        if not any(_matches(axes, pattern) for pattern in spec.exclude):
-            yield axes
+        yield {key: value for part in parts for key, value in part.items()}
 
 
 def _matches(axes: Axes, pattern: Axes) -> bool:
     return all(key in axes and axes[key] == value for key, value in pattern.items())
 
 
-def _unknown_axes(spec: SweepSpec, layer: Layer) -> Iterator[Problem]:
-    """`exclude` and `baseline` can only speak of axes."""
-    known = dict.fromkeys([*spec.grid, *spec.zip, *(key for row in spec.rows for key in row)])
-    known |= dict.fromkeys(spec.random.axes if spec.random else ())
+def _wrong_axes(spec: SweepSpec, layer: Layer) -> Iterator[Problem]:
+    """What can be no axis, or is none though `exclude` and `baseline` speak of it."""
+    drawn = spec.random.axes if spec.random else {}
+    asked = spec.search.optuna.axes if spec.search and spec.search.optuna else {}
+    known = dict.fromkeys([*spec.grid, *spec.zip, *drawn, *asked, *(key for row in spec.rows for key in row)])
+    for key in known:
+        origin = f"{layer.source}:{_axis_line(key, layer)}"
+        if key == "seed":
+            yield Problem(key, "is no axis: the seeds of all trials stand under seeds:.", origin, EXAMPLES["seeds"])
+        elif key in UNTRAINED and not any(key in row for row in spec.rows):
+            hint = "List all attacks under eval: at the top; each has its column in the table."
+            yield Problem(key, "is no axis: nothing else would be trained.", origin, hint)
+    if "seed" in spec.recipe:
+        message = "has no effect here: the seeds of all trials stand under seeds:."
+        yield Problem("recipe.seed", message, layer.origin(("recipe", "seed")), EXAMPLES["seeds"])
     named = [("exclude", pattern) for pattern in spec.exclude] + [("baseline", spec.baseline or {})]
     for section, pattern in named:
         for key in pattern:
@@ -161,9 +176,16 @@ def _unknown_axes(spec: SweepSpec, layer: Layer) -> Iterator[Problem]:
                 yield Problem(f"{section}.{key}", "is no axis of this sweep.", layer.origin((section,)), hint)
 
 
-def _empty(axes: Sequence[Axes], layer: Layer) -> Iterator[Problem]:
-    if not axes:
+def _wrongly_excluded(spec: SweepSpec, combinations: Sequence[Axes], layer: Layer) -> Iterator[Problem]:
+    """Everything, or nothing though something is meant; what is drawn at random may miss it by chance."""
+    if combinations and all(any(_matches(axes, pattern) for pattern in spec.exclude) for axes in combinations):
         yield Problem("exclude", "nothing is left to do.", layer.origin(("exclude",)))
+    known = {key for axes in combinations for key in axes} - set(spec.random.axes if spec.random else ())
+    for number, pattern in enumerate(spec.exclude):
+        if pattern.keys() <= known and not any(_matches(axes, pattern) for axes in combinations):
+            message = f"excludes nothing: no combination has {_shown_settings(pattern)}."
+            origin = layer.origin(("exclude", str(number)))
+            yield Problem(f"exclude.{number}", message, origin, "Write the values as in the axes.")
 
 
 # ---------------------------------------------------------------------------------------------- recipes
@@ -171,28 +193,37 @@ def _empty(axes: Sequence[Axes], layer: Layer) -> Iterator[Problem]:
 
 def _base_layers(spec: SweepSpec, layer: Layer) -> list[Layer]:
     lines = {path[1:]: line for path, line in layer.lines.items() if path[0] == "recipe" and len(path) > 1}
-    layers = [*_read_recipes(spec.config, layer), Layer(layer.source, spec.recipe, lines)]
+    layers = [
+        *_read_recipes(spec.config, layer, layer.lines.get(("config",), 0)),
+        Layer(layer.source, spec.recipe, lines),
+    ]
     if spec.eval is not None:
         layers.append(Layer(layer.source, {"eval": spec.eval}, {("eval",): layer.lines["eval",]}))
     return layers
 
 
-def _read_recipes(names: Sequence[str], layer: Layer) -> list[Layer]:
-    """Recipes as layers: files (.yaml) relative to the sweep file, and shipped ones by name."""
+def _read_recipes(names: Sequence[str], layer: Layer, line: int) -> list[Layer]:
+    """Recipes as layers: files (.yaml) relative to the sweep file, and shipped ones by name, which stand on `line`."""
     folder = Path(layer.source).parent
+    origin = f"{layer.source}:{line}"
     is_file = [name.endswith((".yaml", ".yml")) for name in names]
-    files = [folder / name if own else find(name, layer.source) for name, own in zip(names, is_file, strict=True)]
+    files = [folder / name if own else find(name, origin) for name, own in zip(names, is_file, strict=True)]
     return read_all(configs=files)
 
 
 def _axis_layer(key: str, value: Any, layer: Layer) -> Layer:
     """One axis value as a recipe layer that knows where in the sweep file it stands."""
     path = tuple(key.split("."))
-    places = [("grid", key), ("zip", key), ("random", "axes", key), ("search", "optuna", "axes", key), ("list",)]
-    line = next((layer.lines[place] for place in places if place in layer.lines), 0)
+    line = _axis_line(key, layer)
     for part in reversed(path):
         value = {part: value}
     return Layer(layer.source, value, {path: line})
+
+
+def _axis_line(key: str, layer: Layer) -> int:
+    """Where in the sweep file an axis stands; 0 if nowhere."""
+    places = [("grid", key), ("zip", key), ("random", "axes", key), ("search", "optuna", "axes", key), ("list",)]
+    return next((layer.lines[place] for place in places if place in layer.lines), 0)
 
 
 def _resolve_all(maker: Maker, combinations: Iterable[Axes]) -> Iterator[Variant]:
@@ -259,8 +290,9 @@ def _with_baselines(spec: SweepSpec, variants: Sequence[Variant], layer: Layer) 
         found = found or other is not None
         yield Variant(variant.label, variant.axes, variant.recipe, other)
     if not found:
+        hint = f"The rows are: {'; '.join(variant.label for variant in variants)}."
         raise ConfigError(
-            Problem("baseline", "no row has another row as its baseline.", layer.origin(("baseline",)), "Check values.")
+            Problem("baseline", "no row has another row as its baseline.", layer.origin(("baseline",)), hint)
         )
 
 

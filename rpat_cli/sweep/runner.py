@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from rpat_cli.engine.callbacks import StopSignals
-from rpat_cli.errors import Interrupted, RpatError
+from rpat_cli.errors import Interrupted, RpatError, RunFolderError
 from rpat_cli.sweep.engines.base import Ended, Engine, Job
-from rpat_cli.sweep.engines.node import SAVED
+from rpat_cli.sweep.engines.node import SAVED, has_begun
 from rpat_cli.sweep.expand import Plan
 from rpat_cli.sweep.page import write_table
 from rpat_cli.sweep.search import search_for
@@ -19,6 +19,9 @@ from rpat_cli.sweep.table import SweepTable, build_table
 
 INTERVAL = 0.1
 """Seconds between two looks at the engine."""
+
+QUEUE_INTERVAL = 1.0
+"""Seconds between two looks at the folders of trials that wait in a cluster's queue."""
 
 RESUMPTIONS = 20
 """How often a trial that somebody else stopped (a time limit, pre-emption) is taken up again in one call."""
@@ -56,6 +59,7 @@ class Runner:
         self._again: deque[Status] = deque()  # begun before, and to be begun once more
         self._failures = 0
         self._table_due = 0.0
+        self._queue_due = 0.0
         for status in self.failed:  # what failed in an earlier call has another chance in this one
             if not self.search.fails_for_good:
                 status.state = State.WAITING
@@ -63,13 +67,19 @@ class Runner:
     def run(self) -> SweepTable:
         """Run what is missing or failed; what is done is not touched.
 
-        Raises `Interrupted` on a signal, when all trials have saved; `RunFolderError` if the final table, or what the
-        search has to remember, cannot be written. A trial that fails raises nothing: it stands in the table.
+        Raises `Interrupted` on a signal, when all trials have saved; `RunFolderError` if the folder, the final table,
+        or what the search has to remember, cannot be written. A trial that fails raises nothing: it stands in the
+        table.
         """
+        try:
+            (self.folder / "trials").mkdir(parents=True, exist_ok=True)
+        except OSError as error:  # once, and not for every trial
+            raise RunFolderError(f"cannot write {self.folder}: {error.strerror}.") from error
         with StopSignals() as signals:
             try:
                 while signals.received is None and self._submit():
                     self._settle(self.engine.poll())
+                    self._look_at_queue()
                     self.on_tick(self)
                     time.sleep(INTERVAL)
                 self._stop(force=False)
@@ -139,8 +149,19 @@ class Runner:
         if began:
             status.began = time.monotonic()
             self._running[status.trial.name] = status
-            self._change(status, State.RUNNING)
+            self._change(status, State.RUNNING if has_begun(status.folder.log) else State.QUEUED)
         return began
+
+    def _look_at_queue(self) -> None:
+        """Trials that wait on a cluster run from the moment at which their process is there."""
+        now = time.monotonic()
+        if now < self._queue_due:
+            return
+        self._queue_due = now + QUEUE_INTERVAL
+        for status in self._running.values():
+            if status.state is State.QUEUED and has_begun(status.folder.log):
+                status.began = now
+                self._change(status, State.RUNNING)
 
     def _settle(self, ended: Sequence[Ended], *, stopping: bool = False) -> None:
         for item in ended:

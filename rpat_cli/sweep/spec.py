@@ -30,7 +30,7 @@ from rpat_cli.config import Section
 from rpat_cli.engine.loop import AVERAGED
 from rpat_cli.errors import ConfigError, Problem, did_you_mean, unknown
 from rpat_cli.numbers import Number
-from rpat_cli.recipe_io import Layer, read_yaml
+from rpat_cli.recipe_io import Layer, read_document
 from rpat_cli.sweep.engines import ENGINES
 from rpat_cli.sweep.engines.base import EngineSection, engine_of
 
@@ -223,11 +223,66 @@ def read_sweep(path: Path) -> tuple[SweepSpec, Layer]:
 
     Raises `ConfigError` with every mistake in the file's own keys; those in the recipes come out by `expand`.
     """
-    layer = read_yaml(path)
+    spec, layer, problems = check_sweep(path)
+    if problems:
+        raise mistakes(problems)
+    return spec, layer
+
+
+def check_sweep(path: Path) -> tuple[SweepSpec, Layer, list[Problem]]:
+    """The same, of what is right in the file, and the mistakes: so those in the recipes can be told with them.
+
+    Raises `ConfigError` if nothing can be made of the file.
+    """
     try:
-        return SweepSpec.model_validate(layer.values), layer
-    except ValidationError as error:
-        raise ConfigError(*(_problem(dict(item), layer) for item in error.errors())) from None
+        values, lines = read_document(path, "sweep")
+    except ConfigError as error:
+        raise mistakes(error.problems) from None
+    values = {} if values is None else values
+    if not isinstance(values, dict):
+        message, example = "a sweep is a mapping of keys to values.", EXAMPLES["grid"]
+        raise ConfigError(Problem("", message, str(path), example))
+    layer = Layer(str(path), values, lines)
+    problems: list[Problem] = []
+    while True:
+        try:
+            return SweepSpec.model_validate(values), layer, problems
+        except ValidationError as error:
+            found = error.errors()
+            problems += [_problem(dict(item), layer) for item in found]
+            wrong = values.keys() & {part for item in found for part in item["loc"][:1]}
+            if not wrong:  # no single key is at fault
+                raise mistakes(problems) from None
+            values = {key: value for key, value in values.items() if key not in wrong}
+
+
+def mistakes(problems: Sequence[Problem]) -> ConfigError:
+    """All of them as one error."""
+    return ConfigError(*problems, title=f"{len(problems)} mistakes in the sweep" if len(problems) > 1 else "")
+
+
+SHAPES = {
+    "dict_type": "must be a mapping of keys to values.",
+    "model_type": "must be a mapping of keys to values.",
+    "model_attributes_type": "must be a mapping of keys to values.",
+    "list_type": "must be a list.",
+    "too_short": "must not be empty.",
+    "missing": "is missing.",
+}
+"""In our words, by pydantic's, what is wrong with something that is quite another thing than it should be."""
+
+EXAMPLES = {
+    "config": "Example: config: [quickstart, mine.yaml].",
+    "recipe": "Example: recipe: {epochs: 10}. Recipes by name and files of them go under config:.",
+    "grid": "Example: grid: {method: [pgd, trades], ra: [false, true]}.",
+    "zip": "Example: zip: {model: [small-cnn, vgg16], batch_size: [50, 128]}.",
+    "list": "Example: list: [{ra.weight: 1}, {ra.weight: 2, ra.mix: 0.7}].",
+    "random": "Example: random: {samples: 20, axes: {optimizer.lr: {log: [1e-3, 1e-1]}}}.",
+    "exclude": "Example: exclude: [{method: trades, ra: true}].",
+    "seeds": "Example: seeds: 3, or seeds: [0, 1, 5].",
+    "baseline": "Example: baseline: {ra: false}.",
+    "search": "Example: search: {asha: {min_epochs: 2, factor: 3}}.",
+}
 
 
 def _problem(item: Mapping[str, Any], layer: Layer) -> Problem:
@@ -239,6 +294,8 @@ def _problem(item: Mapping[str, Any], layer: Layer) -> Problem:
         allowed = [field.alias or name for name, field in _section_at(place[:-1]).model_fields.items()]
         hint = f"{did_you_mean(path[-1], allowed)} Allowed: {', '.join(allowed)}.".strip()
         return Problem(".".join(path), "unknown key.", source, hint)
+    if item["type"] in SHAPES:
+        return Problem(".".join(path), SHAPES[item["type"]], source, EXAMPLES.get(place[0], ""))
     message = item["msg"].removeprefix("Value error, ").replace("Input should", "should").removesuffix(".")
     return Problem(".".join(path), f"{message[:1].lower()}{message[1:]}.", source)
 

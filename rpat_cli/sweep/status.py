@@ -10,6 +10,8 @@ from rpat_cli.sweep.folder import Results, TrialFolder
 
 class State(StrEnum):
     WAITING = "waiting"
+    QUEUED = "queued"
+    """It was given to a cluster, where its process has not begun yet."""
     RUNNING = "running"
     DONE = "done"
     PRUNED = "pruned"

@@ -151,7 +151,7 @@ def sweep_table(table: SweepTable) -> Table:
 
 def failures_text(table: SweepTable) -> Text:
     """Each failed trial and its last log lines (a `Text`: brackets in them are no markup)."""
-    return Text("\n".join(f"! {title}: {_indented(reason)}" for title, reason in table.failures.items()))
+    return Text("\n".join(f"! {title}: {indented(reason)}" for title, reason in table.failures.items()))
 
 
 def notes_text(table: SweepTable) -> Text:
@@ -159,7 +159,8 @@ def notes_text(table: SweepTable) -> Text:
     return Text("\n".join(table.notes))
 
 
-def _indented(reason: str) -> str:
+def indented(reason: str) -> str:
+    """Several lines as one item: all but the first are moved in."""
     return reason.replace("\n", "\n    ")
 
 
@@ -213,11 +214,12 @@ def to_csv(table: SweepTable) -> str:
         ["variant", "checkpoint", "metric", "n", "mean", "sd", "baseline", "difference", "low_95", "high_95", "pairs"]
     )
     for row in table.rows:
-        for metric, stat in row.stats.items():
-            difference = row.differences.get(metric)
+        for metric in table.metrics:
+            stat, difference = row.stats.get(metric), row.differences.get(metric)
+            found = [stat.n, stat.mean, stat.sd] if stat else [0, None, None]
             low, high = difference.interval if difference and difference.interval else (None, None)
             against = [difference.mean, low, high, difference.n] if difference else [None] * 4
-            writer.writerow([row.label, row.checkpoint, metric, stat.n, stat.mean, stat.sd, row.baseline, *against])
+            writer.writerow([row.label, row.checkpoint, metric, *found, row.baseline, *against])
     return out.getvalue()
 
 

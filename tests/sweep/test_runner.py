@@ -15,7 +15,7 @@ import pytest
 from rpat_cli.errors import Interrupted, RunFolderError
 from rpat_cli.sweep.engines.base import Job
 from rpat_cli.sweep.engines.local import Local, local_slots
-from rpat_cli.sweep.runner import Runner, State
+from rpat_cli.sweep.runner import INTERVAL, Runner, State
 from rpat_cli.sweep.table import to_json
 
 Make = Callable[..., Runner]
@@ -123,7 +123,7 @@ def test_enough_failures_end_the_sweep(runner: Make) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_stops_cleanly_and_the_next_call_goes_on(runner: Make, number: signal.Signals) -> None:
-    text = "recipe: {epochs: 12}\nseeds: 4"
+    text = "recipe: {epochs: 6, batch_size: 19}\nseeds: 4"
     sweep = runner(text)
 
     def stop_early(sweep: Runner) -> None:
@@ -137,13 +137,13 @@ def test_a_signal_stops_cleanly_and_the_next_call_goes_on(runner: Make, number: 
         sweep.run()
     assert stopped.value.exit_code == (130 if number == signal.SIGINT else 75)
     assert states(sweep).count(State.STOPPED) == 2
-    runner(text).run()
+    runner(text.replace("seeds: 4", "seeds: 2")).run()  # the two that were stopped: the others would wait
     for lines in history(sweep.folder).values():
-        assert [line for line in lines if line.startswith("epoch")] == [f"epoch {n}" for n in range(1, 13)]
+        assert [line for line in lines if line.startswith("epoch")] == [f"epoch {n}" for n in range(1, 7)]
 
 
 def test_a_trial_that_others_stop_after_saving_goes_on_in_the_same_call(runner: Make) -> None:
-    sweep = runner("recipe: {epochs: 20}")
+    sweep = runner("recipe: {epochs: 6, batch_size: 19}")
 
     def preempt(sweep: Runner) -> None:
         [status] = sweep.statuses.values()
@@ -223,6 +223,14 @@ def test_a_full_disk_here_is_told_and_later_trials_are_unharmed(runner: Make, mo
     assert "No space left on device" in reason
 
 
+def test_a_folder_that_cannot_be_written_is_told_before_any_trial_is_begun(runner: Make) -> None:
+    sweep = runner("recipe: {epochs: 1}\nseeds: 3")
+    sweep.folder.write_text("a file in its place")
+    with pytest.raises(RunFolderError, match=r"cannot write .*out: "):
+        sweep.run()
+    assert states(sweep) == [State.WAITING] * 3
+
+
 def test_a_final_table_that_cannot_be_written_is_an_error(runner: Make) -> None:
     sweep = runner("recipe: {epochs: 1}")
     remarks: list[str] = []
@@ -235,11 +243,11 @@ def test_a_final_table_that_cannot_be_written_is_an_error(runner: Make) -> None:
 
 
 def test_own_overhead_per_trial_is_small(runner: Make) -> None:
-    """Twelve trials, two at a time, that end at once: what is left is Python's start and the sweep itself."""
+    """Twelve trials: what the sweep computes itself, and how long a slot stays empty at most until it looks again."""
     sweep = runner("recipe: {epochs: 1, batch_size: 13}\nseeds: 12")
-    began = time.perf_counter()
+    began = time.process_time()
     sweep.run()
-    assert (time.perf_counter() - began) / 12 < 0.5
+    assert (time.process_time() - began) / 12 + INTERVAL < 0.5
 
 
 def test_slots_share_gpus_and_cores() -> None:

@@ -77,6 +77,6 @@ def test_a_wrong_sweep_is_told_with_exit_code_2(tmp_path: Path) -> None:
     (tmp_path / "bad.yaml").write_text("grid: {method: [trade], optimizer.momentum: [2]}")
     done = rpat("sweep", "bad.yaml", cwd=tmp_path)
     assert done.returncode == 2
-    assert "2 mistakes in the recipe" in done.stderr
+    assert "2 mistakes in the sweep" in done.stderr
     assert "Did you mean 'trades'?" in done.stderr
     assert not (tmp_path / "sweeps").exists()

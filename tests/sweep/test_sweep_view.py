@@ -1,14 +1,19 @@
 """What a sweep shows while it runs: the live table, and plain lines in a pipe."""
 
 import io
-import re
+import json
+import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from rpat_cli.cli import console, sweep_session
-from rpat_cli.sweep.runner import Runner
+from rpat_cli.config import Recipe
+from rpat_cli.dry_run import Estimate
+from rpat_cli.errors import DivergenceError
+from rpat_cli.sweep.runner import Runner, State
 
 TEXT = "recipe: {epochs: 9}\ngrid: {batch_size: [10, 13], optimizer.lr: [0.1]}"
 
@@ -21,16 +26,44 @@ def rendered(runner: Runner) -> str:
 
 def test_the_live_table_shows_every_trial_and_totals(runner: Callable[..., Runner]) -> None:
     sweep = runner(TEXT)
-    seen: list[str] = []
-    sweep.on_tick = lambda sweep: seen.append(rendered(sweep))
     assert "batch_size=10, optimizer.lr=0.1, seed 0 waiting" in rendered(sweep)
     assert "2 waiting; left unknown" in rendered(sweep)
+    status = next(iter(sweep.statuses.values()))
+    status.folder.run.path.mkdir(parents=True)
+    epoch = {"seconds": 0.1, "validation": {"clean_acc": 0.5, "robust_acc": 0.3}}
+    status.folder.run.metrics.write_text("".join(json.dumps({"epoch": n, **epoch}) + "\n" for n in (1, 2, 3)))
+    status.state, status.began = State.RUNNING, time.monotonic() - 100
+    assert "running 3/9 50.0 30.0 1 min 40 s 0.6 s" in rendered(sweep)  # epoch, clean, robust, time, left
+    status.state, status.began = State.WAITING, 0.0
     sweep.run()
-    assert any(re.search(r"running (\d)/9 50\.0 (?:\1)0\.0", view) for view in seen)  # epoch, clean, robust in per cent
-    assert any(re.search(r"running \d/9 50\.0 \d0\.0 \d\.\d s 0\.\d s", view) for view in seen)  # time, left
     assert "seed 0 done 9 70.0 35.0" in rendered(sweep)
     assert "failed: RuntimeError: thirteen [images]" in rendered(sweep)
     assert "1 done, 1 failed; left 0.0 s" in rendered(sweep)
+
+
+def test_a_dry_run_lists_what_it_would_cost_and_why_that_is_unknown(
+    runner: Callable[..., Runner], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(console, "say", said.append)
+
+    def estimated(recipe: Recipe) -> Estimate:
+        if recipe.batch_size == 13:
+            raise DivergenceError("ce is nan")
+        return Estimate(3, 2, 10, 4, 36, 0.5, 18.0, 0, 0, "cpu", "fp32", True, Path())
+
+    monkeypatch.setattr(sweep_session, "estimate", estimated)
+    search = runner(TEXT).search
+    sweep_session._list(search, 2, cost=True, as_json=False)
+    listed = capsys.readouterr().out
+    assert "36 steps of 3 forward and 2 backward passes, about 18 s before the final report" in listed
+    assert "cost unknown: ce is nan" in listed
+    assert said[-1].startswith("about 18 s to train what is not done (without 1 of unknown cost), 2 at a time")
+    sweep_session._list(search, 2, cost=True, as_json=True)
+    costs = [item["cost"] for item in json.loads(capsys.readouterr().out)]
+    assert costs == [{"forward": 108, "backward": 72, "seconds": 18.0}, {"unknown": "ce is nan"}]
+    sweep_session._list(search, 2, cost=False, as_json=False)
+    assert said[-1].startswith("add --cost for the passes and the time")
 
 
 def test_trials_that_do_not_fit_are_counted(runner: Callable[..., Runner], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -53,6 +53,14 @@ def lock_of(log: Path) -> Path:
     return log.with_name("lock")
 
 
+def has_begun(log: Path) -> bool:
+    """Whether a process was started there since the job was submitted, by the same lock."""
+    try:
+        return lock_of(log).stat().st_size > 0
+    except OSError:
+        return False
+
+
 def _locked(lock: IO[str]) -> bool:
     if fcntl is None:
         return True
@@ -125,7 +133,8 @@ class Work:
 
 
 def run_until_cancelled(work: Work) -> int:
-    """Run the command and return its exit code. An interrupt, which is how Ray cancels, lets it save first.
+    """Run the command and return its exit code. It saves first when an interrupt comes, which is how Ray cancels, or
+    SIGTERM, which a node's processes get when it is shut down.
 
     When `end_at_once` is there, it is killed. We do that ourselves: if Ray killed this process, the command, which has
     a session of its own, might survive it.
@@ -148,17 +157,19 @@ def run_until_cancelled(work: Work) -> int:
 
 @contextmanager
 def interrupts() -> Iterator[list[int]]:
-    """The SIGINTs that have come while this is entered, in place of a `KeyboardInterrupt` at any point of the code.
+    """The SIGINTs and SIGTERMs that have come while this is entered, in place of an exception at any point of the code.
 
     An exception could come before the process it is for has a name, or inside the handler of an earlier one. SIGINT is
     heard even where it was ignored, as in a sweep that a shell started in the background.
     """
     heard: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, _: heard.append(number))
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, lambda number, _: heard.append(number)) for number in numbers]
     try:
         yield heard
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
 
 
 @dataclass

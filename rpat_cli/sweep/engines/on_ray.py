@@ -10,7 +10,7 @@ import socket
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from signal import SIGKILL, SIGTERM
+from signal import SIGKILL, SIGTERM, raise_signal
 from typing import Any, Literal
 
 from pydantic import Field
@@ -18,7 +18,7 @@ from pydantic import Field
 from rpat_cli.errors import EngineError, MissingExtraError
 from rpat_cli.sweep.engines.base import Ended, EngineSection, Job
 from rpat_cli.sweep.engines.local import usable_cores, visible_gpus
-from rpat_cli.sweep.engines.node import Work, alone, run_until_cancelled, threads
+from rpat_cli.sweep.engines.node import Work, alone, interrupts, run_until_cancelled, threads
 
 OBJECT_STORE = 80 * 2**20
 """Bytes of shared memory for a Ray that we start: exit codes are all that goes through it, and this is Ray's least."""
@@ -126,19 +126,23 @@ def _connect(address: str | None) -> Any:
     where = address or os.environ.get("RAY_ADDRESS") or "local"
     quiet: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
     try:
-        if where == "local":
-            cores, gpus = usable_cores(), len(visible_gpus())
-            quiet |= {"object_store_memory": OBJECT_STORE, "include_dashboard": False}
-            ray.init("local", num_cpus=cores, num_gpus=gpus, **quiet)
-        else:
-            _knock(where)
-            ray.init(where, **quiet)
+        with interrupts() as heard:  # an exception in the middle of its beginning makes Ray crash
+            if where == "local":
+                cores, gpus = usable_cores(), len(visible_gpus())
+                quiet |= {"object_store_memory": OBJECT_STORE, "include_dashboard": False}
+                ray.init("local", num_cpus=cores, num_gpus=gpus, **quiet)
+            else:
+                _knock(where)
+                ray.init(where, **quiet)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         reason = str(error).rstrip(".")
         raise EngineError(
             f"there is no Ray cluster at {where!r}: {reason}. Start one with `ray start --head`, or leave the address "
             "out to have one started for this sweep."
         ) from error
+    if heard:
+        ray.shutdown()
+        raise_signal(heard[0])
     return ray
 
 

@@ -17,9 +17,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from rpat_cli.errors import ConfigError, Problem
+from rpat_cli.errors import Problem
 from rpat_cli.sweep.expand import Plan
-from rpat_cli.sweep.spec import AshaSection
+from rpat_cli.sweep.spec import AshaSection, mistakes
 from rpat_cli.sweep.status import State, Status, look
 
 FAILED = -math.inf
@@ -40,7 +40,7 @@ class Asha:
         self.settings = plan.search.asha
         problems = list(_problems(plan, self.settings))
         if problems:
-            raise ConfigError(*problems)
+            raise mistakes(problems)
         self.rungs = _rungs(self.settings, plan.trials[0].recipe.epochs)
         self.statuses = look(plan, folder)
         self._seeds: dict[str, list[Status]] = {}

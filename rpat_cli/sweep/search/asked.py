@@ -22,7 +22,7 @@ from rpat_cli.engine.loop import AVERAGED
 from rpat_cli.errors import ConfigError, MissingExtraError, Problem, RunFolderError
 from rpat_cli.reports.scores import percent
 from rpat_cli.sweep.expand import Plan, Trial, label_of
-from rpat_cli.sweep.spec import Draw, OptunaSection
+from rpat_cli.sweep.spec import Draw, OptunaSection, mistakes
 from rpat_cli.sweep.status import State, Status, look
 
 try:
@@ -234,7 +234,7 @@ class Asked:
         problems = [list(self._problems_at(end)) for end in (0, 1)]
         choices = any(axis.choice for axis in self.settings.axes.values())
         if all(problems) or (any(problems) and not choices):
-            raise ConfigError(*dict.fromkeys(problem for at_end in problems for problem in at_end))
+            raise mistakes(list(dict.fromkeys(problem for at_end in problems for problem in at_end)))
 
     def _problems_at(self, end: int) -> Iterator[Problem]:
         try:
