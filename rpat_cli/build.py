@@ -26,9 +26,9 @@ from rpat_cli.engine.loop import Callback, TrainLoop
 from rpat_cli.engine.schedules import SCHEDULES
 from rpat_cli.engine.stages import FromEpoch
 from rpat_cli.errors import CheckpointError
-from rpat_cli.methods.base import Method
-from rpat_cli.methods.compose import compose
+from rpat_cli.methods.compose import Composite, compose
 from rpat_cli.models.base import build_model
+from rpat_cli.models.checkpoint_import import misfit
 from rpat_cli.models.normalize import Classifier
 
 
@@ -88,13 +88,12 @@ def build_threat(recipe: Recipe) -> Threat:
 
 
 def build_attack(section: AttackSection, threat: Threat) -> Attack:
-    """The attack that makes training examples; what the recipe leaves open is the attack's own default."""
-    settings = section.model_dump(exclude={"name", "strong"}, exclude_none=True)
-    attack: Attack = ATTACKS[section.name](threat, **settings)
+    """The attack that makes training examples."""
+    attack: Attack = ATTACKS[section.name](threat, **section.settings())
     return attack
 
 
-def build_method(recipe: Recipe) -> Method:
+def build_method(recipe: Recipe) -> Composite:
     """The method with the regularisers that the recipe turns on."""
     return compose(*recipe.parts())
 
@@ -169,7 +168,7 @@ def build_loop(
         lr=settings.lr,
         epochs=recipe.epochs,
         batch_size=recipe.batch_size,
-        views=getattr(method, "views", 1),
+        views=method.views,
         warmup_epochs=settings.warmup_epochs,
         seed=recipe.seed,
         callbacks=callbacks,
@@ -179,13 +178,7 @@ def build_loop(
 
 def load_weights(model: nn.Module, state: dict[str, Any], source: str) -> None:
     """Load a checkpoint's weights. Raises `CheckpointError` naming what does not fit."""
-    own = model.state_dict()
-    missing, unexpected = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
-    shapes = [name for name in own.keys() & state.keys() if own[name].shape != state[name].shape]
-    if missing or unexpected or shapes:
-        parts = {"missing": missing, "unexpected": unexpected, "of another shape": sorted(shapes)}
-        told = "; ".join(
-            f"{label}: {', '.join(names[:4])}{', …' * (len(names) > 4)}" for label, names in parts.items() if names
-        )
-        raise CheckpointError(f"{source} belongs to another model: {told}.")
+    differences = misfit(state, model.state_dict())
+    if differences:
+        raise CheckpointError(f"{source} belongs to another model: {differences}.")
     model.load_state_dict(state)

@@ -231,15 +231,20 @@ class DataSection(Section):
     memory_budget_gb: float = Field(2.0, ge=0, description="data sets larger than this stream from disk")
 
 
+def _in_units_of_pixels(norm: str, length: float, key: str = "") -> None:
+    """Raise `ValueError` for a length that no difference of two images has in Linf."""
+    if norm == "Linf" and length > 1:
+        raise ValueError(f"{key}pixels lie in [0, 1], so in Linf at most 1. Did you mean {length:g}/255?")
+
+
 class ThreatSection(Section):
     norm: Norm = Field("Linf", description="norm of the perturbation")
     eps: Annotated[Number, Field(gt=0)] = Field(8 / 255, description="largest perturbation, for pixels in [0, 1]")
 
     @field_validator("eps")
     @classmethod
-    def _in_units_of_pixels(cls, eps: float, info: ValidationInfo) -> float:
-        if info.data.get("norm") == "Linf" and eps > 1:
-            raise ValueError(f"pixels lie in [0, 1], so in Linf at most 1. Did you mean {eps:g}/255?")
+    def _check_eps(cls, eps: float, info: ValidationInfo) -> float:
+        _in_units_of_pixels(info.data.get("norm", ""), eps)
         return eps
 
 
@@ -258,10 +263,13 @@ class StrongSection(Section):
 
 
 class AttackSection(Section):
-    """The attack that makes training examples. What is left out follows the threat and the method."""
+    """The attack that makes training examples.
+
+    What is left out follows the threat, the method and, where it goes another way than PGD, the attack.
+    """
 
     name: Annotated[one_of(ATTACKS), Field(description="attack used in training")] = "pgd"  # type: ignore[valid-type]
-    steps: Annotated[int, Field(ge=0)] | None = Field(None, description="gradient steps of the attack (default: 10)")
+    steps: Annotated[int, Field(ge=0)] | None = Field(None, description="gradient steps (default: 10, of fgsm 1)")
     step_size: Annotated[Number, Field(gt=0)] | None = Field(
         None, description="length of one step (default: follows eps and the norm, eps/4 for Linf)"
     )
@@ -273,6 +281,10 @@ class AttackSection(Section):
         None, description="mode of BatchNorm while attacking (default: as the method's paper has it)"
     )
     strong: StrongSection = Field(default_factory=StrongSection)
+
+    def settings(self) -> dict[str, Any]:
+        """What the attack is made with, as far as it is known."""
+        return self.model_dump(exclude={"name", "strong"}, exclude_none=True)
 
 
 class OptimizerSection(Section):
@@ -338,21 +350,33 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _fill_what_follows(self) -> Self:
-        """Step size follows the threat; the attack's start, steps and mode and the form of RPAT follow the method."""
-        from rpat_cli.attacks.threat import Threat
-
+        """What is left open of the attack follows attack, method and threat; the form of RPAT follows the method."""
         method = METHODS[self.method.name]
-        suggested = {"start": "uniform", "steps": 10, "bn_mode": "eval", **method.attack_defaults}
-        if suggested["steps"] == 0 and self.attack.steps:
-            raise ValueError(f"the method {self.method.name!r} makes no attack steps; leave out attack.steps")
-        for key, value in suggested.items():
+        for key, value in self._usual_attack(method.attack_defaults).items():
             if getattr(self.attack, key) is None:
                 setattr(self.attack, key, value)
-        if self.attack.step_size is None:
-            self.attack.step_size = Threat(self.threat.norm, self.threat.eps).default_step_size()
+        if method.attack_defaults.get("steps") == 0 and self.attack.steps:
+            raise ValueError(f"the method {self.method.name!r} makes no attack steps; leave out attack.steps and .name")
         if self.ra is not None and self.ra["form"] is None:
             self.ra["form"] = method.ra_form
         return self
+
+    def _usual_attack(self, of_method: Mapping[str, Any]) -> dict[str, Any]:
+        """The settings that a method's paper has; those of an attack that goes another way than PGD come above them."""
+        from rpat_cli.attacks.threat import Threat
+
+        threat = Threat(self.threat.norm, self.threat.eps)
+        step_size = threat.default_step_size()
+        usual = {"start": "uniform", "steps": 10, "bn_mode": "eval", "step_size": step_size, **of_method}
+        given = {key: value for key, value in self.attack.settings().items() if key in ("start", "steps", "step_size")}
+        plain, own = (ATTACKS[name](threat, **given) for name in ("pgd", self.attack.name))
+        way = {key: getattr(own, key, usual[key]) for key in ("start", "steps", "step_size")}
+        if all(value == getattr(plain, key) for key, value in way.items()):
+            return usual
+        if usual["start"] == "gaussian" and way["start"] == "zero":
+            way["start"] = "gaussian"  # at x itself the loss of TRADES has no slope that an attack could follow
+        way["step_size"] = way["step_size"] or step_size  # of an attack without steps
+        return usual | way
 
     @model_validator(mode="after")
     def _fill_strong_attack(self) -> Self:
@@ -360,12 +384,26 @@ class Recipe(Section):
         if strong.from_epoch is not None:
             strong.eps = strong.eps or 1.25 * self.threat.eps
             strong.steps = strong.steps or round(1.2 * (self.attack.steps or 0))
+        elif strong.eps or strong.steps:
+            raise ValueError("attack.strong: from which epoch on? Give attack.strong.from_epoch.")
+        return self
+
+    @model_validator(mode="after")
+    def _check_attack(self) -> Self:
+        """Better a mistake now than once the data are read."""
+        from rpat_cli.attacks.threat import Threat
+
+        _in_units_of_pixels(self.threat.norm, self.attack.step_size or 0, "attack.step_size: ")
+        try:
+            ATTACKS[self.attack.name](Threat(self.threat.norm, self.threat.eps), **self.attack.settings())
+        except ConfigError as error:
+            raise ValueError(f"attack.{error}") from None
         return self
 
     @model_validator(mode="after")
     def _fill_averaging(self) -> Self:
         """A method that learns from the averaged model turns averaging on; its start follows the epochs."""
-        if any(getattr(part, "needs_teacher", False) for part in self.parts()):
+        if any(part.needs_teacher for part in self.parts()):
             if self.wa is False:
                 raise ValueError(
                     "wa is false, but the method learns from the averaged weights "
@@ -385,10 +423,15 @@ class Recipe(Section):
     def _check_what_goes_together(self) -> Self:
         if self.mix is not None:
             one_class = "needs the one class of every image, and mixed images have two"
-            if any(getattr(part, "needs_class", False) for part in self.parts()):
+            if any(part.needs_class for part in self.parts()):
                 raise ValueError(f"mix: {self.mix.name} is not defined with {self.method.name}, which {one_class}.")
             if self.attack.name == "cw-pgd":
                 raise ValueError(f"mix: {self.mix.name} is not defined with the attack cw-pgd: its margin {one_class}.")
+        if self.optimizer.nesterov and not self.optimizer.momentum:
+            raise ValueError("optimizer.nesterov: needs a momentum above 0.")
+        later = self.data.augment_from
+        if later.augment and later.epoch is None:
+            raise ValueError("data.augment_from: from which epoch on? Give data.augment_from.epoch.")
         if self.accumulate > self.batch_size:
             raise ValueError(
                 f"accumulate: a batch of {self.batch_size} images cannot be computed in {self.accumulate} parts."

@@ -4,6 +4,7 @@ import os
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,7 +57,8 @@ class RunFolder:
 def run_name(recipe: "Recipe") -> str:
     """`2026-11-22_fashion-mini_small-cnn_consistency+ra_s0`"""
     extras = [name for name in ("consistency", "ra", "wa", "awp") if getattr(recipe, name)]
-    method = "+".join([recipe.method.name, *extras, *([recipe.mix.name] if recipe.mix else [])])
+    attack = [recipe.attack.name] if recipe.attack.name != "pgd" else []
+    method = "+".join([recipe.method.name, *attack, *extras, *([recipe.mix.name] if recipe.mix else [])])
     model = recipe.model.replace(":", "-").replace("/", "-")
     return f"{date.today().isoformat()}_{recipe.data.name}_{model}_{method}_s{recipe.seed}"
 
@@ -80,7 +82,11 @@ def create_run(recipe: "Recipe", out: Path | None = None) -> RunFolder:
     """Make the folder of a new run, as planned by `plan_run`. Raises `RunFolderError` if it cannot be made."""
     folder = plan_run(recipe, out)
     try:
-        folder.checkpoint("last").parent.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.path.mkdir(parents=True, exist_ok=out is not None)
+        except FileExistsError:  # another run has just taken the name
+            return create_run(recipe, out)
+        folder.checkpoint("last").parent.mkdir(exist_ok=True)
         folder.evals.mkdir(exist_ok=True)
     except OSError as error:
         raise RunFolderError(
@@ -127,7 +133,7 @@ def write_whole(path: Path, text: str) -> None:
 
 def _free(path: Path) -> Path:
     candidate, count = path, 1
-    while candidate.exists():
+    while os.path.lexists(candidate):
         count += 1
         candidate = path.with_name(f"{path.stem}-{count}{path.suffix}")
     return candidate
@@ -136,22 +142,27 @@ def _free(path: Path) -> Path:
 def environment() -> dict[str, Any]:
     """What a number depends on beside the recipe: versions, and the git commit where there is one."""
     import platform
-    import subprocess
 
     import torch
 
     from rpat_cli import __version__
 
-    try:
-        answer = subprocess.run(
-            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=True
-        ).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        answer = None
     return {
         "rpat": __version__,
         "torch": str(torch.__version__),
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "commit": answer or None,
+        "commit": _commit(),
     }
+
+
+@cache
+def _commit() -> str | None:
+    """Of this folder when first asked: a commit made during a training is not what the training runs."""
+    import subprocess
+
+    try:
+        answer = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return answer.stdout.strip() or None

@@ -4,9 +4,17 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 
 from rpat_cli.attacks.pgd import PGD
-from rpat_cli.build import architecture_for, build_late_augment, build_method, build_relabel, build_strong_attack
+from rpat_cli.build import (
+    architecture_for,
+    build_attack,
+    build_late_augment,
+    build_relabel,
+    build_strong_attack,
+    build_threat,
+)
 from rpat_cli.config import Recipe
 from rpat_cli.errors import ConfigError
 from rpat_cli.recipe_io import Layer, flag_layers, resolve, summary, to_yaml
@@ -23,7 +31,6 @@ def recipe(**values: Any) -> Recipe:
 def test_what_needs_a_teacher_turns_averaging_on(values: dict[str, Any]) -> None:
     made = recipe(**values, epochs=200)
     assert made.wa == {"decay": 0.999, "start_epoch": 105}
-    assert build_method(made).needs_teacher
     with pytest.raises(ConfigError, match=r"wa is false, but the method learns from the averaged weights"):
         recipe(**values, wa=False)
 
@@ -40,8 +47,6 @@ def test_averaging_is_off_unless_asked_for_and_follows_the_epochs() -> None:
 
 
 def test_the_resolved_recipe_reads_back_as_itself() -> None:
-    import yaml
-
     made = recipe(
         method="rebat",
         ra=True,
@@ -88,6 +93,53 @@ def test_the_strong_attack_follows_the_usual_one() -> None:
     assert (attack.threat.eps, attack.steps) == (pytest.approx(9 / 255), 3)
 
 
+@pytest.mark.parametrize(
+    ("name", "way"),
+    [
+        ("pgd", ("uniform", 10, 0.025)),
+        ("cw-pgd", ("uniform", 10, 0.025)),
+        ("bim", ("zero", 10, 0.025)),
+        ("mim", ("zero", 10, 0.01)),
+        ("fgsm", ("zero", 1, 0.1)),
+        ("noise", ("uniform", 0, 0.025)),
+    ],
+)
+def test_a_training_with_another_attack_goes_that_attacks_way(name: str, way: tuple[str, int, float]) -> None:
+    made = recipe(attack=name, threat={"norm": "Linf", "eps": 0.1})
+    attack = build_attack(made.attack, build_threat(made))
+    assert isinstance(attack, PGD)
+    assert (attack.start, attack.steps, attack.step_size) == (way[0], way[1], pytest.approx(way[2]))
+    assert resolve([Layer("again", yaml.safe_load(to_yaml(made)))]) == made
+
+
+def test_what_is_given_stands_above_the_attacks_way_and_that_above_the_methods() -> None:
+    given = recipe(attack={"name": "fgsm", "steps": 2, "start": "uniform"}, threat={"eps": 0.1}).attack
+    assert (given.start, given.steps, given.step_size) == ("uniform", 2, 0.1)
+    assert recipe(attack={"name": "mim", "steps": 20}, threat={"eps": 0.1}).attack.step_size == pytest.approx(0.005)
+    assert recipe(attack="fgsm", method="rebat").attack.bn_mode == "train"
+    assert recipe(attack="cw-pgd", method="mart").attack.start == "gaussian"
+    assert recipe(attack="noise", method="trades").attack.start == "uniform"
+    # At x itself the KL to f(x) has no slope: from there an attack on it would not move.
+    trades = recipe(attack="fgsm", method="trades", threat={"eps": 0.1}).attack
+    assert (trades.start, trades.steps, trades.step_size) == ("gaussian", 1, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ({"attack": {"step_size": 2}}, r"attack\.step_size: pixels lie in \[0, 1\].*Did you mean 2/255"),
+        ({"attack": {"start": "zero", "restarts": 2}}, r"attack\.restarts: 2 restarts from one fixed start"),
+        ({"attack": {"strong": {"eps": "10/255"}}}, r"from which epoch on\? Give attack\.strong\.from_epoch"),
+        ({"data": {"augment_from": {"augment": "flip"}}}, r"from which epoch on\? Give data\.augment_from\.epoch"),
+        ({"optimizer": {"nesterov": True, "momentum": 0}}, r"optimizer\.nesterov: needs a momentum"),
+        ({"method": "noise", "attack": "fgsm"}, r"'noise' makes no attack steps; leave out"),
+    ],
+)
+def test_settings_that_would_do_nothing_or_fail_after_the_data_are_read(values: dict[str, Any], told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        recipe(**values)
+
+
 def test_other_augmentations_from_the_middle_on() -> None:
     assert build_late_augment(recipe().data, 32) is None
     later = build_late_augment(recipe(data={"augment_from": {"epoch": 5, "augment": "flip:p=1"}}).data, 32)
@@ -108,6 +160,7 @@ def test_parts_and_shares_must_be_possible() -> None:
 def test_name_and_summary_show_what_is_on() -> None:
     made = recipe(method="rebat", ra=True, awp=True, mix="cutmix", data={"extra": {"path": "a/gen.npz"}})
     assert "_rebat+ra+wa+awp+cutmix_s0" in run_name(made)
+    assert "_trades+fgsm+ra_s0" in run_name(recipe(method="trades", ra=True, attack="fgsm"))
     shown = summary(made)
     assert "70% of gen.npz" in shown["data"]
     assert "cutmix" in shown["data"]

@@ -115,7 +115,11 @@ def test_a_mistyped_hyper_parameter_of_any_method_names_the_right_ones(name: str
     ("text", "told"),
     [
         ("- a\n- b\n", "a recipe is a mapping"),
-        ("epochs: [", "is not valid YAML"),
+        ("seed: 1\nepochs: [3\nlr: 1\n", "recipe.yaml:3: is not valid YAML: expected ',' or ']'"),
+        ("seed: 1\nepochs: [3\nlr: 1\n", "while parsing a flow sequence begun in line 2."),
+        ("epochs: ten\n", "epochs: 'ten': should be a valid integer"),
+        ("optimizer: 3\n", "optimizer: 3: should be a mapping of keys to values"),
+        ("method: {name: pgd, beta: 6}\n", "method.beta: unknown key. The method 'pgd' takes no settings."),
         ("epochs: 1\nepochs: 2\n", "recipe.yaml:2: epochs: stands twice"),
         ("ra: sometimes\n", "must be true, false, or a mapping"),
         ("data: {val_size: 10.5}\n", "whole number of images"),
@@ -127,6 +131,7 @@ def test_broken_files_are_told_apart(tmp_path: Path, text: str, told: str) -> No
     with pytest.raises(ConfigError) as error:
         load_recipe([write(tmp_path, text)])
     assert told in str(error.value)
+    assert "unable to parse" not in str(error.value)
 
 
 def test_a_missing_file_names_its_neighbour(tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ class CorruptedImages:
         return TensorSplit(torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous(), self.labels)
 
     def fingerprint(self) -> str:
-        """sha256 (hex) of the labels of the chosen images: results of other images have another one."""
+        """sha256 (hex) of the labels of the chosen images, which tells another choice or test set; no pixel is read."""
         return hashlib.sha256(self.labels.numpy().tobytes()).hexdigest()
 
 

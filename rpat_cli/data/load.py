@@ -1,6 +1,5 @@
 """From a name to a data set that is ready for training: read, check, hold out validation images."""
 
-import os
 from pathlib import Path
 
 import torch
@@ -21,20 +20,19 @@ def load_dataset(
     download: bool = False,
     image_size: int | None = None,
     memory_budget: int = 2 * GIB,
-    workers: int | None = None,
+    workers: int = 0,
 ) -> Dataset:
     """Read the data set `name` from below `root` and hold out `val_size` training images for validation.
 
     `val_size` is a count (int) or a share of the training images (float below 1); the choice is stratified and
     depends on `seed` only. `image_size` (pixels) is for `imagefolder`. `memory_budget` is in bytes for one split.
-    `workers` decode image files (default: one per CPU, at most 8).
+    `workers` processes decode image files (0: this one does).
 
     Raises `ConfigError` for an unknown name or an impossible `val_size` or `image_size`, `DataError` for files that
     are missing or damaged, `MissingExtraError` if reading needs a package that is not installed.
     """
     spec = DATASETS[name]
     _check_image_size(spec, image_size)
-    workers = _default_workers() if workers is None else workers
     raw = spec.load(LoadOptions(Path(root).expanduser(), download, image_size, memory_budget, workers))
     _check(spec, raw)
     held_out = stratified_choice(raw.train.labels, _val_count(val_size, raw.train.labels), seed)
@@ -54,7 +52,7 @@ def _val_count(val_size: int | float, labels: Tensor) -> int:
     total, most = len(labels), len(labels) - len(set(labels.tolist()))
     if val_size < 0 or (isinstance(val_size, float) and not val_size < 1):
         raise ConfigError(_val_problem(val_size, "must be a count (an integer >= 0) or a share (0 <= share < 1)."))
-    count = round(val_size * total) if isinstance(val_size, float) else val_size
+    count = max(1, round(val_size * total)) if isinstance(val_size, float) and val_size else int(val_size)
     if count > most:
         asked = f"asks for {count} of {total} training images"
         raise ConfigError(_val_problem(val_size, f"{asked}; at most {most}, since each class keeps one for training."))
@@ -88,8 +86,3 @@ def _check(spec: DatasetSpec, raw: RawData) -> None:
         low, high = int(split.labels.min()), int(split.labels.max())
         if low < 0 or high >= classes:
             raise DataError(f"{spec.name}: {which} labels run from {low} to {high}, but should be 0 to {classes - 1}.")
-
-
-def _default_workers() -> int:
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(8, cpus) if cpus > 1 else 0

@@ -80,7 +80,7 @@ class SoftLabels:
 def _shares(alpha: float, probability: float, x: Tensor, count: int) -> Tensor:
     """(count,) how much of itself each sample keeps: Beta(alpha, alpha), or all of it where it is not to be mixed."""
     both = torch.full((count,), alpha, device=x.device)
-    share = torch.distributions.Beta(both, both).sample().to(x.dtype)
+    share = torch.distributions.Beta(both, both, validate_args=False).sample().to(x.dtype)  # a check waits for the GPU
     return torch.where(torch.rand(count, device=x.device) < probability, share, torch.ones_like(share))
 
 

@@ -68,7 +68,9 @@ class MetricsLog(Callback):
 
     def on_start(self, loop: TrainLoop) -> None:
         kept = [line for line in read_metrics(self.path) if line["epoch"] <= loop.epoch]
-        self.path.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+        temporary = self.path.with_suffix(".tmp")  # a crash in between must not cost the epochs told so far
+        temporary.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+        temporary.replace(self.path)
 
     def on_epoch_end(self, loop: TrainLoop, record: EpochRecord) -> None:  # noqa: ARG002
         with self.path.open("a", encoding="utf-8") as file:

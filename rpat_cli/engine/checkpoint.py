@@ -6,6 +6,7 @@
 import hashlib
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,8 @@ def save_checkpoint(path: Path, content: Mapping[str, Any], *, keep_previous: bo
             path.replace(previous(path))
         temporary.replace(path)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise RunFolderError(f"cannot write the checkpoint {path}: {error}") from error
 
 
@@ -50,9 +52,10 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         there = ", ".join(sorted(other.name for other in path.parent.glob("*.pt"))[:8])
         raise CheckpointError(f"there is no checkpoint {path}.{f' Beside it: {there}.' if there else ''}") from None
-    except Exception as error:  # torch raises a dozen kinds here: all mean that the file cannot be read
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise CheckpointError(f"{path} cannot be read as a checkpoint: {first}") from error
+    except OSError as error:
+        raise CheckpointError(f"cannot read the checkpoint {path}: {error.strerror or error}.") from error
+    except Exception as error:  # torch raises a dozen kinds here, some with the advice to load without its safeguard
+        raise CheckpointError(f"{path} is not a checkpoint, or a damaged one ({type(error).__name__}).") from error
     if not isinstance(content, dict) or "format" not in content:
         raise CheckpointError(f"{path} is not a checkpoint of rpat.")
     if content["format"] > FORMAT:

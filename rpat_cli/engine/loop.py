@@ -1,5 +1,6 @@
 """The one training loop. It knows no method, model or data set by name; everything it uses is handed to it."""
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -283,7 +284,7 @@ class TrainLoop:
         values = dict(
             zip(named, torch.stack([value.detach().float() for value in named.values()]).tolist(), strict=True)
         )
-        broken = [name for name in outcome.terms if not torch.isfinite(torch.tensor(values[name]))]
+        broken = [name for name in outcome.terms if not math.isfinite(values[name])]
         if broken:
             raise DivergenceError(
                 f"the training diverged in epoch {self.epoch + 1}, step {self.step + 1}: "

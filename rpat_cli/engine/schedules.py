@@ -46,7 +46,8 @@ class MultiStep:
 
     def __call__(self, epoch: float, epochs: int) -> float:
         shares = (0.5, 0.75) if epochs >= 200 else (100 / 110, 105 / 110)
-        milestones = self.milestones or tuple(round(share * epochs) for share in shares)
+        usual = tuple(round(share * epochs) for share in shares)
+        milestones = usual if self.milestones is None else self.milestones
         return self.gamma ** sum(math.floor(epoch) >= milestone for milestone in milestones)
 
 
@@ -59,7 +60,7 @@ class Piecewise:
     milestones: Milestones | None = None
 
     def __call__(self, epoch: float, epochs: int) -> float:
-        milestones = self.milestones or (0.5 * epochs, 0.75 * epochs)
+        milestones = (0.5 * epochs, 0.75 * epochs) if self.milestones is None else self.milestones
         return self.factor ** -sum(epoch >= milestone for milestone in milestones)
 
 

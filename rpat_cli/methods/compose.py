@@ -1,17 +1,15 @@
 """Any regulariser on any method."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from rpat_cli.errors import ConfigError
 from rpat_cli.methods.base import Method, Outcome, Regulariser, StepContext
-from rpat_cli.methods.declare import Needs
 
 
 @dataclass(frozen=True)
 class Composite:
-    """A method with regularisers: their terms beside its own. Needs what its parts need.
+    """A method with regularisers: their terms beside its own.
 
     `guide` is the regulariser whose term the method takes in place of its own (`takes_guide`, `is_guide`).
     """
@@ -21,25 +19,9 @@ class Composite:
     guide: Any = None
 
     @property
-    def parts(self) -> tuple[Any, ...]:
-        return (self.method, *self.regularisers, *([self.guide] if self.guide else []))
-
-    @property
     def views(self) -> int:
-        return max(int(getattr(part, "views", Needs.views)) for part in self.parts)
-
-    @property
-    def needs_teacher(self) -> bool:
-        return any(getattr(part, "needs_teacher", False) for part in self.parts)
-
-    @property
-    def needs_attack(self) -> bool:
-        return bool(getattr(self.method, "needs_attack", Needs.needs_attack))
-
-    @property
-    def attack_defaults(self) -> Mapping[str, Any]:
-        defaults: Mapping[str, Any] = getattr(self.method, "attack_defaults", Needs.attack_defaults)
-        return defaults
+        """Augmented views per image: as many as the part that needs most."""
+        return max(int(part.views) for part in (self.method, *self.regularisers, *filter(None, [self.guide])))
 
     def __call__(self, step: StepContext) -> Outcome:
         outcome: Outcome = self.method(step, self.guide) if self.guide else self.method(step)

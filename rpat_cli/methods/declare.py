@@ -14,7 +14,6 @@ class Needs:
 
     views: ClassVar[int] = 1
     """Augmented views per image; with 2, a batch is [view1; view2]."""
-    needs_attack: ClassVar[bool] = True
     needs_class: ClassVar[bool] = False
     """Is it defined only where every image has one class, so not on labels of mixed images?"""
     attack_defaults: ClassVar[Mapping[str, Any]] = MappingProxyType({"start": "uniform", "bn_mode": "eval"})

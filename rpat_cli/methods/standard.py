@@ -1,7 +1,6 @@
 """Ordinary training: the baseline without any robustness."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch.nn.functional as F
 
@@ -12,8 +11,6 @@ from rpat_cli.methods.declare import Needs
 @dataclass(frozen=True)
 class Standard(Needs):
     """CE(f(x), y). No attack runs: x_adv is x, so that a regulariser sees one and the same image."""
-
-    needs_attack: ClassVar[bool] = False
 
     def __call__(self, step: StepContext) -> Outcome:
         logits = step.model(step.x)

@@ -207,6 +207,16 @@ def _fill(net: nn.Module, imported: ImportedState, name: str) -> None:
     """Copy the weights into `net`. Raises `CheckpointError` that says in what they differ."""
     target = net.state_dict()
     given = _adapted(imported.tensors, target)
+    differences = misfit(given, target)
+    if differences:
+        raise CheckpointError(
+            f"{imported.path} does not fit the model {name!r}: {differences}. {_advice(imported.tensors, name)}"
+        )
+    net.load_state_dict({key: given.get(key, own) for key, own in target.items()})
+
+
+def misfit(given: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> str:
+    """In which names and shapes the state dict of a file differs from a model's; "" if it fits."""
     missing = _counters_aside(target.keys() - given.keys())
     unexpected = _counters_aside(given.keys() - target.keys())
     reshaped = [
@@ -214,13 +224,8 @@ def _fill(net: nn.Module, imported: ImportedState, name: str) -> None:
         for key in target
         if key in given and given[key].shape != target[key].shape
     ]
-    if missing or unexpected or reshaped:
-        kinds = (("missing", missing), ("unexpected", unexpected), ("of another shape", reshaped))
-        parts = [f"{len(names)} {kind}: {_listed(names)}" for kind, names in kinds if names]
-        raise CheckpointError(
-            f"{imported.path} does not fit the model {name!r}: {'; '.join(parts)}. {_advice(imported.tensors, name)}"
-        )
-    net.load_state_dict({key: given.get(key, own) for key, own in target.items()})
+    kinds = (("missing", missing), ("unexpected", unexpected), ("of another shape", reshaped))
+    return "; ".join(f"{len(names)} {kind}: {_listed(names)}" for kind, names in kinds if names)
 
 
 def _advice(state: Mapping[str, Tensor], asked: str) -> str:

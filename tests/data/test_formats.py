@@ -147,7 +147,7 @@ def server(tmp_path):
     folder.mkdir()
     handler = partial(SimpleHTTPRequestHandler, directory=str(folder))
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as http:
-        threading.Thread(target=http.serve_forever, daemon=True).start()
+        threading.Thread(target=http.serve_forever, args=(0.01,), daemon=True).start()
         yield folder, f"http://127.0.0.1:{http.server_port}/"
         http.shutdown()
 

@@ -92,7 +92,7 @@ def test_fashion_mnist_is_found_where_debian_puts_it(tmp_path):
     assert (round(float(x.mean()), 3), round(float(x.std()), 3)) == (0.286, 0.353)
 
 
-@pytest.mark.parametrize(("val_size", "count"), [(200, 200), (0.1, 200), (7, 7), (0.0, 0), (1990, 1990)])
+@pytest.mark.parametrize(("val_size", "count"), [(200, 200), (0.1, 200), (7, 7), (0.0, 0), (1e-4, 1), (1990, 1990)])
 def test_validation_comes_out_of_training(val_size, count):
     whole, data = load(val_size=0), load(val_size=val_size)
     assert (len(data.val), len(data.train)) == (count, 2000 - count)

@@ -54,7 +54,7 @@ def make_loop(
     method = method or METHODS["pgd"]()
     threat = threat or Threat("Linf", 8 / 255)
     model = model or tiny_net()
-    steps = method.attack_defaults.get("steps", 2) if hasattr(method, "attack_defaults") else 2
+    steps = getattr(getattr(method, "method", method), "attack_defaults", {}).get("steps", 2)
     return TrainLoop(
         model=model,
         method=method,

@@ -19,7 +19,8 @@ def content(value: float = 1.0) -> dict[str, Any]:
 
 
 def test_what_is_saved_comes_back_and_needs_no_rpat(tmp_path: Path) -> None:
-    save_checkpoint(tmp_path / "last.pt", content())
+    for value in (2.0, 1.0):
+        save_checkpoint(tmp_path / "last.pt", content(value))
     loaded = load_checkpoint(tmp_path / "last.pt")
     assert loaded["list"] == [1, 2.5, None]
     assert torch.equal(loaded["model"]["w"], torch.ones(3))
@@ -55,8 +56,10 @@ def test_the_previous_checkpoint_is_kept_and_steps_in(tmp_path: Path) -> None:
     assert loaded["model"]["w"][0] == 1
     assert "last.prev.pt" in remark
     previous(path).unlink()
-    with pytest.raises(CheckpointError):
+    with pytest.raises(CheckpointError) as told:
         load_newest(path)
+    assert "damaged" in str(told.value)
+    assert "weights_only" not in str(told.value)  # torch's advice would not help, and could harm
 
 
 def test_a_failing_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,11 +77,17 @@ def test_a_failing_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest
     assert [p.name for p in tmp_path.iterdir()] == ["last.pt"]
 
 
+def test_a_folder_that_cannot_be_had_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunFolderError, match="cannot write the checkpoint"):
+        save_checkpoint(tmp_path / "file" / "last.pt", content())
+
+
 @pytest.mark.parametrize(
     ("make", "told"),
     [
         (lambda path: None, "there is no checkpoint"),
-        (lambda path: path.write_bytes(b"not a checkpoint"), "cannot be read"),
+        (lambda path: path.write_bytes(b"not a checkpoint"), "damaged"),
         (lambda path: torch.save({"w": torch.ones(1)}, path), "not a checkpoint of rpat"),
         (lambda path: torch.save({"format": 99}, path), "please upgrade"),
     ],

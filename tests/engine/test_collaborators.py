@@ -243,10 +243,11 @@ def test_parts_of_a_batch_add_up_to_the_gradient_of_the_whole(parts: int) -> Non
         torch.testing.assert_close(trained[1][name], value, rtol=1e-4, atol=1e-6)
 
 
-def test_a_gradient_longer_than_clip_norm_is_shortened_to_it() -> None:
+@pytest.mark.parametrize("dtype", [None, torch.float16])  # float16 gradients are scaled until they are clipped
+def test_a_gradient_longer_than_clip_norm_is_shortened_to_it(dtype: torch.dtype | None) -> None:
     lengths = {}
     for clip in (None, 0.01, 1e6):
-        loop = make_loop(clip_norm=clip, epochs=1, should_stop=lambda loop: loop.step == 1)
+        loop = make_loop(clip_norm=clip, epochs=1, should_stop=lambda loop: loop.step == 1, dtype=dtype)
         before = weights(loop)
         loop.run()
         moved = [(weights(loop)[name] - before[name]).flatten() for name, _ in loop.model.named_parameters()]

@@ -12,6 +12,7 @@ from torch import Tensor
 from rpat_cli.attacks.threat import Threat
 from rpat_cli.engine.averaging import WeightAveraging
 from rpat_cli.engine.callbacks import Validation
+from rpat_cli.engine.schedules import OneCycle
 from rpat_cli.errors import DivergenceError
 from rpat_cli.methods import METHODS, REGULARISERS
 from rpat_cli.methods.base import Outcome, StepContext
@@ -61,19 +62,22 @@ def test_before_its_start_epoch_robust_perception_costs_no_pass() -> None:
     assert second.forward == steps * (2 + 1 + 2)  # f(x) and f(x_mix) come on top
 
 
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("stop_at", [(1, 0), (1, 2), (0, 1)])
-def test_a_stopped_training_goes_on_to_the_same_bits(stop_at: tuple[int, int]) -> None:
+def test_a_stopped_training_goes_on_to_the_same_bits(stop_at: tuple[int, int], dtype: torch.dtype | None) -> None:
+    settings: dict[str, Any] = {"epochs": 3, "dtype": dtype}
     method = compose(METHODS["consistency"](), REGULARISERS["ra"]())
     whole_record, first_record, second_record = Recorder(), Recorder(), Recorder()
-    whole = make_loop(method, epochs=3, callbacks=(whole_record,))
+    whole = make_loop(method, callbacks=(whole_record,), **settings)
     whole.run()
     first = make_loop(
-        method, epochs=3, callbacks=(first_record,), should_stop=lambda loop: (loop.epoch, loop.step) >= stop_at
+        method, callbacks=(first_record,), should_stop=lambda loop: (loop.epoch, loop.step) >= stop_at, **settings
     )
     assert not first.run()
     state = first.state_dict()
     assert (state["epoch"], state["step"]) == stop_at
-    second = make_loop(method, epochs=3, callbacks=(second_record,))
+    assert bool(state["scaler"]) == (dtype is torch.float16)
+    second = make_loop(method, callbacks=(second_record,), **settings)
     torch.rand(100)  # whatever else happened in the new process
     second.load_state_dict(state)
     assert second.run()
@@ -104,6 +108,26 @@ def test_each_epoch_has_its_own_order_and_sees_each_image_once() -> None:
     assert len(set(first)) == 24
 
 
+def test_the_seed_decides_the_order() -> None:
+    def visited(seed: int) -> list[float]:
+        seen: list[float] = []
+        loop = make_loop(METHODS["standard"](), epochs=1, seed=seed)
+        loop.augment = lambda x: (seen.extend(x.mean(dim=(1, 2, 3)).tolist()), x)[1]
+        loop.run()
+        return seen
+
+    assert visited(0) == visited(0) != visited(1)
+    assert sorted(visited(0)) == sorted(visited(1))
+
+
+def test_the_rate_of_a_step_is_that_of_its_middle_so_never_0() -> None:
+    recorder = Recorder()
+    loop = make_loop(METHODS["standard"](), callbacks=(recorder,))
+    loop.schedule = OneCycle(peak=0.5)  # it begins and ends at 0
+    loop.run()
+    assert [record.lr for record in recorder.steps] == pytest.approx([0.1 * k / 6 for k in (1, 3, 5, 5, 3, 1)])
+
+
 def test_a_loss_that_is_not_finite_never_reaches_the_weights() -> None:
     @dataclass(frozen=True)
     class Diverging:
@@ -118,9 +142,10 @@ def test_a_loss_that_is_not_finite_never_reaches_the_weights() -> None:
     assert all(value.isfinite().all() for value in weights(loop).values())
 
 
-def test_reduced_precision_computes_the_loss_near_that_of_float32() -> None:
+@pytest.mark.parametrize("reduced", [torch.bfloat16, torch.float16])
+def test_reduced_precision_computes_the_loss_near_that_of_float32(reduced: torch.dtype) -> None:
     records = []
-    for dtype in (None, torch.bfloat16):
+    for dtype in (None, reduced):
         recorder = Recorder()
         loop = make_loop(dtype=dtype, callbacks=(recorder,))
         loop.run()
@@ -128,6 +153,21 @@ def test_reduced_precision_computes_the_loss_near_that_of_float32() -> None:
         records.append(recorder.steps[0].terms["loss"])
     assert records[0] == pytest.approx(records[1], rel=0.05)
     assert records[0] != records[1]
+
+
+def test_a_step_whose_float16_gradient_overflows_is_left_out_and_the_scale_is_lowered() -> None:
+    @dataclass(frozen=True)
+    class Steep:
+        def __call__(self, step: StepContext) -> Outcome:
+            logits = step.model(step.x)
+            return Outcome({"steep": 1e4 * logits.float().sum()}, step.x, step.x, logits)
+
+    loop = make_loop(Steep(), dtype=torch.float16, should_stop=lambda loop: loop.step == 1)
+    before, scale = weights(loop), loop.state_dict()["scaler"]["scale"]
+    assert not loop.run()
+    after = weights(loop)
+    assert all(torch.equal(after[name], before[name]) for name, _ in loop.model.named_parameters())
+    assert loop.state_dict()["scaler"]["scale"] == scale / 2
 
 
 def validation(scores: list[tuple[float, float]], every: int = 1) -> tuple[Validation, list[tuple[str, int]]]:
@@ -161,6 +201,19 @@ def test_the_averaged_model_is_validated_and_chosen_apart_once_there_is_one() ->
         "clean_acc_wa": 0.6,
         "robust_acc_wa": 0.1,
     }
+
+
+def test_a_resumed_training_still_knows_its_best_epoch() -> None:
+    first, _ = validation([(0.5, 0.4)])
+    stopped = make_loop(epochs=2, callbacks=(first,), should_stop=lambda loop: loop.epoch == 1)
+    assert not stopped.run()
+    state = stopped.state_dict()
+    second, saved = validation([(0.5, 0.3)])
+    resumed = make_loop(epochs=2, callbacks=(second,))
+    resumed.load_state_dict(state)
+    assert resumed.run()
+    assert saved == []  # the second epoch is no better
+    assert second.best == {"": {"epoch": 1, "clean_acc": 0.5, "robust_acc": 0.4}}
 
 
 def test_validation_comes_every_so_often_and_always_after_the_last_epoch() -> None:

@@ -27,6 +27,12 @@ def test_piecewise_divides_by_its_factor() -> None:
     assert [Piecewise(4.0)(e, 200) for e in (99.9, 100, 149.9, 150)] == pytest.approx([1, 1 / 4, 1 / 4, 1 / 16])
 
 
+@pytest.mark.parametrize("schedule", [MultiStep, Piecewise])
+def test_no_milestones_at_all_are_not_the_usual_ones(schedule: type) -> None:
+    assert set(rates(schedule(milestones=()), 200)) == {1.0}
+    assert len(set(rates(schedule(), 200))) == 3
+
+
 def test_closed_forms() -> None:
     assert [Cosine()(e, 8) for e in (0, 4, 8)] == pytest.approx([1, 0.5, 0])
     assert [Linear()(e, 8) for e in (0, 2, 8)] == pytest.approx([1, 0.75, 0])
