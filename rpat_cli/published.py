@@ -22,8 +22,8 @@ def load_published(file: Path, given: Sequence[Layer]) -> tuple[Classifier, Arch
     """The model of a file of RPAT_Benchmarks, RPAT_SOTAs, Consistency-AT, ReBAT, RobustBench or the like.
 
     `given` are layers of a recipe: they name the data set, and the network where its weights do not tell. The
-    normalisation is the file's own, or else the data set's. Raises `ConfigError` without a data set, and what
-    `load_foreign` raises for a file that cannot be read or does not fit.
+    normalisation is the file's own, or else that of `data.normalise_as` or of the data set. Raises `ConfigError`
+    without a data set, and what `load_foreign` raises for a file that cannot be read or does not fit.
     """
     if not names_data(given):
         raise ConfigError(
@@ -37,7 +37,8 @@ def load_published(file: Path, given: Sequence[Layer]) -> tuple[Classifier, Arch
     if name is None:
         raise CheckpointError(f"{file}: looks like none of the known networks. Name it with --model.")
     spec, shape = DATASETS[recipe.data.name], image_shape(recipe.data)
-    model = load_foreign(name, file, shape=shape, classes=spec.classes, mean=spec.mean, std=spec.std)
+    figures = DATASETS[recipe.data.normalise_as or recipe.data.name]
+    model = load_foreign(name, file, shape=shape, classes=spec.classes, mean=figures.mean, std=figures.std)
     architecture = Architecture(
         name,
         shape,

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from rpat_cli.data import DATASETS
 from rpat_cli.errors import CheckpointError, ConfigError
 from rpat_cli.eval_run import eval_run, load_model
 from rpat_cli.evaluation.suite import parse_suite
@@ -103,6 +104,19 @@ def test_published_files_evaluate(repository: str, images: Path, nets: dict[str,
                 pixels = torch.from_numpy(np.array(Image.open(path))).permute(2, 0, 1)[None] / 255
                 right += int(saved.model(pixels).argmax() == label)
     assert clean == right / 8
+
+
+def test_it_is_normalised_as_asked(images: Path, nets: dict[str, nn.Module], tmp_path: Path) -> None:
+    """The published CIFAR-100 models were trained with the figures of CIFAR-10."""
+    torch.save(nets["preact-resnet18"].state_dict(), tmp_path / "last.model")
+    changes = [*layers(images), Layer("--set", {"data": {"normalise_as": "cifar10"}})]
+    saved = load_model(tmp_path / "last.model", changes=changes)
+    cifar10 = DATASETS["cifar10"]
+    assert saved.model.mean.flatten().tolist() == pytest.approx(cifar10.mean)
+    assert (saved.architecture.mean, saved.architecture.std) == (
+        pytest.approx(cifar10.mean),
+        pytest.approx(cifar10.std),
+    )
 
 
 def test_a_file_without_a_recipe_asks_for_its_data_set(nets: dict[str, nn.Module], tmp_path: Path) -> None:
