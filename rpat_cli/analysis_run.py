@@ -15,11 +15,12 @@ from torch import Tensor, nn
 from rpat_cli.attacks import SEARCHES
 from rpat_cli.attacks.threat import Threat
 from rpat_cli.build import build_threat
+from rpat_cli.compare_run import evaluations_in
 from rpat_cli.data.corrupted import CorruptedImages, open_corrupted
 from rpat_cli.data.splits import limited_choice
 from rpat_cli.engine.compute import resolve_compute
 from rpat_cli.errors import RunFolderError
-from rpat_cli.eval_run import limited, load_sources, open_target
+from rpat_cli.eval_run import LOOKS_LEFT, limited, load_sources, open_target, stoppable
 from rpat_cli.evaluation.corruptions import Baseline, measure_corruptions
 from rpat_cli.evaluation.eps_curve import trace
 from rpat_cli.evaluation.loss_surface import survey
@@ -30,7 +31,7 @@ from rpat_cli.listener import Listener
 from rpat_cli.recipe_io import Layer
 from rpat_cli.reports.analyses import corruption_table, eps_table, perception_table, surface_table, verdict_table
 from rpat_cli.reports.report import write_report
-from rpat_cli.run_folder import open_run, write_whole
+from rpat_cli.run_folder import write_whole
 
 
 class Result(Protocol):
@@ -143,8 +144,7 @@ def find_corruptions(
 
 def _read_baseline(path: Path) -> Baseline:
     """Of a file, or of the newest evaluation of a run that has corruptions in it."""
-    files = list(open_run(path).evals.glob("*.json")) if path.is_dir() else [path]
-    for file in sorted(files, key=lambda file: file.stat().st_mtime_ns if file.exists() else 0, reverse=True):
+    for file in evaluations_in(path) if path.is_dir() else [path]:
         try:
             record = json.loads(file.read_text(encoding="utf-8"))
         except (OSError, ValueError):  # nothing, or nothing of ours
@@ -188,12 +188,13 @@ def analyse(
 
     `target`, `checkpoint`, `changes` and `limit` are those of the evaluation; `prepared` are further analyses, all of
     which are run. Each result is on disk as soon as it is there; a run's report is written anew. Raises what opening
-    the target raises.
+    the target raises, and `Interrupted` on Ctrl-C and termination signals.
     """
     analyses = {name: ANALYSES[name] for name in wanted} | dict(prepared or {})
     if not analyses:
         return []
     listener = listener or Listener()
+    _enter(file, {}, list(analyses))
     saved, recipe, data = open_target(target, checkpoint, changes)
     compute = resolve_compute(recipe.device, "fp32")
     model = compute.place(saved.model)
@@ -205,11 +206,18 @@ def analyse(
     images = data.test if limit is None else limited(data.test, limit)
     subject = Subject(model, *images.tensors(), build_threat(recipe), compute.device, recipe.seed)
     found = []
-    for name, analysis in analyses.items():
-        listener.say(f"looking closer: {name}")
-        found.append(analysis(subject))
-        record = json.loads(file.read_text(encoding="utf-8"))
-        write_whole(file, json.dumps(record | {name: found[-1].result.to_dict()}, indent=1))
+    with stoppable(f"stopped; what the attacks found is in {file}. Give the same command again for the closer looks."):
+        for number, (name, analysis) in enumerate(analyses.items(), 1):
+            listener.say(f"looking closer: {name}")
+            found.append(analysis(subject))
+            _enter(file, {name: found[-1].result.to_dict()}, list(analyses)[number:])
     if saved.folder.metrics.exists():
         write_report(saved.folder)
     return found
+
+
+def _enter(file: Path, found: Mapping[str, Any], left: Sequence[str]) -> None:
+    """Add what was `found` to an evaluation's file, and what is `left` to look at: it is not measured anew for that."""
+    record = json.loads(file.read_text(encoding="utf-8")) | found
+    record.pop(LOOKS_LEFT, None)
+    write_whole(file, json.dumps(record | ({LOOKS_LEFT: list(left)} if left else {}), indent=1))

@@ -7,11 +7,11 @@ from typing import Any
 from rpat_cli.errors import DataError, RunFolderError
 from rpat_cli.evaluation.compare import Comparison, compare
 from rpat_cli.evaluation.results import Evaluation
-from rpat_cli.run_folder import open_run
+from rpat_cli.run_folder import RunFolder, open_run
 
 
 def compare_files(a: Path, b: Path) -> list[Comparison]:
-    """Compare two evaluations: their JSON files, or run folders, which stand for their newest evaluation.
+    """Compare two evaluations: their JSON files, or folders of runs, which stand for their newest evaluation.
 
     Raises `RunFolderError` for what is missing or no evaluation, `DataError` when they are not of the same images.
     """
@@ -23,13 +23,23 @@ def compare_files(a: Path, b: Path) -> list[Comparison]:
 
 
 def evaluation_file(path: Path) -> Path:
-    """An evaluation's file, or the newest one of a run folder."""
+    """An evaluation's file, or the newest one of a folder."""
     if not path.is_dir():
         return path
-    files = sorted(open_run(path).evals.glob("*.json"), key=lambda file: (file.stat().st_mtime_ns, file.name))
+    files = evaluations_in(path)
     if not files:
         raise RunFolderError(f"{path} has not been evaluated yet: rpat eval {path}")
-    return files[-1]
+    return files[0]
+
+
+def evaluations_in(path: Path) -> list[Path]:
+    """The evaluations of a run, or of a model that rpat has not trained (`runs/external/NAME`), newest first.
+
+    Raises `RunFolderError` for any other folder.
+    """
+    folder = RunFolder(path)
+    evals = folder.evals if folder.evals.is_dir() else open_run(path).evals
+    return sorted(evals.glob("*.json"), key=lambda file: (file.stat().st_mtime_ns, file.name), reverse=True)
 
 
 def _read(path: Path) -> dict[str, Any]:

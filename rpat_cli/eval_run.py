@@ -22,7 +22,7 @@ from rpat_cli.data.splits import limited_choice
 from rpat_cli.engine.callbacks import StopSignals
 from rpat_cli.engine.checkpoint import load_checkpoint
 from rpat_cli.engine.compute import Compute, resolve_compute
-from rpat_cli.errors import CheckpointError, ConfigError, Interrupted, Problem, RpatError
+from rpat_cli.errors import CheckpointError, ConfigError, Interrupted, Problem, RpatError, RunFolderError
 from rpat_cli.evaluation.evaluate import Evaluation, default_batch_size, evaluate
 from rpat_cli.evaluation.jobs import Helpers, Jobs, count_jobs, sharing
 from rpat_cli.evaluation.store import RECORDS, ChunkStore, key_of
@@ -33,10 +33,13 @@ from rpat_cli.models.checkpoint_import import is_foreign
 from rpat_cli.published import load_published
 from rpat_cli.recipe_io import Layer, resolve
 from rpat_cli.reports.report import write_report
-from rpat_cli.run_folder import environment, newest_run, open_run, write_whole
+from rpat_cli.run_folder import RunFolder, environment, newest_run, open_run, write_whole
 from rpat_cli.saved_model import SavedModel
 
 EVAL_FORMAT = 1
+
+LOOKS_LEFT = "closer_looks_left"
+"""Key in an evaluation's JSON while it is looked at more closely: what is still to come."""
 
 Target: TypeAlias = Path | nn.Module | None
 """What is to be evaluated: a name or file that `load_model` takes, a model at hand, or (`None`) the newest run."""
@@ -88,6 +91,12 @@ def load_model(path: Path | str, checkpoint: str = "best", changes: Sequence[Lay
     if external is not None:
         return external
     path = Path(path)
+    if path.suffix == ".py":
+        raise ConfigError(
+            Problem(
+                "", "is a program: name the function in it that returns the model.", str(path), f"Example: {path}:build"
+            )
+        )
     is_folder = path.is_dir() if path.exists() else not path.suffix  # what is missing is named after what it looks like
     file = open_run(path).checkpoint(checkpoint) if is_folder else path
     if path.is_file() and is_foreign(file):
@@ -209,9 +218,12 @@ def evaluate_checkpoint(
     split = data.test if options.limit is None else limited(data.test, options.limit)
     sources = load_sources(specs, saved.architecture, recipe)
     identity = _identity(saved, data, specs, sources, recipe, options, compute)
+    if done := _left_unfinished(saved, key_of(identity)):
+        listener.say(f"resuming: all attacks are known, from {done}")
+        return Evaluation.from_dict(json.loads(done.read_text(encoding="utf-8"))), done
     store = ChunkStore.open(saved.folder.evals / "partial", identity, listener.say)
     x, y = split.tensors()
-    with _stoppable(f"evaluation of {saved.file} stopped; the chunks done are saved. Go on with: {options.again}"):
+    with stoppable(f"evaluation of {saved.file} stopped; the chunks done are saved. Go on with: {options.again}"):
         evaluation = evaluate(
             compute.place(saved.model),
             x,
@@ -241,15 +253,25 @@ def is_evaluated(
     """Is this very evaluation finished already, its result on disk?"""
     sources = load_sources(specs, saved.architecture, recipe)
     identity = _identity(saved, data, specs, sources, recipe, options, resolve_compute(recipe.device, "fp32"))
-    return any(_key_in(file) == key_of(identity) for file in saved.folder.evals.glob("*.json"))
+    return any(_read(file).get("key") == key_of(identity) for file in saved.folder.evals.glob("*.json"))
 
 
-def _key_in(file: Path) -> str | None:
+def _left_unfinished(saved: SavedModel, key: str) -> Path | None:
+    """The file of this very evaluation, if only the closer looks at the model were interrupted."""
+    wanted = {"key": key, "checkpoint": saved.file.stem}
+    for file in saved.folder.evals.glob("*.json"):
+        record = _read(file)
+        if LOOKS_LEFT in record and record.items() >= wanted.items():
+            return file
+    return None
+
+
+def _read(file: Path) -> dict[str, Any]:
     try:
         record = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):  # not a result that could be relied on
-        return None
-    return record.get("key") if isinstance(record, dict) else None
+        return {}
+    return record if isinstance(record, dict) else {}
 
 
 def limited(split: Split, limit: int) -> Split:
@@ -296,7 +318,7 @@ class _Stop(KeyboardInterrupt):
 
 
 @contextmanager
-def _stoppable(message: str) -> Iterator[None]:
+def stoppable(message: str) -> Iterator[None]:
     """Ctrl-C and termination signals end the block at once, as `Interrupted` with this message."""
 
     def stop(number: int, frame: Any) -> None:  # noqa: ARG001
@@ -342,6 +364,23 @@ def _write(saved: SavedModel, data: Dataset, recipe: Recipe, device: str, evalua
         **evaluation.to_dict(),
     }
     stem = f"{saved.file.stem}_{threat.norm}_{datetime.now():%Y-%m-%d_%H-%M-%S}"
-    path = saved.folder.new_eval(stem)
-    write_whole(path, json.dumps(record, indent=1))
+    path = _new_file(saved.folder, stem)
+    try:
+        write_whole(path, json.dumps(record, indent=1))
+    except RunFolderError:
+        path.unlink(missing_ok=True)
+        raise
     return path
+
+
+def _new_file(folder: RunFolder, stem: str) -> Path:
+    """An empty file, which holds a name in `evals/` against another evaluation that ends at the same moment."""
+    try:
+        folder.evals.mkdir(parents=True, exist_ok=True)
+        while True:
+            path = folder.new_eval(stem)
+            with suppress(FileExistsError):
+                path.touch(exist_ok=False)
+                return path
+    except OSError as error:
+        raise RunFolderError(f"cannot write to {folder.evals}: {error.strerror}.") from error

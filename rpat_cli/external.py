@@ -2,8 +2,9 @@
 
 import inspect
 import re
+import sys
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import redirect_stdout, suppress
 from pathlib import Path
 
 import torch
@@ -13,7 +14,7 @@ from rpat_cli.attacks.isolation import frozen, own_randomness
 from rpat_cli.build import Architecture, image_shape
 from rpat_cli.config import Recipe
 from rpat_cli.errors import ConfigError, Problem, RpatError
-from rpat_cli.evaluation.verify import checked_logits
+from rpat_cli.evaluation.verify import check_precision, checked_logits
 from rpat_cli.model_file import ModelFile
 from rpat_cli.models import PRETRAINED, in_library
 from rpat_cli.models.normalize import Classifier
@@ -34,10 +35,13 @@ def load_external(name: str, given: Sequence[Layer]) -> SavedModel | None:
     `RpatError` for a model that does not turn images into logits.
     """
     file = ModelFile.parse(name)
+    model: nn.Module
     if in_library(name):
         recipe = _recipe(name, given)
         library, _, member = name.partition(":")
-        return _saved(PRETRAINED[library](member, image_shape(recipe.data)), name, recipe)
+        with redirect_stdout(sys.stderr):  # torch announces downloads where the result is to stand alone
+            model = PRETRAINED[library](member, image_shape(recipe.data))
+        return _saved(model, name, recipe)
     if file is None:
         return None
     text, recipe = file.text, _recipe(name, given)
@@ -84,6 +88,7 @@ def _classes(model: nn.Module, name: str, shape: tuple[int, int, int]) -> int:
     parameter = next(model.parameters(), None)
     grey = torch.full((1, *shape), 0.5, device=None if parameter is None else parameter.device)
     try:
+        check_precision(model)
         with frozen(model) as model:
             return checked_logits(model, grey).shape[1]
     except RpatError as error:

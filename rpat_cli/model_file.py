@@ -5,6 +5,7 @@ import pickle
 import re
 import sys
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -59,7 +60,8 @@ class ModelFile:
             raise self._failed("the file failed", error) from error
         function = self._find(module)
         try:
-            model = function()
+            with redirect_stdout(sys.stderr):  # whatever it says: stdout is for results
+                model = function()
         except Exception as error:
             raise self._failed(f"{self.function}() failed", error) from error
         if not isinstance(model, nn.Module):
@@ -124,4 +126,5 @@ def _import(path: Path, text: str) -> ModuleType:
         return sys.modules[name]
     if str(path.parent) not in sys.path:
         sys.path.append(str(path.parent))  # last, so that nothing beside it hides a library
-    return import_file(path, name)
+    with redirect_stdout(sys.stderr):
+        return import_file(path, name)

@@ -50,10 +50,9 @@ class MinimumNorm:
         if self.threat.norm not in NORMS[self.name]:
             others = ", ".join(name for name, norms in NORMS.items() if self.threat.norm in norms)
             defined = " or ".join(NORMS[self.name])
-            message = f"{self.name} minimises {defined}; its success at a radius in {self.threat.norm} is undefined."
-            raise ConfigError(
-                Problem("", message, "--attack", f"Use --norm {NORMS[self.name][0]}; for {self.threat.norm}: {others}.")
-            )
+            message = f"minimises {defined}; its success at a radius in {self.threat.norm} is undefined."
+            hint = f"Use --norm {NORMS[self.name][0]}; for {self.threat.norm}: {others}."
+            raise ConfigError(Problem("", message, self.name, hint))
         if self.steps < 1:
             raise ConfigError(Problem("steps", f"must be at least 1, given {self.steps}."))
         _import_foolbox(self.name)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from rpat_cli.errors import DataError
-from rpat_cli.evaluation.results import Evaluation
+from rpat_cli.evaluation.results import AttackResult, Evaluation
 from rpat_cli.evaluation.statistics import Accuracy, sign_test
 
 WORST = "worst case"
@@ -49,7 +49,7 @@ def mcnemar(only_a: int, only_b: int) -> float:
 def compare(a: Evaluation, b: Evaluation) -> list[Comparison]:
     """Without an attack, under every attack that both suites hold, and, of equal suites, in the worst case.
 
-    Raises `DataError` for evaluations of other images or another threat.
+    Raises `DataError` for evaluations of other images or another threat, or with other settings of an attack.
     """
     if not torch.equal(a.y, b.y):
         raise DataError(f"the two evaluations are of other images ({a.n} and {b.n}); compare those of one test set.")
@@ -60,11 +60,22 @@ def compare(a: Evaluation, b: Evaluation) -> list[Comparison]:
         )
     labels_b = [result.label for result in b.results]
     labels = [result.label for result in a.results if result.label in labels_b and result.name != "clean"]
+    if differing := [label for label in labels if _settings_differ(a[label], b[label])]:
+        raise DataError(
+            f"{', '.join(differing)} ran with other settings in the two evaluations, such as --step-size. "
+            "Evaluate both with the same, or give one of them a label of its own in a suite file."
+        )
     pairs = [_compare("clean", a.clean_predicted == a.y, b.clean_predicted == b.y)]
     pairs += [_compare(label, a[label].correct_after, b[label].correct_after) for label in labels]
     if len(labels) > 1 and {result.label for result in a.results} == set(labels_b):
         pairs.append(_compare(WORST, a.worst_case, b.worst_case))
     return pairs
+
+
+def _settings_differ(a: AttackResult, b: AttackResult) -> bool:
+    """As far as both know them; the same attack may come from another version, or another path to the same model."""
+    known = (a.settings.keys() & b.settings.keys()) - {"library", "source"}
+    return any(a.settings[key] != b.settings[key] for key in known)
 
 
 def _compare(label: str, a: Tensor, b: Tensor) -> Comparison:

@@ -20,13 +20,13 @@ from rpat_cli.attacks.autoattack import AutoAttack, Ensemble
 from rpat_cli.attacks.isolation import frozen, own_randomness
 from rpat_cli.attacks.querying import gradient_reaches
 from rpat_cli.attacks.threat import Threat
-from rpat_cli.errors import ConfigError, DataError, RpatError
+from rpat_cli.errors import ConfigError, DataError, Problem
 from rpat_cli.evaluation.chunks import ChunkResult, Execute, OnChunk, OnProgress, Progress, Runner, State, Task
 from rpat_cli.evaluation.forecast import Forecast, Load, loads_of
 from rpat_cli.evaluation.jobs import Helpers, NotPortableError
 from rpat_cli.evaluation.results import AttackResult, Evaluation, StageResult
 from rpat_cli.evaluation.suite import FOLLOW_A_GRADIENT, AttackSpec
-from rpat_cli.evaluation.verify import Prediction, batches, checked_logits, verify
+from rpat_cli.evaluation.verify import Prediction, batches, check_precision, checked_logits, verify
 from rpat_cli.passes import count_passes
 
 __all__ = ["AttackResult", "Evaluation", "OnResult", "Progress", "default_batch_size", "evaluate"]
@@ -192,7 +192,7 @@ def evaluate(
         own_randomness(device, seed),
         _ready(sources, specs, device) as own_sources,
     ):
-        _check_precision(model)
+        check_precision(model)
         classes = checked_logits(model, x[:1].to(device)).shape[1]
         _check_labels(y, classes)
         parts = batches(x, y, batch_size, device)
@@ -202,8 +202,7 @@ def evaluate(
         connected = gradient_reaches(model, first_x[:1])
         by_label = {spec.label: spec for spec in specs}
         bench = _Bench(model, threat, by_label, first_x, first_y, seed, device, connected, own_sources)
-        for spec in specs:
-            bench.prepared(spec.label)  # all before the first runs: mistakes in the last need not wait for hours
+        _prepare_all(bench)  # before the first runs: mistakes in the last need not wait for hours
         if on_progress:
             loads = [load for spec in specs for load in _loads(spec, bench.prepared(spec.label))]
             on_progress = Forecast(loads, len(y), int((clean.predicted == y_cpu).sum()), on_progress)
@@ -249,7 +248,7 @@ def _ready(
         raise ConfigError(f"no source model was given for {', '.join(missing)}.")
     with ExitStack() as stack:
         for source in sources.values():
-            _check_precision(source)
+            check_precision(source)
         yield {label: stack.enter_context(frozen(source.to(device))) for label, source in sources.items()}
 
 
@@ -263,6 +262,18 @@ def _executor(bench: _Bench, workers: Helpers | None, on_remark: OnRemark | None
             if on_remark:
                 on_remark(f"the model cannot be handed to other processes ({error}): going on in this one alone")
     return bench.attack_all
+
+
+def _prepare_all(bench: _Bench) -> None:
+    """Raises `ConfigError` with the mistakes of all attacks."""
+    problems: list[Problem] = []
+    for label in bench.specs:
+        try:
+            bench.prepared(label)
+        except ConfigError as error:
+            problems += [replace(problem, source=label) for problem in error.problems]
+    if problems:
+        raise ConfigError(*problems, title=f"{len(problems)} mistakes in the attacks" if len(problems) > 1 else "")
 
 
 def _prepare(spec: AttackSpec, threat: Threat, seed: int, model: nn.Module, x: Tensor, y: Tensor) -> _Prepared:
@@ -381,10 +392,3 @@ def _check_labels(y: Tensor, classes: int) -> None:
             f"labels run from {low} to {high}, but the model has {classes} classes (0 to {classes - 1}). "
             "Is this the data set that it was trained on?"
         )
-
-
-def _check_precision(model: nn.Module) -> None:
-    other = {p.dtype for p in model.parameters() if p.is_floating_point()} - {torch.float32}
-    if other:
-        given = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in other))
-        raise RpatError(f"evaluation is in float32, but the model has parameters in {given}. Call model.float() first.")

@@ -77,8 +77,11 @@ def sign_test(more: int, less: int) -> float:
     Of samples on which two things differ, `more` speak for the first and `less` for the second. 1.0 without any.
     """
     n = more + less
-    # Sums of exact integers: no rounding, however many pairs there are.
-    return float(sum(math.comb(n, k) for k in range(more, n + 1)) / 2**n)
+    ways = total = math.comb(n, more)
+    for k in range(more, n):  # exact integers, each from the one before: no rounding, however many pairs there are
+        ways = ways * (n - k) // (k + 1)
+        total += ways
+    return float(total / 2**n)
 
 
 def welch_interval(a: Tensor, b: Tensor) -> tuple[float, float] | None:

@@ -7,7 +7,8 @@ then one line of JSON for each chunk. Lines are only ever appended; the last one
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,7 @@ class ChunkStore:
             if path.exists():
                 records, length = _read(path)
                 os.truncate(path, length)
-                known = {(chunk.label, chunk.stage, chunk.chunk): chunk for chunk in map(_chunk, records[1:])}
+                known = {(chunk.label, chunk.stage, chunk.chunk): chunk for chunk in _chunks(records)}
                 say(f"resuming: {len(known)} chunk{'s' * (len(known) != 1)} known")
                 return cls(path, identity, tuple(known.values()), has_header=bool(records))
             if others := sorted(folder.glob("*.jsonl"), key=lambda other: other.stat().st_mtime):
@@ -83,7 +84,7 @@ class ChunkStore:
     def remove(self) -> None:
         """Forget the chunks, once the whole result is written."""
         self.path.unlink(missing_ok=True)
-        if self.path.parent.is_dir() and not any(self.path.parent.iterdir()):
+        with suppress(OSError):  # there, or not empty
             self.path.parent.rmdir()
 
 
@@ -125,6 +126,13 @@ def _record(chunk: ChunkResult) -> dict[str, Any]:
     }
 
 
+def _chunks(records: Iterable[Any]) -> Iterator[ChunkResult]:
+    """Those that can be read, and no first line, of which two evaluations that begin at the same moment write two."""
+    for record in records:
+        with suppress(KeyError, TypeError, ValueError):
+            yield _chunk(record)
+
+
 def _chunk(record: Mapping[str, Any]) -> ChunkResult:
     tensors = {
         "indices": torch.tensor(record["indices"], dtype=torch.int64),
@@ -132,4 +140,6 @@ def _chunk(record: Mapping[str, Any]) -> ChunkResult:
         "predicted": torch.tensor(record["predicted"], dtype=torch.int64),
         **{name: torch.tensor(record[name], dtype=torch.float32) for name in _FIGURES},
     }
+    if len(set(map(len, tensors.values()))) > 1:
+        raise ValueError("of one chunk, but not of the same images")
     return ChunkResult(**{**record, **tensors, "flags": tuple(record["flags"])})

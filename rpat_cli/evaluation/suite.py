@@ -98,7 +98,12 @@ _WORDS: Mapping[str, _Entry] = {
     "fgsm": _Entry("one step along the gradient's sign (Goodfellow 2015)", "fgsm", takes=("step_size",)),
     "bim": _Entry("iterated FGSM from the image itself (Kurakin 2017)", "bim", {"steps": 10}, _STEPPING),
     "mim": _Entry("BIM with momentum (Dong 2018)", "mim", {"steps": 10}, _STEPPING),
-    "pgd": _Entry("projected gradient descent from random starts (Madry 2018)", "pgd", {"steps": 20}, _ITERATIVE),
+    "pgd": _Entry(
+        "projected gradient descent (Madry 2018); pgd-50x10: 50 steps from each of 10 random starts",
+        "pgd",
+        {"steps": 20},
+        _ITERATIVE,
+    ),
     "cw-pgd": _Entry("PGD on the margin loss (Carlini & Wagner 2017)", "cw-pgd", {"steps": 20}, _ITERATIVE),
     "autoattack": _Entry(
         "AutoAttack standard: apgd-ce, apgd-t, fab-t, square (Croce & Hein 2020)", "autoattack", {"version": "standard"}
@@ -138,7 +143,11 @@ def list_attacks() -> dict[str, str]:
     """Every word that `parse_suite` knows, with one line about it; named suites first."""
     suites = {name: "suite: " + ",".join(_label(word) for word in words) for name, words in SUITES.items()}
     words = {word: entry.description for word, entry in _WORDS.items()}
-    return suites | words | {f"{_TRANSFER}RUN": "made on another model: pgd-20, or transfer:RUN@mim-10 (Papernot 2017)"}
+    forms = {
+        f"{_CUSTOM}apgd-ce+square": "parts of AutoAttack by your choice, with five restarts",
+        f"{_TRANSFER}RUN": "made on another model: pgd-20, or transfer:RUN@mim-10 (Papernot 2017)",
+    }
+    return suites | words | forms
 
 
 @dataclass(frozen=True)
@@ -312,6 +321,8 @@ def _parse_word(
     counts: dict[str, Setting] = {}
     match = None if word in _WORDS else _COUNTED.fullmatch(word)
     name = match["name"] if match else word
+    if name in SUITES:
+        raise ConfigError(f"{name!r} is a suite, not one attack: write it alone, as a word of its own.")
     if name not in _WORDS:
         raise ConfigError(unknown("attack", name, list(list_attacks())))
     entry = _WORDS[name]

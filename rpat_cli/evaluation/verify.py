@@ -53,13 +53,18 @@ class Verified:
 def checked_logits(model: nn.Module, x: Tensor) -> Tensor:
     """Logits (B, classes), computed without gradients in float32.
 
-    Raises `RpatError` when the model does not return finite logits (B, classes).
+    Raises `RpatError` when the model does not return finite logits (B, classes) in float32.
     """
     with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
         logits = model(x.float())
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(x):
         given = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise RpatError(f"a classifier must return logits (B, classes) for B = {len(x)} images, this one gave {given}.")
+    if logits.dtype != torch.float32:
+        raise RpatError(
+            f"a classifier must return logits in float32, this one gave {_name(logits.dtype)}. "
+            "Return logits.float(), and not classes or rounded numbers."
+        )
     if not logits.isfinite().all():
         bad = int((~logits.isfinite().all(dim=1)).sum())
         raise RpatError(
@@ -67,6 +72,18 @@ def checked_logits(model: nn.Module, x: Tensor) -> Tensor:
             "nothing. Look for a diverged training run or a division by zero in the model."
         )
     return logits
+
+
+def check_precision(model: nn.Module) -> None:
+    """Raises `RpatError` for a model with parameters of another precision than float32."""
+    other = {p.dtype for p in model.parameters() if p.is_floating_point()} - {torch.float32}
+    if other:
+        given = ", ".join(sorted(map(_name, other)))
+        raise RpatError(f"evaluation is in float32, but the model has parameters in {given}. Call model.float() first.")
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def batches(x: Tensor, y: Tensor, size: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:

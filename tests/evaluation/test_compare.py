@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,17 @@ def test_only_the_same_images_and_the_same_threat_can_be_compared() -> None:
         compare(evaluation("111"), evaluation("111", Threat("L2", 0.5)))
 
 
+def test_attacks_of_one_name_with_other_settings_are_not_compared() -> None:
+    def stepping(step_size: float, library: str) -> Evaluation:
+        plain = evaluation("111", pgd="110")
+        settings = {"step_size": step_size, "library": library}
+        return replace(plain, results=(replace(plain["pgd"], settings=settings),))
+
+    assert len(compare(stepping(0.01, "1.0"), stepping(0.01, "1.1"))) == 2
+    with pytest.raises(DataError, match="pgd ran with other settings"):
+        compare(stepping(0.01, "1.0"), stepping(0.02, "1.0"))
+
+
 def test_files_and_run_folders_are_read_and_mistakes_are_told(tmp_path: Path) -> None:
     def write(run: str, name: str, content: Evaluation, images: str = "x") -> Path:
         folder = tmp_path / run
@@ -83,6 +95,8 @@ def test_files_and_run_folders_are_read_and_mistakes_are_told(tmp_path: Path) ->
 
     a, b = write("a", "1.json", evaluation("1111")), write("b", "1.json", evaluation("1000"))
     assert compare_files(a, b)[0].only_a == (1, 2, 3)
+    assert compare_files(tmp_path / "a", tmp_path / "b") == compare_files(a, b)
+    (tmp_path / "b" / "recipe.yaml").unlink()  # as in runs/external
     assert compare_files(tmp_path / "a", tmp_path / "b") == compare_files(a, b)
     other = write("c", "1.json", evaluation("1111"), images="z")
     with pytest.raises(DataError, match=r"other test images \(x and z\)"):

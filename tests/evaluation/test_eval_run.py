@@ -5,19 +5,23 @@ import math
 import os
 import signal
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
+from rpat_cli.analysis_run import ANALYSES, Found, analyse
 from rpat_cli.build import architecture_for, build_data
 from rpat_cli.engine.checkpoint import save_checkpoint
-from rpat_cli.errors import Interrupted
-from rpat_cli.eval_run import EvalOptions, eval_run, is_evaluated, limited, load_model
+from rpat_cli.errors import ConfigError, Interrupted, RunFolderError
+from rpat_cli.eval_run import LOOKS_LEFT, EvalOptions, eval_run, is_evaluated, limited, load_model
 from rpat_cli.evaluation.suite import parse_suite
 from rpat_cli.listener import Listener
 from rpat_cli.recipe_io import Layer, resolve
+from rpat_cli.run_folder import write_whole
 
 SUITE = parse_suite("fgsm,pgd-2")
 
@@ -84,6 +88,66 @@ def test_a_signal_keeps_the_chunks_and_the_next_start_goes_on(net: Path, number:
     assert flags(resumed) == flags(whole)
     assert len(list((net.parent / "evals").glob("*.json"))) == 2  # the first result is still there
     assert not partial.parent.exists()
+
+
+def test_evaluations_that_end_at_the_same_moment_do_not_overwrite_each_other(
+    net: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured: list[Any] = []
+
+    def write(path: Path, text: str) -> None:
+        if not measured:  # meanwhile another one ends
+            measured.append(None)
+            measured[0] = measure(net, limit=20)[0]
+        write_whole(path, text)
+
+    monkeypatch.setattr("rpat_cli.eval_run.write_whole", write)
+    monkeypatch.setattr("rpat_cli.eval_run.datetime", SimpleNamespace(now=lambda: datetime(2026, 1, 1)))
+    record, _ = measure(net, limit=10)
+    files = [json.loads(file.read_text()) for file in sorted((net.parent / "evals").glob("*.json"))]
+    assert [file["n"] for file in files] == [20, 10]
+    assert files == [measured[0], record]
+
+
+def test_a_result_that_cannot_be_written_leaves_no_empty_file(net: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, text: str) -> None:
+        raise RunFolderError("no space left on device")
+
+    monkeypatch.setattr("rpat_cli.eval_run.write_whole", full)
+    with pytest.raises(RunFolderError, match="no space left"):
+        measure(net)
+    assert not list((net.parent / "evals").glob("*.json"))
+    monkeypatch.undo()
+    assert "resuming: " in measure(net)[1]
+
+
+def test_closer_looks_that_were_stopped_go_on_without_the_attacks(net: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def measured() -> tuple[Any, Path, str]:
+        said: list[str] = []
+        options = EvalOptions(batch_size=4, limit=20)
+        return (*eval_run(net, SUITE, options=options, listener=Listener(said.append)), "".join(said))
+
+    def stop(subject: Any) -> Found:
+        raise KeyboardInterrupt
+
+    before, file, _ = measured()
+    monkeypatch.setitem(ANALYSES, "eps_curve", stop)  # type: ignore[misc]
+    with pytest.raises(Interrupted, match=rf"what the attacks found is in {file}") as caught:
+        analyse(["perception", "eps_curve"], net, file, limit=20)
+    assert caught.value.exit_code == 130
+    assert json.loads(file.read_text())[LOOKS_LEFT] == ["eps_curve"]
+    again, same, said = measured()
+    assert (same, said) == (file, f"resuming: all attacks are known, from {file}")
+    assert again.to_dict() == before.to_dict()
+    analyse(["perception"], net, file, limit=20)
+    assert LOOKS_LEFT not in json.loads(file.read_text())
+    assert measured()[1] != file
+
+
+def test_a_program_in_place_of_a_checkpoint_is_told_from_one(tmp_path: Path) -> None:
+    (tmp_path / "my.py").touch()
+    with pytest.raises(ConfigError, match=r"name the function in it.*my\.py:build"):
+        load_model(tmp_path / "my.py")
 
 
 def test_another_threat_does_not_take_over_what_is_unfinished(net: Path) -> None:

@@ -252,6 +252,34 @@ def test_wrong_inputs_are_refused_with_a_remedy(toy: Any) -> None:
         evaluate(toy.model, toy.x, toy.y, [AttackSpec("pgd", "pgd", {"stps": 3})], LINF)
 
 
+def test_mistakes_of_all_attacks_are_told_at_once(toy: Any) -> None:
+    with pytest.raises(
+        ConfigError, match=r"(?s)2 mistakes in the attacks.*zoo-10: queries: .*autoattack:apgd-t: "
+    ) as caught:
+        evaluate(Rounded(2, torch.float32), toy.x, toy.y % 2, parse_suite("fgsm,zoo-10,autoattack:apgd-t"), LINF)
+    assert len(caught.value.problems) == 2
+
+
+class Rounded(nn.Module):
+    """Logits of some precision, for two classes or more."""
+
+    def __init__(self, classes: int, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.linear, self.dtype = nn.Linear(100, classes), dtype
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.linear(x.flatten(1)).to(self.dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.float16, torch.float64])
+def test_logits_of_another_precision_are_refused_before_an_attack_stumbles_over_them(
+    toy: Any, dtype: torch.dtype
+) -> None:
+    name = str(dtype).removeprefix("torch.")
+    with pytest.raises(RpatError, match=rf"logits in float32, this one gave {name}. Return logits.float\(\)"):
+        evaluate(Rounded(10, dtype), toy.x, toy.y, parse_suite("square"), LINF)
+
+
 def test_autocast_outside_changes_nothing(toy: Any) -> None:
     plain = run(toy, "pgd-3")
     with torch.autocast("cpu", torch.bfloat16):

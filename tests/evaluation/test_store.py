@@ -86,6 +86,30 @@ def test_a_chunk_written_twice_counts_once(tmp_path: Path) -> None:
     assert opened(tmp_path)[1] == "resuming: 2 chunks known"
 
 
+@pytest.mark.parametrize(
+    "damage", [('"strays"', '"stray"'), ("[1, 2, 3]", "[1, 2]"), ("0.25", "0.25}"), ("[-", '["x", -')]
+)
+def test_a_damaged_line_is_run_again_and_the_others_are_kept(tmp_path: Path, damage: tuple[str, str]) -> None:
+    path = filled(tmp_path).path
+    lines = path.read_text().splitlines(keepends=True)
+    assert damage[0] in lines[-1]
+    path.write_text("".join(lines[:-1]) + lines[-1].replace(*damage))
+    assert opened(tmp_path)[1] == "resuming: 2 chunks known"
+
+
+def test_two_that_began_at_the_same_moment_leave_what_a_third_can_use(tmp_path: Path) -> None:
+    (one, _), (other, _) = opened(tmp_path), opened(tmp_path)
+    for number in range(2):
+        one.add(chunk(number))
+        other.add(chunk(number))
+    assert opened(tmp_path)[1] == "resuming: 2 chunks known"
+    one.remove()
+    other.add(chunk(2))
+    assert opened(tmp_path)[1] == "resuming: 1 chunk known"
+    other.remove()
+    assert not tmp_path.exists()
+
+
 def test_anything_changed_starts_afresh_and_says_what(tmp_path: Path) -> None:
     before = filled(tmp_path).path.read_bytes()
     for name, value in {"weights": "abd", "threat": ["L2", 8 / 255], "seed": 1}.items():

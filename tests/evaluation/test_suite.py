@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
@@ -76,6 +77,12 @@ def test_all_mistakes_come_at_once() -> None:
     with pytest.raises(ConfigError) as error:
         parse_suite("clean,pdg,fgsm-3", Overrides(steps=0))
     assert len(error.value.problems) == 3
+
+
+@pytest.mark.parametrize("given", ["quick-5", "transfer:runs/a@quick", [{"attack": "quick"}]])
+def test_a_suite_in_place_of_an_attack_is_not_called_unknown(given: Any) -> None:
+    with pytest.raises(ConfigError, match="'quick' is a suite, not one attack"):
+        parse_suite(given)
 
 
 def test_the_list_is_complete_and_every_word_can_be_run() -> None:

@@ -1,5 +1,6 @@
 """Defences that only look robust are found out, each for its own reason; a robust model is let pass."""
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -224,6 +225,9 @@ def test_robust_accuracy_has_to_fall_to_nothing_as_eps_grows() -> None:
     standing = check_unbounded(breaking(seen(), whole_box=slice(0, 100)))
     assert standing.level == "FAIL"
     assert "80 % at 1" in standing.reason
+    many = torch.tensor([[4.0, *[0.0] * 199]]).repeat(500, 1)  # of 200 classes chance would get 2.5 images right
+    assert check_unbounded(breaking(seen(logits=many), whole_box=slice(0, 490))).level == "PASS"
+    assert check_unbounded(breaking(seen(logits=many), whole_box=slice(0, 400))).level == "FAIL"
     rising = replace(breaking(seen(), whole_box=slice(0, 50)))
     rising = replace(rising, broken={**rising.broken, "eps x 1": torch.arange(500) < 90})
     assert check_eps(rising).level == "FAIL"
@@ -231,10 +235,17 @@ def test_robust_accuracy_has_to_fall_to_nothing_as_eps_grows() -> None:
 
 @pytest.mark.parametrize(
     ("losses", "level"),
-    [([0.1 + 0.02 * k for k in range(51)], "WARN"), ([0.5] * 51, "FAIL"), ([0.1] + [0.5] * 50, "PASS")],
+    [
+        ([0.1 + 0.02 * k for k in range(51)], "WARN"),
+        ([0.5] * 51, "FAIL"),
+        ([0.1] + [0.5] * 50, "PASS"),
+        ([0.1] + [0.5] * 49 + [0.4999], "PASS"),
+    ],
 )
 def test_a_loss_that_still_rises_is_seen(losses: list[float], level: str) -> None:
-    assert check_convergence(seen(losses=tuple(losses))).level == level
+    finding = check_convergence(seen(losses=tuple(losses)))
+    assert finding.level == level
+    assert "-0.0" not in finding.reason
 
 
 @pytest.mark.parametrize(("lead", "level"), [(9.0, "PASS"), (40.0, "WARN"), (4e4, "FAIL"), (1e-5, "WARN")])
@@ -250,6 +261,13 @@ def test_a_sure_model_is_suspect_only_where_that_hides_something(only_by_margin:
     evidence = seen(logits=logits, logits_again=logits, gradient_norm=(torch.arange(500) >= 20).float())
     evidence = replace(evidence, broken={**evidence.broken, "cw-pgd": torch.arange(500) < only_by_margin})
     assert check_logit_range(evidence).level == check_zero_gradients(evidence).level == level
+
+
+def test_a_few_images_are_not_enough_to_trust_a_model() -> None:
+    assert judge(seen(20)).level == "PASS"
+    few = judge(seen(19))
+    assert (few.level, few["better than guessing"].level) == ("WARN", "WARN")
+    assert "19 of 19 images are right without an attack: too few" in few["better than guessing"].reason
 
 
 @pytest.mark.parametrize(("pixels", "level"), [((0, 1), "PASS"), ((-0.4, 2.8), "FAIL"), ((0, 1 / 255), "WARN")])
@@ -293,3 +311,7 @@ def test_any_number_of_classes(classes: int) -> None:
 )
 def test_the_sign_test_is_exact(more: int, less: int, p: float) -> None:
     assert sign_test(more, less) == pytest.approx(p)
+
+
+def test_the_sign_test_of_every_image_of_a_large_test_set_takes_no_minutes() -> None:
+    assert sign_test(10_000, 10_000) == pytest.approx(0.5 + 0.5 / math.sqrt(math.pi * 10_000), rel=1e-4)
