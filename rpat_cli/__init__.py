@@ -6,6 +6,7 @@ result, file = rpat.evaluate(run.path, "clean,pgd-20,autoattack")
 model = rpat.load_model(run.path).model          # images in [0, 1] to logits
 """
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,28 +28,33 @@ def train(
     *,
     recipe: str | None = None,
     out: "str | Path | None" = None,
+    say: "Callable[[str], None] | None" = None,
     **keys: Any,
 ) -> "RunFolder":
     """Train one run, as `rpat train` does, and return its folder.
 
     `recipe` names a shipped recipe, `config` is a recipe file laid over it; the keywords are recipe keys and override
-    both: `method={"name": "trades", "beta": 3}`, `threat={"eps": "8/255"}`. Raises `ConfigError` with every mistake at
-    once, and the other `RpatError`s.
+    both: `method={"name": "trades", "beta": 3}`, `threat={"eps": "8/255"}`. `say=print` prints a line for every epoch
+    and every attack; without it nothing is said. Raises `ConfigError` with every mistake at once, and the other
+    `RpatError`s.
     """
+    from rpat_cli.progress_lines import in_lines
     from rpat_cli.recipe_io import Layer, read_all, resolve
     from rpat_cli.train_run import train_run
 
     files = read_all(recipe, [Path(config)] if config is not None else [])
-    return train_run(resolve([*files, Layer("train()", keys)]), out=Path(out) if out is not None else None)
+    resolved = resolve([*files, Layer("train()", keys)])
+    return train_run(resolved, out=Path(out) if out is not None else None, listener=in_lines(say) if say else None)
 
 
 def evaluate(
     target: "str | Path | nn.Module | None" = None,
-    attack: str = "standard",
+    attack: "str | Sequence[str]" = "standard",
     *,
     checkpoint: str = "best",
     limit: int | None = None,
     jobs: "Jobs" = 1,
+    say: "Callable[[str], None] | None" = None,
     **keys: Any,
 ) -> "tuple[Evaluation, Path]":
     """Evaluate a run folder, a checkpoint file or the newest run, as `rpat eval` does; also returns the JSON file.
@@ -56,20 +62,24 @@ def evaluate(
     `torchvision:NAME`, `timm:NAME`, `FILE.py:FUNCTION` and a model at hand, which takes images in [0, 1], need their
     data set: `evaluate(model, "pgd-50,autoattack", data="cifar10")`. Results go to `runs/external/NAME/evals/`.
 
+    `attack` is what `--attack` takes, as one text or as a list; `say` is as in `train`.
+
     With `limit` on so many of the test images only. With `jobs` ("auto" or a count) several processes share the work:
     they import the script that calls this, so there it has to stand below `if __name__ == "__main__":`. The keywords
     are recipe keys and change the run's recipe: `threat={"norm": "L2"}`, `data={"root": "/data"}`.
     """
     from rpat_cli.eval_run import EvalOptions, eval_run
+    from rpat_cli.progress_lines import in_lines
     from rpat_cli.recipe_io import Layer
     from rpat_cli.suite_file import read_suite
 
     return eval_run(
         Path(target) if isinstance(target, str) else target,
-        read_suite(attack),
+        read_suite(attack if isinstance(attack, str) else ",".join(attack), source="evaluate()"),
         checkpoint=checkpoint,
         changes=[Layer("evaluate()", keys)],
         options=EvalOptions(limit=limit, jobs=jobs),
+        listener=in_lines(say) if say else None,
     )
 
 

@@ -19,6 +19,7 @@ from rpat_cli.engine.compute import Compute, resolve_compute, seed_everything
 from rpat_cli.engine.loop import Callback, StepRecord, TrainLoop
 from rpat_cli.errors import DataError
 from rpat_cli.passes import count_passes
+from rpat_cli.reports.scores import duration
 from rpat_cli.run_folder import plan_run
 
 TRAIN_IMAGES = {
@@ -183,15 +184,3 @@ def lines(estimate: Estimate) -> Iterator[tuple[str, str]]:
     yield "time", f"about {duration(estimate.seconds)} with validation, before the final report"
     yield "memory", f"{estimate.peak_memory / 2**30:.2f} GiB at most"
     yield "run", str(estimate.run_dir)
-
-
-def duration(seconds: float) -> str:
-    """`2 d 3 h`, `1 h 20 min`, `50 s`: two units at most."""
-    minutes, hours = seconds / 60, seconds / 3600
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    if minutes < 60:
-        return f"{int(minutes)} min {seconds % 60:.0f} s"
-    if hours < 24:
-        return f"{int(hours)} h {minutes % 60:.0f} min"
-    return f"{int(hours // 24)} d {hours % 24:.0f} h"

@@ -5,6 +5,7 @@ Layers, each overriding the one before: defaults < the data set's own defaults <
 mistakes can be listed at once, each with its place, what was given, and what is allowed.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -72,12 +73,21 @@ def read_document(path: Path, kind: str = "recipe") -> tuple[Any, dict[Path_, in
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         values = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ConfigError(Problem("", f"is not valid YAML: {' '.join(str(error).split())}", str(path))) from None
+        raise ConfigError(_not_yaml(error, path)) from None
     lines: dict[Path_, int] = {}
     twice = list(_walk(node, (), lines))
     if twice:
         raise ConfigError(*(Problem(".".join(key), "stands twice.", f"{path}:{line}") for key, line in twice))
     return values, lines
+
+
+def _not_yaml(error: yaml.YAMLError, path: Path) -> Problem:
+    if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
+        return Problem("", f"is not valid YAML: {' '.join(str(error).split())}", str(path))
+    began = (
+        f", {error.context} begun in line {error.context_mark.line + 1}" if error.context and error.context_mark else ""
+    )
+    return Problem("", f"is not valid YAML: {error.problem}{began}.", f"{path}:{error.problem_mark.line + 1}")
 
 
 def _walk(node: Any, prefix: Path_, lines: dict[Path_, int]) -> Iterable[tuple[Path_, int]]:
@@ -277,25 +287,34 @@ def layers_of(
 
 
 def _problems(
-    error: ValidationError, origins: Mapping[Path_, str], prefix: Path_ = (), allowed: Sequence[str] | None = None
+    error: ValidationError,
+    origins: Mapping[Path_, str],
+    prefix: Path_ = (),
+    allowed: Sequence[str] | None = None,
+    given: Any = None,
 ) -> list[Problem]:
-    """Pydantic's errors in our words. `allowed` are the keys at `prefix`, where pydantic cannot know them."""
+    """Pydantic's errors in our words. `allowed` are the keys at `prefix`, where pydantic cannot know them.
+
+    `given` is then what stands there, with the name of what takes those keys.
+    """
     problems: list[Problem] = []
     for item in error.errors():
         path = (*prefix, *(str(part) for part in item["loc"]))
         inner = item.get("ctx", {}).get("error")
         if isinstance(inner, BadOptionsError):
-            problems += _problems(inner.error, origins, path, inner.allowed)
+            problems += _problems(inner.error, origins, path, inner.allowed, item["input"])
         elif item["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-            problems.append(_unknown_key(path, origins, _keys_at(path[:-1]) if allowed is None else allowed))
+            keys = _keys_at(path[:-1]) if allowed is None else allowed
+            problems.append(_unknown_key(path, origins, keys, given))
         else:
             message = str(inner) if inner is not None else item["msg"]
             problems.append(Problem(".".join(path), _with_input(message, item["input"]), _origin(path, origins)))
     return problems
 
 
-def _unknown_key(path: Path_, origins: Mapping[Path_, str], allowed: Sequence[str]) -> Problem:
-    hint = f"Allowed: {', '.join(allowed)}." if allowed else f"{path[-2]} takes no settings here."
+def _unknown_key(path: Path_, origins: Mapping[Path_, str], allowed: Sequence[str], given: Any) -> Problem:
+    name = f" {given['name']!r}" if isinstance(given, Mapping) and "name" in given else ""
+    hint = f"Allowed: {', '.join(allowed)}." if allowed else f"The {path[-2]}{name} takes no settings."
     near = did_you_mean(path[-1], allowed)
     return Problem(".".join(path), "unknown key.", _origin(path, origins), f"{near} {hint}".strip())
 
@@ -307,7 +326,8 @@ def _origin(path: Path_, origins: Mapping[Path_, str]) -> str:
 
 def _with_input(message: str, value: Any) -> str:
     message = message[:1].lower() + message[1:].replace("Input should", "should")
-    message = message.removeprefix("input ")
+    message = message.removeprefix("input ").partition(", unable to parse")[0]
+    message = re.sub("a valid dictionary or instance of .*", "a mapping of keys to values", message)
     if isinstance(value, dict | BaseModel) or repr(value) in message:
         return message
     shown = repr(value)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from helpers import load_recipe
 
-from rpat_cli.dry_run import dry_run, duration
+from rpat_cli.dry_run import dry_run
 from rpat_cli.errors import DataError, RunFolderError
 
 QUICK = ["batch_size=8", "attack.steps=2"]
@@ -62,10 +62,3 @@ def test_what_would_stop_the_training_stops_the_dry_run(tmp_path: Path) -> None:
         dry_run(load_recipe([], QUICK), Path("taken"))
     with pytest.raises(DataError, match="no images"):
         dry_run(load_recipe([], [*QUICK, "data=imagefolder"]))
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(5.4, "5 s"), (95, "1 min 35 s"), (3600 * 5 + 90, "5 h 2 min"), (86400 * 2, "2 d 0 h")]
-)
-def test_durations_are_words(seconds: float, text: str) -> None:
-    assert duration(seconds) == text

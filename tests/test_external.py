@@ -57,6 +57,15 @@ def breaks():
 def number():
     return 7
 
+def double():
+    return Net().double()
+
+def talkative():
+    print("weights read")
+    return Net()
+
+print("a program that talks")
+
 ready = Net()
 """
 
@@ -89,6 +98,21 @@ def test_a_function_in_a_file_is_measured_and_its_results_are_kept_apart_from_ru
     assert load_model("my.py:build", changes=[DATA]).fingerprint() != first.fingerprint()
 
 
+def test_what_programs_and_libraries_say_does_not_stand_among_results(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fetch(name: str, shape: Any) -> nn.Module:
+        print("Downloading weights")
+        return nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
+
+    monkeypatch.setattr("rpat_cli.external.PRETRAINED", {"torchvision": fetch})
+    load_model("my.py:talkative", changes=[DATA])
+    load_model("torchvision:resnet18", changes=[DATA])
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err == "a program that talks\nweights read\nDownloading weights\n"
+
+
 def test_it_travels_to_another_process_with_everything_in_it(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = ModelFile.parse(f"{here}/my.py:build").build().eval()  # type: ignore[union-attr]
     x = torch.rand(3, 1, 28, 28)
@@ -116,6 +140,7 @@ def test_it_travels_to_another_process_with_everything_in_it(here: Path, monkeyp
         ),
         ("my.py:number", "number() returned int, not a torch.nn.Module."),
         ("my.py:colour", "my.py:colour: the model fails on an image of shape (1, 28, 28): RuntimeError"),
+        ("my.py:double", "my.py:double: evaluation is in float32, but the model has parameters in float64."),
         ("my.py:features", "must return logits (B, classes) for B = 1 images, this one gave (1, 4, 26, 26)"),
         ("my.py:three", "in 3 classes; the data set has (1, 28, 28) in 10. Choose the data set"),
         ("wrong.py:build", "wrong.py:2: the file failed: SyntaxError"),

@@ -71,13 +71,15 @@ def _run() -> None:
     if arguments[-1:] == ["--attack"] and arguments[0] == "eval":
         arguments.append("list")  # `rpat eval --attack` alone asks what there is
     try:
-        app(arguments)
+        app(arguments, prog_name="rpat")  # by whatever name it was started: shells complete that one
     except RpatError as error:
         if os.environ.get("RPAT_DEBUG"):
             raise
         console.error(str(error))
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as leaving:
+        if isinstance(leaving, SystemExit) and leaving.code != 130:  # typer makes 130 of a Ctrl-C, without a word
+            raise
         console.error("stopped.")
         sys.exit(130)
     except BrokenPipeError:  # the reader of a pipe has gone: nothing is left to tell it

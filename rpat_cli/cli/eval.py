@@ -301,7 +301,8 @@ def evaluate(
       rpat eval --model-file my.py:build --data cifar10 --attack pgd-50,autoattack
     """
     if attack == "list":
-        console.out.print(console.glossary(list_attacks()))
+        own = {"FILE.yaml": "a suite of your own: a list of these words, and of mappings {attack: pgd, steps: 50, ...}"}
+        console.out.print(console.glossary(list_attacks() | own))
         return
     specs = read_suite(attack, Overrides(steps, _number("--step-size", step_size), restarts))
     changes = flag_layers(

@@ -4,10 +4,11 @@ They are all read as text: so 8/255 is a number everywhere, and all mistakes are
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import typer
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
 from rpat_cli.cli import torchrun
 from rpat_cli.config import Recipe
@@ -77,13 +78,22 @@ def parse_jobs(text: str) -> int | Literal["auto"]:
 
 def description(path: RecipePath) -> str:
     """The description of a recipe field."""
+    return _field(path).description or ""
+
+
+def choices_of(key: str) -> Callable[[], Iterable[str]]:
+    """The names that the recipe allows for a `key` with a fixed set of them, as `choices` of its option."""
+    return lambda: get_args(_field(tuple(key.split("."))).annotation)
+
+
+def _field(path: RecipePath) -> FieldInfo:
     model: type[BaseModel] = Recipe
     for part in path[:-1]:
         section = model.model_fields[part].annotation
         assert isinstance(section, type)
         assert issubclass(section, BaseModel)
         model = section
-    return model.model_fields[path[-1]].description or ""
+    return model.model_fields[path[-1]]
 
 
 def given_flags(params: Mapping[str, Any]) -> dict[str, tuple[RecipePath, Any]]:

@@ -1,21 +1,23 @@
 """Progress on stderr: live bars on a terminal, plain lines in a pipe or a log, nothing with --quiet."""
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 from rpat_cli.cli import console
 from rpat_cli.engine.callbacks import EpochLines
 from rpat_cli.engine.loop import Callback, EpochRecord, StepRecord, TrainLoop
 from rpat_cli.evaluation.chunks import Progress as EvalProgress
 from rpat_cli.listener import Listener
-from rpat_cli.reports.scores import duration
+from rpat_cli.progress_lines import EvalLines, in_lines, stage_name, time_left
+from rpat_cli.reports.scores import percent
 
-SILENCE = 30.0
-"""Seconds after which a log hears of an attack that is not done yet."""
+WIDE = 110
+"""Columns of a terminal from which on there is room for long bars."""
 
 
 @contextmanager
@@ -24,21 +26,31 @@ def listening(*, quiet: bool) -> Iterator[Listener]:
     if quiet:
         yield Listener()
     elif console.err.is_terminal:
-        with Progress(
-            TextColumn("[bold]{task.description}"),
-            BarColumn(bar_width=24),
-            TextColumn("{task.fields[info]}"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=console.err,
-            transient=True,
-        ) as bars:
+        with _bars(console.err) as bars:
             yield Listener(
                 say=console.say, callbacks=(TrainBars(bars), EpochLines(console.say)), on_progress=EvalBars(bars)
             )
     else:
-        yield Listener(say=console.say, callbacks=(EpochLines(console.say),), on_progress=EvalLines())
+        yield in_lines(console.say)
+
+
+class _Info(ProgressColumn):
+    """What else there is to say of a task: the only column that gives way on a narrow terminal."""
+
+    def render(self, task: Task) -> Text:
+        return Text(task.fields["info"], no_wrap=True, overflow="ellipsis")
+
+
+def _bars(terminal: Console) -> Progress:
+    return Progress(
+        TextColumn("[bold]{task.description}"),
+        BarColumn(bar_width=24 if terminal.width >= WIDE else 8),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        _Info(),
+        console=terminal,
+        transient=True,
+    )
 
 
 class TrainBars(Callback):
@@ -66,13 +78,13 @@ class TrainBars(Callback):
             self.epoch,
             description=f"epoch {record.epoch}",
             completed=record.step,
-            info=f"{record.step}/{record.steps}  {terms}  {record.images_per_second:.0f} img/s{_memory()}",
+            info=f"{record.step}/{record.steps}  {record.images_per_second:.0f} img/s{_memory()}  {terms}",
         )
 
     def on_epoch_end(self, loop: TrainLoop, record: EpochRecord) -> None:
         if record.validation:
             clean, robust = record.validation["clean_acc"], record.validation["robust_acc"]
-            self.accuracy = f"clean {clean:.1%}  robust {robust:.1%}"
+            self.accuracy = f"clean {percent(clean, 1)} %  robust {percent(robust, 1)} %"
         if record.epoch == loop.epochs:
             for task in (self.whole, self.epoch):
                 if task is not None:
@@ -91,49 +103,20 @@ class EvalBars:
 
     def __init__(self, bars: Progress) -> None:
         self.bars = bars
-        self.lines = EvalLines()
+        self.lines = EvalLines(console.say)
         self.key: tuple[str, str] | None = None
         self.task: TaskID | None = None
 
     def __call__(self, progress: EvalProgress) -> None:
         if self.key != (progress.label, progress.stage):
             self.key = (progress.label, progress.stage)
-            self.task = self.bars.add_task(_name(progress), total=progress.total, info="")
+            self.task = self.bars.add_task(stage_name(progress), total=progress.total, info="")
         assert self.task is not None
         self.bars.update(
             self.task,
             completed=progress.done,
-            info=f"{progress.done}/{progress.total}  robust {progress.robust_acc:.1%}{_left(progress)}",
+            info=f"{progress.done}/{progress.total}  robust {percent(progress.robust_acc, 1)} %{time_left(progress)}",
         )
         if progress.done >= progress.total:
-            self.lines(progress)
-        if progress.done >= progress.total:
             self.bars.remove_task(self.task)
-
-
-class EvalLines:
-    """One line for each attack that is done, and for one that takes long now and then one on how far it is."""
-
-    def __init__(self) -> None:
-        self.said = time.monotonic()
-
-    def __call__(self, progress: EvalProgress) -> None:
-        accuracy = f"  {_name(progress):<24} robust {progress.robust_acc:7.2%}"
-        if progress.done >= progress.total:
-            console.say(f"{accuracy}  after {progress.elapsed:.0f} s")
-        elif time.monotonic() - self.said >= SILENCE:
-            console.say(f"{accuracy}  so far, {progress.done} of {progress.total} images{_left(progress)}")
-        else:
-            return
-        self.said = time.monotonic()
-
-
-def _left(progress: EvalProgress) -> str:
-    """Of the whole evaluation, as far as that can be foretold."""
-    return "" if progress.left is None else f"  all done in about {duration(progress.left)}"
-
-
-def _name(progress: EvalProgress) -> str:
-    if progress.stages == 1:
-        return progress.label
-    return f"{progress.label} {progress.stage_number}/{progress.stages} {progress.stage}"
+            self.lines(progress)

@@ -45,7 +45,6 @@ def show(
 ) -> None:
     """Print a recipe's file: its header with launch command, source, expected numbers and cost, then its keys.
 
-    What it `extends` is a recipe too, which show prints just as well; `rpat train --recipe NAME --dry-run --json` has
-    everything resolved.
+    What it `extends` is a recipe too. Everything resolved: `rpat train --recipe NAME --dry-run --json`.
     """
     print(find(name, "NAME").read_text(encoding="utf-8"), end="")

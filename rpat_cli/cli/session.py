@@ -3,7 +3,7 @@
 import json
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -74,12 +74,19 @@ def train(
 
 def show_cost(recipe: Recipe, out: Path | None, *, as_json: bool) -> None:
     """`rpat train --dry-run`: the recipe, and what it costs here."""
-    estimate = cost.dry_run(recipe, out)
+    if not as_json:
+        _show(summary(recipe).items())  # at once: the steps of a large network take minutes on a CPU
+    with console.err.status("taking a few steps to see what they cost"):
+        estimate = cost.dry_run(recipe, out)
     if as_json:
         figures = {**asdict(estimate), "run_dir": str(estimate.run_dir)}
         print(json.dumps({"recipe": recipe.model_dump(mode="json"), "estimate": figures}))
-        return
-    for label, text in {**summary(recipe), **dict(cost.lines(estimate))}.items():
+    else:
+        _show(cost.lines(estimate))
+
+
+def _show(lines: Iterable[tuple[str, str]]) -> None:
+    for label, text in lines:
         console.out.print(f"{label:>9}  {text}", markup=False, soft_wrap=True)
 
 

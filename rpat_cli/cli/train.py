@@ -7,7 +7,7 @@ import typer
 
 from rpat_cli.attacks import ATTACKS
 from rpat_cli.cli.interrupts import importing
-from rpat_cli.cli.options import given_flags, jobs_option, parse_jobs, recipe_option
+from rpat_cli.cli.options import choices_of, given_flags, jobs_option, parse_jobs, recipe_option
 from rpat_cli.data import AUGMENTATIONS, DATASETS, MIXINGS
 from rpat_cli.engine.schedules import SCHEDULES
 from rpat_cli.methods import METHODS
@@ -57,7 +57,12 @@ def train(
     ra_form: Annotated[
         str | None,
         recipe_option(
-            "ra.form", "--ra-form", metavar="NAME", help="how the two points are compared: mse, kl, cosine", panel=WHAT
+            "ra.form",
+            "--ra-form",
+            metavar="NAME",
+            help="how the two points are compared",
+            panel=WHAT,
+            choices=lambda: ("mse", "kl", "cosine"),
         ),
     ] = None,
     consistency: Annotated[bool | None, recipe_option("consistency", panel=WHAT, switch=True)] = None,
@@ -102,7 +107,7 @@ def train(
     model: Annotated[str | None, recipe_option("model", metavar="NAME", panel=WHAT, choices=model_names)] = None,
     norm: Annotated[
         str | None,
-        recipe_option("threat.norm", metavar="NORM", help="norm of the perturbation: Linf, L2, L1", panel=THREAT),
+        recipe_option("threat.norm", metavar="NORM", panel=THREAT, choices=choices_of("threat.norm")),
     ] = None,
     eps: Annotated[str | None, recipe_option("threat.eps", metavar="NUMBER", panel=THREAT)] = None,
     attack: Annotated[
@@ -162,15 +167,16 @@ def train(
     evaluate: Annotated[str | None, recipe_option("eval", "--eval", metavar="ATTACKS", panel=RUN)] = None,
     seed: Annotated[str | None, recipe_option("seed", metavar="N", short="-s", panel=RUN)] = None,
     device: Annotated[
-        str | None, recipe_option("device", metavar="NAME", help="where to compute: auto, cpu, cuda, mps", panel=RUN)
+        str | None, recipe_option("device", metavar="NAME", panel=RUN, choices=choices_of("device"))
     ] = None,
     precision: Annotated[
         str | None,
         recipe_option(
             "precision",
             metavar="NAME",
-            help="arithmetic of training: auto, fp32, bf16, fp16; evaluation is always fp32",
+            help="arithmetic of training (evaluation is always fp32)",
             panel=RUN,
+            choices=choices_of("precision"),
         ),
     ] = None,
     recipe: Annotated[

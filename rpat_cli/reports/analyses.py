@@ -121,12 +121,17 @@ def surface_table(surface: LossSurface) -> Table:
     )
     middle = len(surface.shares) // 2
     places = sorted({0, middle // 2, middle, middle + (middle + 1) // 2, len(surface.shares) - 1})
-    for name in ("loss", "along", *(f"{surface.shares[k]:g}" for k in places)):
-        table.add_column(name, justify="left" if name in ("loss", "along") else "right", no_wrap=True)
+    for name in ("loss", "direction", *(f"{surface.shares[k]:g}" for k in places)):
+        table.add_column(name, justify="left" if name in ("loss", "direction") else "right", no_wrap=True)
     for name, each in surface.surfaces.items():
-        table.add_row(LOSS_NAMES[name], "the gradient", *(f"{each.values[middle][k]:.3f}" for k in places))
-        table.add_row("", "a random direction", *(f"{each.values[k][middle]:.3f}" for k in places), end_section=True)
+        table.add_row(LOSS_NAMES[name], "gradient", *(_loss(each.values[middle][k]) for k in places))
+        table.add_row("", "random", *(_loss(each.values[k][middle]) for k in places), end_section=True)
     return table
+
+
+def _loss(value: float) -> str:
+    """Short enough for seven columns on 80 characters."""
+    return f"{value:.3f}" if abs(value) < 100 else f"{value:.4g}"
 
 
 def show_linearity(surface: LossSurface) -> list[str]:

@@ -28,7 +28,7 @@ def percent_range(accuracy: Accuracy) -> str:
 
 
 def duration(seconds: float) -> str:
-    """`0.4 s`, `37 s`, `5 min 12 s`, `3 h 05 min`."""
+    """`0.4 s`, `37 s`, `5 min 12 s`, `3 h 05 min`, `2 d 3 h`."""
     if seconds < 10:
         return f"{seconds:.1f} s"
     whole = round(seconds)
@@ -36,7 +36,9 @@ def duration(seconds: float) -> str:
         return f"{whole} s"
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    if whole < 86400:
+        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    return f"{whole // 86400} d {whole % 86400 // 3600} h"
 
 
 def compact(number: int) -> str:

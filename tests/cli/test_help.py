@@ -11,6 +11,7 @@ from cli_calls import Rpat
 
 import rpat_cli
 from rpat_cli.attacks import ATTACKS
+from rpat_cli.cli.app import main
 from rpat_cli.data import DATASETS
 from rpat_cli.methods import METHODS
 from rpat_cli.models import MODELS
@@ -80,3 +81,32 @@ def test_attack_alone_lists_the_attacks(rpat: Rpat) -> None:
 
 def test_the_package_imports_without_the_command_line() -> None:
     assert Path(rpat_cli.__file__).parent.name == "rpat_cli"
+
+
+def test_ctrl_c_ends_with_a_word_and_its_code(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted() -> list[str]:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("rpat_cli.cli.recipes.recipe_names", interrupted)
+    monkeypatch.setattr(sys, "argv", ["rpat", "recipes"])
+    with pytest.raises(SystemExit) as leaving:
+        main()
+    assert leaving.value.code == 130
+    assert capsys.readouterr().err == "error: stopped.\n"
+
+
+@pytest.mark.parametrize(
+    ("flag", "names"), [("--norm", "Linf L2 L1"), ("--ra-form", "mse kl cosine"), ("--device", "auto cpu cuda mps")]
+)
+def test_the_shell_completes_fixed_choices(
+    flag: str, names: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = {"_RPAT_COMPLETE": "complete_bash", "COMP_WORDS": f"rpat train {flag} ", "COMP_CWORD": "3"}
+    for name, value in asked.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys, "argv", ["rpat"])
+    with pytest.raises(SystemExit):
+        main()
+    assert capsys.readouterr().out.split() == names.split()

@@ -8,6 +8,7 @@ import pytest
 import torch
 from fake_runs import FakeRun, an_epoch, an_evaluation
 from test_report_html import Page
+from test_tables import shown
 
 from rpat_cli.attacks.threat import Threat
 from rpat_cli.data.corrupted import STANDARD
@@ -16,6 +17,7 @@ from rpat_cli.evaluation.eps_curve import EpsCurve, Point
 from rpat_cli.evaluation.loss_surface import LossSurface, Surface
 from rpat_cli.evaluation.perception import MIXES, analyse_walks
 from rpat_cli.evaluation.statistics import Accuracy
+from rpat_cli.reports.analyses import surface_table
 from rpat_cli.reports.charts import Series, line_chart
 from rpat_cli.reports.closer import HeatMap, eps_chart, heat_maps
 from rpat_cli.reports.html import render_html
@@ -104,6 +106,14 @@ def test_every_look_stands_on_the_page(run: FakeRun) -> None:
     assert {"surface-1", "surface-2", "chart-slice", "chart-eps-1", "chart-eps-2", "chart-perception-1"} <= {*names}
     assert len(names) == len(set(names))
     assert {*names} <= {attributes.get("id") for tag, attributes in page.elements if tag == "title"}
+
+
+def test_the_loss_surface_fits_a_terminal_however_large_the_margins() -> None:
+    plane = Surface(((-1.366,) * 5,) * 5, 0.0, 0.0, 0.0)
+    steep = Surface(((-123.456,) * 5,) * 5, 0.0, 0.0, 0.0)
+    table = surface_table(LossSurface(LINF, 64, (-1.0, -0.5, 0.0, 0.5, 1.0), {"ce": plane, "margin": steep}))
+    text = shown(table)
+    assert text.count("-1.366") == text.count("-123.5") == 2 * 5
 
 
 @pytest.mark.parametrize("name", READERS)

@@ -134,12 +134,15 @@ def test_scores_in_closed_form():
 
 def test_figures_for_people():
     assert [percent(0.51044), percent(1.0), percent(None), percent(0.5, 1)] == ["51.04", "100.00", DASH, "50.0"]
-    spans = [duration(s) for s in (0.44, 37.2, 59.7, 312, 11100)]
+    spans = [duration(s) for s in (0.44, 37.2, 59.7, 312, 3599.7, 11100, 86399.6, 187_200)]
     assert spans == [
         "0.4 s",
         "37 s",
         "1 min 00 s",
         "5 min 12 s",
+        "1 h 00 min",
         "3 h 05 min",
+        "1 d 0 h",
+        "2 d 4 h",
     ]
     assert [compact(n) for n in (0, 999, 1000, 1_234_567, 8 * 10**9)] == ["0", "999", "1k", "1.23M", "8G"]
