@@ -7,7 +7,6 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from rpat_cli.build import (
@@ -28,7 +27,7 @@ from rpat_cli.engine.compute import Compute, resolve_compute, seed_everything
 from rpat_cli.engine.loop import AVERAGED, TrainLoop
 from rpat_cli.engine.schedules import SCHEDULES
 from rpat_cli.errors import ConfigError, Interrupted, Problem
-from rpat_cli.eval_run import EvalOptions, evaluate_checkpoint, is_evaluated, load_model, load_sources
+from rpat_cli.eval_run import EvalOptions, evaluate_checkpoint, is_evaluated, limited, load_model, load_sources
 from rpat_cli.evaluation.evaluate import evaluate
 from rpat_cli.evaluation.jobs import Jobs
 from rpat_cli.evaluation.suite import parse_suite
@@ -194,10 +193,10 @@ def _train(
             load_weights(model, state["model"], str(folder.checkpoint("last")))
             loop.load_state_dict({"model": state["model"], **state["training"]})
         finished = loop.run()
-    if not finished and signals.received is not None:
+    if signals.received is not None:  # it may have come in the last epoch: the final evaluation waits then
+        where = "after the last epoch" if finished else f"in epoch {loop.epoch + 1} of {recipe.epochs}"
         raise Interrupted(
-            f"stopped in epoch {loop.epoch + 1} of {recipe.epochs}; everything is saved. "
-            f"Go on with: rpat train --resume {folder.path}",
+            f"stopped {where}; everything is saved. Go on with: rpat train --resume {folder.path}",
             signals.exit_code,
         )
     if not finished:
@@ -227,10 +226,8 @@ def _also_logging(listener: Listener, folder: RunFolder) -> Listener:
 
 
 def _validator(recipe: Recipe, data: Dataset, compute: Compute) -> Callable[[nn.Module], dict[str, float]]:
-    split = data.val
-    if recipe.validation.limit is not None:
-        split = split.subset(torch.arange(min(len(split), recipe.validation.limit)))
-    x, y = split.tensors()
+    limit = recipe.validation.limit
+    x, y = (data.val if limit is None else limited(data.val, limit)).tensors()
     specs = parse_suite(f"clean,pgd-{recipe.validation.steps}")
 
     def validate(model: nn.Module) -> dict[str, float]:

@@ -1,11 +1,23 @@
-"""Resuming with more epochs: whether that is the training that one go would have been."""
+"""Where a training stops and how it goes on: signals, more epochs, the images that choose the best one."""
 
+import os
+import signal
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+import rpat_cli.train_run as train_run_module
+from rpat_cli.build import architecture_for, build_data
+from rpat_cli.engine.callbacks import Callback
+from rpat_cli.engine.compute import resolve_compute
+from rpat_cli.errors import Interrupted
+from rpat_cli.listener import Listener
 from rpat_cli.recipe_io import Layer, resolve
-from rpat_cli.train_run import _rates_differ
+from rpat_cli.train_run import _rates_differ, _validator, resume_run, train_run
+
+SMALL = {"epochs": 1, "batch_size": 500, "attack": {"steps": 1}, "eval": ["clean"], "device": "cpu"}
 
 
 @pytest.mark.parametrize(
@@ -26,3 +38,37 @@ def test_more_epochs_change_the_past_if_the_schedule_looks_at_the_end(schedule: 
     assert _rates_differ(recipe, epochs_before=4, done=4) == differ
     assert not _rates_differ(recipe, epochs_before=10, done=4)
     assert not _rates_differ(recipe, epochs_before=4, done=0)
+
+
+class SignalAtTheEnd(Callback):
+    def on_epoch_end(self, loop: Any, record: Any) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_signal_in_the_last_epoch_puts_the_final_evaluation_off(tmp_path: Path) -> None:
+    """Slurm's time is up: an evaluation that begins now would be killed in the middle."""
+    recipe = resolve([Layer("test", {**SMALL, "validation": {"steps": 1, "limit": 20}})])
+    with pytest.raises(Interrupted, match="stopped after the last epoch; everything is saved") as stopped:
+        train_run(recipe, out=tmp_path / "run", listener=Listener(callbacks=(SignalAtTheEnd(),)))
+    assert stopped.value.exit_code == 75
+    assert not list((tmp_path / "run" / "evals").iterdir())
+    resume_run(tmp_path / "run")
+    assert list((tmp_path / "run" / "evals").iterdir())
+    assert (tmp_path / "run" / "report.html").exists()
+
+
+def test_a_limit_of_validation_leaves_every_class_its_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In files of folders the first images are of one class."""
+    recipe = resolve([Layer("test", {**SMALL, "data": {"val_size": 200}, "validation": {"steps": 1, "limit": 50}})])
+    seen: list[torch.Tensor] = []
+
+    def evaluate(*given: Any, **options: Any) -> Any:
+        seen.append(given[2])
+        return really_evaluate(*given, **options)
+
+    really_evaluate = train_run_module.evaluate
+    monkeypatch.setattr(train_run_module, "evaluate", evaluate)
+    data = build_data(recipe.data, seed=0)
+    model = architecture_for(recipe, data).build()
+    _validator(recipe, data, resolve_compute("cpu", "fp32"))(model)
+    assert seen[0].bincount().tolist() == [5] * 10

@@ -93,8 +93,24 @@ def _run() -> None:
     except Exception as error:
         if os.environ.get("RPAT_DEBUG"):
             raise
+        if _is_out_of_memory(error):
+            console.error(
+                f"out of memory: {' '.join(str(error).split())}\n"
+                "Take a smaller --batch-size; training also has --accumulate (the same batch in parts) and "
+                "--precision bf16. A run that was stopped goes on with: rpat train --resume last"
+            )
+            sys.exit(1)
         console.error(
             f"{type(error).__name__}: {error}\n"
             "This is a bug in rpat. Run again with RPAT_DEBUG=1 to see where, and please report it."
         )
         sys.exit(1)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """By name: torch, whose error it is on a GPU, may not be imported here. On the CPU it raises a `RuntimeError`."""
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or "DefaultCPUAllocator: " in str(error)
+    )

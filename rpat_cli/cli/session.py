@@ -15,7 +15,7 @@ from rpat_cli import dry_run as cost
 from rpat_cli.analysis_run import CORRUPTIONS, analyse, check_wanted, prepare_corruptions
 from rpat_cli.cli import console, torchrun
 from rpat_cli.cli.progress import listening
-from rpat_cli.compare_run import compare_files
+from rpat_cli.compare_run import compare_files, evaluation_file
 from rpat_cli.config import Recipe
 from rpat_cli.errors import ConfigError
 from rpat_cli.eval_run import EvalOptions, eval_run
@@ -159,10 +159,13 @@ def evaluate(
 
 def compare(a: Path, b: Path, *, changed: bool, as_json: bool) -> None:
     """`rpat compare`: two evaluations of the same images."""
+    a, b = evaluation_file(a), evaluation_file(b)
     comparisons = compare_files(a, b)
     if as_json:
         print(json.dumps({"a": str(a), "b": str(b), "comparisons": [each.to_dict() for each in comparisons]}))
         return
+    for name, file in (("A", a), ("B", b)):
+        console.out.print(f"{name}: {file}", markup=False, soft_wrap=True)
     console.out.print(comparison_table(comparisons))
     for line in changed_images(comparisons, None if changed else FEW_CHANGED):
         console.out.print(line, markup=False, soft_wrap=True)

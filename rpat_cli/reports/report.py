@@ -365,15 +365,12 @@ def _fitting(
     files: Iterable[_EvalFile], recipe: Recipe, checkpoints: Sequence[CheckpointRef], remarks: list[str]
 ) -> list[_EvalFile]:
     """Those on the run's own data, all of it, and on weights that are still there."""
-    fitting = []
+    fitting, limited = [], []
     for file in files:
         if file.data != recipe.data.name:
             remarks.append(f"evals/{file.file.name} is on other data ({file.data}) and is not part of this report")
         elif file.evaluation.limit is not None:
-            remarks.append(
-                f"evals/{file.file.name} is on {file.evaluation.limit} of the test images only: its accuracies are not "
-                "part of this report"
-            )
+            limited.append(f"evals/{file.file.name} ({file.evaluation.limit})")
         elif not any(_measures(file, checkpoint, checkpoints) for checkpoint in checkpoints):
             remarks.append(
                 f"evals/{file.file.name} measured {file.checkpoint} at epoch {file.epoch}, which further training has "
@@ -381,6 +378,8 @@ def _fitting(
             )
         else:
             fitting.append(file)
+    if limited:
+        remarks.append(f"on some of the test images only, and so not part of this report: {', '.join(limited)}")
     return fitting
 
 

@@ -71,6 +71,8 @@ def test_compare_tells_two_evaluations_apart(trained: tuple[Path, Answer]) -> No
     answer = call("compare", run, file, "--changed", cwd=run.parent)
     assert answer.code == 0, answer.err
     assert "only A right" in answer.out
+    assert f"B: {file}" in answer.out
+    assert f"A: {run / 'evals'}" in answer.out  # the newest, by its name
     assert "clean, only B is right: " in answer.out
     missing = call("compare", run, "absent.json", cwd=run.parent)
     assert missing.code == 1

@@ -110,3 +110,19 @@ def test_the_shell_completes_fixed_choices(
     with pytest.raises(SystemExit):
         main()
     assert capsys.readouterr().out.split() == names.split()
+
+
+@pytest.mark.parametrize("error", [MemoryError(), type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory.")])
+def test_out_of_memory_is_no_bug_and_has_a_remedy(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("rpat_cli.cli.app.app", full)
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert left.value.code == 1
+    said = capsys.readouterr().err
+    assert "--batch-size" in said
+    assert "bug" not in said
