@@ -1,7 +1,8 @@
 """The folder of one run: names that a person can read, never overwritten."""
 
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import date
 from functools import cache
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rpat_cli.errors import RunFolderError, did_you_mean
+from rpat_cli.lock import locked
 
 if TYPE_CHECKING:
     from rpat_cli.config import Recipe
@@ -48,6 +50,14 @@ class RunFolder:
 
     def checkpoint(self, name: str) -> Path:
         return self.path / "checkpoints" / f"{name}.pt"
+
+    @contextmanager
+    def training(self) -> Iterator[None]:
+        """While entered, no other process trains here. Raises `RunFolderError` if one does already."""
+        with self.log.open("a", encoding="utf-8") as log:
+            if not locked(log):
+                raise RunFolderError(f"another process is training {self.path}: wait for it, or stop it first.")
+            yield
 
     def new_eval(self, stem: str) -> Path:
         """A path in `evals/` that does not exist yet: earlier results are never overwritten."""

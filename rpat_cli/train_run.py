@@ -62,7 +62,8 @@ def train_run(
     load_sources(parse_suite(recipe.eval), architecture, recipe)  # better a mistake now than after the training
     folder = create_run(recipe, out)
     _write_recipe(folder, recipe)
-    return _train(recipe, folder, data, extra, compute, None, stop_after, jobs, listener or Listener())
+    with folder.training():
+        return _train(recipe, folder, data, extra, compute, None, stop_after, jobs, listener or Listener())
 
 
 def resume_run(
@@ -75,7 +76,8 @@ def resume_run(
 ) -> RunFolder:
     """Go on with a run exactly where it stopped. `changes` may set what does not alter the steps already done.
 
-    Raises `ConfigError` for a change that would, `CheckpointError` if there is nothing to resume from.
+    Raises `ConfigError` for a change that would, `CheckpointError` if there is nothing to resume from,
+    `RunFolderError` if another process is at it.
     """
     folder = open_run(path)
     recipe = _changed_recipe(folder, changes)
@@ -83,6 +85,15 @@ def resume_run(
     compute = resolve_compute(recipe.device, recipe.precision)
     data = build_data(recipe.data, recipe.seed)
     extra = build_extra(recipe.data.extra, data)
+    with folder.training():
+        state = _last_state(folder, recipe, listener)
+        if changes:
+            _write_recipe(folder, recipe)
+        return _train(recipe, folder, data, extra, compute, state, stop_after, jobs, listener)
+
+
+def _last_state(folder: RunFolder, recipe: Recipe, listener: Listener) -> dict[str, Any] | None:
+    """What the newest checkpoint holds; None where there is none yet."""
     state: dict[str, Any] | None = None
     if folder.checkpoint("last").exists() or folder.checkpoint("last.prev").exists():
         state, remark = load_newest(folder.checkpoint("last"))
@@ -94,9 +105,7 @@ def resume_run(
             )
     else:
         listener.say(f"{folder.path} stopped before its first checkpoint: starting it again")
-    if changes:
-        _write_recipe(folder, recipe)
-    return _train(recipe, folder, data, extra, compute, state, stop_after, jobs, listener)
+    return state
 
 
 def _rates_differ(recipe: Recipe, *, epochs_before: int, done: int) -> bool:

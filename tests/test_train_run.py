@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +57,26 @@ def test_a_signal_in_the_last_epoch_puts_the_final_evaluation_off(tmp_path: Path
     resume_run(tmp_path / "run")
     assert list((tmp_path / "run" / "evals").iterdir())
     assert (tmp_path / "run" / "report.html").exists()
+
+
+class ResumeAtTheEnd(Callback):
+    """Somebody else's `--resume` of a run that is being trained, in a process of its own."""
+
+    def __init__(self, run: Path) -> None:
+        self.run = run
+        self.said = ""
+
+    def on_epoch_end(self, loop: Any, record: Any) -> None:
+        program = f"from rpat_cli.train_run import *; resume_run(Path({str(self.run)!r}))"
+        self.said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stderr
+
+
+def test_two_processes_do_not_train_one_run(tmp_path: Path) -> None:
+    other = ResumeAtTheEnd(tmp_path / "run")
+    run = train_run(resolve([Layer("test", SMALL)]), out=tmp_path / "run", listener=Listener(callbacks=(other,)))
+    assert f"another process is training {run.path}" in other.said
+    assert len(run.metrics.read_text().splitlines()) == 1
+    resume_run(run.path)  # once it has ended nothing is in the way
 
 
 def test_a_limit_of_validation_leaves_every_class_its_share(monkeypatch: pytest.MonkeyPatch) -> None:

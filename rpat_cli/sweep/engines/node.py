@@ -1,6 +1,6 @@
 """Where a trial runs, this machine or a node of a cluster: one process at a time in a folder, and its exit code.
 
-Standard library only: a cluster's job imports this module, and nothing else of ours, before it starts the trial.
+Standard library only: a cluster's job imports this module, and of ours only the lock, before it starts the trial.
 """
 
 import os
@@ -14,13 +14,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+from rpat_cli.lock import locked
+
 if TYPE_CHECKING:
     from submitit.helpers import DelayedSubmission
-
-try:
-    import fcntl
-except ImportError:  # Windows: without the lock, two sweeps at once may train the same trial twice
-    fcntl = None  # type: ignore[assignment]
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
@@ -41,7 +38,7 @@ def alone(log: Path) -> Iterator[IO[str] | None]:
     """Hold the lock beside a log, or None if another process does. Whoever inherits the file keeps the lock."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with lock_of(log).open("a") as lock:
-        if _locked(lock):
+        if locked(lock):
             lock.truncate(0)
             yield lock
         else:
@@ -59,18 +56,6 @@ def has_begun(log: Path) -> bool:
         return lock_of(log).stat().st_size > 0
     except OSError:
         return False
-
-
-def _locked(lock: IO[str]) -> bool:
-    if fcntl is None:
-        return True
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:  # a network file system without locks
-        return True
-    return True
 
 
 def start(
@@ -95,7 +80,7 @@ def start(
                 env={**os.environ, **env},
                 cwd=cwd,
                 start_new_session=True,
-                pass_fds=(lock.fileno(),) if fcntl is not None else (),  # the child's copy keeps the lock
+                pass_fds=(lock.fileno(),) if os.name == "posix" else (),  # the child's copy keeps the lock
             )
         lock.write(str(process.pid))
         return process
