@@ -102,7 +102,7 @@ def load_model(path: Path | str, checkpoint: str = "best", changes: Sequence[Lay
     if path.is_file() and is_foreign(file):
         published, architecture, recipe = load_published(file, changes)
         return SavedModel(published, architecture, file, 0, recipe)
-    if any("model" in layer.values for layer in changes):
+    if file.exists() and any("model" in layer.values for layer in changes):
         raise ConfigError(f"{file} says itself which network it holds; leave the model out.")
     content = load_checkpoint(file)
     recipe = resolve([Layer(str(file), content["recipe"])])  # before the model, which may be a plugin's

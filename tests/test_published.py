@@ -140,6 +140,11 @@ def test_a_file_for_other_classes_is_refused_before_anything_is_attacked(
         load_model(tmp_path / "last.model", changes=[Layer("--data", {"data": {"name": "cifar10"}})])
 
 
+def test_a_missing_file_is_said_to_be_missing(images: Path, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="there is no checkpoint"):
+        load_model(tmp_path / "last.model", changes=layers(images, model="resnet18"))
+
+
 def test_a_file_that_could_run_code_is_not_loaded(images: Path, nets: dict[str, nn.Module], tmp_path: Path) -> None:
     torch.save(nets["preact-resnet18"], tmp_path / "whole.pt")
     with pytest.raises(CheckpointError, match="could run code"):

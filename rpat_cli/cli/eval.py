@@ -7,7 +7,7 @@ import typer
 
 from rpat_cli.cli import console
 from rpat_cli.cli.interrupts import importing
-from rpat_cli.cli.options import jobs_option, parse_jobs
+from rpat_cli.cli.options import choices_of, jobs_option, parse_jobs
 from rpat_cli.data import DATASETS
 from rpat_cli.errors import ConfigError, Problem
 from rpat_cli.evaluation.suite import Overrides, list_attacks
@@ -48,6 +48,7 @@ def evaluate(
             help="Norm of the perturbation: Linf, L2, L1 (default: the run's).",
             rich_help_panel=WHAT,
             show_default=False,
+            autocompletion=choices_of("threat.norm"),
         ),
     ] = None,
     eps: Annotated[
@@ -201,6 +202,7 @@ def evaluate(
             help="Where to compute: auto, cpu, cuda, mps (default: the run's).",
             rich_help_panel=HOW,
             show_default=False,
+            autocompletion=choices_of("device"),
         ),
     ] = None,
     check: Annotated[

@@ -81,9 +81,9 @@ def description(path: RecipePath) -> str:
     return _field(path).description or ""
 
 
-def choices_of(key: str) -> Callable[[], Iterable[str]]:
+def choices_of(key: str) -> Callable[[], list[str]]:
     """The names that the recipe allows for a `key` with a fixed set of them, as `choices` of its option."""
-    return lambda: get_args(_field(tuple(key.split("."))).annotation)
+    return lambda: list(get_args(_field(tuple(key.split("."))).annotation))
 
 
 def _field(path: RecipePath) -> FieldInfo:

@@ -308,6 +308,12 @@ def _means_another(label: str, spec: AttackSpec) -> bool:
     return named != replace(spec, label=named.label)
 
 
+def _is_counted(word: str) -> bool:
+    """Is it an attack with its count, such as `pgd-20`?"""
+    match = _COUNTED.fullmatch(word)
+    return match is not None and match["name"] in _WORDS
+
+
 def _parse_word(
     word: str, wanted: Mapping[str, int | float | str], given: Mapping[str, Setting] = MappingProxyType({})
 ) -> tuple[AttackSpec, set[str]]:
@@ -324,7 +330,8 @@ def _parse_word(
     if name in SUITES:
         raise ConfigError(f"{name!r} is a suite, not one attack: write it alone, as a word of its own.")
     if name not in _WORDS:
-        raise ConfigError(unknown("attack", name, list(list_attacks())))
+        dashed = re.sub(r"(?<=[a-z])(?=\d)", "-", word, count=1)  # pgd20, as many write it
+        raise ConfigError(unknown("attack", name, [*list_attacks(), *([dashed] if _is_counted(dashed) else [])]))
     entry = _WORDS[name]
     if match:
         keys = {_counted_in(entry.settings): match["count"], "restarts": match["restarts"]}

@@ -98,12 +98,19 @@ def test_ctrl_c_ends_with_a_word_and_its_code(
 
 
 @pytest.mark.parametrize(
-    ("flag", "names"), [("--norm", "Linf L2 L1"), ("--ra-form", "mse kl cosine"), ("--device", "auto cpu cuda mps")]
+    ("option", "names"),
+    [
+        ("train --norm", "Linf L2 L1"),
+        ("train --ra-form", "mse kl cosine"),
+        ("train --device", "auto cpu cuda mps"),
+        ("eval --norm", "Linf L2 L1"),
+        ("eval --device", "auto cpu cuda mps"),
+    ],
 )
 def test_the_shell_completes_fixed_choices(
-    flag: str, names: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    option: str, names: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asked = {"_RPAT_COMPLETE": "complete_bash", "COMP_WORDS": f"rpat train {flag} ", "COMP_CWORD": "3"}
+    asked = {"_RPAT_COMPLETE": "complete_bash", "COMP_WORDS": f"rpat {option} ", "COMP_CWORD": "3"}
     for name, value in asked.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(sys, "argv", ["rpat"])

@@ -54,6 +54,7 @@ def test_overrides_fill_in_what_is_open_and_leave_what_is_written() -> None:
     ("text", "overrides", "said"),
     [
         ("pdg", {}, "Did you mean 'pgd'?"),
+        ("pgd20", {}, "Did you mean 'pgd-20'?"),
         ("autoatack", {}, "Did you mean 'autoattack'?"),
         ("", {}, "no attack given"),
         ("fgsm-3", {}, "fgsm takes no steps"),
