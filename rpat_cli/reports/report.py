@@ -379,7 +379,7 @@ def _fitting(
         else:
             fitting.append(file)
     if limited:
-        remarks.append(f"on some of the test images only, and so not part of this report: {', '.join(limited)}")
+        remarks.append(f"accuracies on some of the test images are not part of this report: {', '.join(limited)}")
     return fitting
 
 

@@ -139,7 +139,7 @@ def test_the_newest_of_each_counts_also_when_it_is_of_some_images(run: FakeRun) 
     report = build_report(run.folder)
     look = report.looks["verdict"]
     assert (look.result.level, look.checkpoint, look.evaluation) == ("PASS", "last (epoch 2)", file.name)
-    assert any("its accuracies are not part of this report" in remark for remark in report.remarks)
+    assert any(f"not part of this report: evals/{file.name} (50)" in remark for remark in report.remarks)
 
 
 @pytest.mark.parametrize("damaged", [{}, [], None, "x", {"findings": [{"name": 1}], "evidence": {}}, {"points": [{}]}])

@@ -120,7 +120,7 @@ def test_a_part_of_the_test_images_does_not_replace_all_of_them(run):
     assert figures(report)["best", "pgd-20"] == 0.6
     run.evaluate("best", 2, replace(an_evaluation(20, {"pgd-20": 9}, n=20), limit=20), "16:00:00")
     [remark] = [text for text in build_report(run.folder).remarks if "test images" in text]
-    assert remark.startswith("on some of the test images only")
+    assert remark.startswith("accuracies on some of the test images are not part of this report")
     assert "(50)" in remark
     assert "(20)" in remark
 
