@@ -23,6 +23,7 @@ from rpat_cli.sweep.engines import ENGINES, node
 from rpat_cli.sweep.engines.base import Ended, Engine, Job
 from rpat_cli.sweep.engines.local import Local
 from rpat_cli.sweep.engines.node import Work, alone, run_until_cancelled, start
+from rpat_cli.sweep.engines.on_ray import _connect
 from rpat_cli.sweep.expand import plan_sweep
 from rpat_cli.sweep.runner import Runner, State
 from rpat_cli.sweep.spec import read_sweep
@@ -508,13 +509,16 @@ def test_ctrl_c_while_ray_begins_waits_until_it_has_begun(ray: None, monkeypatch
     monkeypatch.setattr("ray.is_initialized", lambda: False)
     monkeypatch.setattr("ray.init", init)
     monkeypatch.setattr("ray.shutdown", lambda: done.append("ended"))
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
+        _connect(None)  # of a sweep in the background: it goes on
+        assert done == ["begun"]
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         with pytest.raises(KeyboardInterrupt):
-            started("ray")
+            _connect(None)
     finally:
         signal.signal(signal.SIGINT, before)
-    assert done == ["begun", "ended"]
+    assert done == ["begun", "begun", "ended"]
 
 
 @pytest.mark.parametrize(("name", "package"), [("slurm", "submitit"), ("ray", "ray")])

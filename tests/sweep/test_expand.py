@@ -172,15 +172,7 @@ def test_mistakes_in_the_file_itself_come_out_all_at_once(write: Write) -> None:
         ("random: {samples: 1, axes: {epochs: {integer: [5, 2]}}}", "from a smaller to a larger number"),
         ("random: {samples: 1, axes: {optimizer.lr: {log: [0, 1]}}}", "above 0"),
         ("random: {samples: 1, axes: {optimizer.lr: {log: [1, 2], uniform: [1, 2]}}}", "exactly one of"),
-    ],
-)
-def test_each_mistake_is_told(write: Write, text: str, said: str) -> None:
-    assert said in "\n".join(problems(write(text)))
-
-
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
+        # Of another shape: told with an example.
         (
             "recipe: quickstart",
             "sweep.yaml:1: recipe: must be a mapping of keys to values. Example: recipe: {epochs: 10}.",
@@ -195,15 +187,7 @@ def test_each_mistake_is_told(write: Write, text: str, said: str) -> None:
         ("seeds: 1\nseeds: 2\ngrid: {ra: [true]}\ngrid: {}", "stands twice"),
         ("epochs: 1\nconfig: [quickstrat]", "sweep.yaml:2: unknown recipe 'quickstrat'."),
         ("seeds: 1\ngrid: {extends: [quickstrat]}", "sweep.yaml:2: unknown recipe 'quickstrat'."),
-    ],
-)
-def test_what_is_of_another_shape_is_told_with_an_example(write: Write, text: str, said: str) -> None:
-    assert said in "\n".join(problems(write(text)))
-
-
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
+        # What would have no effect.
         ("grid: {seed: [1, 2]}", "sweep.yaml:1: seed: is no axis: the seeds of all trials stand under seeds:."),
         ("recipe:\n  seed: 5", "sweep.yaml:2: recipe.seed: has no effect here"),
         ("grid: {eval: [clean, fgsm]}", "sweep.yaml:1: eval: is no axis: nothing else would be trained."),
@@ -211,7 +195,7 @@ def test_what_is_of_another_shape_is_told_with_an_example(write: Write, text: st
         ("grid: {optimizer.lr: [1e-3]}\nexclude: [{optimizer.lr: 0.001}]", "Write the values as in the axes."),
     ],
 )
-def test_what_would_have_no_effect_is_a_mistake(write: Write, text: str, said: str) -> None:
+def test_each_mistake_is_told(write: Write, text: str, said: str) -> None:
     assert said in "\n".join(problems(write(text)))
 
 

@@ -10,7 +10,7 @@ import socket
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from signal import SIGKILL, SIGTERM, raise_signal
+from signal import SIG_IGN, SIGKILL, SIGTERM, getsignal, raise_signal
 from typing import Any, Literal
 
 from pydantic import Field
@@ -140,9 +140,10 @@ def _connect(address: str | None) -> Any:
             f"there is no Ray cluster at {where!r}: {reason}. Start one with `ray start --head`, or leave the address "
             "out to have one started for this sweep."
         ) from error
-    if heard:
+    meant = [number for number in heard if getsignal(number) != SIG_IGN]  # not a Ctrl-C at a sweep in the background
+    if meant:
         ray.shutdown()
-        raise_signal(heard[0])
+        raise_signal(meant[0])
     return ray
 
 
