@@ -10,15 +10,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from rpat_cli.version import __version__
 
 if TYPE_CHECKING:
     from torch import nn
 
     from rpat_cli.evaluation.evaluate import Evaluation
-    from rpat_cli.evaluation.jobs import Jobs
-    from rpat_cli.run_folder import RunFolder
-    from rpat_cli.saved_model import SavedModel
+    from rpat_cli.evaluation.parallel.processes import Jobs
+    from rpat_cli.loading.saved_model import SavedModel
+    from rpat_cli.records.run_folder import RunFolder
 
 __all__ = ["__version__", "evaluate", "load_model", "train"]
 
@@ -38,9 +38,9 @@ def train(
     and every attack; without it nothing is said. Raises `ConfigError` with every mistake at once, and the other
     `RpatError`s.
     """
-    from rpat_cli.progress_lines import in_lines
-    from rpat_cli.recipe_io import Layer, read_all, resolve
-    from rpat_cli.train_run import train_run
+    from rpat_cli.recipe.layers import Layer, read_all, resolve
+    from rpat_cli.runs.progress_lines import in_lines
+    from rpat_cli.runs.train import train_run
 
     files = read_all(recipe, [Path(config)] if config is not None else [])
     resolved = resolve([*files, Layer("train()", keys)])
@@ -68,10 +68,10 @@ def evaluate(
     they import the script that calls this, so there it has to stand below `if __name__ == "__main__":`. The keywords
     are recipe keys and change the run's recipe: `threat={"norm": "L2"}`, `data={"root": "/data"}`.
     """
-    from rpat_cli.eval_run import EvalOptions, eval_run
-    from rpat_cli.progress_lines import in_lines
-    from rpat_cli.recipe_io import Layer
-    from rpat_cli.suite_file import read_suite
+    from rpat_cli.recipe.layers import Layer
+    from rpat_cli.recipe.suite_file import read_suite
+    from rpat_cli.runs.evaluate import EvalOptions, eval_run
+    from rpat_cli.runs.progress_lines import in_lines
 
     return eval_run(
         Path(target) if isinstance(target, str) else target,
@@ -89,7 +89,7 @@ def load_model(path: "str | Path", checkpoint: str = "best", **keys: Any) -> "Sa
     For a file that other code has saved, name its data set, and its network if the weights do not tell:
     `load_model("last.model", data="cifar10", model="resnet18-bottleneck")`.
     """
-    from rpat_cli.eval_run import load_model as load
-    from rpat_cli.recipe_io import Layer
+    from rpat_cli.recipe.layers import Layer
+    from rpat_cli.runs.evaluate import load_model as load
 
     return load(path, checkpoint, [Layer("load_model()", keys)])

@@ -1,6 +1,6 @@
 """`python -m rpat_cli` and the console command `rpat`."""
 
-from rpat_cli.cli.interrupts import importing
+from rpat_cli.signals import importing
 
 with importing():
     from rpat_cli.cli.app import main

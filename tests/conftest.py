@@ -6,6 +6,7 @@ import pytest
 import torch
 from helpers import tiny_net
 from torch import Tensor, nn
+from toys import honest, small_budgets, toy  # noqa: F401  (fixtures of many tests)
 
 
 @pytest.fixture(autouse=True)

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rpat_cli.config import Recipe
-from rpat_cli.recipe_io import layers_of, resolve
+from rpat_cli.recipe.layers import layers_of, resolve
+from rpat_cli.recipe.schema import Recipe
 
 GOLDEN = Path(__file__).parent / "golden"
 

@@ -4,7 +4,9 @@ import ast
 import re
 import sys
 import tomllib
+from collections.abc import Container, Iterable, Iterator, Mapping
 from pathlib import Path
+from shutil import copytree, ignore_patterns
 
 import pytest
 import yaml
@@ -13,21 +15,24 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "rpat_cli"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
-# Who may import whom, by the folder (or the module at the top) that a module lies in. What is not listed may not.
-FOUNDATIONS = {"errors", "numbers", "registry", "passes"}
-ALLOWED: dict[str, set[str]] = {
-    "errors": set(),
-    "numbers": set(),
-    "passes": set(),
-    "registry": {"errors"},
-    "attacks": FOUNDATIONS,
-    "data": FOUNDATIONS,
-    "models": FOUNDATIONS,
-    "methods": FOUNDATIONS | {"attacks"},
-    "engine": FOUNDATIONS | {"attacks", "data", "methods"},  # of these, protocols only: see below
-    "evaluation": FOUNDATIONS | {"attacks", "data"},
-}
-NOBODY_BELOW_IMPORTS = {"cli"}
+# The rooms of the house (folders, and modules at the root) from the foundations up. A room may import those in the
+# lines before its own, and nothing else: not its neighbors in the same line, and none of the lines after it.
+ORDER = (
+    ("errors", "version", "passes", "text"),
+    ("registry", "signals"),
+    ("records",),
+    ("attacks", "data", "models"),
+    ("methods", "evaluation"),
+    ("engine", "diagnostics"),
+    ("recipe",),
+    ("loading",),
+    ("reports",),
+    ("runs",),
+    ("sweep",),
+    ("cli",),
+)
+LEVEL = {room: level for level, rooms in enumerate(ORDER) for room in rooms}
+DOORS = {"__init__", "__main__"}  # the public API and the console entry: they import from anywhere, nobody imports them
 
 # The engine may know what a method, an attack and a split of data are, but never one of them by name.
 ENGINE_SEES = {"attacks.base", "methods.base", "data.base"}
@@ -36,37 +41,145 @@ IMPORT_TO_DISTRIBUTION = {"yaml": "pyyaml", "PIL": "pillow"}
 OPTIONAL = {"autoattack"}  # accepted in place of pyautoattack where it is installed
 
 
-def imports(path: Path) -> list[str]:
-    """Every module that a file imports, wherever in it, in full: `rpat_cli.data.base`."""
+def modules(package: Path) -> dict[str, Path]:
+    """The dotted name of every module below a package, such as `rpat_cli.attacks.pgd`, and its file."""
+    found = {}
+    for path in sorted(package.rglob("*.py")):
+        parts = path.relative_to(package.parent).with_suffix("").parts
+        found[".".join(parts).removesuffix(".__init__")] = path
+    return found
+
+
+def imports(path: Path, known: Container[str] = ()) -> list[str]:
+    """Every module that a file imports, wherever in it, lazily or not; what only type checkers see does not count.
+
+    `known` are names of modules: with them, `from rpat_cli.attacks import pgd` is an import of `rpat_cli.attacks.pgd`.
+    """
     found: list[str] = []
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in _seen_at_run_time(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             found += [name.name for name in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
-            found.append(node.module or "")
+            module = node.module or ""
+            inner = [f"{module}.{name.name}" for name in node.names]
+            found += [name if name in known else module for name in inner]
     return found
 
 
-def own(path: Path) -> list[str]:
-    return [name.removeprefix("rpat_cli.") for name in imports(path) if name.startswith("rpat_cli.")]
+def _seen_at_run_time(node: ast.AST) -> Iterator[ast.AST]:
+    yield node
+    for child in ast.iter_child_nodes(node):
+        if not (isinstance(child, ast.If) and isinstance(child.test, ast.Name) and child.test.id == "TYPE_CHECKING"):
+            yield from _seen_at_run_time(child)
 
 
-def room(path: Path) -> str:
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+def graph(package: Path) -> dict[str, set[str]]:
+    """Who imports whom inside a package, by dotted names. Tables that name a module in a text import it lazily."""
+    files = modules(package)
+    return {
+        name: {other for other in imports(path, files) if other in files and other != name}
+        for name, path in files.items()
+    }
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_imports_run_one_way(path: Path) -> None:
-    here = room(path)
-    rooms = {name.split(".")[0] for name in own(path)} - {here}
-    if here in ALLOWED:
-        assert rooms <= ALLOWED[here], f"{here} may not import {rooms - ALLOWED[here]}"
-    if here not in ("cli", "__main__"):
-        assert not rooms & NOBODY_BELOW_IMPORTS
-    if here == "engine":
-        seen = {name for name in own(path) if name.split(".")[0] in ("attacks", "methods", "data")}
-        assert seen <= ENGINE_SEES, f"the engine knows {seen - ENGINE_SEES} by name"
+def room(name: str) -> str:
+    """`attacks` of `rpat_cli.attacks.pgd`, and `__init__` of the package itself."""
+    return [*name.split("."), "__init__"][1]
+
+
+def against_the_order(imported: Mapping[str, Container[str]]) -> list[str]:
+    """The imports that run from a lower room to a higher one, or between rooms of one line."""
+    wrong = []
+    for name, others in imported.items():
+        here = room(name)
+        for other in sorted(others):
+            there = room(other)
+            if there in DOORS:
+                wrong.append(f"{name} imports {other}, which only users do")
+            elif here not in DOORS and here != there and LEVEL[there] >= LEVEL[here]:
+                wrong.append(f"{name} imports {other}: {here} comes before {there}")
+    return wrong
+
+
+def circles(imported: Mapping[str, Iterable[str]]) -> list[list[str]]:
+    """Groups of files that import one another in a circle (strongly connected components of more than one)."""
+    sorter = [set(names) for names in _components(imported)]
+    return [sorted(names) for names in sorter if len(names) > 1]
+
+
+def _components(imported: Mapping[str, Iterable[str]]) -> Iterator[frozenset[str]]:
+    reachable = {name: _reachable(name, imported) for name in imported}
+    seen: set[str] = set()
+    for name in imported:
+        if name not in seen:
+            members = frozenset({name} | {other for other in reachable[name] if name in reachable[other]})
+            seen |= members
+            yield members
+
+
+def _reachable(name: str, imported: Mapping[str, Iterable[str]]) -> set[str]:
+    found: set[str] = set()
+    todo = list(imported[name])
+    while todo:
+        other = todo.pop()
+        if other not in found:
+            found.add(other)
+            todo += imported[other]
+    return found
+
+
+def test_every_room_has_its_place_in_the_order() -> None:
+    assert {room(name) for name in modules(PACKAGE)} == set(LEVEL) | DOORS
+
+
+def test_imports_run_one_way() -> None:
+    assert against_the_order(graph(PACKAGE)) == []
+
+
+@pytest.mark.xfail(strict=True, reason="six files of reports/ do, until report.py is split")
+def test_no_files_import_one_another_in_a_circle() -> None:
+    assert circles(graph(PACKAGE)) == []
+
+
+@pytest.mark.parametrize(
+    ("file", "line"),
+    [
+        ("attacks/pgd.py", "from rpat_cli.engine import loop"),  # a module of a higher room
+        ("attacks/pgd.py", "from rpat_cli.data.base import Split"),  # a neighbor
+        ("errors.py", "def late():\n    from rpat_cli.records.lock import locked"),  # lazily
+        ("records/lock.py", "from rpat_cli import train"),  # the public API
+    ],
+)
+def test_an_import_against_the_order_is_found(tmp_path: Path, file: str, line: str) -> None:
+    house = copytree(PACKAGE, tmp_path / "rpat_cli", ignore=ignore_patterns("*.yaml", "*.npz", "__pycache__"))
+    with (house / file).open("a") as text:
+        text.write(f"\n{line}\n")
+    [found] = against_the_order(graph(house))
+    assert found.startswith(f"rpat_cli.{file.removesuffix('.py').replace('/', '.')} imports")
+
+
+def test_a_circle_is_found(tmp_path: Path) -> None:
+    house = copytree(PACKAGE, tmp_path / "rpat_cli", ignore=ignore_patterns("*.yaml", "*.npz", "__pycache__"))
+    with (house / "attacks/threat.py").open("a") as text:
+        text.write("\ndef late():\n    from rpat_cli.attacks import pgd\n")
+    found = set().union(*circles(graph(house)))
+    assert {"rpat_cli.attacks.threat", "rpat_cli.attacks.pgd"} <= found
+
+
+def test_what_only_type_checkers_import_does_not_count(tmp_path: Path) -> None:
+    file = tmp_path / "some.py"
+    file.write_text("if TYPE_CHECKING:\n    from rpat_cli.engine import loop\nimport os\n")
+    assert imports(file) == ["os"]
+
+
+def test_the_engine_knows_no_method_attack_or_data_set() -> None:
+    files = modules(PACKAGE)
+    for name, path in files.items():
+        if room(name) == "engine":
+            seen = {other.removeprefix("rpat_cli.") for other in imports(path, files)}
+            by_name = {other for other in seen if other.split(".")[0] in ("attacks", "methods", "data")}
+            assert by_name <= ENGINE_SEES, f"{path}: {by_name - ENGINE_SEES}"
 
 
 def test_the_engine_never_asks_for_a_method_by_name() -> None:

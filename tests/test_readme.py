@@ -10,7 +10,7 @@ import yaml
 from helpers import load_recipe
 
 from rpat_cli.errors import ConfigError
-from rpat_cli.recipe_io import Layer, resolve
+from rpat_cli.recipe.layers import Layer, resolve
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 
@@ -74,7 +74,7 @@ def test_what_else_it_says_of_sweep_files_is_read(tmp_path: Path) -> None:
 
 
 def test_its_suite_is_read(tmp_path: Path) -> None:
-    from rpat_cli.suite_file import read_suite
+    from rpat_cli.recipe.suite_file import read_suite
 
     path = tmp_path / "my-suite.yaml"
     path.write_text(next(block for block in blocks("yaml") if "- apgd-t" in block))
@@ -82,6 +82,6 @@ def test_its_suite_is_read(tmp_path: Path) -> None:
 
 
 def test_its_plugin_is_the_tested_one() -> None:
-    tested = (Path(__file__).parent / "test_plugins.py").read_text()
+    tested = (Path(__file__).parent / "recipe" / "test_plugins.py").read_text()
     [example] = blocks("python")[1:]
     assert example.strip() in tested

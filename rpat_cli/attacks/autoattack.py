@@ -19,8 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rpat_cli.attacks.isolation import frozen, own_randomness
-from rpat_cli.attacks.querying import unwrap
+from rpat_cli.attacks.forward import unwrap
+from rpat_cli.attacks.side_effects import frozen, own_randomness
 from rpat_cli.attacks.threat import Threat
 from rpat_cli.errors import ConfigError, RpatError, unknown
 

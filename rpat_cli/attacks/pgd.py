@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from rpat_cli.attacks.base import LossFn
+from rpat_cli.attacks.forward import BnMode, attack_mode, input_gradient, predict
 from rpat_cli.attacks.geometry import largest_to_one, nonzero, per_sample
 from rpat_cli.attacks.losses import INNER_LOSSES, hard_labels
-from rpat_cli.attacks.querying import BnMode, attack_mode, input_gradient, predict
 from rpat_cli.attacks.threat import Threat
 from rpat_cli.errors import ConfigError, Problem, did_you_mean
 

@@ -11,9 +11,9 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from rpat_cli.attacks.isolation import frozen
+from rpat_cli.attacks.forward import predict
 from rpat_cli.attacks.losses import margin
-from rpat_cli.attacks.querying import predict
+from rpat_cli.attacks.side_effects import frozen
 from rpat_cli.attacks.threat import Threat
 from rpat_cli.errors import ConfigError, Problem
 

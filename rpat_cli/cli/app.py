@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from rpat_cli import __version__
 from rpat_cli.cli import console, torchrun
 from rpat_cli.cli.compare import compare
 from rpat_cli.cli.eval import evaluate
@@ -15,6 +14,7 @@ from rpat_cli.cli.recipes import recipes
 from rpat_cli.cli.sweep import sweep
 from rpat_cli.cli.train import train
 from rpat_cli.errors import RpatError
+from rpat_cli.version import __version__
 
 app = typer.Typer(
     name="rpat",

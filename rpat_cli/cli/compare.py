@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from rpat_cli.cli.interrupts import importing
+from rpat_cli.signals import importing
 
 WHAT = "What to compare"
 HOW = "How to show it"

@@ -6,15 +6,15 @@ from typing import Annotated, Literal
 import typer
 
 from rpat_cli.cli import console
-from rpat_cli.cli.interrupts import importing
 from rpat_cli.cli.options import choices_of, jobs_option, parse_jobs
 from rpat_cli.data import DATASETS
 from rpat_cli.errors import ConfigError, Problem
 from rpat_cli.evaluation.suite import Overrides, list_attacks
 from rpat_cli.models import model_names
-from rpat_cli.numbers import parse_number
-from rpat_cli.recipe_io import flag_layers, parse_assignments
-from rpat_cli.suite_file import read_suite
+from rpat_cli.recipe.layers import flag_layers, parse_assignments
+from rpat_cli.recipe.suite_file import read_suite
+from rpat_cli.signals import importing
+from rpat_cli.text import parse_number
 
 WHAT = "What to measure"
 HOW = "How to run it"

@@ -11,9 +11,9 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from rpat_cli.cli import torchrun
-from rpat_cli.config import Recipe
 from rpat_cli.errors import ConfigError, Problem
-from rpat_cli.recipe_io import SWITCHED
+from rpat_cli.recipe.layers import SWITCHED
+from rpat_cli.recipe.schema import Recipe
 
 RecipePath = tuple[str, ...]
 

@@ -11,10 +11,10 @@ from rich.text import Text
 from rpat_cli.cli import console
 from rpat_cli.engine.callbacks import EpochLines
 from rpat_cli.engine.loop import Callback, EpochRecord, StepRecord, TrainLoop
-from rpat_cli.evaluation.chunks import Progress as EvalProgress
-from rpat_cli.listener import Listener
-from rpat_cli.progress_lines import EvalLines, in_lines, stage_name, time_left
+from rpat_cli.evaluation.parallel.chunks import Progress as EvalProgress
 from rpat_cli.reports.scores import percent
+from rpat_cli.runs.listener import Listener
+from rpat_cli.runs.progress_lines import EvalLines, in_lines, stage_name, time_left
 
 WIDE = 110
 """Columns of a terminal from which on there is room for long bars."""

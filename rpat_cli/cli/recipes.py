@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from rpat_cli.cli import console
-from rpat_cli.recipes import find, headline, recipe_names
+from rpat_cli.recipe.shipped import find, headline, recipe_names
 
 recipes = typer.Typer(invoke_without_command=True)
 

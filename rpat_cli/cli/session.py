@@ -11,23 +11,29 @@ from typing import Any
 
 import typer
 
-from rpat_cli import dry_run as cost
-from rpat_cli.analysis_run import CORRUPTIONS, analyse, check_wanted, prepare_corruptions
 from rpat_cli.cli import console, torchrun
 from rpat_cli.cli.progress import listening
-from rpat_cli.compare_run import compare_files, evaluation_file
-from rpat_cli.config import Recipe
 from rpat_cli.errors import ConfigError
-from rpat_cli.eval_run import EvalOptions, eval_run
-from rpat_cli.evaluation import ranks
-from rpat_cli.evaluation.jobs import Jobs
+from rpat_cli.evaluation.parallel import ranks
+from rpat_cli.evaluation.parallel.processes import Jobs
 from rpat_cli.evaluation.suite import AttackSpec
-from rpat_cli.recipe_io import Layer, layers_of, resolve, summary
+from rpat_cli.recipe.layers import Layer, layers_of, resolve, summary
+from rpat_cli.recipe.schema import Recipe
+from rpat_cli.records.run_folder import newest_run
 from rpat_cli.reports.analyses import FEW_CHANGED, changed_images, comparison_table
 from rpat_cli.reports.report import build_report
-from rpat_cli.reports.tables import evaluation_remarks, evaluation_summary, evaluation_table, remarks_text, report_table
-from rpat_cli.run_folder import newest_run
-from rpat_cli.train_run import resume_run, train_run
+from rpat_cli.reports.terminal import (
+    evaluation_remarks,
+    evaluation_summary,
+    evaluation_table,
+    remarks_text,
+    report_table,
+)
+from rpat_cli.runs import estimate as cost
+from rpat_cli.runs.compare import compare_files, evaluation_file
+from rpat_cli.runs.diagnose import CORRUPTIONS, analyse, check_wanted, prepare_corruptions
+from rpat_cli.runs.evaluate import EvalOptions, eval_run
+from rpat_cli.runs.train import resume_run, train_run
 
 
 def train(

@@ -15,10 +15,10 @@ from rich.table import Table
 from rich.text import Text
 
 from rpat_cli.cli import console
-from rpat_cli.dry_run import Estimate
-from rpat_cli.dry_run import dry_run as estimate
 from rpat_cli.errors import ConfigError, RpatError
 from rpat_cli.reports.scores import count, duration, percent
+from rpat_cli.runs.estimate import Estimate
+from rpat_cli.runs.estimate import dry_run as estimate
 from rpat_cli.sweep.engines import ENGINES
 from rpat_cli.sweep.engines.base import EngineSection
 from rpat_cli.sweep.expand import Plan, Variant, plan_sweep

@@ -6,13 +6,13 @@ from typing import Annotated
 import typer
 
 from rpat_cli.attacks import ATTACKS
-from rpat_cli.cli.interrupts import importing
 from rpat_cli.cli.options import choices_of, given_flags, jobs_option, parse_jobs, recipe_option
 from rpat_cli.data import AUGMENTATIONS, DATASETS, MIXINGS
 from rpat_cli.engine.schedules import SCHEDULES
 from rpat_cli.methods import METHODS
 from rpat_cli.models import model_names
-from rpat_cli.recipes import recipe_names
+from rpat_cli.recipe.shipped import recipe_names
+from rpat_cli.signals import importing
 
 WHAT = "What to train"
 THREAT = "Threat and attack"

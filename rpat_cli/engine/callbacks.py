@@ -12,8 +12,8 @@ from typing import Any
 
 from torch import nn
 
-from rpat_cli.engine.checkpoint import save_checkpoint
 from rpat_cli.engine.loop import Callback, EpochRecord, TrainLoop
+from rpat_cli.records.checkpoint import save_checkpoint
 
 Validate = Callable[[nn.Module], dict[str, float]]
 

@@ -10,8 +10,8 @@ from typing import Annotated, ClassVar, Protocol
 
 from pydantic import ConfigDict, Field
 
-from rpat_cli.numbers import Number
 from rpat_cli.registry import Registry
+from rpat_cli.text import Number
 
 Milestones = Annotated[tuple[Number, ...], Field(description="epochs at which the rate falls")]
 

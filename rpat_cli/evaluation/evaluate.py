@@ -17,13 +17,13 @@ from torch import Tensor, nn
 
 from rpat_cli.attacks import ATTACKS, SEARCHES
 from rpat_cli.attacks.autoattack import AutoAttack, Ensemble
-from rpat_cli.attacks.isolation import frozen, own_randomness
-from rpat_cli.attacks.querying import gradient_reaches
+from rpat_cli.attacks.forward import gradient_reaches
+from rpat_cli.attacks.side_effects import frozen, own_randomness
 from rpat_cli.attacks.threat import Threat
 from rpat_cli.errors import ConfigError, DataError, Problem
-from rpat_cli.evaluation.chunks import ChunkResult, Execute, OnChunk, OnProgress, Progress, Runner, State, Task
 from rpat_cli.evaluation.forecast import Forecast, Load, loads_of
-from rpat_cli.evaluation.jobs import Helpers, NotPortableError
+from rpat_cli.evaluation.parallel.chunks import ChunkResult, Execute, OnChunk, OnProgress, Progress, Runner, State, Task
+from rpat_cli.evaluation.parallel.processes import Helpers, NotPortableError
 from rpat_cli.evaluation.results import AttackResult, Evaluation, StageResult
 from rpat_cli.evaluation.suite import FOLLOW_A_GRADIENT, AttackSpec
 from rpat_cli.evaluation.verify import Prediction, batches, check_precision, checked_logits, verify

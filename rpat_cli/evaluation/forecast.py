@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from rpat_cli.evaluation.chunks import OnProgress, Progress
+from rpat_cli.evaluation.parallel.chunks import OnProgress, Progress
 from rpat_cli.evaluation.suite import AttackSpec
 
 STEP = 3.0

@@ -21,7 +21,7 @@ from types import MappingProxyType
 from typing import Any
 
 from rpat_cli.errors import ConfigError, Problem, unknown
-from rpat_cli.numbers import parse_number
+from rpat_cli.text import parse_number
 
 AUTOATTACK_PARTS = ("apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t", "square")
 """The attacks that AutoAttack is made of, by AutoAttack's own names."""

@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 from torch import Tensor
 
-from rpat_cli.attacks.querying import predict
+from rpat_cli.attacks.forward import predict
 from rpat_cli.methods.base import Outcome, Regulariser, StepContext
 from rpat_cli.methods.declare import Needs
 from rpat_cli.methods.losses import kl

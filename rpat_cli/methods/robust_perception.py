@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from rpat_cli.attacks.querying import predict
+from rpat_cli.attacks.forward import predict
 from rpat_cli.methods.base import Outcome, StepContext
 from rpat_cli.methods.declare import Needs
 from rpat_cli.methods.losses import cosine_distance, kl

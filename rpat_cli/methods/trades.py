@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar
 import torch.nn.functional as F
 from pydantic import Field
 
-from rpat_cli.attacks.querying import attack_mode, predict
+from rpat_cli.attacks.forward import attack_mode, predict
 from rpat_cli.methods.base import Outcome, StepContext
 from rpat_cli.methods.declare import Needs
 from rpat_cli.methods.losses import kl, kl_per_sample

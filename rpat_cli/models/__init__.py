@@ -27,8 +27,8 @@ MODELS: "Registry[ModelBuilder]" = Registry(
 ZOOS: "Registry[Callable[[str], ModelBuilder]]" = Registry(
     "model library",
     {
-        "torchvision": "rpat_cli.models.zoo:torchvision_builder",
-        "timm": "rpat_cli.models.zoo:timm_builder",
+        "torchvision": "rpat_cli.models.libraries:torchvision_builder",
+        "timm": "rpat_cli.models.libraries:timm_builder",
     },
 )
 """Other libraries' networks, named `torchvision:NAME` and `timm:NAME`: from NAME to its builder."""
@@ -36,8 +36,8 @@ ZOOS: "Registry[Callable[[str], ModelBuilder]]" = Registry(
 PRETRAINED: "Registry[Callable[[str, tuple[int, int, int]], Classifier]]" = Registry(
     "model library",
     {
-        "torchvision": "rpat_cli.models.zoo:pretrained_torchvision",
-        "timm": "rpat_cli.models.zoo:pretrained_timm",
+        "torchvision": "rpat_cli.models.libraries:pretrained_torchvision",
+        "timm": "rpat_cli.models.libraries:pretrained_timm",
     },
 )
 """The same networks with the weights that the library's authors trained: from NAME and the images' (C, H, W)."""

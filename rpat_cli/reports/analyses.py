@@ -8,14 +8,14 @@ from rich.table import Table
 from rich.text import Text
 
 from rpat_cli.data.corrupted import EXTRA, STANDARD
+from rpat_cli.diagnostics.corruptions import Corruption, Corruptions
+from rpat_cli.diagnostics.eps_curve import EpsCurve
+from rpat_cli.diagnostics.loss_surface import LossSurface
+from rpat_cli.diagnostics.perception import HALF, Gap, Perception
+from rpat_cli.diagnostics.verdict.verdict import Verdict
 from rpat_cli.evaluation.compare import Comparison
-from rpat_cli.evaluation.corruptions import Corruption, Corruptions
-from rpat_cli.evaluation.eps_curve import EpsCurve
-from rpat_cli.evaluation.loss_surface import LossSurface
-from rpat_cli.evaluation.perception import HALF, Gap, Perception
-from rpat_cli.evaluation.verdict import Verdict
 from rpat_cli.reports.scores import DASH, count, percent, percent_range
-from rpat_cli.reports.tables import show_threat
+from rpat_cli.reports.terminal import show_threat
 
 CLAIM = "RPAT (Wang & Liu, ICCV 2025)"
 

@@ -4,12 +4,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rpat_cli.evaluation.eps_curve import EpsCurve
-from rpat_cli.evaluation.loss_surface import LossSurface
-from rpat_cli.evaluation.perception import HALF, MIXES, Change, Perception
+from rpat_cli.diagnostics.eps_curve import EpsCurve
+from rpat_cli.diagnostics.loss_surface import LossSurface
+from rpat_cli.diagnostics.perception import HALF, MIXES, Change, Perception
 from rpat_cli.reports.analyses import LOSS_NAMES, STRETCH_NAMES, show_gap, show_linearity, show_mended
-from rpat_cli.reports.charts import Chart, Series, Tick, line_chart
 from rpat_cli.reports.looks import Look
+from rpat_cli.reports.plots import Chart, Series, Tick, line_chart
 from rpat_cli.reports.scores import percent
 
 

@@ -11,14 +11,14 @@ from rpat_cli.engine.loop import AVERAGED
 from rpat_cli.errors import ConfigError
 from rpat_cli.evaluation.statistics import Accuracy
 from rpat_cli.evaluation.suite import parse_suite
-from rpat_cli.recipe_io import SWITCHED
-from rpat_cli.reports.charts import Chart, Series, line_chart
+from rpat_cli.recipe.layers import SWITCHED
 from rpat_cli.reports.closer import closer
 from rpat_cli.reports.confusion import Cell, frequent_confusions, heat_map
+from rpat_cli.reports.plots import Chart, Series, line_chart
 from rpat_cli.reports.reliability import Reliability, reliability
 from rpat_cli.reports.report import Finding, Report, Row
 from rpat_cli.reports.scores import count, duration, percent, percent_range
-from rpat_cli.reports.tables import class_name, show_threat
+from rpat_cli.reports.terminal import class_name, show_threat
 
 ALL_CLASSES = 20
 """With more classes than this only the weakest are shown."""
@@ -97,7 +97,7 @@ def _can_be_typed(label: str) -> bool:
 @cache
 def template(name: str) -> Template:
     """A template of this package, with the filters that write figures. Other pages extend the report's."""
-    loader = PackageLoader("rpat_cli", "reports")
+    loader = PackageLoader("rpat_cli", "reports/templates")
     environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )

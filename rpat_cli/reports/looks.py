@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from rpat_cli.attacks.threat import Threat
-from rpat_cli.evaluation.corruptions import Corruption, Corruptions
-from rpat_cli.evaluation.eps_curve import EpsCurve
-from rpat_cli.evaluation.loss_surface import LossSurface
-from rpat_cli.evaluation.perception import Perception
-from rpat_cli.evaluation.verdict import LEVELS, Finding
+from rpat_cli.diagnostics.corruptions import Corruption, Corruptions
+from rpat_cli.diagnostics.eps_curve import EpsCurve
+from rpat_cli.diagnostics.loss_surface import LossSurface
+from rpat_cli.diagnostics.perception import Perception
+from rpat_cli.diagnostics.verdict.verdict import LEVELS, Finding
 
 
 @dataclass(frozen=True)

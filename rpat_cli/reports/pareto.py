@@ -11,7 +11,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from rpat_cli.reports.charts import Tick, nice_ticks, scale
+from rpat_cli.reports.plots import Tick, nice_ticks, scale
 
 WIDTH, HEIGHT = 1000, 560
 MAIN = (56, 16, 660, 506)

@@ -6,7 +6,7 @@ DeGroot & Fienberg, The Statistician 1983; Guo et al., ICML 2017, arXiv 1706.045
 from dataclasses import dataclass
 
 from rpat_cli.evaluation.calibration import Calibration
-from rpat_cli.reports.charts import Tick
+from rpat_cli.reports.plots import Tick
 from rpat_cli.reports.scores import count, percent
 
 WIDTH, HEIGHT = 460, 300

@@ -18,8 +18,8 @@ from typing import Any
 from rpat_cli.engine.callbacks import rank, read_metrics
 from rpat_cli.engine.loop import AVERAGED
 from rpat_cli.evaluation.suite import parse_suite
-from rpat_cli.recipe_io import to_yaml
-from rpat_cli.run_folder import RunFolder, is_run, write_whole
+from rpat_cli.recipe.layers import to_yaml
+from rpat_cli.records.run_folder import RunFolder, is_run, write_whole
 from rpat_cli.sweep.expand import Trial, checkpoints_of
 
 SWEEPS = Path("sweeps")

@@ -5,11 +5,10 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
-from rpat_cli import __version__
+from rpat_cli.records.run_folder import write_whole
 from rpat_cli.reports.html import template
 from rpat_cli.reports.pareto import Plot, Point, pareto_front, pareto_plot
 from rpat_cli.reports.scores import percent
-from rpat_cli.run_folder import write_whole
 from rpat_cli.sweep.folder import SWEEPS
 from rpat_cli.sweep.intervals import Difference, Stat
 from rpat_cli.sweep.table import (
@@ -24,6 +23,7 @@ from rpat_cli.sweep.table import (
     to_latex,
     to_markdown,
 )
+from rpat_cli.version import __version__
 
 CLEAN = "clean"
 

@@ -26,18 +26,18 @@ from typing import Annotated, Any, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 
-from rpat_cli.config import Section
 from rpat_cli.engine.loop import AVERAGED
 from rpat_cli.errors import ConfigError, Problem, did_you_mean, unknown
-from rpat_cli.numbers import Number
-from rpat_cli.recipe_io import Layer, read_document
+from rpat_cli.recipe.layers import Layer, read_document
+from rpat_cli.recipe.schema import Section
 from rpat_cli.sweep.engines import ENGINES
 from rpat_cli.sweep.engines.base import EngineSection, engine_of
+from rpat_cli.text import Number
 
 Axes = dict[str, Any]
 """Dotted recipe keys and the values they take together: `{"method": "trades", "method.beta": 3}`."""
 
-SHIPPED = Path(__file__).parent.parent / "recipes" / "sweeps"
+SHIPPED = Path(__file__).parent.parent / "recipe" / "shipped" / "sweeps"
 
 
 def _seeds(value: Any) -> Any:

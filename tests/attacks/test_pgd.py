@@ -10,9 +10,9 @@ from helpers import CountForwards, assert_same, snapshot
 from torch import Tensor, nn
 
 from rpat_cli.attacks import ATTACKS
+from rpat_cli.attacks.forward import unwrap
 from rpat_cli.attacks.losses import cross_entropy, margin
 from rpat_cli.attacks.pgd import PGD
-from rpat_cli.attacks.querying import unwrap
 from rpat_cli.attacks.threat import Threat
 from rpat_cli.errors import ConfigError
 

@@ -8,10 +8,10 @@ import pytest
 from cli_calls import Answer, call
 from rich.console import Console
 
-from rpat_cli.analysis_run import analyse, check_wanted
-from rpat_cli.engine.checkpoint import load_checkpoint, save_checkpoint
 from rpat_cli.errors import MissingExtraError
-from rpat_cli.run_folder import RunFolder
+from rpat_cli.records.checkpoint import load_checkpoint, save_checkpoint
+from rpat_cli.records.run_folder import RunFolder
+from rpat_cli.runs.diagnose import analyse, check_wanted
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,9 @@ from rich.console import Console
 
 from rpat_cli.cli.console import glossary
 from rpat_cli.errors import CheckpointError, ConfigError, RunFolderError
-from rpat_cli.eval_run import load_model
 from rpat_cli.evaluation.suite import list_attacks
-from rpat_cli.recipe_io import Layer, resolve
+from rpat_cli.recipe.layers import Layer, resolve
+from rpat_cli.runs.evaluate import load_model
 
 
 @pytest.mark.parametrize(
@@ -26,7 +26,7 @@ from rpat_cli.recipe_io import Layer, resolve
 def test_interrupted_while_importing_it_is_gone_unless_it_should_not_be(before: str, code: int, said: str) -> None:
     script = (
         "import os, signal\n"
-        "from rpat_cli.cli.interrupts import importing\n"
+        "from rpat_cli.signals import importing\n"
         f"signal.signal(signal.SIGINT, {before})\n"
         "try:\n"
         "    with importing(): os.kill(os.getpid(), signal.SIGINT)\n"
@@ -38,7 +38,7 @@ def test_interrupted_while_importing_it_is_gone_unless_it_should_not_be(before: 
 
 
 def test_after_importing_an_interruption_is_an_exception_again() -> None:
-    from rpat_cli.cli.interrupts import importing
+    from rpat_cli.signals import importing
 
     before = signal.getsignal(signal.SIGINT)
     try:

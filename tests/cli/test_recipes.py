@@ -12,7 +12,7 @@ from cli_calls import QUICK, Rpat, call
 import rpat_cli as rpat_package
 from rpat_cli.errors import ConfigError
 from rpat_cli.models import MODELS
-from rpat_cli.recipes import find, recipe_names
+from rpat_cli.recipe.shipped import find, recipe_names
 
 PLUGIN = """
 from rpat_cli.methods import METHODS

@@ -13,11 +13,11 @@ import torch
 import torch.nn.functional as F
 from cli_calls import environment
 
-from rpat_cli.build import architecture_for, build_data
-from rpat_cli.engine.checkpoint import save_checkpoint
-from rpat_cli.eval_run import EvalOptions, eval_run
 from rpat_cli.evaluation.suite import parse_suite
-from rpat_cli.recipe_io import Layer, resolve
+from rpat_cli.recipe.layers import Layer, resolve
+from rpat_cli.records.checkpoint import save_checkpoint
+from rpat_cli.runs.build import architecture_for, build_data
+from rpat_cli.runs.evaluate import EvalOptions, eval_run
 
 RPAT = ("-m", "rpat_cli")
 ATTACKS = "pgd-10x4,autoattack:apgd-ce"

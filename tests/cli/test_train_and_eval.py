@@ -255,7 +255,7 @@ def test_an_existing_run_is_never_overwritten(run: Path, tmp_path: Path) -> None
 
 def test_a_checkpoint_of_another_model_is_refused(run: Path, tmp_path: Path) -> None:
     path = run / "checkpoints" / "last.pt"
-    from rpat_cli.engine.checkpoint import load_checkpoint, save_checkpoint
+    from rpat_cli.records.checkpoint import load_checkpoint, save_checkpoint
 
     content = load_checkpoint(path)
     del content["format"]

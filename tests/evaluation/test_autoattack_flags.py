@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from rpat_cli.attacks.threat import Threat
-from rpat_cli.evaluation.chunks import ChunkResult, even_pieces
 from rpat_cli.evaluation.evaluate import Evaluation, evaluate
+from rpat_cli.evaluation.parallel.chunks import ChunkResult, even_pieces
 from rpat_cli.evaluation.suite import parse_suite
 
 EPS = {"Linf": 0.1, "L2": 0.7, "L1": 3.0}

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from rpat_cli.attacks.threat import Threat
-from rpat_cli.compare_run import compare_files
 from rpat_cli.errors import DataError, RunFolderError
 from rpat_cli.evaluation.compare import WORST, compare, mcnemar
 from rpat_cli.evaluation.results import AttackResult, Evaluation
 from rpat_cli.reports.analyses import changed_images
+from rpat_cli.runs.compare import compare_files
 
 LINF = Threat("Linf", 0.1)
 

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from rpat_cli.attacks.threat import Threat
 from rpat_cli.errors import ConfigError, DataError, RpatError
 from rpat_cli.evaluation import evaluate as module
-from rpat_cli.evaluation.chunks import ChunkResult, Progress
 from rpat_cli.evaluation.evaluate import Evaluation, evaluate
+from rpat_cli.evaluation.parallel.chunks import ChunkResult, Progress
 from rpat_cli.evaluation.suite import AttackSpec, Overrides, parse_suite
 from rpat_cli.evaluation.verify import verify
 

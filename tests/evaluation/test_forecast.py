@@ -2,8 +2,8 @@
 
 import pytest
 
-from rpat_cli.evaluation.chunks import Progress
 from rpat_cli.evaluation.forecast import Forecast, Load, loads_of
+from rpat_cli.evaluation.parallel.chunks import Progress
 from rpat_cli.evaluation.suite import parse_suite
 
 APGD = {"n_iter": 100, "n_restarts": 1}

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from rpat_cli.attacks.threat import Threat
 from rpat_cli.evaluation.calibration import Calibration
-from rpat_cli.evaluation.chunks import ChunkResult, State
 from rpat_cli.evaluation.evaluate import evaluate
+from rpat_cli.evaluation.parallel.chunks import ChunkResult, State
 from rpat_cli.evaluation.results import AttackResult, Evaluation, StageResult
 from rpat_cli.evaluation.statistics import Accuracy
 from rpat_cli.evaluation.suite import parse_suite

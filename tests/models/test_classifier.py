@@ -67,7 +67,7 @@ def test_networks_of_other_libraries(name: str, channels: int) -> None:
 
 
 def test_torchvision_vit_takes_the_size_of_the_images() -> None:
-    from rpat_cli.models.zoo import torchvision_builder
+    from rpat_cli.models.libraries import torchvision_builder
 
     with torch.device("meta"):
         net = torchvision_builder("vit_b_32")(1, 64, 7)

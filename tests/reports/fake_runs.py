@@ -12,11 +12,11 @@ import pytest
 import torch
 
 from rpat_cli.attacks.threat import Threat
-from rpat_cli.engine.checkpoint import save_checkpoint
 from rpat_cli.engine.loop import EpochRecord
 from rpat_cli.evaluation.results import AttackResult, Evaluation, StageResult
-from rpat_cli.recipe_io import Layer, resolve, to_yaml
-from rpat_cli.run_folder import RunFolder
+from rpat_cli.recipe.layers import Layer, resolve, to_yaml
+from rpat_cli.records.checkpoint import save_checkpoint
+from rpat_cli.records.run_folder import RunFolder
 
 NAMES = ("T-shirt", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 

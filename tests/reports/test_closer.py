@@ -8,20 +8,20 @@ import pytest
 import torch
 from fake_runs import FakeRun, an_epoch, an_evaluation
 from test_report_html import Page
-from test_tables import shown
+from test_terminal import shown
 
 from rpat_cli.attacks.threat import Threat
 from rpat_cli.data.corrupted import STANDARD
-from rpat_cli.evaluation.corruptions import Corruption, Corruptions
-from rpat_cli.evaluation.eps_curve import EpsCurve, Point
-from rpat_cli.evaluation.loss_surface import LossSurface, Surface
-from rpat_cli.evaluation.perception import MIXES, analyse_walks
+from rpat_cli.diagnostics.corruptions import Corruption, Corruptions
+from rpat_cli.diagnostics.eps_curve import EpsCurve, Point
+from rpat_cli.diagnostics.loss_surface import LossSurface, Surface
+from rpat_cli.diagnostics.perception import MIXES, analyse_walks
 from rpat_cli.evaluation.statistics import Accuracy
 from rpat_cli.reports.analyses import surface_table
-from rpat_cli.reports.charts import Series, line_chart
 from rpat_cli.reports.closer import HeatMap, eps_chart, heat_maps
 from rpat_cli.reports.html import render_html
 from rpat_cli.reports.looks import READERS
+from rpat_cli.reports.plots import Series, line_chart
 from rpat_cli.reports.report import build_report
 
 LINF = Threat("Linf", 0.1)

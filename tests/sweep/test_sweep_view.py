@@ -10,9 +10,9 @@ import pytest
 from rich.console import Console
 
 from rpat_cli.cli import console, sweep_session
-from rpat_cli.config import Recipe
-from rpat_cli.dry_run import Estimate
 from rpat_cli.errors import DivergenceError
+from rpat_cli.recipe.schema import Recipe
+from rpat_cli.runs.estimate import Estimate
 from rpat_cli.sweep.runner import Runner, State
 
 TEXT = "recipe: {epochs: 9}\ngrid: {batch_size: [10, 13], optimizer.lr: [0.1]}"

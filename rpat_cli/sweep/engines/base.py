@@ -9,8 +9,8 @@ from typing import Annotated, Any, Protocol
 
 from pydantic import BeforeValidator, Field
 
-from rpat_cli.config import Section
 from rpat_cli.errors import unknown
+from rpat_cli.recipe.schema import Section
 from rpat_cli.registry import Registry
 
 

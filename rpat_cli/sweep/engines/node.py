@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from rpat_cli.lock import locked
+from rpat_cli.records.lock import locked
 
 if TYPE_CHECKING:
     from submitit.helpers import DelayedSubmission

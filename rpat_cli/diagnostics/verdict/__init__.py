@@ -1,0 +1,1 @@
+"""Can the accuracies be believed?"""

@@ -1,0 +1,1 @@
+"""One evaluation in chunks, shared by processes or ranks, and resumed."""

@@ -1,0 +1,1 @@
+"""Anything that names a model, turned into a model to evaluate."""

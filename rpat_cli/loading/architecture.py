@@ -1,0 +1,42 @@
+"""All that building a network takes, apart from its weights."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rpat_cli.data import DATASETS
+from rpat_cli.data.base import Shape
+from rpat_cli.data.folders import DEFAULT_IMAGE_SIZE
+from rpat_cli.models.base import build_model
+from rpat_cli.models.normalize import Classifier
+from rpat_cli.recipe.schema import DataSection
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """All that building a model takes: stands in every checkpoint, so that a model needs no data set to be loaded."""
+
+    name: str
+    shape: tuple[int, int, int]
+    classes: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def build(self) -> Classifier:
+        """A freshly initialised model, from images in [0, 1] to logits."""
+        return build_model(self.name, shape=self.shape, classes=self.classes, mean=self.mean, std=self.std)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Architecture":
+        fields: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
+        }
+        return cls(**fields)
+
+
+def image_shape(section: DataSection) -> Shape:
+    """What the images of a data set are (C, H, W), before any file is read."""
+    side = section.image_size or DEFAULT_IMAGE_SIZE
+    return DATASETS[section.name].shape or (3, side, side)

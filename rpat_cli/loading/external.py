@@ -1,0 +1,100 @@
+"""Models without a checkpoint: a library's trained ones, one of a function in a file, one at hand in Python."""
+
+import inspect
+import re
+import sys
+from collections.abc import Sequence
+from contextlib import redirect_stdout, suppress
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from rpat_cli.attacks.side_effects import frozen, own_randomness
+from rpat_cli.errors import ConfigError, Problem, RpatError
+from rpat_cli.evaluation.verify import check_precision, checked_logits
+from rpat_cli.loading.architecture import Architecture, image_shape
+from rpat_cli.loading.model_file import ModelFile
+from rpat_cli.loading.published import names_data
+from rpat_cli.loading.saved_model import SavedModel
+from rpat_cli.models import PRETRAINED, in_library
+from rpat_cli.models.normalize import Classifier
+from rpat_cli.recipe.layers import Layer, resolve
+from rpat_cli.recipe.schema import Recipe
+from rpat_cli.records.run_folder import RUNS, RunFolder
+
+EXTERNAL = RUNS / "external"
+"""Where the results of models go that have no file beside which they could stand."""
+
+
+def load_external(name: str, given: Sequence[Layer]) -> SavedModel | None:
+    """The model of `torchvision:NAME`, `timm:NAME` or `FILE.py:FUNCTION`, in eval mode; None for any other name.
+
+    `given` are layers of a recipe: they name the data set, whose images the model has to take. Raises `ConfigError`
+    without a data set or for a file or function that fails, `CheckpointError` for weights that cannot be had, and
+    `RpatError` for a model that does not turn images into logits.
+    """
+    file = ModelFile.parse(name)
+    model: nn.Module
+    if in_library(name):
+        recipe = _recipe(name, given)
+        library, _, member = name.partition(":")
+        with redirect_stdout(sys.stderr):  # torch announces downloads where the result is to stand alone
+            model = PRETRAINED[library](member, image_shape(recipe.data))
+        return _saved(model, name, recipe)
+    if file is None:
+        return None
+    text, recipe = file.text, _recipe(name, given)
+    with own_randomness(torch.device("cpu"), recipe.seed):  # weights that are drawn are the same every time
+        model = file.build().eval()
+    return _saved(model, f"{file.path.name}:{file.function}", recipe, file.path, text)
+
+
+def module_at_hand(model: nn.Module, given: Sequence[Layer]) -> SavedModel:
+    """A model that exists already, in whatever mode it is. Raises as `load_external` does."""
+    name = type(model).__name__
+    recipe = _recipe(name, given)
+    source = ""
+    with suppress(OSError, TypeError):  # classes that were typed in have none
+        source = inspect.getsource(type(model))
+    return _saved(model, name, recipe, source=source)
+
+
+def _recipe(name: str, given: Sequence[Layer]) -> Recipe:
+    """A data set's defaults and what was given: a model that was trained elsewhere has no recipe."""
+    problems = []
+    if not names_data(given):
+        problems.append(Problem("", "does not say which images it takes. Name a data set with --data.", name))
+    if any("model" in layer.values for layer in given):
+        problems.append(Problem("", "is a whole model: leave --model out.", name))
+    if problems:
+        raise ConfigError(*problems)
+    return resolve(given)
+
+
+def _saved(model: nn.Module, name: str, recipe: Recipe, file: Path | None = None, source: str = "") -> SavedModel:
+    """`name` says in records what it is, and makes the name of its folder."""
+    shape = image_shape(recipe.data)
+    constants: tuple[tuple[float, ...], ...] = ((), ())
+    if isinstance(model, Classifier):
+        constants = tuple(model.mean.flatten().tolist()), tuple(model.std.flatten().tolist())
+    architecture = Architecture(name, shape, _classes(model, name, shape), *constants)
+    readable = re.sub(r"[^\w+-]+", "-", name.replace(".py:", "-"))
+    return SavedModel(model, architecture, file or Path(readable), 0, recipe, RunFolder(EXTERNAL / readable), source)
+
+
+def _classes(model: nn.Module, name: str, shape: tuple[int, int, int]) -> int:
+    """How many logits the model gives for a grey image."""
+    parameter = next(model.parameters(), None)
+    grey = torch.full((1, *shape), 0.5, device=None if parameter is None else parameter.device)
+    try:
+        check_precision(model)
+        with frozen(model) as model:
+            return checked_logits(model, grey).shape[1]
+    except RpatError as error:
+        raise RpatError(f"{name}: {error}") from None
+    except Exception as error:
+        raise RpatError(
+            f"{name}: the model fails on an image of shape {shape}: {type(error).__name__}: {error}. "
+            "Choose the data set that it was made for with --data; --set data.image_size=224 resizes an imagefolder."
+        ) from error

@@ -1,0 +1,144 @@
+"""Results as tables for the terminal. Nothing in them needs colour to be understood."""
+
+from collections.abc import Iterable, Sequence
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from rpat_cli.attacks.threat import Threat
+from rpat_cli.evaluation.results import AttackResult, Evaluation
+from rpat_cli.evaluation.statistics import Accuracy, worst_class
+from rpat_cli.reports.report import Finding, Report, Row
+from rpat_cli.reports.scores import compact, count, duration, percent, percent_range
+from rpat_cli.text import show_number
+
+WIDEST = 4
+"""With more attacks than this the table is turned, so that it stays within 80 columns."""
+
+
+def show_threat(threat: Threat) -> str:
+    return f"{threat.norm}, eps {show_number(threat.eps)}"
+
+
+def class_name(names: Sequence[str], label: int) -> str:
+    """The name of a class, or its number where names are not known."""
+    return names[label] if label < len(names) else f"class {label}"
+
+
+def report_table(report: Report) -> Table:
+    """Per checkpoint: accuracy in per cent with its 95 % interval under every attack, Mean and NRR.
+
+    Checkpoints are rows and attacks columns; with many attacks it is the other way round.
+    """
+    rows = report.rows
+    scored = any(row.mean is not None for row in rows)
+    several = len({row.threat for row in rows}) > 1
+    grid = [["", *report.labels, *(("Mean", "NRR") if scored else ())]]
+    grid += [_cells(row, report.labels, scored, several) for row in rows]
+    if len(report.labels) > WIDEST:
+        grid = [list(column) for column in zip(*grid, strict=True)]
+    table = Table(
+        box=box.SIMPLE_HEAD, title=f"Test accuracy in per cent ({show_threat(report.threat)})", title_justify="left"
+    )
+    for position, heading in enumerate(grid[0]):
+        table.add_column(heading, justify="right" if position else "left", no_wrap=True)
+    for cells in grid[1:]:
+        table.add_row(*cells)
+    table.min_width = 48  # room for title and caption of an empty table
+    table.caption = _caption(rows, scored)
+    table.caption_justify = "left"
+    return table
+
+
+def _cells(row: Row, labels: Iterable[str], scored: bool, several: bool) -> list[str]:
+    title = [row.checkpoint.title]
+    title += [show_threat(row.threat)] if several else []
+    title += ["same weights"] if row.checkpoint.same_weights else []
+    scores = [percent(row.mean), percent(row.nrr)] if scored else []
+    return ["\n".join(title), *(_cell(row.findings.get(label)) for label in labels), *scores]
+
+
+def _cell(finding: Finding | None) -> str:
+    return _with_interval(finding.accuracy) if finding else percent(None)
+
+
+def _with_interval(accuracy: Accuracy) -> str:
+    return f"{percent(accuracy.value)}\n{percent_range(accuracy)}"
+
+
+def _caption(rows: tuple[Row, ...], scored: bool) -> str:
+    if not rows:
+        return "Nothing is evaluated yet: rpat eval"
+    images = sorted({finding.accuracy.n for row in rows for finding in row.findings.values()})
+    means = "\nMean = (clean + AA) / 2, NRR = 2 clean AA / (clean + AA), AA = autoattack" if scored else ""
+    return f"Second line: 95 % interval, over {' and '.join(map(count, images))} test images.{means}"
+
+
+def evaluation_table(evaluation: Evaluation, title: str = "") -> Table:
+    """Per attack: what is still right, its interval, what it broke and what it cost; then the worst case over all.
+
+    Passes are of single images.
+    """
+    heading = (
+        title
+        or f"Accuracy in per cent under attack ({show_threat(evaluation.threat)}, "
+        f"{'only ' if evaluation.limit is not None else ''}{count(evaluation.n)} images)"
+    )
+    table = Table(box=box.SIMPLE_HEAD, title=heading, title_justify="left")
+    for name in ("attack", "accuracy", "95 % interval", "broken", "time", "fwd / bwd"):
+        named = name == "attack"  # a long name goes on in the next line
+        table.add_column(name, justify="left" if named else "right", no_wrap=not named, overflow="fold")
+    attacks = evaluation.attacks
+    table.add_row("clean", *_accuracy(evaluation.clean), end_section=not attacks)
+    for result in attacks:
+        table.add_row(
+            Text(result.label),
+            *_accuracy(result.accuracy),
+            count(evaluation.clean.correct - result.accuracy.correct),
+            duration(result.seconds),
+            _passes([result]),
+            end_section=result is attacks[-1],
+        )
+    if attacks:
+        broken = evaluation.clean.correct - evaluation.robust.correct
+        seconds = sum(result.seconds for result in attacks)
+        worst = (*_accuracy(evaluation.robust), count(broken), duration(seconds), _passes(attacks))
+        table.add_row("worst case", *worst, style="bold")
+    return table
+
+
+def evaluation_summary(evaluation: Evaluation, class_names: Sequence[str]) -> Table:
+    """Two lines below the table: the class that is left worst, and the calibration error, in per cent."""
+    table = Table.grid(padding=(0, 2), pad_edge=True)
+    worst = worst_class(evaluation.per_class)
+    if worst is not None:
+        accuracy = evaluation.per_class[worst]
+        text = f"{class_name(class_names, worst)}: {percent(accuracy.value)} ({percent_range(accuracy)})"
+        if evaluation.attacks:
+            text += f" in the worst case, {percent(evaluation.clean_per_class[worst].value)} clean"
+        table.add_row("worst class", Text(text))
+    parts = {"clean": evaluation.clean_calibration}
+    if strongest := evaluation.strongest:
+        parts[f"under {strongest.label}"] = strongest.calibration
+    if known := [f"{percent(part.ece)} {where}" for where, part in parts.items() if part]:
+        table.add_row("ECE", Text(", ".join(known)))
+    return table
+
+
+def _passes(results: Sequence[AttackResult]) -> str:
+    return f"{compact(sum(r.forward for r in results))} / {compact(sum(r.backward for r in results))}"
+
+
+def _accuracy(accuracy: Accuracy) -> tuple[str, str]:
+    return percent(accuracy.value), percent_range(accuracy)
+
+
+def evaluation_remarks(evaluation: Evaluation) -> list[str]:
+    """What the attacks warned of, and what else is to be known of them."""
+    return [f"{result.label}: {text}" for result in evaluation.results for text in (*result.flags, *result.notes)]
+
+
+def remarks_text(remarks: Iterable[str]) -> Text:
+    """Remarks as one line each, to be printed below a table (a `Text`: brackets in them are no markup)."""
+    return Text("\n".join(f"! {remark}" for remark in remarks))

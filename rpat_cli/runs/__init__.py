@@ -1,0 +1,1 @@
+"""From a recipe or a target to what is on disk: training, evaluation, diagnosis, comparison."""

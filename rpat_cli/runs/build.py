@@ -1,0 +1,150 @@
+"""The composition root: from a recipe to the objects that a run is made of. Only here do all registries meet."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from rpat_cli.attacks import ATTACKS
+from rpat_cli.attacks.base import Attack
+from rpat_cli.attacks.threat import Threat
+from rpat_cli.data import DATASETS, MIXINGS
+from rpat_cli.data.augment import Augment, build_augment
+from rpat_cli.data.base import Dataset
+from rpat_cli.data.extra import SharedOrder, join, load_extra
+from rpat_cli.data.load import load_dataset
+from rpat_cli.data.mixing import SoftLabels
+from rpat_cli.data.splits import TensorSplit
+from rpat_cli.engine import COLLABORATORS
+from rpat_cli.engine.compute import Compute
+from rpat_cli.engine.loop import Callback, TrainLoop
+from rpat_cli.engine.schedules import SCHEDULES
+from rpat_cli.engine.stages import FromEpoch
+from rpat_cli.errors import CheckpointError
+from rpat_cli.loading.architecture import Architecture
+from rpat_cli.loading.foreign import misfit
+from rpat_cli.methods.compose import Composite, compose
+from rpat_cli.recipe.schema import AttackSection, DataSection, ExtraSection, Recipe
+
+
+def build_data(section: DataSection, seed: int) -> Dataset:
+    """Training, validation and test images. Raises `DataError` for what is missing or damaged."""
+    return load_dataset(
+        section.name,
+        root=Path(section.root),
+        val_size=section.val_size,
+        seed=seed,
+        download=section.download,
+        image_size=section.image_size,
+        memory_budget=int(section.memory_budget_gb * 2**30),
+        workers=section.workers,
+    )
+
+
+def architecture_for(recipe: Recipe, data: Dataset) -> Architecture:
+    """What the recipe builds for this data; normalisation is part of the model, so every attack sees [0, 1]."""
+    figures = data if recipe.data.normalise_as is None else DATASETS[recipe.data.normalise_as]
+    return Architecture(recipe.model, data.shape, len(data.class_names), figures.mean, figures.std)
+
+
+def build_threat(recipe: Recipe) -> Threat:
+    return Threat(recipe.threat.norm, recipe.threat.eps)
+
+
+def build_attack(section: AttackSection, threat: Threat) -> Attack:
+    """The attack that makes training examples."""
+    attack: Attack = ATTACKS[section.name](threat, **section.settings())
+    return attack
+
+
+def build_method(recipe: Recipe) -> Composite:
+    """The method with the regularisers that the recipe turns on."""
+    return compose(*recipe.parts())
+
+
+def build_strong_attack(recipe: Recipe) -> FromEpoch[Attack] | None:
+    """The attack that takes over in the middle of the training, if the recipe asks for one."""
+    strong = recipe.attack.strong
+    if strong.from_epoch is None or strong.eps is None:
+        return None
+    section = recipe.attack.model_copy(update={"steps": strong.steps})
+    return FromEpoch(strong.from_epoch, build_attack(section, Threat(recipe.threat.norm, strong.eps)))
+
+
+def build_late_augment(section: DataSection, image_size: int) -> FromEpoch[Augment] | None:
+    later = section.augment_from
+    return None if later.epoch is None else FromEpoch(later.epoch, build_augment(later.augment, image_size))
+
+
+def build_relabel(recipe: Recipe, classes: int) -> SoftLabels | None:
+    """What turns classes into probabilities; None where they stay classes."""
+    if recipe.mix is None and recipe.label_smoothing == 0:
+        return None
+    mixing = None if recipe.mix is None else recipe.mix.build(MIXINGS)
+    return SoftLabels(classes, recipe.label_smoothing, mixing)
+
+
+def build_extra(section: ExtraSection, data: Dataset) -> TensorSplit | None:
+    """The further training images of the recipe. Raises `DataError` for a file that does not fit the data set."""
+    if section.path is None:
+        return None
+    return load_extra(Path(section.path).expanduser(), data.shape, data.classes)
+
+
+def build_loop(
+    recipe: Recipe,
+    data: Dataset,
+    model: nn.Module,
+    compute: Compute,
+    callbacks: Sequence[Callback],
+    should_stop: Callable[[TrainLoop], bool],
+    extra: TensorSplit | None = None,
+) -> TrainLoop:
+    """The loop that trains `model`; `extra` are the images of `build_extra`."""
+    method = build_method(recipe)
+    settings = recipe.optimizer
+    optimizer = torch.optim.SGD(
+        model.parameters(),
+        lr=settings.lr,
+        momentum=settings.momentum,
+        weight_decay=settings.weight_decay,
+        nesterov=settings.nesterov,
+    )
+    train = data.train.to(compute.device)
+    order = None if extra is None else SharedOrder(len(train), len(extra), recipe.batch_size, recipe.data.extra.share)
+    return TrainLoop(
+        model=model,
+        method=method,
+        attack=build_attack(recipe.attack, build_threat(recipe)),
+        optimizer=optimizer,
+        schedule=recipe.schedule.build(SCHEDULES),
+        late_attack=build_strong_attack(recipe),
+        train=train if extra is None else join(train, extra),
+        order=order,
+        late_augment=build_late_augment(recipe.data, data.shape[-1]),
+        relabel=build_relabel(recipe, data.classes),
+        averaging=COLLABORATORS["wa"](**recipe.wa).of(model, recipe.epochs) if recipe.wa else None,
+        awp=COLLABORATORS["awp"](**recipe.awp) if recipe.awp else None,
+        accumulate=recipe.accumulate,
+        clip_norm=settings.clip_norm,
+        augment=build_augment(recipe.data.augment, data.shape[-1]),
+        compute=compute,
+        lr=settings.lr,
+        epochs=recipe.epochs,
+        batch_size=recipe.batch_size,
+        views=method.views,
+        warmup_epochs=settings.warmup_epochs,
+        seed=recipe.seed,
+        callbacks=callbacks,
+        should_stop=should_stop,
+    )
+
+
+def load_weights(model: nn.Module, state: dict[str, Any], source: str) -> None:
+    """Load a checkpoint's weights. Raises `CheckpointError` naming what does not fit."""
+    differences = misfit(state, model.state_dict())
+    if differences:
+        raise CheckpointError(f"{source} belongs to another model: {differences}.")
+    model.load_state_dict(state)

@@ -1,0 +1,186 @@
+"""What a training would cost on this device, found out by taking a few of its steps. Nothing is kept or written."""
+
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from math import ceil
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from rpat_cli.data import DATASETS
+from rpat_cli.data.base import Dataset
+from rpat_cli.data.splits import TensorSplit
+from rpat_cli.engine.compute import Compute, resolve_compute, seed_everything
+from rpat_cli.engine.loop import Callback, StepRecord, TrainLoop
+from rpat_cli.errors import DataError
+from rpat_cli.passes import count_passes
+from rpat_cli.recipe.schema import Recipe
+from rpat_cli.records.run_folder import plan_run
+from rpat_cli.reports.scores import duration
+from rpat_cli.runs.build import architecture_for, build_data, build_extra, build_loop
+
+TRAIN_IMAGES = {
+    "mnist": 60_000,
+    "fashion-mnist": 60_000,
+    "cifar10": 50_000,
+    "cifar100": 50_000,
+    "svhn": 73_257,
+    "tiny-imagenet": 100_000,
+}
+"""Training images of the data sets that may not be on this machine yet."""
+
+STEPS = 4  # the first one warms up and is not timed
+PATIENCE = 20.0  # seconds after which no further step is begun
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Cost of a training on one device, with everything on that the recipe turns on at some epoch.
+
+    `forward` and `backward` are passes per step, of `images_per_pass` images each, the attack's and the averaged
+    model's included; times in seconds, memory in bytes. `seconds` is the whole training with its validations, without
+    the final report.
+    """
+
+    forward: int
+    backward: int
+    images_per_pass: int
+    steps_per_epoch: int
+    steps: int
+    seconds_per_step: float
+    seconds: float
+    peak_memory: int
+    parameters: int
+    device: str
+    precision: str
+    real_data: bool
+    run_dir: Path
+
+
+def dry_run(recipe: Recipe, out: Path | None = None) -> Estimate:
+    """Take a few steps of the last epoch, on the data set or on random images of its shape, and say what they cost.
+
+    Nothing is downloaded. Raises what `train_run` would: `RunFolderError` for a taken `out`, `ConfigError`,
+    `DivergenceError`; and `DataError` for a missing data set whose shape and size only its files tell.
+    """
+    folder = plan_run(recipe, out)
+    compute = resolve_compute(recipe.device, recipe.precision)
+    data, images, real = _data(recipe)
+    seed_everything(recipe.seed)
+    model = compute.place(architecture_for(recipe, data).build())
+    watch = _Stopwatch()
+    extra = build_extra(recipe.data.extra, data)
+    loop = build_loop(recipe, data, model, compute, [watch], lambda _: watch.enough, extra)
+    loop.epoch = recipe.epochs - 1  # everything that starts at some epoch has started
+    if compute.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(compute.device)
+    averaged = loop.averaging.model if loop.averaging else None
+    with count_passes(model) as passes, count_passes(averaged or nn.Identity()) as teacher:
+        loop.run()
+    steps_per_epoch = max(1, loop.steps_per_epoch * images // len(data.train))
+    steps = steps_per_epoch * recipe.epochs
+    forward, backward = (passes.forward + teacher.forward) // watch.steps, passes.backward // watch.steps
+    images_per_pass = loop.batch_size * loop.views // loop.accumulate
+    per_image_and_pass = watch.seconds_per_step / (images_per_pass * (forward + backward))
+    return Estimate(
+        forward=forward,
+        backward=backward,
+        images_per_pass=images_per_pass,
+        steps_per_epoch=steps_per_epoch,
+        steps=steps,
+        seconds_per_step=watch.seconds_per_step,
+        seconds=steps * watch.seconds_per_step + _passed_in_validation(recipe, data) * per_image_and_pass,
+        peak_memory=_peak_memory(compute),
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        device=str(compute.device),
+        precision=compute.precision,
+        real_data=real,
+        run_dir=folder.path,
+    )
+
+
+@dataclass
+class _Stopwatch(Callback):
+    """Times the steps after the first; if there is but one, that one."""
+
+    ends: list[float] = field(default_factory=list)
+
+    def on_start(self, loop: TrainLoop) -> None:  # noqa: ARG002
+        self.ends.append(time.perf_counter())
+
+    def on_step(self, loop: TrainLoop, record: StepRecord) -> None:  # noqa: ARG002
+        self.ends.append(time.perf_counter())
+
+    @property
+    def steps(self) -> int:
+        return len(self.ends) - 1
+
+    @property
+    def enough(self) -> bool:
+        return self.steps >= STEPS or self.ends[-1] - self.ends[0] > PATIENCE
+
+    @property
+    def seconds_per_step(self) -> float:
+        first = 1 if self.steps > 1 else 0
+        return (self.ends[-1] - self.ends[first]) / (self.steps - first)
+
+
+def _data(recipe: Recipe) -> tuple[Dataset, int, bool]:
+    """The data set, or random images in its place; the number of training images; and which of the two it is."""
+    name = recipe.data.name
+    try:
+        data = build_data(recipe.data.model_copy(update={"download": False}), recipe.seed)
+    except DataError:
+        if name not in TRAIN_IMAGES:
+            raise
+        whole, held_out = TRAIN_IMAGES[name], recipe.data.val_size
+        return _random(recipe), whole - round(held_out * whole if held_out < 1 else held_out), False
+    return data, len(data.train), True
+
+
+def _random(recipe: Recipe) -> Dataset:
+    spec = DATASETS[recipe.data.name]
+    assert spec.shape is not None
+    assert spec.classes is not None
+    count = STEPS * recipe.batch_size
+    images = torch.randint(0, 256, (count, *spec.shape), dtype=torch.uint8)
+    split = TensorSplit(images, torch.arange(count) % spec.classes)
+    return Dataset(spec, split, split, split, tuple(map(str, range(spec.classes))), fingerprint="")
+
+
+def _passed_in_validation(recipe: Recipe, data: Dataset) -> float:
+    """Images times passes of all validations: clean, and PGD with a forward and a backward pass per step."""
+    section, held_out = recipe.validation, recipe.data.val_size
+    known = TRAIN_IMAGES.get(recipe.data.name, 0)
+    images = len(data.val) if not known else held_out * known if held_out < 1 else held_out
+    times = ceil(recipe.epochs / section.every) * (2 if recipe.wa else 1)  # the averaged model is measured too
+    return min(images, section.limit or images) * times * (2 * section.steps + 2)
+
+
+def _peak_memory(compute: Compute) -> int:
+    """Bytes: the device's own where it counts them, else the most that this process has held so far."""
+    if compute.device.type == "cuda":
+        return torch.cuda.max_memory_allocated(compute.device)
+    import resource  # there is none on Windows
+
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most * 1024
+
+
+def lines(estimate: Estimate) -> Iterator[tuple[str, str]]:
+    """The estimate for the screen: label, text."""
+    passes = f"{estimate.forward} forward and {estimate.backward} backward"
+    source = "the data set itself" if estimate.real_data else "random images: the data set is not here yet"
+    yield "network", f"{estimate.parameters / 1e6:.2f} M parameters"
+    yield "passes", f"{passes} per step, of {estimate.images_per_pass} images each"
+    yield "steps", f"{estimate.steps:,} ({estimate.steps_per_epoch:,} per epoch)"
+    yield (
+        "speed",
+        f"{estimate.seconds_per_step:.3g} s per step on {estimate.device}, {estimate.precision}, with {source}",
+    )
+    yield "time", f"about {duration(estimate.seconds)} with validation, before the final report"
+    yield "memory", f"{estimate.peak_memory / 2**30:.2f} GiB at most"
+    yield "run", str(estimate.run_dir)

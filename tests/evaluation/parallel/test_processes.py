@@ -1,0 +1,120 @@
+"""Work shared among real processes: the same result, and every way in which they can fail."""
+
+import copy
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from rpat_cli.attacks.threat import Threat
+from rpat_cli.errors import RpatError
+from rpat_cli.evaluation.evaluate import Evaluation, evaluate
+from rpat_cli.evaluation.parallel.processes import Workers, count_jobs
+from rpat_cli.evaluation.suite import parse_suite
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def workers() -> Iterator[Workers]:
+    with Workers(2, CPU) as workers:
+        yield workers
+
+
+def run(model: nn.Module, toy: Any, text: str, **options: Any) -> Evaluation:
+    return evaluate(model, toy.x, toy.y, parse_suite(text), Threat("Linf", 0.1), **{"batch_size": 10, **options})
+
+
+def without_seconds(evaluation: Evaluation) -> list[dict[str, Any]]:
+    stripped = []
+    for result in evaluation.to_dict()["results"]:
+        stages = [{**stage, "seconds": 0} for stage in result["stages"]]
+        stripped.append({**result, "seconds": 0, "stages": stages})
+    return stripped
+
+
+def test_two_jobs_find_what_one_finds_and_serve_one_evaluation_after_another(toy: Any, workers: Workers) -> None:
+    suite = "clean,fgsm,pgd-3x2,autoattack:apgd-ce+apgd-t"
+    seen: list[float] = []
+    one = run(toy.model, toy, suite)
+    began = time.perf_counter()
+    two = run(toy.model, toy, suite, workers=workers, on_progress=lambda p: seen.append(p.done / p.total))
+    elapsed = time.perf_counter() - began
+    assert without_seconds(two) == without_seconds(one)
+    assert 0 < sum(result.seconds for result in two.results) < elapsed  # of the clock, not of both processes
+    assert one.robust.value < one.clean.value
+    assert seen.count(1.0) == 4  # every stage came to its end
+    other = copy.deepcopy(toy.model)
+    with torch.no_grad():
+        other[0].weight.mul_(0.5)
+    assert without_seconds(run(other, toy, "fgsm", workers=workers)) == without_seconds(run(other, toy, "fgsm"))
+
+
+def unpicklable(model: Any) -> nn.Module:
+    model.note = lambda: None
+    return model  # type: ignore[no-any-return]
+
+
+def unreadable_elsewhere(model: Any) -> nn.Module:
+    """Its class lives in a module that only this process has, as in a notebook."""
+    module = ModuleType("made_here")
+    module.Wrapper = type("Wrapper", (nn.Sequential,), {"__module__": "made_here"})  # type: ignore[attr-defined]
+    sys.modules["made_here"] = module
+    return module.Wrapper(model)  # type: ignore[no-any-return]
+
+
+def test_a_model_that_cannot_travel_is_evaluated_here_and_it_is_said(toy: Any, workers: Workers) -> None:
+    for spoil in (unpicklable, unreadable_elsewhere):
+        remarks: list[str] = []
+        model = spoil(copy.deepcopy(toy.model))
+        result = run(model, toy, "pgd-3", workers=workers, on_remark=remarks.append)
+        assert torch.equal(result.worst_case, run(toy.model, toy, "pgd-3").worst_case)
+        (remark,) = remarks
+        assert "cannot be handed to other processes" in remark
+
+
+def test_a_worker_that_is_killed_is_missed(toy: Any, workers: Workers) -> None:
+    def kill(_: Any) -> None:
+        for worker in workers._workers:
+            os.kill(worker.process.pid or 0, signal.SIGKILL)
+
+    with pytest.raises(RpatError, match=r"worker process .* died \(exit code -9, killed"):
+        run(toy.model, toy, "pgd-20", workers=workers, on_chunk=kill)
+
+
+def test_an_interruption_ends_the_workers(toy: Any, workers: Workers) -> None:
+    processes = [worker.process for worker in workers._workers]
+
+    def stop(_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(toy.model, toy, "pgd-20", workers=workers, on_chunk=stop)
+    workers.close()
+    assert all(process.exitcode == -signal.SIGKILL for process in processes)
+
+
+@pytest.mark.parametrize(
+    ("jobs", "suite", "samples", "count"),
+    [
+        (1, "autoattack", 500, 1),
+        (3, "clean", 500, 3),
+        (8, "autoattack", 250, 3),  # there are three chunks
+        ("auto", "clean,pgd-20", 500, 1),  # done before a worker has started
+        ("auto", "clean,autoattack", 500, 4),
+        ("auto", "pgd-50x10", 500, 4),
+        ("auto", "autoattack", 10_000, 4),
+    ],
+)
+def test_auto_uses_the_cores_where_that_pays(
+    monkeypatch: pytest.MonkeyPatch, jobs: Any, suite: str, samples: int, count: int
+) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    assert count_jobs(jobs, parse_suite(suite), CPU, samples=samples, chunk_size=100) == count

@@ -1,0 +1,156 @@
+"""Chunks on disk: nothing is lost, nothing is counted twice, nothing foreign is taken over."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from rpat_cli.attacks.threat import Threat
+from rpat_cli.errors import RunFolderError
+from rpat_cli.evaluation.evaluate import evaluate
+from rpat_cli.evaluation.parallel.chunks import ChunkResult
+from rpat_cli.evaluation.parallel.store import ChunkStore, key_of
+from rpat_cli.evaluation.suite import parse_suite
+
+IDENTITY = {"weights": "abc", "threat": ["Linf", 8 / 255], "seed": 0}
+
+
+def chunk(number: int = 0) -> ChunkResult:
+    return ChunkResult(
+        label="autoattack",
+        stage=1,
+        chunk=number,
+        indices=torch.tensor([3, 5, 8]),
+        broken=torch.tensor([True, False, True]),
+        predicted=torch.tensor([1, 2, 3]),
+        margin=torch.tensor([-0.1, 1 / 3, -2e-8]),
+        confidence=torch.tensor([0.9, 1 / 7, 1.0]),
+        distance=torch.tensor([0.1, 1 / 3, 2e-8]),
+        strays=1,
+        seconds=0.25,
+        forward=30,
+        backward=20,
+        flags=("odd",),
+    )
+
+
+def opened(folder: Path, identity: dict[str, Any] | None = None) -> tuple[ChunkStore, str]:
+    said: list[str] = []
+    store = ChunkStore.open(folder, identity or IDENTITY, said.append)
+    return store, "".join(said)
+
+
+def filled(folder: Path, count: int = 3) -> ChunkStore:
+    store, said = opened(folder)
+    assert said == ""
+    assert list(folder.iterdir() if folder.exists() else []) == []  # nothing is made before there is a chunk
+    for number in range(count):
+        store.add(chunk(number))
+    return store
+
+
+def test_what_is_written_comes_back_bit_for_bit(tmp_path: Path) -> None:
+    filled(tmp_path / "partial")
+    store, said = opened(tmp_path / "partial")
+    assert said == "resuming: 3 chunks known"
+    assert [known.chunk for known in store.known] == [0, 1, 2]
+    for name, value in vars(chunk()).items():
+        back = getattr(store.known[0], name)
+        assert torch.equal(back, value) if isinstance(value, torch.Tensor) else back == value
+    store.add(chunk(3))
+    assert len(opened(tmp_path / "partial")[0].known) == 4
+    store.remove()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_cut_off_anywhere_it_keeps_all_whole_lines_and_goes_on(tmp_path: Path) -> None:
+    path = filled(tmp_path).path
+    content = path.read_bytes()
+    lines = content.splitlines(keepends=True)
+    ends = [sum(map(len, lines[: count + 1])) for count in range(1, 4)]
+    for length in [*range(0, len(content), 37), *ends, *(end - 1 for end in ends)]:
+        path.write_bytes(content[:length])
+        store, _ = opened(tmp_path)
+        assert len(store.known) == sum(end <= length for end in ends)
+        store.add(chunk(7))
+        again, _ = opened(tmp_path)
+        assert [known.chunk for known in again.known] == [*range(len(store.known)), 7]
+
+
+def test_a_chunk_written_twice_counts_once(tmp_path: Path) -> None:
+    filled(tmp_path, 2).add(chunk(1))
+    assert opened(tmp_path)[1] == "resuming: 2 chunks known"
+
+
+@pytest.mark.parametrize(
+    "damage", [('"strays"', '"stray"'), ("[1, 2, 3]", "[1, 2]"), ("0.25", "0.25}"), ("[-", '["x", -')]
+)
+def test_a_damaged_line_is_run_again_and_the_others_are_kept(tmp_path: Path, damage: tuple[str, str]) -> None:
+    path = filled(tmp_path).path
+    lines = path.read_text().splitlines(keepends=True)
+    assert damage[0] in lines[-1]
+    path.write_text("".join(lines[:-1]) + lines[-1].replace(*damage))
+    assert opened(tmp_path)[1] == "resuming: 2 chunks known"
+
+
+def test_two_that_began_at_the_same_moment_leave_what_a_third_can_use(tmp_path: Path) -> None:
+    (one, _), (other, _) = opened(tmp_path), opened(tmp_path)
+    for number in range(2):
+        one.add(chunk(number))
+        other.add(chunk(number))
+    assert opened(tmp_path)[1] == "resuming: 2 chunks known"
+    one.remove()
+    other.add(chunk(2))
+    assert opened(tmp_path)[1] == "resuming: 1 chunk known"
+    other.remove()
+    assert not tmp_path.exists()
+
+
+def test_anything_changed_starts_afresh_and_says_what(tmp_path: Path) -> None:
+    before = filled(tmp_path).path.read_bytes()
+    for name, value in {"weights": "abd", "threat": ["L2", 8 / 255], "seed": 1}.items():
+        store, said = opened(tmp_path, {**IDENTITY, name: value})
+        assert store.known == ()
+        assert said.startswith("starting afresh")
+        assert f"had other {name};" in said
+    assert opened(tmp_path)[0].path.read_bytes() == before
+    assert key_of({"a": 1, "b": (1, 2)}) == key_of({"b": [1, 2], "a": 1})
+
+
+def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    store, _ = opened(tmp_path / "file" / "partial")
+    with pytest.raises(RunFolderError, match="cannot write"):
+        store.add(chunk())
+
+
+def test_killed_ten_times_it_ends_with_the_flags_of_one_uninterrupted_run(
+    toy: Any, small_budgets: None, tmp_path: Path
+) -> None:
+    """SIGKILL at random moments; every start takes over what the ones before have written."""
+    script = Path(__file__).with_name("kill_and_resume.py")
+    done = subprocess.run(
+        [sys.executable, str(script), str(tmp_path), "10"],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == {"killed": 10, "status": 0}
+    suite = parse_suite("pgd-3,autoattack:square+apgd-ce+apgd-t+fab-t")
+    whole = evaluate(toy.model, toy.x, toy.y, suite, Threat("Linf", 0.1), batch_size=6).to_dict()
+    resumed = json.loads((tmp_path / "result.json").read_text())
+    for mine, theirs in zip(whole["results"], resumed["results"], strict=True):
+        for key in ("correct_after", "predicted", "broken_by", "distance", "forward", "backward", "settings"):
+            assert mine[key] == theirs[key]
+        for a, b in zip(mine["stages"], theirs["stages"], strict=True):
+            assert {**a, "seconds": 0} == {**b, "seconds": 0}
+    attacked = (tmp_path / "attacked").read_text().splitlines()
+    assert len(attacked) == len(set(attacked)) > 15  # what was on disk was never attacked again
+    assert not (tmp_path / "partial").exists()

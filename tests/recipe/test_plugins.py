@@ -1,0 +1,133 @@
+"""A user's own methods, attacks, models and data sets."""
+
+import sys
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import pytest
+from helpers import load_recipe
+
+from rpat_cli.errors import ConfigError
+from rpat_cli.methods import METHODS
+from rpat_cli.models import MODELS
+from rpat_cli.recipe import plugins
+from rpat_cli.recipe.layers import to_yaml
+from rpat_cli.runs import estimate as dry
+
+EXAMPLE = '''"""Adversarial logit pairing (Kannan et al. 2018, arXiv 1803.06373)."""
+
+from dataclasses import dataclass, replace
+
+from torch.nn.functional import mse_loss
+
+from rpat_cli.methods import METHODS
+from rpat_cli.methods.declare import Needs
+from rpat_cli.methods.pgd import adversarial_cross_entropy
+
+
+@dataclass(frozen=True)
+class LogitPairing(Needs):
+    weight: float = 0.5
+
+    def __call__(self, step):
+        outcome = adversarial_cross_entropy(step)
+        logits = step.model(step.x)
+        pairing = self.weight * mse_loss(logits, outcome.logits_adv)
+        return replace(outcome, terms=outcome.terms | {"pairing": pairing}, logits=logits)
+
+
+METHODS.add("alp", LogitPairing)
+'''
+
+
+@pytest.fixture(autouse=True)
+def _as_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test registers is gone after it."""
+    for registry in (METHODS, MODELS):
+        monkeypatch.setattr(registry, "_entries", dict(registry._entries))
+    monkeypatch.setattr(plugins, "_loaded", {})
+    monkeypatch.delitem(sys.modules, "rpat_alp", raising=False)
+
+
+def write(folder: Path, text: str, name: str = "mine.py") -> Path:
+    path = folder / name
+    path.write_text(text)
+    return path
+
+
+def flag(*paths: Path) -> dict[str, tuple[tuple[str, ...], list[str]]]:
+    return {"--plugin": (("plugins",), [str(path) for path in paths])}
+
+
+def test_a_method_of_ones_own_trains_with_everything_that_ours_train_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path, EXAMPLE)
+    recipe = load_recipe([], ["method=alp", "method.weight=2", "ra=true", "wa=true", "attack.steps=1"], flag(path))
+    assert recipe.method.options == {"weight": 2.0}
+    assert recipe.plugins == [str(path)]
+    monkeypatch.setattr(dry, "STEPS", 1)
+    took = dry.dry_run(recipe)
+    assert (took.forward, took.backward) == (4, 4)  # attack, f(x'), f(x), and f of the point between: f(x) is shared
+
+
+def test_its_settings_are_checked_as_ours_are(tmp_path: Path) -> None:
+    path = write(tmp_path, EXAMPLE)
+    with pytest.raises(ConfigError, match=r"method\.wieght: unknown key. Did you mean 'weight'\?"):
+        load_recipe([], ["method=alp", "method.wieght=2"], flag(path))
+    with pytest.raises(ConfigError, match=r"unknown method 'alpp'. Did you mean 'alp'\?"):
+        load_recipe([], ["method=alpp"], flag(path))
+
+
+def test_the_recipe_remembers_it_and_a_file_names_it_from_where_it_lies(tmp_path: Path) -> None:
+    (tmp_path / "lab").mkdir()
+    path = write(tmp_path / "lab", EXAMPLE)
+    config = write(tmp_path / "lab", "plugins: [mine.py]\nmethod: alp\n", "recipe.yaml")
+    other = write(tmp_path, "from rpat_cli.models import MODELS\nMODELS.add('net', 'nowhere:net')\n", "other.py")
+    recipe = load_recipe([config], ["model=net"], flag(other))
+    assert recipe.plugins == [str(path), str(other)]
+    again = write(tmp_path, to_yaml(recipe), "again.yaml")
+    assert load_recipe([again]) == recipe
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("x = 1\ny = 1 / 0\n", "mine.py:2: the plugin failed: ZeroDivisionError: division by zero"),
+        ("x = 1\n\nif x\n", "mine.py:3: the plugin failed: SyntaxError"),
+        ("import nothing_of_this_name\n", "mine.py:1: the plugin failed: ModuleNotFoundError"),
+        (
+            "from rpat_cli.methods import METHODS\nMETHODS.add('pgd', object)\n",
+            "mine.py:2: the plugin failed: the method 'pgd' is registered already",
+        ),
+        (
+            "from rpat_cli.methods import METHODS\nMETHODS.add('mine', lambda step: None)\n",
+            "mine.py: the plugin failed: the method 'mine' must be a frozen dataclass",
+        ),
+    ],
+)
+def test_a_plugin_that_fails_names_its_file_and_line(tmp_path: Path, text: str, told: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        load_recipe([], [], flag(write(tmp_path, text)))
+    assert told in str(error.value)
+    assert error.value.exit_code == 2
+
+
+def test_a_missing_plugin_and_one_that_is_no_python_are_told(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"--plugin: plugins: there is no plugin file .*gone\.py"):
+        load_recipe([], [], flag(tmp_path / "gone.py"))
+    with pytest.raises(ConfigError, match=r"notes\.txt is not a Python file"):
+        load_recipe([], [], flag(write(tmp_path, "", "notes.txt")))
+
+
+def test_an_installed_package_may_bring_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, EXAMPLE, "rpat_alp.py")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    point = EntryPoint("alp", "rpat_alp", plugins.GROUP)
+    monkeypatch.setattr(plugins, "entry_points", lambda group: [point] if group == "rpat.plugins" else [])
+    plugins.load_installed.cache_clear()
+    try:
+        assert load_recipe([], ["method=alp"]).method.options == {"weight": 0.5}
+        assert load_recipe([], ["method=alp"]).plugins == []
+    finally:
+        plugins.load_installed.cache_clear()

@@ -1,0 +1,215 @@
+"""From checkpoint to JSON: interrupted, resumed, limited. In this process, on the embedded images."""
+
+import json
+import math
+import os
+import signal
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from rpat_cli.errors import ConfigError, Interrupted, RunFolderError
+from rpat_cli.evaluation.suite import parse_suite
+from rpat_cli.recipe.layers import Layer, resolve
+from rpat_cli.records.checkpoint import save_checkpoint
+from rpat_cli.records.run_folder import write_whole
+from rpat_cli.runs.build import architecture_for, build_data
+from rpat_cli.runs.diagnose import ANALYSES, Found, analyse
+from rpat_cli.runs.evaluate import LOOKS_LEFT, EvalOptions, eval_run, is_evaluated, limited, load_model
+from rpat_cli.runs.listener import Listener
+
+SUITE = parse_suite("fgsm,pgd-2")
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    recipe = resolve([Layer("test", {"model": "small-cnn", "device": "cpu"})])
+    data = build_data(recipe.data, recipe.seed)
+    architecture = architecture_for(recipe, data)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = architecture.build()
+    content = {"recipe": recipe.model_dump(mode="json"), "architecture": architecture.to_dict(), "epoch": 1}
+    path = tmp_path_factory.mktemp("model") / "net.pt"
+    save_checkpoint(path, {**content, "model": model.state_dict()})
+    return path
+
+
+@pytest.fixture
+def net(checkpoint: Path, tmp_path: Path) -> Path:
+    path = tmp_path / "net.pt"
+    path.write_bytes(checkpoint.read_bytes())
+    return path
+
+
+def measure(net: Path, on_progress: Callable[[Any], None] = lambda _: None, **options: Any) -> tuple[Any, str]:
+    """The record that was written, without times, and what was said."""
+    said: list[str] = []
+    _, file = eval_run(
+        net,
+        SUITE,
+        changes=options.pop("changes", ()),
+        options=EvalOptions(**{"batch_size": 4, "limit": 200, "again": "rpat eval net.pt", **options}),
+        listener=Listener(said.append, on_progress=on_progress),
+    )
+    return json.loads(file.read_text()), "".join(said)
+
+
+def flags(record: Any) -> list[Any]:
+    keys = ("label", "correct_after", "predicted", "broken_by", "distance", "forward", "backward")
+    return [[result[key] for key in keys] for result in record["results"]]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75), (signal.SIGUSR1, 75)])
+def test_a_signal_keeps_the_chunks_and_the_next_start_goes_on(net: Path, number: int, code: int) -> None:
+    handler = signal.getsignal(number)
+    whole, said = measure(net)
+    assert said == ""
+
+    def stop(progress: Any) -> None:
+        if (progress.label, progress.chunk) == ("pgd-2", 1):
+            os.kill(os.getpid(), number)
+
+    with pytest.raises(Interrupted, match="Go on with: rpat eval net.pt") as caught:
+        measure(net, stop)
+    assert caught.value.exit_code == code
+    assert signal.getsignal(number) == handler
+    (partial,) = (net.parent / "evals" / "partial").iterdir()
+    known = len(partial.read_text().splitlines()) - 1
+    assert 1 < known < 2 * math.ceil(sum(whole["clean_predicted"][i] == y for i, y in enumerate(whole["y"])) / 4)
+    begun: list[int] = []
+    resumed, said = measure(net, lambda progress: begun.append(progress.chunk))
+    assert said == f"resuming: {known} chunks known"
+    assert flags(resumed) == flags(whole)
+    assert len(list((net.parent / "evals").glob("*.json"))) == 2  # the first result is still there
+    assert not partial.parent.exists()
+
+
+def test_evaluations_that_end_at_the_same_moment_do_not_overwrite_each_other(
+    net: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured: list[Any] = []
+
+    def write(path: Path, text: str) -> None:
+        if not measured:  # meanwhile another one ends
+            measured.append(None)
+            measured[0] = measure(net, limit=20)[0]
+        write_whole(path, text)
+
+    monkeypatch.setattr("rpat_cli.runs.evaluate.write_whole", write)
+    monkeypatch.setattr("rpat_cli.runs.evaluate.datetime", SimpleNamespace(now=lambda: datetime(2026, 1, 1)))
+    record, _ = measure(net, limit=10)
+    files = [json.loads(file.read_text()) for file in sorted((net.parent / "evals").glob("*.json"))]
+    assert [file["n"] for file in files] == [20, 10]
+    assert files == [measured[0], record]
+
+
+def test_a_result_that_cannot_be_written_leaves_no_empty_file(net: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, text: str) -> None:
+        raise RunFolderError("no space left on device")
+
+    monkeypatch.setattr("rpat_cli.runs.evaluate.write_whole", full)
+    with pytest.raises(RunFolderError, match="no space left"):
+        measure(net)
+    assert not list((net.parent / "evals").glob("*.json"))
+    monkeypatch.undo()
+    assert "resuming: " in measure(net)[1]
+
+
+def test_closer_looks_that_were_stopped_go_on_without_the_attacks(net: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def measured() -> tuple[Any, Path, str]:
+        said: list[str] = []
+        options = EvalOptions(batch_size=4, limit=20)
+        return (*eval_run(net, SUITE, options=options, listener=Listener(said.append)), "".join(said))
+
+    def stop(subject: Any) -> Found:
+        raise KeyboardInterrupt
+
+    before, file, _ = measured()
+    monkeypatch.setitem(ANALYSES, "eps_curve", stop)  # type: ignore[misc]
+    with pytest.raises(Interrupted, match=rf"what the attacks found is in {file}") as caught:
+        analyse(["perception", "eps_curve"], net, file, limit=20)
+    assert caught.value.exit_code == 130
+    assert json.loads(file.read_text())[LOOKS_LEFT] == ["eps_curve"]
+    again, same, said = measured()
+    assert (same, said) == (file, f"resuming: all attacks are known, from {file}")
+    assert again.to_dict() == before.to_dict()
+    analyse(["perception"], net, file, limit=20)
+    assert LOOKS_LEFT not in json.loads(file.read_text())
+    assert measured()[1] != file
+
+
+def test_a_program_in_place_of_a_checkpoint_is_told_from_one(tmp_path: Path) -> None:
+    (tmp_path / "my.py").touch()
+    with pytest.raises(ConfigError, match=r"name the function in it.*my\.py:build"):
+        load_model(tmp_path / "my.py")
+
+
+def test_another_threat_does_not_take_over_what_is_unfinished(net: Path) -> None:
+    def stop(progress: Any) -> None:
+        if progress.chunk:
+            raise KeyboardInterrupt
+
+    with pytest.raises(Interrupted):
+        measure(net, stop)
+    changes = [Layer("--eps", {"threat": {"eps": 0.01}})]
+    record, said = measure(net, changes=changes)
+    assert "had other threat; it is kept" in said
+    clean = sum(a == b for a, b in zip(record["clean_predicted"], record["y"], strict=True))
+    assert record["results"][0]["backward"] == clean  # every image was attacked anew
+    assert "resuming: 1 chunk known" in measure(net)[1]
+
+
+def test_chunks_of_a_version_with_other_records_are_not_taken_over(net: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(progress: Any) -> None:
+        if progress.chunk:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("rpat_cli.runs.evaluate.RECORDS", 1)
+    with pytest.raises(Interrupted):
+        measure(net, stop)
+    (partial,) = (net.parent / "evals" / "partial").iterdir()
+    header, line = partial.read_text().splitlines()
+    old = {key: value for key, value in json.loads(line).items() if key not in ("margin", "confidence")}
+    partial.write_text(f"{header}\n{json.dumps(old)}\n")
+    monkeypatch.undo()
+    record, said = measure(net)
+    assert "had other kind of records; it is kept" in said
+    assert len(record["results"][0]["margin"]) == record["n"]
+
+
+def test_a_limit_takes_the_same_share_of_every_class_and_is_on_record(net: Path) -> None:
+    record, _ = measure(net, limit=30)
+    assert (record["n"], record["limit"], record["data"]["n"]) == (30, 30, 30)
+    assert [record["y"].count(label) for label in range(10)] == [3] * 10
+    assert measure(net, limit=30)[0]["y"] == record["y"]
+    record, _ = measure(net, limit=1000)
+    assert (record["n"], record["limit"]) == (500, None)
+
+
+@pytest.mark.parametrize("limit", [1, 7, 250, 491, 499])
+def test_a_limit_of_any_size_is_kept(net: Path, limit: int) -> None:
+    recipe = load_model(net).recipe
+    test = build_data(recipe.data, recipe.seed).test
+    split = limited(test, limit)
+    counts = torch.bincount(split.labels, minlength=10)
+    assert len(split) == limit
+    assert counts.max() - counts.min() <= 1
+
+
+def test_a_finished_evaluation_is_recognised(net: Path) -> None:
+    saved = load_model(net)
+    data = build_data(saved.recipe.data, saved.recipe.seed)
+    options = EvalOptions(batch_size=4, limit=30)
+    assert not is_evaluated(saved, data, SUITE, saved.recipe, options)
+    measure(net, limit=30)
+    assert is_evaluated(saved, data, SUITE, saved.recipe, options)
+    assert not is_evaluated(saved, data, SUITE[:1], saved.recipe, options)
+    (file,) = (net.parent / "evals").glob("*.json")
+    file.write_text(file.read_text()[:100])
+    assert not is_evaluated(saved, data, SUITE, saved.recipe, options)
