@@ -1,4 +1,5 @@
-"""rpat: train image classifiers that resist adversarial perturbations, and measure honestly how well they do.
+"""rpat: train image classifiers that resist adversarial perturbations, and measure honestly how
+well they do.
 
 import rpat_cli as rpat
 run = rpat.train(method="consistency", ra=True, epochs=10)
@@ -33,10 +34,11 @@ def train(
 ) -> "RunFolder":
     """Train one run, as `rpat train` does, and return its folder.
 
-    `recipe` names a shipped recipe, `config` is a recipe file laid over it; the keywords are recipe keys and override
-    both: `method={"name": "trades", "beta": 3}`, `threat={"eps": "8/255"}`. `say=print` prints a line for every epoch
-    and every attack; without it nothing is said. Raises `ConfigError` with every mistake at once, and the other
-    `RpatError`s.
+    `recipe` names a shipped recipe, `config` is a recipe file laid over it; the keywords are recipe
+    keys and override
+    both: `method={"name": "trades", "beta": 3}`, `threat={"eps": "8/255"}`. `say=print` prints a
+    line for every epoch and every attack; without it nothing is said. Raises `ConfigError` with
+    every mistake at once, and the other `RpatError`s.
     """
     from rpat_cli.recipe.layers import Layer, read_all, resolve
     from rpat_cli.runs.progress_lines import in_lines
@@ -44,7 +46,11 @@ def train(
 
     files = read_all(recipe, [Path(config)] if config is not None else [])
     resolved = resolve([*files, Layer("train()", keys)])
-    return train_run(resolved, out=Path(out) if out is not None else None, listener=in_lines(say) if say else None)
+    return train_run(
+        resolved,
+        out=Path(out) if out is not None else None,
+        listener=in_lines(say) if say else None,
+    )
 
 
 def evaluate(
@@ -57,16 +63,19 @@ def evaluate(
     say: "Callable[[str], None] | None" = None,
     **keys: Any,
 ) -> "tuple[Evaluation, Path]":
-    """Evaluate a run folder, a checkpoint file or the newest run, as `rpat eval` does; also returns the JSON file.
+    """Evaluate a run folder, a checkpoint file or the newest run, as `rpat eval` does; also returns
+    the JSON file.
 
-    `torchvision:NAME`, `timm:NAME`, `FILE.py:FUNCTION` and a model at hand, which takes images in [0, 1], need their
-    data set: `evaluate(model, "pgd-50,autoattack", data="cifar10")`. Results go to `runs/external/NAME/evals/`.
+    `torchvision:NAME`, `timm:NAME`, `FILE.py:FUNCTION` and a model at hand, which takes images in
+    [0, 1], need their data set: `evaluate(model, "pgd-50,autoattack", data="cifar10")`. Results go
+    to `runs/external/NAME/evals/`.
 
     `attack` is what `--attack` takes, as one text or as a list; `say` is as in `train`.
 
-    With `limit` on so many of the test images only. With `jobs` ("auto" or a count) several processes share the work:
-    they import the script that calls this, so there it has to stand below `if __name__ == "__main__":`. The keywords
-    are recipe keys and change the run's recipe: `threat={"norm": "L2"}`, `data={"root": "/data"}`.
+    With `limit` on so many of the test images only. With `jobs` ("auto" or a count) several
+    processes share the work: they import the script that calls this, so there it has to stand below
+    `if __name__ == "__main__":`. The keywords are recipe keys and change the run's recipe:
+    `threat={"norm": "L2"}`, `data={"root": "/data"}`.
     """
     from rpat_cli.recipe.layers import Layer
     from rpat_cli.recipe.suite_file import read_suite
@@ -84,10 +93,11 @@ def evaluate(
 
 
 def load_model(path: "str | Path", checkpoint: str = "best", **keys: Any) -> "SavedModel":
-    """The trained model of a run folder or checkpoint file, in eval mode, from images in [0, 1] to logits.
+    """The trained model of a run folder or checkpoint file, in eval mode, from images in [0, 1] to
+    logits.
 
-    For a file that other code has saved, name its data set, and its network if the weights do not tell:
-    `load_model("last.model", data="cifar10", model="resnet18-bottleneck")`.
+    For a file that other code has saved, name its data set, and its network if the weights do not
+    tell: `load_model("last.model", data="cifar10", model="resnet18-bottleneck")`.
     """
     from rpat_cli.recipe.layers import Layer
     from rpat_cli.runs.evaluate import load_model as load

@@ -1,7 +1,7 @@
 """What can go wrong, in words for the person at the keyboard.
 
-Every error that a user can cause is an `RpatError`: the command line prints its message and leaves with its exit
-code; a traceback is shown for bugs only (or with `RPAT_DEBUG=1`).
+Every error that a user can cause is an `RpatError`: the command line prints its message and leaves
+with its exit code; a traceback is shown for bugs only (or with `RPAT_DEBUG=1`).
 """
 
 from collections.abc import Iterable, Sequence
@@ -38,8 +38,12 @@ class ConfigError(RpatError):
     exit_code = 2
 
     def __init__(self, *problems: Problem | str, title: str = "") -> None:
-        self.problems = [p if isinstance(p, Problem) else Problem(key="", message=p) for p in problems]
-        heading = title or (f"{len(self.problems)} mistakes in the recipe" if len(self.problems) > 1 else "")
+        self.problems = [
+            p if isinstance(p, Problem) else Problem(key="", message=p) for p in problems
+        ]
+        heading = title or (
+            f"{len(self.problems)} mistakes in the recipe" if len(self.problems) > 1 else ""
+        )
         lines = [f"  {p}" if heading else str(p) for p in self.problems]
         super().__init__("\n".join(([f"{heading}:"] if heading else []) + lines))
 
@@ -64,7 +68,9 @@ class MissingExtraError(RpatError):
     """An optional dependency that this feature needs is not installed."""
 
     def __init__(self, feature: str, extra: str) -> None:
-        super().__init__(f"{feature} needs an optional dependency. Install it with: pip install 'rpat[{extra}]'")
+        super().__init__(
+            f"{feature} needs an optional dependency. Install it with: pip install 'rpat[{extra}]'"
+        )
 
 
 class EngineError(RpatError):
@@ -87,6 +93,11 @@ def did_you_mean(given: str, choices: Iterable[str]) -> str:
 
 
 def unknown(kind: str, given: str, choices: Sequence[str]) -> str:
-    """One sentence for a name that is not in a list: what was given, what is allowed, what is near."""
-    parts = [f"unknown {kind} {given!r}.", did_you_mean(given, choices), f"Allowed: {', '.join(choices)}."]
+    """One sentence for a name that is not in a list: what was given, what is allowed, what is
+    near."""
+    parts = [
+        f"unknown {kind} {given!r}.",
+        did_you_mean(given, choices),
+        f"Allowed: {', '.join(choices)}.",
+    ]
     return " ".join(part for part in parts if part)

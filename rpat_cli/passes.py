@@ -21,9 +21,9 @@ class Passes:
 def count_passes(model: nn.Module) -> Iterator[Passes]:
     """Count the forward and backward passes of `model` inside the `with` block.
 
-    A backward pass is a gradient arriving at the model's output: a hook on that tensor sees it, changes nothing, and
-    works for `backward`, `autograd.grad` and several passes through one graph alike. (Module backward hooks would
-    wrap inputs and outputs, and fail on in-place operations.)
+    A backward pass is a gradient arriving at the model's output: a hook on that tensor sees it,
+    changes nothing, and works for `backward`, `autograd.grad` and several passes through one graph
+    alike. (Module backward hooks would wrap inputs and outputs, and fail on in-place operations.)
     """
     passes = Passes()
 

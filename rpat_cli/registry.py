@@ -1,7 +1,9 @@
-"""Names and what they stand for: the plain tables behind METHODS, ATTACKS, MODELS, DATASETS and SCHEDULES.
+"""Names and what they stand for: the plain tables behind METHODS, ATTACKS, MODELS, DATASETS and
+SCHEDULES.
 
-An entry is an object, or a string "module:attribute" that is imported when somebody first asks for it. So a
-table can be read at one glance, and listing names (help pages, error messages) never imports torch.
+An entry is an object, or a string "module:attribute" that is imported when somebody first asks for
+it. So a table can be read at one glance, and listing names (help pages, error messages) never
+imports torch.
 """
 
 from collections.abc import Iterator, Mapping
@@ -16,7 +18,8 @@ T = TypeVar("T")
 class Registry(Mapping[str, T], Generic[T]):
     """A mapping from names to objects, resolved lazily.
 
-    Raises `ConfigError`, with the names there are and the nearest one, for a name that is not in it.
+    Raises `ConfigError`, with the names there are and the nearest one, for a name that is not in
+    it.
     """
 
     def __init__(self, kind: str, entries: Mapping[str, T | str]) -> None:
@@ -43,7 +46,10 @@ class Registry(Mapping[str, T], Generic[T]):
         return len(self._entries)
 
     def add(self, name: str, entry: T | str) -> None:
-        """Enter a new name. Raises `ConfigError` if the name is taken: nothing is silently replaced."""
+        """Enter a new name. Raises `ConfigError` if the name is taken: nothing is silently
+        replaced."""
         if name in self._entries:
-            raise ConfigError(f"the {self.kind} {name!r} is registered already; choose another name.")
+            raise ConfigError(
+                f"the {self.kind} {name!r} is registered already; choose another name."
+            )
         self._entries[name] = entry

@@ -7,7 +7,8 @@ from pydantic import BeforeValidator
 
 
 def parse_number(value: Any) -> Any:
-    """Turn `"8/255"` or `"1e-3"` into a float; anything that is not such a text is passed on untouched.
+    """Turn `"8/255"` or `"1e-3"` into a float; anything that is not such a text is passed on
+    untouched.
 
     Raises `ValueError` for a text that is no finite number.
     """

@@ -17,7 +17,8 @@ def _seeded() -> None:
 
 @pytest.fixture(autouse=True)
 def _interruptible() -> None:
-    """A shell that starts the tests in the background makes them deaf to Ctrl-C, which some of them press."""
+    """A shell that starts the tests in the background makes them deaf to Ctrl-C, which some of them
+    press."""
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -1,4 +1,5 @@
-"""Shared by all tests: the tiny network and the records of tests/golden, and ways to watch a model."""
+"""Shared by all tests: the tiny network and the records of tests/golden, and ways to watch a
+model."""
 
 import copy
 import json
@@ -68,7 +69,9 @@ class Golden:
 
     def group(self, prefix: str) -> dict[str, Tensor]:
         """All arrays called `prefix.NAME`, by NAME."""
-        return {key[len(prefix) + 1 :]: self[key] for key in self.arrays if key.startswith(f"{prefix}.")}
+        return {
+            key[len(prefix) + 1 :]: self[key] for key in self.arrays if key.startswith(f"{prefix}.")
+        }
 
     def model(self, state: str = "state") -> nn.Module:
         """The recorded network in train mode, float64, taking pixels in [0, 1]."""
@@ -115,7 +118,8 @@ class CountForwards:
 
 
 def snapshot(model: nn.Module) -> dict[str, Any]:
-    """Everything that an attack must leave alone: parameters, buffers, gradients, modes, requires_grad."""
+    """Everything that an attack must leave alone: parameters, buffers, gradients, modes,
+    requires_grad."""
     return copy.deepcopy(
         {
             "state": dict(model.state_dict()),
@@ -133,7 +137,11 @@ def assert_same(before: dict[str, Any], after: dict[str, Any]) -> None:
     for kind in ("state", "grads"):
         assert before[kind].keys() == after[kind].keys()
         for name, value in before[kind].items():
-            same = value is after[kind][name] if value is None else torch.equal(value, after[kind][name])
+            same = (
+                value is after[kind][name]
+                if value is None
+                else torch.equal(value, after[kind][name])
+            )
             assert same, f"{kind} {name} changed"
 
 

@@ -1,4 +1,5 @@
-"""The shape of the house: imports run one way, what we import is declared, and nothing private slips into the repo."""
+"""The shape of the house: imports run one way, what we import is declared, and nothing private
+slips into the repo."""
 
 import ast
 import re
@@ -15,8 +16,9 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "rpat_cli"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
-# The rooms of the house (folders, and modules at the root) from the foundations up. A room may import those in the
-# lines before its own, and nothing else: not its neighbors in the same line, and none of the lines after it.
+# The rooms of the house (folders, and modules at the root) from the foundations up. A room may
+# import those in the lines before its own, and nothing else: not its neighbors in the same line,
+# and none of the lines after it.
 ORDER = (
     ("errors", "version", "passes", "text"),
     ("registry", "signals"),
@@ -32,9 +34,13 @@ ORDER = (
     ("cli",),
 )
 LEVEL = {room: level for level, rooms in enumerate(ORDER) for room in rooms}
-DOORS = {"__init__", "__main__"}  # the public API and the console entry: they import from anywhere, nobody imports them
+DOORS = {
+    "__init__",
+    "__main__",
+}  # the public API and the console entry: they import from anywhere, nobody imports them
 
-# The engine may know what a method, an attack and a split of data are, but never one of them by name.
+# The engine may know what a method, an attack and a split of data are, but never one of them by
+# name.
 ENGINE_SEES = {"attacks.base", "methods.base", "data.base"}
 
 IMPORT_TO_DISTRIBUTION = {"yaml": "pyyaml", "PIL": "pillow"}
@@ -42,7 +48,8 @@ OPTIONAL = {"autoattack"}  # accepted in place of pyautoattack where it is insta
 
 
 def modules(package: Path) -> dict[str, Path]:
-    """The dotted name of every module below a package, such as `rpat_cli.attacks.pgd`, and its file."""
+    """The dotted name of every module below a package, such as `rpat_cli.attacks.pgd`, and its
+    file."""
     found = {}
     for path in sorted(package.rglob("*.py")):
         parts = path.relative_to(package.parent).with_suffix("").parts
@@ -51,9 +58,11 @@ def modules(package: Path) -> dict[str, Path]:
 
 
 def imports(path: Path, known: Container[str] = ()) -> list[str]:
-    """Every module that a file imports, wherever in it, lazily or not; what only type checkers see does not count.
+    """Every module that a file imports, wherever in it, lazily or not; what only type checkers see
+    does not count.
 
-    `known` are names of modules: with them, `from rpat_cli.attacks import pgd` is an import of `rpat_cli.attacks.pgd`.
+    `known` are names of modules: with them, `from rpat_cli.attacks import pgd` is an import of
+    `rpat_cli.attacks.pgd`.
     """
     found: list[str] = []
     for node in _seen_at_run_time(ast.parse(path.read_text(encoding="utf-8"))):
@@ -70,12 +79,17 @@ def imports(path: Path, known: Container[str] = ()) -> list[str]:
 def _seen_at_run_time(node: ast.AST) -> Iterator[ast.AST]:
     yield node
     for child in ast.iter_child_nodes(node):
-        if not (isinstance(child, ast.If) and isinstance(child.test, ast.Name) and child.test.id == "TYPE_CHECKING"):
+        if not (
+            isinstance(child, ast.If)
+            and isinstance(child.test, ast.Name)
+            and child.test.id == "TYPE_CHECKING"
+        ):
             yield from _seen_at_run_time(child)
 
 
 def graph(package: Path) -> dict[str, set[str]]:
-    """Who imports whom inside a package, by dotted names. Tables that name a module in a text import it lazily."""
+    """Who imports whom inside a package, by dotted names. Tables that name a module in a text
+    import it lazily."""
     files = modules(package)
     return {
         name: {other for other in imports(path, files) if other in files and other != name}
@@ -103,7 +117,8 @@ def against_the_order(imported: Mapping[str, Container[str]]) -> list[str]:
 
 
 def circles(imported: Mapping[str, Iterable[str]]) -> list[list[str]]:
-    """Groups of files that import one another in a circle (strongly connected components of more than one)."""
+    """Groups of files that import one another in a circle (strongly connected components of more
+    than one)."""
     sorter = [set(names) for names in _components(imported)]
     return [sorted(names) for names in sorter if len(names) > 1]
 
@@ -113,7 +128,9 @@ def _components(imported: Mapping[str, Iterable[str]]) -> Iterator[frozenset[str
     seen: set[str] = set()
     for name in imported:
         if name not in seen:
-            members = frozenset({name} | {other for other in reachable[name] if name in reachable[other]})
+            members = frozenset(
+                {name} | {other for other in reachable[name] if name in reachable[other]}
+            )
             seen |= members
             yield members
 
@@ -152,7 +169,9 @@ def test_no_files_import_one_another_in_a_circle() -> None:
     ],
 )
 def test_an_import_against_the_order_is_found(tmp_path: Path, file: str, line: str) -> None:
-    house = copytree(PACKAGE, tmp_path / "rpat_cli", ignore=ignore_patterns("*.yaml", "*.npz", "__pycache__"))
+    house = copytree(
+        PACKAGE, tmp_path / "rpat_cli", ignore=ignore_patterns("*.yaml", "*.npz", "__pycache__")
+    )
     with (house / file).open("a") as text:
         text.write(f"\n{line}\n")
     [found] = against_the_order(graph(house))
@@ -160,7 +179,9 @@ def test_an_import_against_the_order_is_found(tmp_path: Path, file: str, line: s
 
 
 def test_a_circle_is_found(tmp_path: Path) -> None:
-    house = copytree(PACKAGE, tmp_path / "rpat_cli", ignore=ignore_patterns("*.yaml", "*.npz", "__pycache__"))
+    house = copytree(
+        PACKAGE, tmp_path / "rpat_cli", ignore=ignore_patterns("*.yaml", "*.npz", "__pycache__")
+    )
     with (house / "attacks/threat.py").open("a") as text:
         text.write("\ndef late():\n    from rpat_cli.attacks import pgd\n")
     found = set().union(*circles(graph(house)))
@@ -178,7 +199,9 @@ def test_the_engine_knows_no_method_attack_or_data_set() -> None:
     for name, path in files.items():
         if room(name) == "engine":
             seen = {other.removeprefix("rpat_cli.") for other in imports(path, files)}
-            by_name = {other for other in seen if other.split(".")[0] in ("attacks", "methods", "data")}
+            by_name = {
+                other for other in seen if other.split(".")[0] in ("attacks", "methods", "data")
+            }
             assert by_name <= ENGINE_SEES, f"{path}: {by_name - ENGINE_SEES}"
 
 
@@ -186,7 +209,11 @@ def test_the_engine_never_asks_for_a_method_by_name() -> None:
     from rpat_cli.methods import METHODS
 
     for path in (PACKAGE / "engine").glob("*.py"):
-        texts = {node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant)}
+        texts = {
+            node.value
+            for node in ast.walk(ast.parse(path.read_text()))
+            if isinstance(node, ast.Constant)
+        }
         assert not texts & set(METHODS), path
 
 

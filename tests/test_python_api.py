@@ -11,7 +11,9 @@ from rpat_cli.errors import ConfigError
 
 def test_from_training_to_logits(tmp_path: Path) -> None:
     said: list[str] = []
-    run = rpat.train(method="standard", epochs=1, eval="clean", out=tmp_path / "run", say=said.append)
+    run = rpat.train(
+        method="standard", epochs=1, eval="clean", out=tmp_path / "run", say=said.append
+    )
     assert [line.split()[0] for line in said] == ["epoch", "evaluating"]
     evaluation, file = rpat.evaluate(run.path, ["clean", "pgd-2"], limit=50, say=said.append)
     assert [result.label for result in evaluation.results] == ["clean", "pgd-2"]
@@ -24,7 +26,8 @@ def test_from_training_to_logits(tmp_path: Path) -> None:
 
 def test_mistakes_name_the_call() -> None:
     with pytest.raises(
-        ConfigError, match=r"^2 mistakes in the recipe:\n  train\(\): epochs: .*\n  train\(\): methode: "
+        ConfigError,
+        match=r"^2 mistakes in the recipe:\n  train\(\): epochs: .*\n  train\(\): methode: ",
     ):
         rpat.train(methode="trades", epochs="ten")
     with pytest.raises(ConfigError, match=r"^evaluate\(\): unknown attack 'pdg'"):

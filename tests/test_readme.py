@@ -1,4 +1,5 @@
-"""What the README says is true: its first lines, its recipe, its example method, its error message."""
+"""What the README says is true: its first lines, its recipe, its example method, its error
+message."""
 
 import re
 import shlex
@@ -39,7 +40,10 @@ def test_its_error_message_is_the_real_one() -> None:
     [example] = [block for block in blocks("text") if "mistakes in the recipe" in block]
     command, *told = example.splitlines()
     words = shlex.split(command.removeprefix("$ rpat train"))
-    flags: dict[str, Any] = {"--norm": (("threat", "norm"), "L3"), "--method": (("method", "name"), "tradse")}
+    flags: dict[str, Any] = {
+        "--norm": (("threat", "norm"), "L3"),
+        "--method": (("method", "name"), "tradse"),
+    }
     assert all(flag in words for flag in flags)
     with pytest.raises(ConfigError) as error:
         load_recipe([], ["optimizer.lrr=1"], flags)
@@ -64,7 +68,9 @@ def test_its_sweep_expands(tmp_path: Path) -> None:
 def test_what_else_it_says_of_sweep_files_is_read(tmp_path: Path) -> None:
     from rpat_cli.sweep.spec import read_sweep
 
-    whole, *others = [block for block in blocks("yaml") if re.search("seeds|^search|^engine", block)]
+    whole, *others = [
+        block for block in blocks("yaml") if re.search("seeds|^search|^engine", block)
+    ]
     path = tmp_path / "sweep.yaml"
     for block in others:
         path.write_text(block if "seeds" in block else whole + block)

@@ -7,7 +7,8 @@ NUMBER = TypeAdapter(Number)
 
 
 @pytest.mark.parametrize(
-    ("text", "value"), [("8/255", 8 / 255), ("1e-3", 0.001), (" 2 / 4 ", 0.5), ("0.1", 0.1), (3, 3.0), (0.25, 0.25)]
+    ("text", "value"),
+    [("8/255", 8 / 255), ("1e-3", 0.001), (" 2 / 4 ", 0.5), ("0.1", 0.1), (3, 3.0), (0.25, 0.25)],
 )
 def test_reads_numbers_as_the_field_writes_them(text: object, value: float) -> None:
     assert NUMBER.validate_python(text) == value
@@ -20,7 +21,8 @@ def test_refuses_what_is_no_finite_number(text: object) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(8 / 255, "8/255"), (0.1, "0.1"), (0.5, "0.5"), (1.0, "1"), (2000 / 255, "2000/255")]
+    ("value", "text"),
+    [(8 / 255, "8/255"), (0.1, "0.1"), (0.5, "0.5"), (1.0, "1"), (2000 / 255, "2000/255")],
 )
 def test_shows_them_the_same_way(value: float, text: str) -> None:
     assert show_number(value) == text

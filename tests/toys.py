@@ -1,4 +1,5 @@
-"""A problem small enough for AutoAttack in a second: noisy class templates, and a conv net that learns them."""
+"""A problem small enough for AutoAttack in a second: noisy class templates, and a conv net that
+learns them."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,7 +76,8 @@ def small_budgets(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @dataclass(frozen=True)
 class Honest:
-    """An adversarially trained classifier, the test images of fashion-mini, and the threat that it was trained for."""
+    """An adversarially trained classifier, the test images of fashion-mini, and the threat that it
+    was trained for."""
 
     model: nn.Module
     x: Tensor
@@ -85,14 +87,17 @@ class Honest:
 
 @pytest.fixture(scope="session")
 def honest() -> Honest:
-    """small-cnn after three epochs of PGD training on the embedded images: some ten seconds, once."""
+    """small-cnn after three epochs of PGD training on the embedded images: some ten seconds,
+    once."""
     spec = DATASETS["fashion-mini"]
     raw = spec.load(LoadOptions(Path()))
     threat = Threat("Linf", spec.eps["Linf"])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         x, y = raw.train.tensors()
-        model = build_model("small-cnn", shape=(1, 28, 28), classes=10, mean=spec.mean, std=spec.std)
+        model = build_model(
+            "small-cnn", shape=(1, 28, 28), classes=10, mean=spec.mean, std=spec.std
+        )
         attack = ATTACKS["pgd"](threat, steps=5)
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.1, total_steps=3 * 40)

@@ -1,4 +1,5 @@
-"""Attacks by name: `ATTACKS[name](threat, **settings)` makes an `Attack`. Importing this table imports no torch."""
+"""Attacks by name: `ATTACKS[name](threat, **settings)` makes an `Attack`. Importing this table
+imports no torch."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +17,8 @@ ATTACKS: Registry[Callable[..., Any]] = Registry(
         "noise": "rpat_cli.attacks.variants:noise",
     },
 )
-"""Name -> factory `(threat, **settings) -> Attack`; the settings are the fields of `rpat_cli.attacks.pgd.PGD`."""
+"""Name -> factory `(threat, **settings) -> Attack`; the settings are the fields of
+`rpat_cli.attacks.pgd.PGD`."""
 
 SEARCHES: Registry[Callable[..., Any]] = Registry(
     "attack",
@@ -29,4 +31,5 @@ SEARCHES: Registry[Callable[..., Any]] = Registry(
         "zoo": "rpat_cli.attacks.zoo:ZOO",
     },
 )
-"""The same for attacks that only measure: they have a goal of their own and cannot climb a training method's loss."""
+"""The same for attacks that only measure: they have a goal of their own and cannot climb a training
+method's loss."""

@@ -1,9 +1,11 @@
-"""AutoAttack (Croce & Hein, ICML 2020, arXiv 2003.01690), one of its attacks and one batch at a time.
+"""AutoAttack (Croce & Hein, ICML 2020, arXiv 2003.01690), one of its attacks and one batch at a
+time.
 
-The attacks themselves are those of `pyautoattack` (or of an installed `autoattack`); only the loop around them is
-not used. Each of its attacks reseeds itself whenever it starts, so calling them on the same batches in the same order
-gives the same adversarial examples as its own `run_standard_evaluation`, and whoever holds the loop can show progress,
-stop and resume. What the library leaves behind is undone: seeds, parameter gradients, modes, trace functions.
+The attacks themselves are those of `pyautoattack` (or of an installed `autoattack`); only the loop
+around them is not used. Each of its attacks reseeds itself whenever it starts, so calling them on
+the same batches in the same order gives the same adversarial examples as its own
+`run_standard_evaluation`, and whoever holds the loop can show progress, stop and resume. What the
+library leaves behind is undone: seeds, parameter gradients, modes, trace functions.
 """
 
 import inspect
@@ -33,7 +35,8 @@ VERSIONS: Mapping[str, tuple[str, ...]] = {
 """The attacks of each version, in their order; "custom" has those that its user lists."""
 
 _LEAST_CLASSES = {"apgd-ce": 2, "apgd-dlr": 3, "apgd-t": 4, "fab": 2, "fab-t": 2, "square": 2}
-"""The DLR loss divides by the gap to the third largest logit, its targeted form also looks at the fourth."""
+"""The DLR loss divides by the gap to the third largest logit, its targeted form also looks at the
+fourth."""
 
 _LEAST_SIDE_OF_SQUARE = 5
 """Square's L2 and L1 forms begin with a 5 x 5 grid of tiles, none of which may be empty."""
@@ -41,12 +44,13 @@ _LEAST_SIDE_OF_SQUARE = 5
 
 @dataclass(frozen=True)
 class AutoAttack:
-    """Which version, and within it which attacks (empty: all of the version's), with which threat and seed.
+    """Which version, and within it which attacks (empty: all of the version's), with which threat
+    and seed.
 
-    A version sets the budgets (restarts, targets, iterations), `attacks` chooses: `AutoAttack(threat,
-    attacks=("square",))` is Square as the standard version runs it, unless `queries` says how many it has. "custom" has
-    the library's default budgets: five restarts of APGD and FAB. Raises `ConfigError` for unknown names, and for
-    "custom" without a list.
+    A version sets the budgets (restarts, targets, iterations), `attacks` chooses:
+    `AutoAttack(threat, attacks=("square",))` is Square as the standard version runs it, unless
+    `queries` says how many it has. "custom" has the library's default budgets: five restarts of
+    APGD and FAB. Raises `ConfigError` for unknown names, and for "custom" without a list.
     """
 
     threat: Threat
@@ -59,9 +63,14 @@ class AutoAttack:
         if self.version not in VERSIONS:
             raise ConfigError(unknown("version of AutoAttack", self.version, list(VERSIONS)))
         if wrong := [name for name in self.attacks if name not in _LEAST_CLASSES]:
-            raise ConfigError(*(unknown("part of AutoAttack", name, list(_LEAST_CLASSES)) for name in wrong))
+            raise ConfigError(
+                *(unknown("part of AutoAttack", name, list(_LEAST_CLASSES)) for name in wrong)
+            )
         if not self.names:
-            raise ConfigError(f"a custom AutoAttack needs a list of attacks. Allowed: {', '.join(_LEAST_CLASSES)}.")
+            raise ConfigError(
+                "a custom AutoAttack needs a list of attacks. Allowed: "
+                f"{', '.join(_LEAST_CLASSES)}."
+            )
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -69,10 +78,11 @@ class AutoAttack:
         return self.attacks or VERSIONS[self.version]
 
     def on(self, model: nn.Module, x: Tensor, y: Tensor) -> "Ensemble":
-        """Make the attacks ready for a model, and look at it first, as AutoAttack does, on `x` (B, C, H, W), `y` (B,).
+        """Make the attacks ready for a model, and look at it first, as AutoAttack does, on `x` (B,
+        C, H, W), `y` (B,).
 
-        Attacks that are not defined for the model's class count or image size are left out and listed in `notes`.
-        Raises `ConfigError` when none remains.
+        Attacks that are not defined for the model's class count or image size are left out and
+        listed in `notes`. Raises `ConfigError` when none remains.
         """
         return Ensemble(self, model, x, y)
 
@@ -80,8 +90,9 @@ class AutoAttack:
 class Ensemble:
     """AutoAttack's attacks on one model.
 
-    `names`: the attacks that run. `notes`: what was left out and why. `flags`: AutoAttack's own warnings (randomised,
-    probabilities instead of logits, zero gradients, dynamic, Square stronger than the rest), as they come.
+    `names`: the attacks that run. `notes`: what was left out and why. `flags`: AutoAttack's own
+    warnings (randomised, probabilities instead of logits, zero gradients, dynamic, Square stronger
+    than the rest), as they come.
     """
 
     def __init__(self, config: AutoAttack, model: nn.Module, x: Tensor, y: Tensor) -> None:
@@ -96,7 +107,8 @@ class Ensemble:
         self._look_at_model(x, y)
 
     def perturb(self, name: str, x: Tensor, y: Tensor) -> Tensor:
-        """Run one attack on one batch: `x` (B, C, H, W) in [0, 1] and its labels to `x_adv`, or `x` where it failed."""
+        """Run one attack on one batch: `x` (B, C, H, W) in [0, 1] and its labels to `x_adv`, or `x`
+        where it failed."""
         attack = self._attack(name)
         with self._no_trace(), torch.no_grad():
             x_adv: Tensor = attack.perturb(x.clone(), y.clone())
@@ -105,11 +117,20 @@ class Ensemble:
     def settings(self, name: str) -> dict[str, int | float | str]:
         """The budget that an attack runs with, for the record."""
         attack = self._attack(name)
-        keys = ("loss", "n_restarts", "n_iter", "n_queries", "n_target_classes", "eot_iter", "use_largereps")
+        keys = (
+            "loss",
+            "n_restarts",
+            "n_iter",
+            "n_queries",
+            "n_target_classes",
+            "eot_iter",
+            "use_largereps",
+        )
         return {key: getattr(attack, key) for key in keys if getattr(attack, key, None) is not None}
 
     def look_at_result(self, accuracy: Mapping[str, float]) -> None:
-        """AutoAttack's last check: `accuracy` is the robust accuracy after each attack, with "clean" first."""
+        """AutoAttack's last check: `accuracy` is the robust accuracy after each attack, with
+        "clean" first."""
         self._checks.check_square_sr(dict(accuracy), logger=self._log)
 
     @property
@@ -131,12 +152,20 @@ class Ensemble:
         least = _LEAST_CLASSES[name]
         if self.classes < least:
             return f"it needs at least {least} classes, the model has {self.classes}"
-        if name == "square" and self._config.threat.norm != "Linf" and min(height, width) < _LEAST_SIDE_OF_SQUARE:
-            return f"in {self._config.threat.norm} it needs images of at least 5 x 5 pixels, not {height} x {width}"
+        if (
+            name == "square"
+            and self._config.threat.norm != "Linf"
+            and min(height, width) < _LEAST_SIDE_OF_SQUARE
+        ):
+            return (
+                f"in {self._config.threat.norm} it needs images of at least 5 x 5 pixels, not "
+                f"{height} x {width}"
+            )
         return ""
 
     def _build(self) -> Any:
-        """The library's object, of which only the attacks are used. Its two packages differ in one argument."""
+        """The library's object, of which only the attacks are used. Its two packages differ in one
+        argument."""
         constructor = self._library.AutoAttack
         quiet = {"verbose": False} if "verbose" in inspect.signature(constructor).parameters else {}
         threat = self._config.threat
@@ -159,8 +188,14 @@ class Ensemble:
         return attacks
 
     def _attack(self, name: str) -> Any:
-        """The attack object, set up for `name` alone, so that nothing depends on which attacks ran before."""
-        family = {"apgd-ce": "apgd", "apgd-dlr": "apgd", "apgd-t": "apgd_targeted", "fab-t": "fab"}.get(name, name)
+        """The attack object, set up for `name` alone, so that nothing depends on which attacks ran
+        before."""
+        family = {
+            "apgd-ce": "apgd",
+            "apgd-dlr": "apgd",
+            "apgd-t": "apgd_targeted",
+            "fab-t": "fab",
+        }.get(name, name)
         attack = getattr(self._attacks, family)
         attack.seed = self._config.seed
         if family == "apgd":
@@ -175,13 +210,15 @@ class Ensemble:
             if self._config.version != "rand":
                 self._checks.check_randomized(self._model, x, y, bs=len(x), logger=self._log)
             self._checks.check_range_output(self._model, x, logger=self._log)
-            # The library counts calls in a table that it never clears: one dynamic model would taint all after it.
+            # The library counts calls in a table that it never clears: one dynamic model would
+            # taint all after it.
             self._checks.funcs.update(dict.fromkeys(self._checks.funcs, 0))
             self._checks.check_dynamic(self._model, x, False, logger=self._log)
 
     @contextmanager
     def _no_trace(self) -> Iterator[None]:
-        """Undo what the library does to the world; a debugger's or a coverage tool's trace function lives on."""
+        """Undo what the library does to the world; a debugger's or a coverage tool's trace function
+        lives on."""
         tracer = sys.gettrace()
         try:
             with own_randomness(self._device), frozen(self._model):
@@ -197,11 +234,13 @@ class _Warnings:
         self.messages: list[str] = []
 
     def warning(self, message: object) -> None:
-        text = str(message).split(" See ")[0].strip()  # the pointer to a file of theirs helps nobody here
+        text = (
+            str(message).split(" See ")[0].strip()
+        )  # the pointer to a file of theirs helps nobody here
         if text not in self.messages:
             self.messages.append(text)
 
-    log = warning  # `autoattack` logs its warnings through this name, `pyautoattack` through the other
+    log = warning  # `autoattack` logs its warnings by this name, `pyautoattack` by the other
 
     def debug(self, message: object) -> None:
         """Progress lines: whoever drives the attacks shows progress."""

@@ -1,6 +1,8 @@
-"""The three norm hooks of every gradient attack: where to start, which way to step, how to come back.
+"""The three norm hooks of every gradient attack: where to start, which way to step, how to come
+back.
 
-Tensors are (B, ...), each sample on its own; perturbations are in pixel units. All objects here are stateless.
+Tensors are (B, ...), each sample on its own; perturbations are in pixel units. All objects here are
+stateless.
 """
 
 from dataclasses import dataclass
@@ -27,7 +29,8 @@ class Geometry(Protocol):
         ...
 
     def project(self, delta: Tensor, eps: float, room: Tensor | None = None) -> Tensor:
-        """The nearest point with norm <= eps and, if given, |delta| <= room (>= 0) pixel by pixel."""
+        """The nearest point with norm <= eps and, if given, |delta| <= room (>= 0) pixel by
+        pixel."""
         ...
 
 
@@ -74,15 +77,21 @@ class L2Geometry:
 
     @staticmethod
     def _scale(size: Tensor, limit: Tensor, eps: float) -> Tensor:
-        """The s in [0, 1] with ‖min(s * size, limit)‖ = eps; 1 where the limit alone is within eps. All (B, d).
+        """The s in [0, 1] with ‖min(s * size, limit)‖ = eps; 1 where the limit alone is within eps.
+        All (B, d).
 
-        The nearest point has this form (its Lagrange multiplier is 1/s - 1). The squared norm is a parabola in s
-        between the values at which a pixel meets its limit, so sorting those values finds s exactly.
+        The nearest point has this form (its Lagrange multiplier is 1/s - 1). The squared norm is a
+        parabola in s between the values at which a pixel meets its limit, so sorting those values
+        finds s exactly.
         """
         meets, order = (limit / nonzero(size)).sort(dim=1)
-        at_limit = _cumulated(limit.gather(1, order).square())  # at [k]: the first k pixels are at their limit
+        at_limit = _cumulated(
+            limit.gather(1, order).square()
+        )  # at [k]: the first k pixels are at their limit
         squares = size.gather(1, order).square()
-        moving = squares.flip(1).cumsum(1).flip(1)  # at [k]: pixels from the k-th on still grow with s
+        moving = (
+            squares.flip(1).cumsum(1).flip(1)
+        )  # at [k]: pixels from the k-th on still grow with s
         norm_squared = at_limit[:, :-1] + meets.square() * moving
         k = (norm_squared < eps**2).sum(dim=1, keepdim=True).clamp_max(size.shape[1] - 1)
         rest = (eps**2 - at_limit.gather(1, k)).clamp_min(0)
@@ -91,12 +100,13 @@ class L2Geometry:
 
 @dataclass(frozen=True)
 class L1Geometry:
-    """Sparse ascent, after SLIDE (Tramèr & Boneh, NeurIPS 2019) and "Mind the box" (Croce & Hein, ICML 2021).
+    """Sparse ascent, after SLIDE (Tramèr & Boneh, NeurIPS 2019) and "Mind the box" (Croce & Hein,
+    ICML 2021).
 
-    Steepest ascent in L1 moves a single pixel, which takes far more than ten steps to use the ball up. So a step moves
-    the `top` share of the pixels that can still move, those with the largest gradients, in proportion to them (SLIDE
-    moves them all equally; then projecting takes back equally what each was given, and a linear model's worst case is
-    never reached).
+    Steepest ascent in L1 moves a single pixel, which takes far more than ten steps to use the ball
+    up. So a step moves the `top` share of the pixels that can still move, those with the largest
+    gradients, in proportion to them (SLIDE moves them all equally; then projecting takes back
+    equally what each was given, and a linear model's worst case is never reached).
     """
 
     top: float = 0.01
@@ -107,7 +117,9 @@ class L1Geometry:
     def random(self, x: Tensor, eps: float) -> Tensor:
         # d of d + 1 exponentials over their sum are uniform in the simplex; signs make it the ball
         flat = x.flatten(1)
-        spacing = torch.empty(len(flat), flat.shape[1] + 1, device=x.device, dtype=x.dtype).exponential_()
+        spacing = torch.empty(
+            len(flat), flat.shape[1] + 1, device=x.device, dtype=x.dtype
+        ).exponential_()
         sign = torch.randint_like(flat, 2) * 2 - 1
         return (eps * sign * spacing[:, 1:] / spacing.sum(dim=1, keepdim=True)).view_as(x)
 
@@ -118,8 +130,8 @@ class L1Geometry:
         steepness = flat.abs() * free
         threshold = steepness.topk(ceil(self.top * flat.shape[1]), dim=1).values[:, -1:]
         chosen = free & (steepness >= threshold)
-        # Pixels at the box are pushed along with the chosen: nothing comes of it but that projecting, which takes
-        # from every pixel alike, leaves them where they are.
+        # Pixels at the box are pushed along with the chosen: nothing comes of it but that
+        # projecting, which takes from every pixel alike, leaves them where they are.
         length = nonzero((steepness * chosen).sum(dim=1, keepdim=True))
         return (flat / length * (chosen | ~free)).clamp(-1, 1).view_as(grad)
 
@@ -131,11 +143,13 @@ class L1Geometry:
 
     @staticmethod
     def _threshold(size: Tensor, limit: Tensor, eps: float) -> Tensor:
-        """The t >= 0 with Σ min((size - t)+, limit) = eps; 0 where the limit alone is within eps. All (B, d).
+        """The t >= 0 with Σ min((size - t)+, limit) = eps; 0 where the limit alone is within eps.
+        All (B, d).
 
-        min((size - t)+, limit) = (size - t)+ - (size - limit - t)+: the sum is piecewise linear in t, with its bends at
-        the sizes (slope +1 below) and at size - limit (slope -1 below). Sorting the bends finds t exactly; without a
-        box this is the projection of Duchi et al. (ICML 2008).
+        min((size - t)+, limit) = (size - t)+ - (size - limit - t)+: the sum is piecewise linear in
+        t, with its bends at the sizes (slope +1 below) and at size - limit (slope -1 below).
+        Sorting the bends finds t exactly; without a box this is the projection of Duchi et al.
+        (ICML 2008).
         """
         bends, order = torch.cat([size, size - limit], dim=1).sort(dim=1, descending=True)
         weight = 1 - 2 * (order >= size.shape[1]).to(size.dtype)
@@ -160,9 +174,11 @@ def nonzero(values: Tensor) -> Tensor:
 
 
 def largest_to_one(grad: Tensor) -> Tensor:
-    """Each sample's gradient over its largest entry, so that squares of tiny gradients don't vanish in float32.
+    """Each sample's gradient over its largest entry, so that squares of tiny gradients don't vanish
+    in float32.
 
-    A model that saturates has gradients of 1e-25; an attack that takes them for zero mistakes that for robustness.
+    A model that saturates has gradients of 1e-25; an attack that takes them for zero mistakes that
+    for robustness.
     """
     return grad / per_sample(nonzero(grad.flatten(1).abs().amax(dim=1)), grad)
 
@@ -174,7 +190,8 @@ def _size_and_limit(delta: Tensor, room: Tensor | None) -> tuple[Tensor, Tensor]
 
 
 def _shrunk_into(delta: Tensor, norm: Tensor, eps: float) -> Tensor:
-    """delta scaled down where its norm exceeds eps: the plain projection in L2, a last mend of rounding elsewhere."""
+    """delta scaled down where its norm exceeds eps: the plain projection in L2, a last mend of
+    rounding elsewhere."""
     return delta * per_sample((eps / nonzero(norm)).clamp_max(1), delta)
 
 

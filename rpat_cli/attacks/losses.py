@@ -8,7 +8,8 @@ from torch import Tensor
 
 
 def hard_labels(y: Tensor) -> Tensor:
-    """(B,) classes, from classes or from (B, classes) label probabilities (MixUp, label smoothing)."""
+    """(B,) classes, from classes or from (B, classes) label probabilities (MixUp, label
+    smoothing)."""
     return y if y.ndim == 1 else y.argmax(dim=1)
 
 
@@ -31,4 +32,7 @@ def margin(logits: Tensor, y: Tensor) -> Tensor:
     return (wrong - logits.gather(1, hard_labels(y)[:, None])).squeeze(1)
 
 
-INNER_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"ce": cross_entropy, "margin": margin}
+INNER_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "ce": cross_entropy,
+    "margin": margin,
+}

@@ -1,7 +1,9 @@
-"""Attacks that look for the *smallest* perturbation, from foolbox (extra `attacks`; Rauber et al., JOSS 2020).
+"""Attacks that look for the *smallest* perturbation, from foolbox (extra `attacks`; Rauber et al.,
+JOSS 2020).
 
-None of them knows a radius: a sample counts as broken when the adversarial image found lies within the threat. An
-attack that minimises one norm says nothing about another, so each runs only in the norms it is made for.
+None of them knows a radius: a sample counts as broken when the adversarial image found lies within
+the threat. An attack that minimises one norm says nothing about another, so each runs only in the
+norms it is made for.
 """
 
 from collections.abc import Mapping
@@ -36,10 +38,11 @@ NOISE_STARTS = 64
 
 @dataclass(frozen=True)
 class MinimumNorm:
-    """One of `NORMS`: `steps` steps towards the smallest adversarial perturbation; where it fails, x itself.
+    """One of `NORMS`: `steps` steps towards the smallest adversarial perturbation; where it fails,
+    x itself.
 
-    Raises `ConfigError` for a norm that the attack is not defined in and for fewer than one step, `MissingExtraError`
-    when foolbox is not installed.
+    Raises `ConfigError` for a norm that the attack is not defined in and for fewer than one step,
+    `MissingExtraError` when foolbox is not installed.
     """
 
     threat: Threat
@@ -50,7 +53,9 @@ class MinimumNorm:
         if self.threat.norm not in NORMS[self.name]:
             others = ", ".join(name for name, norms in NORMS.items() if self.threat.norm in norms)
             defined = " or ".join(NORMS[self.name])
-            message = f"minimises {defined}; its success at a radius in {self.threat.norm} is undefined."
+            message = (
+                f"minimises {defined}; its success at a radius in {self.threat.norm} is undefined."
+            )
             hint = f"Use --norm {NORMS[self.name][0]}; for {self.threat.norm}: {others}."
             raise ConfigError(Problem("", message, self.name, hint))
         if self.steps < 1:
@@ -58,7 +63,8 @@ class MinimumNorm:
         _import_foolbox(self.name)
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        """The nearest adversarial images found, where they lie within the threat; elsewhere `x`. `y` is (B,) classes.
+        """The nearest adversarial images found, where they lie within the threat; elsewhere `x`.
+        `y` is (B,) classes.
 
         A sample that the model gets wrong already comes back as it is.
         """
@@ -92,7 +98,11 @@ class MinimumNorm:
         if self.name == "ddn":
             return attacks.DDNAttack(steps=self.steps)
         if self.name == "fmn":
-            family = {"Linf": attacks.LInfFMNAttack, "L2": attacks.L2FMNAttack, "L1": attacks.L1FMNAttack}
+            family = {
+                "Linf": attacks.LInfFMNAttack,
+                "L2": attacks.L2FMNAttack,
+                "L1": attacks.L1FMNAttack,
+            }
             attack = family[self.threat.norm](steps=self.steps)
             if self.threat.norm == "L2":
                 attack.project = _onto_l2_ball
@@ -128,7 +138,8 @@ def boundary(threat: Threat, *, steps: int = 5000) -> MinimumNorm:
 
 
 def _onto_l2_ball(x: Any, x0: Any, epsilon: Any) -> Any:
-    """foolbox's own projection (up to 3.3.4) divides the norms by themselves and so leaves x where it is."""
+    """foolbox's own projection (up to 3.3.4) divides the norms by themselves and so leaves x where
+    it is."""
     center, radius = x0.raw, epsilon.raw
     delta = x.raw - center
     factor = (radius / delta.flatten(1).norm(dim=1).clamp_min(1e-12)).clamp_max(1)
@@ -136,10 +147,11 @@ def _onto_l2_ball(x: Any, x0: Any, epsilon: Any) -> Any:
 
 
 def _starts(model: nn.Module, x: Tensor, predicted: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """For each image the nearest one, of this batch or of noise, that the model takes for another class than y.
+    """For each image the nearest one, of this batch or of noise, that the model takes for another
+    class than y.
 
-    Returns the starts (B, ...) and whether there is one (B,). foolbox itself would draw noise only, which a model may
-    take for one class throughout, and then gives up on the whole batch.
+    Returns the starts (B, ...) and whether there is one (B,). foolbox itself would draw noise only,
+    which a model may take for one class throughout, and then gives up on the whole batch.
     """
     noise = torch.rand(NOISE_STARTS, *x.shape[1:], device=x.device, dtype=x.dtype)
     candidates = torch.cat([x, noise])

@@ -1,4 +1,5 @@
-"""Projected gradient ascent (Madry et al., ICLR 2018): the one loop behind every gradient attack of this package."""
+"""Projected gradient ascent (Madry et al., ICLR 2018): the one loop behind every gradient attack of
+this package."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -17,7 +18,8 @@ from rpat_cli.errors import ConfigError, Problem, did_you_mean
 Start = Literal["uniform", "gaussian", "zero"]
 Keep = Literal["last", "worst"]
 
-GAUSSIAN_START = 0.001  # TRADES (Zhang et al., ICML 2019) and MART (Wang et al., ICLR 2020): 0.001 N(0, 1) per pixel
+GAUSSIAN_START = 0.001
+"""Of TRADES (Zhang et al., ICML 2019) and MART (Wang et al., ICLR 2020): 0.001 N(0, 1) a pixel."""
 
 
 class _Climb(NamedTuple):
@@ -33,16 +35,23 @@ class _Climb(NamedTuple):
 
 @dataclass(frozen=True)
 class PGD:
-    """`steps` steps of size `step_size` (pixels) up the inner loss, each brought back into ball and box.
+    """`steps` steps of size `step_size` (pixels) up the inner loss, each brought back into ball and
+    box.
 
-    start: where in the ball to begin: "uniform", "gaussian" (0.001 N(0, 1)), "zero", or the perturbation itself.
-    restarts: runs from as many starts; each sample keeps the one that fools the model, or else has the highest loss.
-    bn_mode: "train" attacks the model with batch statistics and moves its running ones (ReBAT); "eval" moves nothing.
-    keep: "last" returns where the last step ends, after exactly `steps` forward and backward passes (one more forward
-        if restarts are to be compared). "worst" is for evaluation: the first point at which a sample is fooled is
-        final, and the sample takes no further step; others keep their point of highest loss.
+    start: where in the ball to begin: "uniform", "gaussian" (0.001 N(0, 1)), "zero", or the
+    perturbation itself.
+    restarts: runs from as many starts; each sample keeps the one that fools the model, or else has
+    the highest loss.
+    bn_mode: "train" attacks the model with batch statistics and moves its running ones (ReBAT);
+    "eval" moves nothing.
+    keep: "last" returns where the last step ends, after exactly `steps` forward and backward passes
+    (one more forward
+        if restarts are to be compared). "worst" is for evaluation: the first point at which a
+        sample is fooled is final, and the sample takes no further step; others keep their point of
+        highest loss.
     loss: inner loss of `__call__`, a key of `INNER_LOSSES`: "ce" or "margin".
-    decay: above 0, gradients are accumulated, each at unit L1 norm (momentum; Dong et al., CVPR 2018).
+    decay: above 0, gradients are accumulated, each at unit L1 norm (momentum; Dong et al., CVPR
+    2018).
 
     Raises `ConfigError` for values outside these.
     """
@@ -70,17 +79,23 @@ class PGD:
         ]
         if self.restarts > 1 and (isinstance(self.start, Tensor) or self.start == "zero"):
             message = f"{self.restarts} restarts from one fixed start all end at the same point."
-            problems.append(Problem("restarts", message, hint="Use start 'uniform' or 'gaussian', or restarts 1."))
+            problems.append(
+                Problem(
+                    "restarts", message, hint="Use start 'uniform' or 'gaussian', or restarts 1."
+                )
+            )
         if self.keep == "worst" and self.bn_mode == "train":
             message = (
-                "'worst' drops fooled samples from the batch, which would change the batch statistics of the rest."
+                "'worst' drops fooled samples from the batch, which would change the batch "
+                "statistics of the rest."
             )
             problems.append(Problem("keep", message, hint="Use bn_mode 'eval', or keep 'last'."))
         if problems:
             raise ConfigError(*problems)
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        """Attack labels `y`, (B,) classes or (B, classes) probabilities. Returns x_adv, detached, in ball and box."""
+        """Attack labels `y`, (B,) classes or (B, classes) probabilities. Returns x_adv, detached,
+        in ball and box."""
         inner = INNER_LOSSES[self.loss]
 
         def loss_at(at: Tensor) -> LossFn:
@@ -89,16 +104,23 @@ class PGD:
 
         return self._search(model, x, loss_at, hard_labels(y))
 
-    def perturb(self, model: nn.Module, x: Tensor, loss_fn: LossFn, *, start: Tensor | None = None) -> Tensor:
-        """Attack with an inner loss of one's own, from logits (B, classes) to a scalar, or to (B,) losses.
+    def perturb(
+        self, model: nn.Module, x: Tensor, loss_fn: LossFn, *, start: Tensor | None = None
+    ) -> Tensor:
+        """Attack with an inner loss of one's own, from logits (B, classes) to a scalar, or to (B,)
+        losses.
 
-        With (B,) losses, restarts and "worst" choose per sample; with a scalar, the batch as a whole.
+        With (B,) losses, restarts and "worst" choose per sample; with a scalar, the batch as a
+        whole.
         """
         attack = self if start is None else replace(self, start=start, restarts=1)
         return attack._search(model, x, lambda _: loss_fn, None)
 
-    def _search(self, model: nn.Module, x: Tensor, loss_at: Callable[[Tensor], LossFn], y: Tensor | None) -> Tensor:
-        """`loss_at(indices)` is the inner loss of that part of the batch; without labels nothing counts as fooled."""
+    def _search(
+        self, model: nn.Module, x: Tensor, loss_at: Callable[[Tensor], LossFn], y: Tensor | None
+    ) -> Tensor:
+        """`loss_at(indices)` is the inner loss of that part of the batch; without labels nothing
+        counts as fooled."""
         x = x.detach()
         with attack_mode(model, self.bn_mode) as model:
             if self.keep == "last" and self.restarts == 1:
@@ -149,19 +171,25 @@ class PGD:
             delta = GAUSSIAN_START * torch.randn_like(x)
         else:
             delta = torch.zeros_like(x)
-        # TRADES and MART take their first gradient at the noise as drawn, some of it a little outside the box; a start
-        # that may itself be returned has to be an image
+        # TRADES and MART take their first gradient at the noise as drawn, some of it a little
+        # outside the box; a start that may itself be returned has to be an image
         is_uniform = isinstance(self.start, str) and self.start == "uniform"
         as_drawn = not is_uniform and self.steps > 0 and self.keep == "last"
-        return _Climb(x, x + delta if as_drawn else self.threat.apply(x, delta), torch.zeros_like(x))
+        return _Climb(
+            x, x + delta if as_drawn else self.threat.apply(x, delta), torch.zeros_like(x)
+        )
 
-    def _advance(self, model: nn.Module, climb: _Climb, loss_fn: LossFn) -> tuple[_Climb, Tensor, Tensor]:
+    def _advance(
+        self, model: nn.Module, climb: _Climb, loss_fn: LossFn
+    ) -> tuple[_Climb, Tensor, Tensor]:
         """One step; the losses and logits belong to the point it starts from."""
         x, x_adv, velocity = climb
         grad, losses, logits = input_gradient(model, x_adv, loss_fn)
         if self.decay:
             grad = largest_to_one(grad)
-            velocity = self.decay * velocity + grad / per_sample(nonzero(grad.flatten(1).abs().sum(dim=1)), grad)
+            velocity = self.decay * velocity + grad / per_sample(
+                nonzero(grad.flatten(1).abs().sum(dim=1)), grad
+            )
         else:
             velocity = grad
         direction = self.threat.geometry.step(velocity, x_adv)
@@ -177,21 +205,34 @@ class _Best:
         self.fooled = torch.zeros(len(x), dtype=torch.bool, device=x.device)
         self.loss = torch.full((len(x),), -torch.inf, device=x.device, dtype=x.dtype)
 
-    def enter(self, at: Tensor, x_adv: Tensor, losses: Tensor, logits: Tensor, y: Tensor | None) -> Tensor:
-        """Enter the points x_adv of the samples `at` where they are better; returns which of them fool the model."""
+    def enter(
+        self, at: Tensor, x_adv: Tensor, losses: Tensor, logits: Tensor, y: Tensor | None
+    ) -> Tensor:
+        """Enter the points x_adv of the samples `at` where they are better; returns which of them
+        fool the model."""
         losses = losses.detach().to(self.loss).expand(len(at))
         fooled = torch.zeros_like(self.fooled[at]) if y is None else logits.argmax(dim=1) != y[at]
         was_fooled = self.fooled[at]
         better = (fooled & ~was_fooled) | ((fooled == was_fooled) & (losses > self.loss[at]))
         which = at[better]
-        self.x_adv[which], self.loss[which], self.fooled[which] = x_adv[better], losses[better], fooled[better]
+        self.x_adv[which], self.loss[which], self.fooled[which] = (
+            x_adv[better],
+            losses[better],
+            fooled[better],
+        )
         return fooled
 
 
 def _not_among(key: str, given: object, allowed: tuple[str, ...]) -> list[Problem]:
     if isinstance(given, Tensor) or given in allowed:
         return []
-    return [Problem(key, f"{given!r} is none of {', '.join(allowed)}.", hint=did_you_mean(str(given), allowed))]
+    return [
+        Problem(
+            key,
+            f"{given!r} is none of {', '.join(allowed)}.",
+            hint=did_you_mean(str(given), allowed),
+        )
+    ]
 
 
 def _below(key: str, given: float, least: int) -> list[Problem]:

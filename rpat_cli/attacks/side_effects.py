@@ -1,4 +1,5 @@
-"""Leave no trace: other people's attacks reseed, accumulate gradients and switch modes; here all that is undone."""
+"""Leave no trace: other people's attacks reseed, accumulate gradients and switch modes; here all
+that is undone."""
 
 import random
 from collections.abc import Iterator
@@ -13,13 +14,15 @@ from rpat_cli.attacks.forward import attack_mode
 
 @contextmanager
 def own_randomness(device: torch.device, seed: int | None = None) -> Iterator[None]:
-    """Every global generator (Python, NumPy, torch on CPU and on `device`) comes out of the block as it went in.
+    """Every global generator (Python, NumPy, torch on CPU and on `device`) comes out of the block
+    as it went in.
 
     With a `seed`, torch, NumPy and Python start from it inside the block.
     """
     python_state, numpy_state = random.getstate(), np.random.get_state()
     mps_state = torch.mps.get_rng_state() if device.type == "mps" else None
-    # Seeding reaches every CUDA device, not only the one in use; touching an unused CUDA would initialise it.
+    # Seeding reaches every CUDA device, not only the one in use; touching an unused CUDA would
+    # initialise it.
     in_use = device.type == "cuda" or torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
     with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if in_use else []):
         if seed is not None:
@@ -37,9 +40,11 @@ def own_randomness(device: torch.device, seed: int | None = None) -> Iterator[No
 
 @contextmanager
 def frozen(model: nn.Module) -> Iterator[nn.Module]:
-    """The unwrapped model, in eval mode, its parameters closed to gradients; afterwards everything is as it was.
+    """The unwrapped model, in eval mode, its parameters closed to gradients; afterwards everything
+    is as it was.
 
-    FAB calls `backward`, which would add to every parameter's `.grad`; closed parameters also save that work.
+    FAB calls `backward`, which would add to every parameter's `.grad`; closed parameters also save
+    that work.
     """
     open_parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     with attack_mode(model) as unwrapped:

@@ -32,7 +32,8 @@ STEP_PER_EPS: dict[str, float] = {"Linf": 2 / 8, "L2": 15 / 128, "L1": 400 / 200
 
 @dataclass(frozen=True)
 class Threat:
-    """All images within `eps` (pixel units) of x in `norm` ("Linf", "L2" or "L1") that are images: pixels in [0, 1].
+    """All images within `eps` (pixel units) of x in `norm` ("Linf", "L2" or "L1") that are images:
+    pixels in [0, 1].
 
     Raises `ConfigError` for another norm, and for an eps that is negative or not finite.
     """
@@ -44,7 +45,11 @@ class Threat:
         GEOMETRIES[self.norm]  # raises, with the names there are
         if not (isfinite(self.eps) and self.eps >= 0):
             message = f"a radius must be a finite number >= 0, given {self.eps}."
-            raise ConfigError(Problem("eps", message, hint=f"Usual for {self.norm}: {DEFAULT_EPS[self.norm]:.5g}."))
+            raise ConfigError(
+                Problem(
+                    "eps", message, hint=f"Usual for {self.norm}: {DEFAULT_EPS[self.norm]:.5g}."
+                )
+            )
 
     @property
     def geometry(self) -> Geometry:
@@ -55,19 +60,23 @@ class Threat:
         return self.eps * STEP_PER_EPS[self.norm]
 
     def whole_box(self, x: Tensor) -> Threat:
-        """The same norm with the smallest radius that reaches every image of the shape of x (B, ...)."""
+        """The same norm with the smallest radius that reaches every image of the shape of x (B,
+        ...)."""
         pixels = x.flatten(1).shape[1]
         return Threat(self.norm, {"Linf": 1.0, "L2": pixels**0.5, "L1": float(pixels)}[self.norm])
 
     def project(self, delta: Tensor) -> Tensor:
-        """The nearest point (in L2) of the ball, for each sample of `delta` (B, ...); the box is not looked at."""
+        """The nearest point (in L2) of the ball, for each sample of `delta` (B, ...); the box is
+        not looked at."""
         return self.geometry.project(delta, self.eps)
 
     def clip(self, x: Tensor, delta: Tensor) -> Tensor:
-        """The nearest perturbation in ball *and* box around x (B, ...): exactly, for all three norms.
+        """The nearest perturbation in ball *and* box around x (B, ...): exactly, for all three
+        norms.
 
-        Projecting onto the ball and clamping afterwards also lands in both, but not at the nearest point: an attack
-        that does so falls short of the worst case wherever the box bites (Croce & Hein, "Mind the box", ICML 2021).
+        Projecting onto the ball and clamping afterwards also lands in both, but not at the nearest
+        point: an attack that does so falls short of the worst case wherever the box bites (Croce &
+        Hein, "Mind the box", ICML 2021).
         """
         room = (1 - x).where(delta > 0, x).clamp_min(0)
         return self.geometry.project(delta, self.eps, room)
@@ -75,7 +84,9 @@ class Threat:
     def apply(self, x: Tensor, delta: Tensor) -> Tensor:
         """x + delta, detached, brought into ball and box."""
         x = x.detach()
-        return (x + self.clip(x, delta.detach())).clamp(0, 1)  # the clamp mends the rounding of the sum only
+        return (x + self.clip(x, delta.detach())).clamp(
+            0, 1
+        )  # the clamp mends the rounding of the sum only
 
     def distance(self, x: Tensor, x_adv: Tensor) -> Tensor:
         """(B,) norms of x_adv - x."""
@@ -84,10 +95,14 @@ class Threat:
     def contains(self, x: Tensor, x_adv: Tensor, tol: float = 1e-6) -> Tensor:
         """(B,) bool: is x_adv in ball and box, give or take `tol` of rounding *per pixel*?
 
-        In L2 and L1 the roundings of d pixels add up to `tol * sqrt(d)` and `tol * d`. NaN is never inside.
+        In L2 and L1 the roundings of d pixels add up to `tol * sqrt(d)` and `tol * d`. NaN is never
+        inside.
         """
         pixels = x_adv.flatten(1)
-        slack = tol * {"Linf": 1.0, "L2": pixels.shape[1] ** 0.5, "L1": float(pixels.shape[1])}[self.norm]
+        slack = (
+            tol
+            * {"Linf": 1.0, "L2": pixels.shape[1] ** 0.5, "L1": float(pixels.shape[1])}[self.norm]
+        )
         in_box = ((pixels >= -tol) & (pixels <= 1 + tol)).all(dim=1)
         in_ball: Tensor = self.distance(x, x_adv) <= self.eps + slack
         return in_ball & in_box

@@ -1,6 +1,7 @@
 """The attacks of the table `ATTACKS`: each is PGD with some of its settings fixed.
 
-Every factory takes a `Threat` and any field of `PGD` by name, and raises `ConfigError` for a name that is none.
+Every factory takes a `Threat` and any field of `PGD` by name, and raises `ConfigError` for a name
+that is none.
 """
 
 from collections.abc import Mapping
@@ -18,7 +19,9 @@ def _pgd(threat: Threat, fixed: Mapping[str, Any], settings: Mapping[str, Any]) 
     strangers = [name for name in settings if name not in _SETTINGS]
     if strangers:
         raise ConfigError(*(unknown("attack setting", name, _SETTINGS) for name in strangers))
-    return PGD(threat, **{"step_size": threat.default_step_size(), "steps": 10, **fixed, **settings})
+    return PGD(
+        threat, **{"step_size": threat.default_step_size(), "steps": 10, **fixed, **settings}
+    )
 
 
 def pgd(threat: Threat, **settings: Any) -> PGD:
@@ -43,10 +46,12 @@ def mim(threat: Threat, **settings: Any) -> PGD:
 
 
 def cw_pgd(threat: Threat, **settings: Any) -> PGD:
-    """PGD on the margin max_{k≠y} z_k - z_y of Carlini & Wagner (IEEE S&P 2017), as in Madry et al. (ICLR 2018)."""
+    """PGD on the margin max_{k≠y} z_k - z_y of Carlini & Wagner (IEEE S&P 2017), as in Madry et al.
+    (ICLR 2018)."""
     return _pgd(threat, {"loss": "margin"}, settings)
 
 
 def noise(threat: Threat, *, draws: int = 1, **settings: Any) -> PGD:
-    """Uniform noise in the ball, the baseline that every attack must beat: of `draws` draws, each sample's worst."""
+    """Uniform noise in the ball, the baseline that every attack must beat: of `draws` draws, each
+    sample's worst."""
     return _pgd(threat, {"step_size": 0.0, "steps": 0, "restarts": draws}, settings)

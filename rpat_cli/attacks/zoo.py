@@ -1,8 +1,9 @@
 """ZOO: gradient descent without gradients (Chen et al., AISec 2017, arXiv 1708.03999).
 
-The partial derivatives of the margin are estimated one pixel at a time, from two queries each, and followed by Adam,
-coordinate by coordinate (the paper's Algorithm 2). Here the perturbation is kept within the threat by projection,
-instead of being weighed against the margin by a constant: so it is an attack like the others, in any norm.
+The partial derivatives of the margin are estimated one pixel at a time, from two queries each, and
+followed by Adam, coordinate by coordinate (the paper's Algorithm 2). Here the perturbation is kept
+within the threat by projection, instead of being weighed against the margin by a constant: so it is
+an attack like the others, in any norm.
 """
 
 from dataclasses import dataclass
@@ -18,17 +19,20 @@ from rpat_cli.attacks.threat import Threat
 from rpat_cli.errors import ConfigError, Problem
 
 PROBE = 1e-3
-"""Half the distance of the two queries, in pixels. The paper's 1e-4 drowns in the rounding of float32 logits."""
+"""Half the distance of the two queries, in pixels. The paper's 1e-4 drowns in the rounding of
+float32 logits."""
 
 BETA1, BETA2, TINY = 0.9, 0.999, 1e-8
 
 
 @dataclass(frozen=True)
 class ZOO:
-    """At most `queries` queries per image, in steps of `coordinates` random pixels (two queries each, plus one).
+    """At most `queries` queries per image, in steps of `coordinates` random pixels (two queries
+    each, plus one).
 
-    `step_size`: Adam's, in pixel units (default: the threat's usual step). Only logits are asked for. An image that is
-    misclassified is left alone from then on. Raises `ConfigError` for a budget below one step.
+    `step_size`: Adam's, in pixel units (default: the threat's usual step). Only logits are asked
+    for. An image that is misclassified is left alone from then on. Raises `ConfigError` for a
+    budget below one step.
     """
 
     threat: Threat
@@ -38,9 +42,14 @@ class ZOO:
 
     def __post_init__(self) -> None:
         if self.coordinates < 1:
-            raise ConfigError(Problem("coordinates", f"must be at least 1, given {self.coordinates}."))
+            raise ConfigError(
+                Problem("coordinates", f"must be at least 1, given {self.coordinates}.")
+            )
         if self.queries < 2 * self.coordinates + 1:
-            message = f"{self.queries} queries are less than one step of {self.coordinates} coordinates costs"
+            message = (
+                f"{self.queries} queries are less than one step of {self.coordinates} "
+                "coordinates costs"
+            )
             raise ConfigError(Problem("queries", f"{message}: {2 * self.coordinates + 1}."))
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
@@ -55,7 +64,11 @@ class ZOO:
                 todo = todo[predict(model, x_adv[todo]).argmax(dim=1) == y[todo]]
                 if not len(todo):
                     break
-                pixels = torch.rand(len(todo), x[0].numel(), device=x.device).topk(coordinates, dim=1).indices
+                pixels = (
+                    torch.rand(len(todo), x[0].numel(), device=x.device)
+                    .topk(coordinates, dim=1)
+                    .indices
+                )
                 slope = _slopes(model, x_adv[todo], y[todo], pixels)
                 move = climb.adam(todo, pixels, slope) * step_size
                 ahead = x_adv[todo].flatten(1).scatter_add(1, pixels, move).view_as(x[todo])
@@ -68,14 +81,17 @@ def _slopes(model: nn.Module, x: Tensor, y: Tensor, pixels: Tensor) -> Tensor:
     slopes = torch.empty(pixels.shape, device=x.device, dtype=x.dtype)
     for k in range(pixels.shape[1]):
         probe = torch.zeros_like(x).flatten(1).scatter_(1, pixels[:, k : k + 1], PROBE).view_as(x)
-        ahead, behind = margin(predict(model, torch.cat([x + probe, x - probe])), y.repeat(2)).chunk(2)
+        ahead, behind = margin(
+            predict(model, torch.cat([x + probe, x - probe])), y.repeat(2)
+        ).chunk(2)
         slopes[:, k] = (ahead - behind) / (2 * PROBE)
     return slopes
 
 
 @dataclass(frozen=True)
 class _Climb:
-    """Adam's memory, one cell per pixel; a pixel's clock counts how often it was moved. All (B, pixels)."""
+    """Adam's memory, one cell per pixel; a pixel's clock counts how often it was moved. All (B,
+    pixels)."""
 
     first: Tensor
     second: Tensor

@@ -40,10 +40,14 @@ def _version(wanted: bool) -> None:
 def rpat(
     context: typer.Context,
     version: Annotated[  # noqa: ARG001  (its callback has done all)
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+        bool,
+        typer.Option(
+            "--version", callback=_version, is_eager=True, help="Show the version and exit."
+        ),
     ] = False,
 ) -> None:
-    """Train image classifiers that resist adversarial perturbations, and measure honestly how well they do.
+    """Train image classifiers that resist adversarial perturbations, and measure honestly how well
+    they do.
 
     Start here:
 
@@ -63,22 +67,26 @@ def main() -> None:
 
 def _run() -> None:
     """Every expected error is one clear message and its exit code, never a traceback."""
-    # Before torch is imported: OpenMP's threads are to spin only shortly while they wait for each other. Spinning long
-    # makes small networks many times slower as soon as another process takes a core; never spinning costs almost half
-    # the speed when none does.
+    # Before torch is imported: OpenMP's threads are to spin only shortly while they wait for each
+    # other. Spinning long makes small networks many times slower as soon as another process takes a
+    # core; never spinning costs almost half the speed when none does.
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
     arguments = sys.argv[1:]
     if arguments[-1:] == ["--attack"] and arguments[0] == "eval":
         arguments.append("list")  # `rpat eval --attack` alone asks what there is
     try:
-        app(arguments, prog_name="rpat")  # by whatever name it was started: shells complete that one
+        app(
+            arguments, prog_name="rpat"
+        )  # by whatever name it was started: shells complete that one
     except RpatError as error:
         if os.environ.get("RPAT_DEBUG"):
             raise
         console.error(str(error))
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, SystemExit) as leaving:
-        if isinstance(leaving, SystemExit) and leaving.code != 130:  # typer makes 130 of a Ctrl-C, without a word
+        if (
+            isinstance(leaving, SystemExit) and leaving.code != 130
+        ):  # typer makes 130 of a Ctrl-C, without a word
             raise
         console.error("stopped.")
         sys.exit(130)
@@ -96,7 +104,8 @@ def _run() -> None:
         if _is_out_of_memory(error):
             console.error(
                 f"out of memory: {' '.join(str(error).split())}\n"
-                "Take a smaller --batch-size; training also has --accumulate (the same batch in parts) and "
+                "Take a smaller --batch-size; training also has --accumulate (the same batch in "
+                "parts) and "
                 "--precision bf16. A run that was stopped goes on with: rpat train --resume last"
             )
             sys.exit(1)
@@ -108,7 +117,8 @@ def _run() -> None:
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    """By name: torch, whose error it is on a GPU, may not be imported here. On the CPU it raises a `RuntimeError`."""
+    """By name: torch, whose error it is on a GPU, may not be imported here. On the CPU it raises a
+    `RuntimeError`."""
     return (
         isinstance(error, MemoryError)
         or type(error).__name__ == "OutOfMemoryError"

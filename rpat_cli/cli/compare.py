@@ -13,16 +13,26 @@ HOW = "How to show it"
 
 def compare(
     a: Annotated[
-        Path, typer.Argument(metavar="A", help="An evaluation's JSON file, or a run (its newest evaluation).")
+        Path,
+        typer.Argument(
+            metavar="A", help="An evaluation's JSON file, or a run (its newest evaluation)."
+        ),
     ],
     b: Annotated[Path, typer.Argument(metavar="B", help="The one to compare it with.")],
     changed: Annotated[
         bool,
-        typer.Option("--changed", help="List all images that only one of the two gets right.", rich_help_panel=WHAT),
+        typer.Option(
+            "--changed",
+            help="List all images that only one of the two gets right.",
+            rich_help_panel=WHAT,
+        ),
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.", rich_help_panel=HOW)] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the result as JSON.", rich_help_panel=HOW)
+    ] = False,
 ) -> None:
-    """Tell two models apart: the same images, the same attacks, and McNemar's exact test for chance.
+    """Tell two models apart: the same images, the same attacks, and McNemar's exact test for
+    chance.
 
     Examples:
 

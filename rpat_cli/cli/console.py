@@ -1,4 +1,5 @@
-"""The only place that prints. Results go to stdout; progress, remarks and errors to stderr, so pipes stay clean."""
+"""The only place that prints. Results go to stdout; progress, remarks and errors to stderr, so
+pipes stay clean."""
 
 from collections.abc import Mapping
 

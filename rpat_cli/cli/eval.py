@@ -25,7 +25,10 @@ def evaluate(
         Path | None,
         typer.Argument(
             metavar="[RUN|CHECKPOINT|LIBRARY:NAME]",
-            help="A run folder, a checkpoint file, torchvision:NAME, timm:NAME (default: the newest run under runs/).",
+            help=(
+                "A run folder, a checkpoint file, torchvision:NAME, timm:NAME (default: the "
+                "newest run under runs/)."
+            ),
             show_default=False,
         ),
     ] = None,
@@ -35,7 +38,10 @@ def evaluate(
             "--attack",
             "-a",
             metavar="ATTACKS",
-            help="Attacks, suites and suite files (.yaml), separated by commas; --attack alone lists them all.",
+            help=(
+                "Attacks, suites and suite files (.yaml), separated by commas; --attack alone "
+                "lists them all."
+            ),
             rich_help_panel=WHAT,
             autocompletion=lambda: list(list_attacks()),
         ),
@@ -56,7 +62,10 @@ def evaluate(
         typer.Option(
             "--eps",
             metavar="NUMBER",
-            help="Largest perturbation, such as 8/255 (default: the run's, or the data set's for another norm).",
+            help=(
+                "Largest perturbation, such as 8/255 (default: the run's, or the data set's for "
+                "another norm)."
+            ),
             rich_help_panel=WHAT,
             show_default=False,
         ),
@@ -95,7 +104,9 @@ def evaluate(
     ] = None,
     checkpoint: Annotated[
         Literal["best", "last", "best_wa", "last_wa"],
-        typer.Option("--checkpoint", help="Which model of a run folder; _wa: averaged.", rich_help_panel=WHAT),
+        typer.Option(
+            "--checkpoint", help="Which model of a run folder; _wa: averaged.", rich_help_panel=WHAT
+        ),
     ] = "best",
     model: Annotated[
         str | None,
@@ -113,7 +124,10 @@ def evaluate(
         typer.Option(
             "--model-file",
             metavar="FILE.py:FUNCTION",
-            help="Measure the model that a function of your own returns, for images in [0, 1]; needs --data.",
+            help=(
+                "Measure the model that a function of your own returns, for images in [0, 1]; "
+                "needs --data."
+            ),
             rich_help_panel=WHAT,
             show_default=False,
         ),
@@ -135,7 +149,9 @@ def evaluate(
         typer.Option(
             "--set",
             metavar="KEY=VALUE",
-            help="Set any key of the run's recipe, for example data.image_size=64; may be repeated.",
+            help=(
+                "Set any key of the run's recipe, for example data.image_size=64; may be repeated."
+            ),
             rich_help_panel=HOW,
             show_default=False,
         ),
@@ -178,7 +194,10 @@ def evaluate(
             "--limit",
             metavar="N",
             min=1,
-            help="Measure on N of the test images only: always the same ones, each class by its share.",
+            help=(
+                "Measure on N of the test images only: always the same ones, each class by its "
+                "share."
+            ),
             rich_help_panel=WHAT,
             show_default=False,
         ),
@@ -209,7 +228,10 @@ def evaluate(
         bool,
         typer.Option(
             "--check",
-            help="Look for signs that the attacks were fooled, on 200 images: PASS, WARN or FAIL (exit code 3).",
+            help=(
+                "Look for signs that the attacks were fooled, on 200 images: PASS, WARN or FAIL "
+                "(exit code 3)."
+            ),
             rich_help_panel=WHAT,
         ),
     ] = False,
@@ -217,7 +239,10 @@ def evaluate(
         bool,
         typer.Option(
             "--perception",
-            help="How much the logits change on the way to broken and to defended adversarial images; of all images.",
+            help=(
+                "How much the logits change on the way to broken and to defended adversarial "
+                "images; of all images."
+            ),
             rich_help_panel=WHAT,
         ),
     ] = False,
@@ -225,7 +250,10 @@ def evaluate(
         bool,
         typer.Option(
             "--eps-curve",
-            help="Robust accuracy from eps 0 to 4 times the threat's, by PGD, on 1,000 images at most.",
+            help=(
+                "Robust accuracy from eps 0 to 4 times the threat's, by PGD, on 1,000 images at "
+                "most."
+            ),
             rich_help_panel=WHAT,
         ),
     ] = False,
@@ -233,7 +261,10 @@ def evaluate(
         bool,
         typer.Option(
             "--eps-curve-fmn",
-            help="The same from the sizes of the smallest perturbations that FMN finds (needs foolbox).",
+            help=(
+                "The same from the sizes of the smallest perturbations that FMN finds (needs "
+                "foolbox)."
+            ),
             rich_help_panel=WHAT,
         ),
     ] = False,
@@ -241,7 +272,10 @@ def evaluate(
         bool,
         typer.Option(
             "--loss-surface",
-            help="The loss around 64 images along the gradient and a random direction, and how linear it is.",
+            help=(
+                "The loss around 64 images along the gradient and a random direction, and how "
+                "linear it is."
+            ),
             rich_help_panel=WHAT,
         ),
     ] = False,
@@ -250,7 +284,10 @@ def evaluate(
         typer.Option(
             "--corruptions",
             metavar="DIR",
-            help="Measure the error on corrupted images too: a folder as CIFAR-10-C and CIFAR-100-C are published.",
+            help=(
+                "Measure the error on corrupted images too: a folder as CIFAR-10-C and "
+                "CIFAR-100-C are published."
+            ),
             rich_help_panel=WHAT,
             show_default=False,
         ),
@@ -260,19 +297,28 @@ def evaluate(
         typer.Option(
             "--corruptions-baseline",
             metavar="FILE|RUN",
-            help="Former result of another model on them: with it comes mCE, the error in relation to that model's.",
+            help=(
+                "Former result of another model on them: with it comes mCE, the error in "
+                "relation to that model's."
+            ),
             rich_help_panel=WHAT,
             show_default=False,
         ),
     ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the result only.", rich_help_panel=HOW)] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.", rich_help_panel=HOW)] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Print the result only.", rich_help_panel=HOW)
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the result as JSON.", rich_help_panel=HOW)
+    ] = False,
 ) -> None:
     """Measure how robust a trained model is, on the whole test set, in float32.
 
-    Every adversarial image is checked to lie in the threat and in [0, 1], and predicted anew, before it counts.
+    Every adversarial image is checked to lie in the threat and in [0, 1], and predicted anew,
+    before it counts.
 
-    An evaluation that was stopped or killed goes on where it was when the same command is given again.
+    An evaluation that was stopped or killed goes on where it was when the same command is given
+    again.
 
     The processes that torchrun starts, on one machine or several, share one evaluation.
 
@@ -298,12 +344,18 @@ def evaluate(
 
       rpat eval published/last.model --data cifar10 --data-root ~/data --attack autoattack
 
-      rpat eval torchvision:resnet18 --data imagefolder --data-root ~/imagenet --set data.image_size=224
+      rpat eval torchvision:resnet18 --data imagefolder --data-root ~/imagenet --set
+      data.image_size=224
 
       rpat eval --model-file my.py:build --data cifar10 --attack pgd-50,autoattack
     """
     if attack == "list":
-        own = {"FILE.yaml": "a suite of your own: a list of these words, and of mappings {attack: pgd, steps: 50, ...}"}
+        own = {
+            "FILE.yaml": (
+                "a suite of your own: a list of these words, and of mappings "
+                "{attack: pgd, steps: 50, ...}"
+            )
+        }
         console.out.print(console.glossary(list_attacks() | own))
         return
     specs = read_suite(attack, Overrides(steps, _number("--step-size", step_size), restarts))
@@ -350,11 +402,19 @@ def _target(target: Path | None, model_file: str | None) -> Path | None:
     if model_file is None:
         return target
     if target is not None:
-        raise ConfigError(Problem("", f"names the model already, so {str(target)!r} is one too many.", "--model-file"))
+        raise ConfigError(
+            Problem(
+                "", f"names the model already, so {str(target)!r} is one too many.", "--model-file"
+            )
+        )
     file, colon, function = model_file.rpartition(":")
     if not colon or not function or not file.endswith(".py"):
         hint = "Example: my.py:build"
-        raise ConfigError(Problem("", f"{model_file!r} is not of the form FILE.py:FUNCTION.", "--model-file", hint))
+        raise ConfigError(
+            Problem(
+                "", f"{model_file!r} is not of the form FILE.py:FUNCTION.", "--model-file", hint
+            )
+        )
     return Path(model_file)
 
 

@@ -1,6 +1,8 @@
-"""Options that set a key of the recipe. Their help is the key's own description, their check is the recipe's.
+"""Options that set a key of the recipe. Their help is the key's own description, their check is the
+recipe's.
 
-They are all read as text: so 8/255 is a number everywhere, and all mistakes are listed at once, files and flags alike.
+They are all read as text: so 8/255 is a number everywhere, and all mistakes are listed at once,
+files and flags alike.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -32,7 +34,8 @@ def recipe_option(
     switch: bool = False,
     choices: Callable[[], Iterable[str]] | None = None,
 ) -> Any:
-    """A typer option that sets the recipe's `key`; `name` is the flag (default: the key's last part).
+    """A typer option that sets the recipe's `key`; `name` is the flag (default: the key's last
+    part).
 
     `choices` gives the allowed names for shell completion and the help text.
     """
@@ -59,7 +62,10 @@ def jobs_option(panel: str) -> Any:
         "--jobs",
         "-j",
         metavar="N",
-        help="Processes that share the evaluation; auto: one per GPU or core. The result is the same.",
+        help=(
+            "Processes that share the evaluation; auto: one per GPU or core. The result is the "
+            "same."
+        ),
         rich_help_panel=panel,
     )
 
@@ -69,10 +75,21 @@ def parse_jobs(text: str) -> int | Literal["auto"]:
     if text == "auto":
         return "auto"
     if not text.isdecimal() or int(text) < 1:
-        raise ConfigError(Problem("", f"{text!r} is neither 'auto' nor a count of processes, at least 1.", "--jobs"))
+        raise ConfigError(
+            Problem(
+                "", f"{text!r} is neither 'auto' nor a count of processes, at least 1.", "--jobs"
+            )
+        )
     if int(text) > 1 and torchrun.size() > 1:
-        shared = f"given {text}, but the {torchrun.size()} processes of torchrun share the evaluation already."
-        raise ConfigError(Problem("", shared, "--jobs", "Leave it out; --nproc-per-node of torchrun says how many."))
+        shared = (
+            f"given {text}, but the {torchrun.size()} processes of torchrun share the evaluation "
+            "already."
+        )
+        raise ConfigError(
+            Problem(
+                "", shared, "--jobs", "Leave it out; --nproc-per-node of torchrun says how many."
+            )
+        )
     return int(text)
 
 
@@ -82,7 +99,8 @@ def description(path: RecipePath) -> str:
 
 
 def choices_of(key: str) -> Callable[[], list[str]]:
-    """The names that the recipe allows for a `key` with a fixed set of them, as `choices` of its option."""
+    """The names that the recipe allows for a `key` with a fixed set of them, as `choices` of its
+    option."""
     return lambda: list(get_args(_field(tuple(key.split("."))).annotation))
 
 
@@ -97,13 +115,19 @@ def _field(path: RecipePath) -> FieldInfo:
 
 
 def given_flags(params: Mapping[str, Any]) -> dict[str, tuple[RecipePath, Any]]:
-    """Of a command's parameters those that set the recipe and were given: `{"--beta": (("method", "beta"), "3")}`.
+    """Of a command's parameters those that set the recipe and were given: `{"--beta": (("method",
+    "beta"), "3")}`.
 
     Raises `ConfigError` when a regulariser is turned off and set up in one breath.
     """
     given = {name: params[name] for name in _PATHS if params.get(name) not in (None, ())}
     contradictions = [
-        Problem("", f"contradicts --no-{switch}.", f"--{name.replace('_', '-')}", "Leave one of them out.")
+        Problem(
+            "",
+            f"contradicts --no-{switch}.",
+            f"--{name.replace('_', '-')}",
+            "Leave one of them out.",
+        )
         for switch in SWITCHED
         if given.get(switch) is False
         for name in given

@@ -1,11 +1,20 @@
-"""Progress on stderr: live bars on a terminal, plain lines in a pipe or a log, nothing with --quiet."""
+"""Progress on stderr: live bars on a terminal, plain lines in a pipe or a log, nothing with
+--quiet."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.text import Text
 
 from rpat_cli.cli import console
@@ -28,7 +37,9 @@ def listening(*, quiet: bool) -> Iterator[Listener]:
     elif console.err.is_terminal:
         with _bars(console.err) as bars:
             yield Listener(
-                say=console.say, callbacks=(TrainBars(bars), EpochLines(console.say)), on_progress=EvalBars(bars)
+                say=console.say,
+                callbacks=(TrainBars(bars), EpochLines(console.say)),
+                on_progress=EvalBars(bars),
             )
     else:
         yield in_lines(console.say)
@@ -72,13 +83,22 @@ class TrainBars(Callback):
     def on_step(self, loop: TrainLoop, record: StepRecord) -> None:
         assert self.whole is not None
         assert self.epoch is not None
-        terms = "  ".join(f"{name} {value:.3f}" for name, value in record.terms.items() if not name.endswith("_acc"))
-        self.bars.update(self.whole, advance=1, info=f"epoch {record.epoch}/{loop.epochs}  {self.accuracy}")
+        terms = "  ".join(
+            f"{name} {value:.3f}"
+            for name, value in record.terms.items()
+            if not name.endswith("_acc")
+        )
+        self.bars.update(
+            self.whole, advance=1, info=f"epoch {record.epoch}/{loop.epochs}  {self.accuracy}"
+        )
         self.bars.update(
             self.epoch,
             description=f"epoch {record.epoch}",
             completed=record.step,
-            info=f"{record.step}/{record.steps}  {record.images_per_second:.0f} img/s{_memory()}  {terms}",
+            info=(
+                f"{record.step}/{record.steps}  {record.images_per_second:.0f} img/s{_memory()}  "
+                f"{terms}"
+            ),
         )
 
     def on_epoch_end(self, loop: TrainLoop, record: EpochRecord) -> None:
@@ -115,7 +135,10 @@ class EvalBars:
         self.bars.update(
             self.task,
             completed=progress.done,
-            info=f"{progress.done}/{progress.total}  robust {percent(progress.robust_acc, 1)} %{time_left(progress)}",
+            info=(
+                f"{progress.done}/{progress.total}  robust {percent(progress.robust_acc, 1)} "
+                f"%{time_left(progress)}"
+            ),
         )
         if progress.done >= progress.total:
             self.bars.remove_task(self.task)

@@ -14,7 +14,9 @@ recipes = typer.Typer(invoke_without_command=True)
 @recipes.callback()
 def list_recipes(
     ctx: typer.Context,
-    as_json: Annotated[bool, typer.Option("--json", help="Print names and descriptions as JSON.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print names and descriptions as JSON.")
+    ] = False,
 ) -> None:
     """List the recipes that come with rpat: train one with `rpat train --recipe NAME`.
 
@@ -31,20 +33,30 @@ def list_recipes(
         print(json.dumps(lines))
         return
     width = max(map(len, lines))
-    for name, text in lines.items():  # one line each, however narrow the terminal: names are there to be copied
+    for (
+        name,
+        text,
+    ) in lines.items():  # one line each, however narrow the terminal: names are there to be copied
         console.out.print(f"{name:<{width}}  {text}", markup=False, soft_wrap=True)
-    console.say("\nSee one: rpat recipes show NAME. Train it: rpat train --recipe NAME. Its cost here: add --dry-run.")
+    console.say(
+        "\nSee one: rpat recipes show NAME. Train it: rpat train --recipe NAME. Its cost here: "
+        "add --dry-run."
+    )
 
 
 @recipes.command("show")
 def show(
     name: Annotated[
         str,
-        typer.Argument(metavar="NAME", help="Name of a shipped recipe.", autocompletion=recipe_names),
+        typer.Argument(
+            metavar="NAME", help="Name of a shipped recipe.", autocompletion=recipe_names
+        ),
     ],
 ) -> None:
-    """Print a recipe's file: its header with launch command, source, expected numbers and cost, then its keys.
+    """Print a recipe's file: its header with launch command, source, expected numbers and cost,
+    then its keys.
 
-    What it `extends` is a recipe too. Everything resolved: `rpat train --recipe NAME --dry-run --json`.
+    What it `extends` is a recipe too. Everything resolved: `rpat train --recipe NAME --dry-run
+    --json`.
     """
     print(find(name, "NAME").read_text(encoding="utf-8"), end="")

@@ -1,4 +1,5 @@
-"""The bodies of the commands: call the run, show the result. Imported when a command runs, since it needs torch."""
+"""The bodies of the commands: call the run, show the result. Imported when a command runs, since it
+needs torch."""
 
 import json
 import shlex
@@ -50,11 +51,16 @@ def train(
     quiet: bool,
     as_json: bool,
 ) -> None:
-    """`rpat train`: a new run, with `resume` the rest of an old one, with `dry_run` only what it would cost."""
+    """`rpat train`: a new run, with `resume` the rest of an old one, with `dry_run` only what it
+    would cost."""
     if resume is not None and out is not None:
-        raise ConfigError("--out and --resume exclude each other: a resumed run stays in its folder.")
+        raise ConfigError(
+            "--out and --resume exclude each other: a resumed run stays in its folder."
+        )
     if resume is not None and dry_run:
-        raise ConfigError("--dry-run and --resume exclude each other: give the run's recipe.yaml with --config.")
+        raise ConfigError(
+            "--dry-run and --resume exclude each other: give the run's recipe.yaml with --config."
+        )
     layers = layers_of(recipe=recipe, configs=configs, assignments=assignments, flags=flags)
     if dry_run:
         show_cost(resolve(layers), out, as_json=as_json)
@@ -62,11 +68,17 @@ def train(
     with listening(quiet=quiet or as_json) as listener:
         if resume is not None:
             path = newest_run().path if resume == "last" else Path(resume)
-            folder = resume_run(path, changes=layers, stop_after=stop_after, jobs=jobs, listener=listener)
+            folder = resume_run(
+                path, changes=layers, stop_after=stop_after, jobs=jobs, listener=listener
+            )
         else:
             resolved = resolve(layers)
-            listener.say("\n".join(f"{label:>9}  {text}" for label, text in summary(resolved).items()))
-            folder = train_run(resolved, out=out, stop_after=stop_after, jobs=jobs, listener=listener)
+            listener.say(
+                "\n".join(f"{label:>9}  {text}" for label, text in summary(resolved).items())
+            )
+            folder = train_run(
+                resolved, out=out, stop_after=stop_after, jobs=jobs, listener=listener
+            )
     if not folder.report.exists():  # stopped on purpose before the end
         return
     report = build_report(folder)
@@ -81,7 +93,9 @@ def train(
 def show_cost(recipe: Recipe, out: Path | None, *, as_json: bool) -> None:
     """`rpat train --dry-run`: the recipe, and what it costs here."""
     if not as_json:
-        _show(summary(recipe).items())  # at once: the steps of a large network take minutes on a CPU
+        _show(
+            summary(recipe).items()
+        )  # at once: the steps of a large network take minutes on a CPU
     with console.err.status("taking a few steps to see what they cost"):
         estimate = cost.dry_run(recipe, out)
     if as_json:
@@ -111,15 +125,21 @@ def evaluate(
     quiet: bool,
     as_json: bool,
 ) -> None:
-    """`rpat eval`: one checkpoint against a suite of attacks, and a closer look at it by the `analyses` asked for."""
+    """`rpat eval`: one checkpoint against a suite of attacks, and a closer look at it by the
+    `analyses` asked for."""
     if torchrun.is_helper():
         ranks.serve()
         return
     if corruptions_baseline and not corruptions:
-        raise ConfigError("--corruptions-baseline goes with --corruptions DIR, the images to measure on.")
+        raise ConfigError(
+            "--corruptions-baseline goes with --corruptions DIR, the images to measure on."
+        )
     check_wanted(analyses)
     shared = torchrun.size() > 1
-    with ranks.leading() if shared else nullcontext() as others, listening(quiet=quiet or as_json) as listener:
+    with (
+        ranks.leading() if shared else nullcontext() as others,
+        listening(quiet=quiet or as_json) as listener,
+    ):
         if target is None:
             target = newest_run().path
             listener.say(f"evaluating the newest run, {target}")
@@ -134,10 +154,17 @@ def evaluate(
                 changes=changes,
                 listener=listener,
             )
-        again = shlex.join(["rpat", *sys.argv[1:]]) + " (alone, or under torchrun as before)" * shared
+        again = (
+            shlex.join(["rpat", *sys.argv[1:]]) + " (alone, or under torchrun as before)" * shared
+        )
         options = EvalOptions(batch_size, jobs, limit, again=again, ranks=others)
         evaluation, file = eval_run(
-            target, specs, checkpoint=checkpoint, changes=changes, options=options, listener=listener
+            target,
+            specs,
+            checkpoint=checkpoint,
+            changes=changes,
+            options=options,
+            listener=listener,
         )
         found = analyse(
             analyses,
@@ -168,7 +195,11 @@ def compare(a: Path, b: Path, *, changed: bool, as_json: bool) -> None:
     a, b = evaluation_file(a), evaluation_file(b)
     comparisons = compare_files(a, b)
     if as_json:
-        print(json.dumps({"a": str(a), "b": str(b), "comparisons": [each.to_dict() for each in comparisons]}))
+        print(
+            json.dumps(
+                {"a": str(a), "b": str(b), "comparisons": [each.to_dict() for each in comparisons]}
+            )
+        )
         return
     for name, file in (("A", a), ("B", b)):
         console.out.print(f"{name}: {file}", markup=False, soft_wrap=True)

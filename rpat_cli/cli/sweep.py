@@ -20,7 +20,11 @@ def sweep(
     out: Annotated[
         Path | None,
         typer.Option(
-            "--out", "-o", metavar="DIR", help="Folder of the sweep (default: sweeps/NAME).", show_default=False
+            "--out",
+            "-o",
+            metavar="DIR",
+            help="Folder of the sweep (default: sweeps/NAME).",
+            show_default=False,
         ),
     ] = None,
     engine: Annotated[
@@ -28,7 +32,10 @@ def sweep(
         typer.Option(
             "--engine",
             metavar="NAME",
-            help="Where the trials run: local (this machine), slurm or ray (default: as the file says, or local).",
+            help=(
+                "Where the trials run: local (this machine), slurm or ray (default: as the file "
+                "says, or local)."
+            ),
             show_default=False,
         ),
     ] = None,
@@ -39,17 +46,26 @@ def sweep(
             "-j",
             metavar="N",
             min=1,
-            help="Trials at once, on any engine (default on this machine: one for each GPU, or else for each core).",
+            help=(
+                "Trials at once, on any engine (default on this machine: one for each GPU, or "
+                "else for each core)."
+            ),
             show_default=False,
         ),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="List the trials, their state and their commands; run nothing.")
+        bool,
+        typer.Option(
+            "--dry-run", help="List the trials, their state and their commands; run nothing."
+        ),
     ] = False,
     cost: Annotated[
         bool,
         typer.Option(
-            "--cost", help="With --dry-run: take a few steps of every combination and say what all would cost."
+            "--cost",
+            help=(
+                "With --dry-run: take a few steps of every combination and say what all would cost."
+            ),
         ),
     ] = False,
     retry_failed: Annotated[
@@ -64,13 +80,20 @@ def sweep(
     max_failures: Annotated[
         int | None,
         typer.Option(
-            "--max-failures", metavar="N", min=1, help="Begin no more trials after N have failed.", show_default=False
+            "--max-failures",
+            metavar="N",
+            min=1,
+            help="Begin no more trials after N have failed.",
+            show_default=False,
         ),
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the table only.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the table (or the list) as JSON.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the table (or the list) as JSON.")
+    ] = False,
 ) -> None:
-    """Train every combination of a sweep file over several seeds, and compare them in a table with error bars.
+    """Train every combination of a sweep file over several seeds, and compare them in a table with
+    error bars.
 
     Call it again to go on: what is finished stays, what was stopped goes on
     from its checkpoint, what failed is tried again. With further axes, values or

@@ -1,4 +1,5 @@
-"""The body of `rpat sweep`: plan, run, show. Imported when the command runs, since checking recipes needs torch."""
+"""The body of `rpat sweep`: plan, run, show. Imported when the command runs, since checking recipes
+needs torch."""
 
 import json
 import shlex
@@ -33,7 +34,15 @@ from rpat_cli.sweep.table import failures_text, indented, notes_text, sweep_tabl
 REFRESH = 1.0
 """Seconds between two looks at what the running trials have written."""
 
-ORDER = (State.RUNNING, State.FAILED, State.STOPPED, State.QUEUED, State.WAITING, State.DONE, State.PRUNED)
+ORDER = (
+    State.RUNNING,
+    State.FAILED,
+    State.STOPPED,
+    State.QUEUED,
+    State.WAITING,
+    State.DONE,
+    State.PRUNED,
+)
 """What is shown first where not all trials fit on the screen."""
 
 
@@ -52,7 +61,9 @@ def sweep(
 ) -> None:
     """Raises `RpatError` at the end if trials have failed: the table is written and shown first."""
     if cost and not dry_run:
-        raise ConfigError("--cost goes with --dry-run: a sweep that runs says how long it will take.")
+        raise ConfigError(
+            "--cost goes with --dry-run: a sweep that runs says how long it will take."
+        )
     path = find_sweep(name)
     plan = plan_sweep(path)
     folder = out or SWEEPS / path.stem
@@ -81,16 +92,19 @@ def sweep(
         later = (
             "The search has gone on without them."
             if runner.search.fails_for_good
-            else "Call the same command again to try them once more; what is deleted there begins anew."
+            else "Call the same command again to try them once more; "
+            "what is deleted there begins anew."
         )
         raise RpatError(
-            f"{len(runner.failed)} of {len(runner.statuses)} trials failed; the rest is in the table. Their logs are "
+            f"{len(runner.failed)} of {len(runner.statuses)} trials failed; the rest is in the "
+            "table. Their logs are "
             f"in {folder}/trials/*/log.txt. {later}"
         )
 
 
 def _engine(plan: Plan, name: str | None) -> EngineSection:
-    """What --engine says, or else the sweep file; its settings are the file's if they are of the same engine.
+    """What --engine says, or else the sweep file; its settings are the file's if they are of the
+    same engine.
 
     Raises `ConfigError` for an engine that there is not.
     """
@@ -126,17 +140,26 @@ def _list(search: Search, slots: int, *, cost: bool, as_json: bool) -> None:
         ahead = [costs[status.trial.label] for status in statuses if status.state not in OVER]
         known = [cost.seconds for cost in ahead if isinstance(cost, Estimate)]
         seconds = max(sum(known) / slots, max(known, default=0.0))
-        without = f" (without {len(ahead) - len(known)} of unknown cost)" if len(ahead) > len(known) else ""
+        without = (
+            f" (without {len(ahead) - len(known)} of unknown cost)"
+            if len(ahead) > len(known)
+            else ""
+        )
         console.say(
-            f"about {duration(seconds)} to train what is not done{without}, {slots} at a time if they do not slow one "
+            f"about {duration(seconds)} to train what is not done{without}, {slots} at a time if "
+            "they do not slow one "
             "another down; the final reports come on top"
         )
     else:
-        console.say("add --cost for the passes and the time of each: it takes a few steps of every combination")
+        console.say(
+            "add --cost for the passes and the time of each: it takes a few steps of every "
+            "combination"
+        )
 
 
 def _estimated(variant: Variant) -> Estimate | str:
-    """What a training costs, or why that cannot be told: one that fails must not keep the others from being listed."""
+    """What a training costs, or why that cannot be told: one that fails must not keep the others
+    from being listed."""
     try:
         return estimate(variant.recipe)
     except RpatError as error:
@@ -144,17 +167,25 @@ def _estimated(variant: Variant) -> Estimate | str:
 
 
 def _figures(cost: Estimate | str) -> dict[str, float | str]:
-    """`forward` and `backward` are passes of whole batches in all steps; `seconds` is the training with validation."""
+    """`forward` and `backward` are passes of whole batches in all steps; `seconds` is the training
+    with validation."""
     if isinstance(cost, str):
         return {"unknown": cost}
-    return {"forward": cost.forward * cost.steps, "backward": cost.backward * cost.steps, "seconds": cost.seconds}
+    return {
+        "forward": cost.forward * cost.steps,
+        "backward": cost.backward * cost.steps,
+        "seconds": cost.seconds,
+    }
 
 
 def _cost_in_words(cost: Estimate | str) -> str:
     if isinstance(cost, str):
         return f"cost unknown: {cost}"
     passes = f"{cost.forward} forward and {cost.backward} backward passes"
-    return f"{count(cost.steps)} steps of {passes}, about {duration(cost.seconds)} before the final report"
+    return (
+        f"{count(cost.steps)} steps of {passes}, about {duration(cost.seconds)} before the final "
+        "report"
+    )
 
 
 def _totals(search: Search) -> str:
@@ -175,7 +206,7 @@ def _doubles(plan: Plan) -> str:
     return f"; left out as equal to another combination: {plan.doubles}" if plan.doubles else ""
 
 
-# ---------------------------------------------------------------------------------------------- watching
+# ---- watching
 
 
 @contextmanager
@@ -205,7 +236,10 @@ def _watching(runner: Runner, *, quiet: bool) -> Iterator[None]:
 
 def _line(status: Status, runner: Runner) -> str:
     over = sum(other.state in (*OVER, State.FAILED) for other in runner.statuses.values())
-    text = f"{time.strftime('%H:%M:%S')}  {over}/{runner.expected}  {status.state:<8} {status.trial.title}"
+    text = (
+        f"{time.strftime('%H:%M:%S')}  {over}/{runner.expected}  {status.state:<8} "
+        f"{status.trial.title}"
+    )
     if status.state is State.DONE:
         return f"{text}  {_found(status)}  {duration(status.seconds)}  left {_left(runner)}"
     begins = status.state in (State.QUEUED, State.RUNNING)
@@ -251,7 +285,11 @@ def _view_cells(status: Status) -> list[Text]:
     elif status.results is not None:
         epochs, best = f"{status.trial.recipe.epochs}", status.results["best"]
         clean, robust = best.get("clean"), min(best.values())
-    state = status.state if status.state is not State.FAILED else f"{status.state}: {status.reason.splitlines()[-1]}"
+    state = (
+        status.state
+        if status.state is not State.FAILED
+        else f"{status.state}: {status.reason.splitlines()[-1]}"
+    )
     cells = [
         status.trial.title,
         state,

@@ -39,19 +39,31 @@ def train(
     ra_weight: Annotated[
         str | None,
         recipe_option(
-            "ra.weight", "--ra-weight", metavar="NUMBER", help="weight of the robust perception term", panel=WHAT
+            "ra.weight",
+            "--ra-weight",
+            metavar="NUMBER",
+            help="weight of the robust perception term",
+            panel=WHAT,
         ),
     ] = None,
     ra_mix: Annotated[
         str | None,
         recipe_option(
-            "ra.mix", "--ra-mix", metavar="NUMBER", help="share of the adversarial end in the point between", panel=WHAT
+            "ra.mix",
+            "--ra-mix",
+            metavar="NUMBER",
+            help="share of the adversarial end in the point between",
+            panel=WHAT,
         ),
     ] = None,
     ra_start_epoch: Annotated[
         str | None,
         recipe_option(
-            "ra.start_epoch", "--ra-start-epoch", metavar="N", help="epochs before robust perception begins", panel=WHAT
+            "ra.start_epoch",
+            "--ra-start-epoch",
+            metavar="N",
+            help="epochs before robust perception begins",
+            panel=WHAT,
         ),
     ] = None,
     ra_form: Annotated[
@@ -65,12 +77,18 @@ def train(
             choices=lambda: ("mse", "kl", "cosine"),
         ),
     ] = None,
-    consistency: Annotated[bool | None, recipe_option("consistency", panel=WHAT, switch=True)] = None,
+    consistency: Annotated[
+        bool | None, recipe_option("consistency", panel=WHAT, switch=True)
+    ] = None,
     wa: Annotated[bool | None, recipe_option("wa", panel=WHAT, switch=True)] = None,
     wa_decay: Annotated[
         str | None,
         recipe_option(
-            "wa.decay", "--wa-decay", metavar="NUMBER", help="share of the average that one step keeps", panel=WHAT
+            "wa.decay",
+            "--wa-decay",
+            metavar="NUMBER",
+            help="share of the average that one step keeps",
+            panel=WHAT,
         ),
     ] = None,
     wa_start_epoch: Annotated[
@@ -104,10 +122,14 @@ def train(
             panel=WHAT,
         ),
     ] = None,
-    model: Annotated[str | None, recipe_option("model", metavar="NAME", panel=WHAT, choices=model_names)] = None,
+    model: Annotated[
+        str | None, recipe_option("model", metavar="NAME", panel=WHAT, choices=model_names)
+    ] = None,
     norm: Annotated[
         str | None,
-        recipe_option("threat.norm", metavar="NORM", panel=THREAT, choices=choices_of("threat.norm")),
+        recipe_option(
+            "threat.norm", metavar="NORM", panel=THREAT, choices=choices_of("threat.norm")
+        ),
     ] = None,
     eps: Annotated[str | None, recipe_option("threat.eps", metavar="NUMBER", panel=THREAT)] = None,
     attack: Annotated[
@@ -122,13 +144,23 @@ def train(
         ),
     ] = None,
     steps: Annotated[str | None, recipe_option("attack.steps", metavar="N", panel=THREAT)] = None,
-    step_size: Annotated[str | None, recipe_option("attack.step_size", metavar="NUMBER", panel=THREAT)] = None,
-    epochs: Annotated[str | None, recipe_option("epochs", metavar="N", short="-e", panel=STEPS)] = None,
-    batch_size: Annotated[str | None, recipe_option("batch_size", metavar="N", short="-b", panel=STEPS)] = None,
+    step_size: Annotated[
+        str | None, recipe_option("attack.step_size", metavar="NUMBER", panel=THREAT)
+    ] = None,
+    epochs: Annotated[
+        str | None, recipe_option("epochs", metavar="N", short="-e", panel=STEPS)
+    ] = None,
+    batch_size: Annotated[
+        str | None, recipe_option("batch_size", metavar="N", short="-b", panel=STEPS)
+    ] = None,
     accumulate: Annotated[str | None, recipe_option("accumulate", metavar="N", panel=STEPS)] = None,
-    clip_norm: Annotated[str | None, recipe_option("optimizer.clip_norm", metavar="NUMBER", panel=STEPS)] = None,
+    clip_norm: Annotated[
+        str | None, recipe_option("optimizer.clip_norm", metavar="NUMBER", panel=STEPS)
+    ] = None,
     lr: Annotated[str | None, recipe_option("optimizer.lr", metavar="NUMBER", panel=STEPS)] = None,
-    weight_decay: Annotated[str | None, recipe_option("optimizer.weight_decay", metavar="NUMBER", panel=STEPS)] = None,
+    weight_decay: Annotated[
+        str | None, recipe_option("optimizer.weight_decay", metavar="NUMBER", panel=STEPS)
+    ] = None,
     warmup_epochs: Annotated[
         str | None, recipe_option("optimizer.warmup_epochs", metavar="NUMBER", panel=STEPS)
     ] = None,
@@ -146,25 +178,46 @@ def train(
     data: Annotated[
         str | None,
         recipe_option(
-            "data.name", "--data", metavar="NAME", help="data set", short="-d", panel=DATA, choices=DATASETS.keys
+            "data.name",
+            "--data",
+            metavar="NAME",
+            help="data set",
+            short="-d",
+            panel=DATA,
+            choices=DATASETS.keys,
         ),
     ] = None,
-    data_root: Annotated[str | None, recipe_option("data.root", "--data-root", metavar="DIR", panel=DATA)] = None,
-    download: Annotated[bool | None, recipe_option("data.download", panel=DATA, switch=True)] = None,
-    augment: Annotated[
-        str | None, recipe_option("data.augment", metavar="NAMES", panel=DATA, choices=AUGMENTATIONS.keys)
+    data_root: Annotated[
+        str | None, recipe_option("data.root", "--data-root", metavar="DIR", panel=DATA)
     ] = None,
-    mix: Annotated[str | None, recipe_option("mix", metavar="NAME", panel=DATA, choices=MIXINGS.keys)] = None,
-    label_smoothing: Annotated[str | None, recipe_option("label_smoothing", metavar="NUMBER", panel=DATA)] = None,
+    download: Annotated[
+        bool | None, recipe_option("data.download", panel=DATA, switch=True)
+    ] = None,
+    augment: Annotated[
+        str | None,
+        recipe_option("data.augment", metavar="NAMES", panel=DATA, choices=AUGMENTATIONS.keys),
+    ] = None,
+    mix: Annotated[
+        str | None, recipe_option("mix", metavar="NAME", panel=DATA, choices=MIXINGS.keys)
+    ] = None,
+    label_smoothing: Annotated[
+        str | None, recipe_option("label_smoothing", metavar="NUMBER", panel=DATA)
+    ] = None,
     extra_data: Annotated[
         str | None, recipe_option("data.extra.path", "--extra-data", metavar="FILE", panel=DATA)
     ] = None,
     extra_share: Annotated[
         str | None, recipe_option("data.extra.share", "--extra-share", metavar="NUMBER", panel=DATA)
     ] = None,
-    val_size: Annotated[str | None, recipe_option("data.val_size", metavar="NUMBER", panel=DATA)] = None,
-    image_size: Annotated[str | None, recipe_option("data.image_size", metavar="N", panel=DATA)] = None,
-    evaluate: Annotated[str | None, recipe_option("eval", "--eval", metavar="ATTACKS", panel=RUN)] = None,
+    val_size: Annotated[
+        str | None, recipe_option("data.val_size", metavar="NUMBER", panel=DATA)
+    ] = None,
+    image_size: Annotated[
+        str | None, recipe_option("data.image_size", metavar="N", panel=DATA)
+    ] = None,
+    evaluate: Annotated[
+        str | None, recipe_option("eval", "--eval", metavar="ATTACKS", panel=RUN)
+    ] = None,
     seed: Annotated[str | None, recipe_option("seed", metavar="N", short="-s", panel=RUN)] = None,
     device: Annotated[
         str | None, recipe_option("device", metavar="NAME", panel=RUN, choices=choices_of("device"))
@@ -218,7 +271,10 @@ def train(
             "plugins",
             "--plugin",
             metavar="FILE",
-            help="Python file with methods, attacks, models or data sets of your own; may be repeated",
+            help=(
+                "Python file with methods, attacks, models or data sets of your own; may be "
+                "repeated"
+            ),
             panel=RUN,
         ),
     ] = None,
@@ -247,7 +303,10 @@ def train(
         bool,
         typer.Option(
             "--dry-run",
-            help="Show the resolved recipe, its passes, time and memory on this device; train and write nothing.",
+            help=(
+                "Show the resolved recipe, its passes, time and memory on this device; train and "
+                "write nothing."
+            ),
             rich_help_panel=RUN,
         ),
     ] = False,
@@ -263,12 +322,17 @@ def train(
         ),
     ] = None,
     jobs: Annotated[str, jobs_option(RUN)] = "auto",
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the result only.", rich_help_panel=RUN)] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.", rich_help_panel=RUN)] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Print the result only.", rich_help_panel=RUN)
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the report as JSON.", rich_help_panel=RUN)
+    ] = False,
 ) -> None:
     """Train a robust classifier and report how robust it is.
 
-    The report measures the best and the last epoch on the test set; "best" was chosen on images held out from training.
+    The report measures the best and the last epoch on the test set; "best" was chosen on images
+    held out from training.
 
     Examples:
 

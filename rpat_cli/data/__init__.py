@@ -1,4 +1,5 @@
-"""Data sets and augmentations, by name. Importing this package does not import torch: entries are resolved lazily."""
+"""Data sets and augmentations, by name. Importing this package does not import torch: entries are
+resolved lazily."""
 
 from __future__ import annotations
 

@@ -1,8 +1,10 @@
-"""Random changes of training images: on the device, a batch at a time, with random numbers of its own for every sample.
+"""Random changes of training images: on the device, a batch at a time, with random numbers of its
+own for every sample.
 
-torchvision's v2 transforms draw once per call, so that a whole batch gets one and the same crop; these do not. All
-random numbers come from torch's global generator of the device that holds the images (AutoAugment and RandAugment:
-of the CPU), so that a seed or a restored generator state repeats them.
+torchvision's v2 transforms draw once per call, so that a whole batch gets one and the same crop;
+these do not. All random numbers come from torch's global generator of the device that holds the
+images (AutoAugment and RandAugment: of the CPU), so that a seed or a restored generator state
+repeats them.
 """
 
 import inspect
@@ -24,10 +26,11 @@ AugmentSpec: TypeAlias = str | Mapping[str, Mapping[str, Any] | None]
 
 
 def build_augment(specs: Iterable[AugmentSpec] | AugmentSpec, image_size: int) -> Augment:
-    """The augmentations named by `specs`, one after the other; none at all leaves images as they are.
+    """The augmentations named by `specs`, one after the other; none at all leaves images as they
+    are.
 
-    `image_size` (pixels) decides defaults such as the crop's padding. Raises `ConfigError` for an unknown name or
-    setting and for a value that makes no sense.
+    `image_size` (pixels) decides defaults such as the crop's padding. Raises `ConfigError` for an
+    unknown name or setting and for a value that makes no sense.
     """
     listed = [specs] if isinstance(specs, str | Mapping) else list(specs)
     return compose(*(_build(*item, image_size) for spec in listed for item in _parse(spec).items()))
@@ -45,7 +48,8 @@ def compose(*steps: Augment) -> Augment:
 
 
 def random_crop(image_size: int, padding: int | None = None) -> Augment:
-    """Pad with black, cut out at a uniformly random place; `padding` is an eighth of the image by default (4 of 32)."""
+    """Pad with black, cut out at a uniformly random place; `padding` is an eighth of the image by
+    default (4 of 32)."""
     width = round(image_size / 8) if padding is None else padding
     _require(0 <= width <= image_size, "padding", width, f"must be 0 to {image_size} pixels")
 
@@ -57,12 +61,14 @@ def random_crop(image_size: int, padding: int | None = None) -> Augment:
 
 
 def crop_at(x: Tensor, rows: Tensor, columns: Tensor, padding: int) -> Tensor:
-    """Sample i of x (B, C, H, W), padded with `padding` black pixels a side, cut out from (rows[i], columns[i]) on."""
+    """Sample i of x (B, C, H, W), padded with `padding` black pixels a side, cut out from (rows[i],
+    columns[i]) on."""
     B, C, H, W = x.shape
     padded = F.pad(x, (padding,) * 4)
     row = rows.view(B, 1, 1) + torch.arange(H, device=x.device).view(1, H, 1)
     column = columns.view(B, 1, 1) + torch.arange(W, device=x.device).view(1, 1, W)
-    # One gather over flattened pixels: several times faster than indexing with rows and columns apart.
+    # One gather over flattened pixels: several times faster than indexing with rows and columns
+    # apart.
     pixel = (row * padded.shape[-1] + column).view(B, 1, H * W).expand(B, C, H * W)
     return padded.flatten(2).gather(2, pixel).view_as(x)
 
@@ -79,14 +85,16 @@ def random_flip(image_size: int, p: float = 0.5) -> Augment:  # noqa: ARG001  (a
 
 
 def crop_flip(image_size: int, padding: int | None = None, p: float = 0.5) -> Augment:
-    """Random crop, then random flip: the custom for CIFAR, and the base augmentation of Consistency-AT."""
+    """Random crop, then random flip: the custom for CIFAR, and the base augmentation of
+    Consistency-AT."""
     return compose(random_crop(image_size, padding), random_flip(image_size, p))
 
 
 def cutout(image_size: int, size: int | None = None) -> Augment:
     """Black out a square around a uniformly random pixel (DeVries & Taylor 2017, arXiv 1708.04552).
 
-    `size` is its side in pixels, half of the image by default; the square may reach beyond the border.
+    `size` is its side in pixels, half of the image by default; the square may reach beyond the
+    border.
     """
     side = image_size // 2 if size is None else size
     _require(side >= 1, "size", side, "must be at least 1 pixel")
@@ -100,10 +108,12 @@ def cutout(image_size: int, size: int | None = None) -> Augment:
 
 
 def autoaugment(image_size: int, policy: str = "cifar10") -> Augment:  # noqa: ARG001
-    """AutoAugment (Cubuk et al. 2019, arXiv 1805.09501) with the policy found for cifar10, imagenet or svhn.
+    """AutoAugment (Cubuk et al. 2019, arXiv 1805.09501) with the policy found for cifar10, imagenet
+    or svhn.
 
-    Cost: torchvision's transform, sample by sample: a batch of 128 took 30 ms on one CPU core, and a GPU gains nothing,
-    since its kernels are launched for one small image at a time. Little beside ten attack steps, a lot without them.
+    Cost: torchvision's transform, sample by sample: a batch of 128 took 30 ms on one CPU core, and
+    a GPU gains nothing, since its kernels are launched for one small image at a time. Little beside
+    ten attack steps, a lot without them.
     """
     from torchvision.transforms import v2
 
@@ -114,7 +124,8 @@ def autoaugment(image_size: int, policy: str = "cifar10") -> Augment:  # noqa: A
 
 
 def randaugment(image_size: int, n: int = 2, m: int = 9) -> Augment:  # noqa: ARG001
-    """RandAugment (Cubuk et al. 2020, arXiv 1909.13719): `n` operations at magnitude `m` (0 to 30); costs as much."""
+    """RandAugment (Cubuk et al. 2020, arXiv 1909.13719): `n` operations at magnitude `m` (0 to 30);
+    costs as much."""
     from torchvision.transforms import v2
 
     _require(n >= 0, "n", n, "must be a number of operations, 0 or more")
@@ -123,17 +134,21 @@ def randaugment(image_size: int, n: int = 2, m: int = 9) -> Augment:  # noqa: AR
 
 
 def _per_sample(transform: Callable[[Tensor], Tensor]) -> Augment:
-    """A torchvision transform of one uint8 image, for a batch: on a batch it would draw one operation for all."""
+    """A torchvision transform of one uint8 image, for a batch: on a batch it would draw one
+    operation for all."""
 
     def augment(x: Tensor) -> Tensor:
         pixels = (x * 255).round().to(torch.uint8)
-        return torch.stack([transform(image) for image in pixels]).to(x.dtype) / 255 if len(x) else x
+        return (
+            torch.stack([transform(image) for image in pixels]).to(x.dtype) / 255 if len(x) else x
+        )
 
     return augment
 
 
 def _hit(length: int, side: int, x: Tensor) -> Tensor:
-    """Which of `length` positions lie in an interval of `side` around a random centre: (B, length) bool."""
+    """Which of `length` positions lie in an interval of `side` around a random centre: (B, length)
+    bool."""
     first = torch.randint(length, (len(x), 1), device=x.device) - side // 2
     position = torch.arange(length, device=x.device)
     return (position >= first) & (position < first + side)
@@ -160,7 +175,11 @@ def _build(name: str, settings: Mapping[str, Any], image_size: int) -> Augment:
     factory = AUGMENTATIONS[name]
     fields = inspect.signature(factory).parameters
     allowed = [field for field in fields if field != "image_size"]
-    wrong = [Problem(f"{name}.{key}", unknown("setting", key, allowed)) for key in settings if key not in allowed]
+    wrong = [
+        Problem(f"{name}.{key}", unknown("setting", key, allowed))
+        for key in settings
+        if key not in allowed
+    ]
     wrong += [
         Problem(f"{name}.{key}", f"{value!r} is not of the kind {_kind(fields[key])}.")
         for key, value in settings.items()

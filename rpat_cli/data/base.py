@@ -15,7 +15,9 @@ Shape = tuple[int, int, int]
 GIB = 2**30
 
 # The radii at which robustness is usually reported, in pixels of [0, 1].
-COLOUR_EPS: Mapping[str, float] = MappingProxyType({"Linf": 8 / 255, "L2": 128 / 255, "L1": 2000 / 255})
+COLOUR_EPS: Mapping[str, float] = MappingProxyType(
+    {"Linf": 8 / 255, "L2": 128 / 255, "L1": 2000 / 255}
+)
 
 
 class Split(Protocol):
@@ -31,18 +33,21 @@ class Split(Protocol):
     def __len__(self) -> int: ...
 
     def to(self, device: torch.device | str) -> "Split":
-        """The same images where they are needed; images on disk that fit in memory are read here, once."""
+        """The same images where they are needed; images on disk that fit in memory are read here,
+        once."""
         ...
 
     def subset(self, indices: Tensor) -> Self:
         """The images at `indices` (K,) int64, in that order."""
         ...
 
-    def batches(self, order: Tensor, batch_size: int, device: torch.device | str) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(
+        self, order: Tensor, batch_size: int, device: torch.device | str
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         """Batches (x, y) on `device`, in the given order (K,) int64; the last one may be smaller.
 
-        Draws no random number: whoever knows the order can start again at any batch. Raises `DataError` for an image
-        that cannot be read.
+        Draws no random number: whoever knows the order can start again at any batch. Raises
+        `DataError` for an image that cannot be read.
         """
         ...
 
@@ -57,7 +62,8 @@ class Split(Protocol):
 
 @dataclass(frozen=True)
 class LoadOptions:
-    """What a loader is told. `image_size` in pixels; `memory_budget` in bytes for one split; `workers` processes."""
+    """What a loader is told. `image_size` in pixels; `memory_budget` in bytes for one split;
+    `workers` processes."""
 
     root: Path
     download: bool = False
@@ -79,9 +85,10 @@ class RawData:
 class DatasetSpec:
     """What is known of a data set before any file is read.
 
-    `shape` is (C, H, W), or None if the `image_size` option decides; `classes` is None if the files decide.
-    `mean` and `std` are per channel, of the training images, pixels in [0, 1]. `eps` is the default radius per norm.
-    `defaults` is a layer of the recipe. `load` raises `DataError` for files that are missing or damaged.
+    `shape` is (C, H, W), or None if the `image_size` option decides; `classes` is None if the files
+    decide. `mean` and `std` are per channel, of the training images, pixels in [0, 1]. `eps` is the
+    default radius per norm. `defaults` is a layer of the recipe. `load` raises `DataError` for
+    files that are missing or damaged.
     """
 
     name: str
@@ -96,7 +103,8 @@ class DatasetSpec:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A loaded data set. `val` was held out from the training images; `fingerprint` (sha256 hex) names the test set."""
+    """A loaded data set. `val` was held out from the training images; `fingerprint` (sha256 hex)
+    names the test set."""
 
     spec: DatasetSpec
     train: Split

@@ -1,4 +1,5 @@
-"""CIFAR-10 and CIFAR-100 (Krizhevsky 2009), read by torchvision, which checks every file against its checksum."""
+"""CIFAR-10 and CIFAR-100 (Krizhevsky 2009), read by torchvision, which checks every file against
+its checksum."""
 
 from typing import Any
 

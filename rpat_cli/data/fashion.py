@@ -1,4 +1,5 @@
-"""Fashion-MNIST (Xiao, Rasul, Vollgraf 2017, arXiv 1708.07747), whole, and a part that comes with this package."""
+"""Fashion-MNIST (Xiao, Rasul, Vollgraf 2017, arXiv 1708.07747), whole, and a part that comes with
+this package."""
 
 from importlib.resources import files
 from pathlib import Path
@@ -27,15 +28,22 @@ MINI_SEED = 0
 
 
 def load_full(options: LoadOptions) -> RawData:
-    """Read `FashionMNIST/raw/` below the data root, else the files of Debian's package. Raises `DataError`."""
+    """Read `FashionMNIST/raw/` below the data root, else the files of Debian's package. Raises
+    `DataError`."""
     return load_idx(SOURCE, "FashionMNIST", options, CLASS_NAMES, DEBIAN_FOLDER)
 
 
 def load_mini(_: LoadOptions) -> RawData:
-    """The 2,000 training and 500 test images inside this package. Needs no file elsewhere and no network."""
-    with (files("rpat_cli.data") / "fashion_mini.npz").open("rb") as stream, np.load(stream) as arrays:
+    """The 2,000 training and 500 test images inside this package. Needs no file elsewhere and no
+    network."""
+    with (
+        (files("rpat_cli.data") / "fashion_mini.npz").open("rb") as stream,
+        np.load(stream) as arrays,
+    ):
         train, test = (
-            TensorSplit(torch.from_numpy(arrays[f"x_{part}"]), torch.from_numpy(arrays[f"y_{part}"]).long())
+            TensorSplit(
+                torch.from_numpy(arrays[f"x_{part}"]), torch.from_numpy(arrays[f"y_{part}"]).long()
+            )
             for part in MINI_SIZES
         )
     return RawData(train, test, CLASS_NAMES)
@@ -44,8 +52,9 @@ def load_mini(_: LoadOptions) -> RawData:
 def make_mini(folder: Path = DEBIAN_FOLDER) -> dict[str, np.ndarray]:
     """The arrays of fashion_mini.npz, chosen from the whole set in `folder`: x uint8 NCHW, y uint8.
 
-    The shipped file is `np.savez_compressed("fashion_mini.npz", **make_mini())`: equally many images of each class,
-    training images from the training files and test images from the test files. Raises `DataError`.
+    The shipped file is `np.savez_compressed("fashion_mini.npz", **make_mini())`: equally many
+    images of each class, training images from the training files and test images from the test
+    files. Raises `DataError`.
     """
     arrays = {}
     for part, size in MINI_SIZES.items():

@@ -1,4 +1,5 @@
-"""Trees of image files: Tiny-ImageNet as published or refolded, and any `train/`, `val|test/` tree."""
+"""Trees of image files: Tiny-ImageNet as published or refolded, and any `train/`, `val|test/`
+tree."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,7 +11,9 @@ from rpat_cli.data.sources import File, Source
 from rpat_cli.data.splits import StreamSplit
 from rpat_cli.errors import DataError
 
-EXTENSIONS = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".pgm", ".tif", ".tiff", ".webp"})
+EXTENSIONS = frozenset(
+    {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".pgm", ".tif", ".tiff", ".webp"}
+)
 DEFAULT_IMAGE_SIZE = 64
 
 TINY_FOLDER = "tiny-imagenet-200"
@@ -19,7 +22,9 @@ TINY_SOURCE = Source(
     files=(File(f"{TINY_FOLDER}/train"), File(f"{TINY_FOLDER}/val")),
     archives=(
         File(
-            f"{TINY_FOLDER}.zip", "90528d7ca1a48142e341f4ef8d21d0de", "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
+            f"{TINY_FOLDER}.zip",
+            "90528d7ca1a48142e341f4ef8d21d0de",
+            "http://cs231n.stanford.edu/tiny-imagenet-200.zip",
         ),
     ),
 )
@@ -31,52 +36,80 @@ Labelled = list[tuple[Path, str]]
 def load_imagefolder(options: LoadOptions) -> RawData:
     """Read `train/CLASS/*` and `test/CLASS/*` (or `val/CLASS/*`) in the data root.
 
-    Images become RGB squares of `options.image_size` pixels (default 64). The test set is `test/` if its classes are
-    those of `train/`, else `val/`. Raises `DataError` for a missing folder, an empty class, or classes that differ.
+    Images become RGB squares of `options.image_size` pixels (default 64). The test set is `test/`
+    if its classes are those of `train/`, else `val/`. Raises `DataError` for a missing folder, an
+    empty class, or classes that differ.
     """
     root = options.root
     train = root / "train"
     tests = [folder for folder in (root / "test", root / "val") if folder.is_dir()]
     if not train.is_dir() or not tests:
-        wanted = f"{train.absolute()}/CLASS/* and {(root / 'test').absolute()}/CLASS/* (or val instead of test)"
-        raise DataError(f"imagefolder: no images at {wanted}. Set the data root to the folder that holds them.")
+        wanted = (
+            f"{train.absolute()}/CLASS/* and {(root / 'test').absolute()}/CLASS/* (or val "
+            "instead of test)"
+        )
+        raise DataError(
+            f"imagefolder: no images at {wanted}. Set the data root to the folder that holds them."
+        )
     classes = class_folders(train)
     test = next((folder for folder in tests if class_folders(folder) == classes), tests[0])
     different = sorted(set(classes) ^ set(class_folders(test)))
     if different:
         some = ", ".join(different[:5]) + (", ..." if len(different) > 5 else "")
-        raise DataError(f"imagefolder: {train} and {test} have different classes; in one of them only: {some}.")
+        raise DataError(
+            f"imagefolder: {train} and {test} have different classes; in one of them only: {some}."
+        )
     return _raw(options, root, labelled(train, classes), labelled(test, classes), classes)
 
 
 def load_tiny_imagenet(options: LoadOptions) -> RawData:
-    """Read `tiny-imagenet-200/` below the data root, with `val/` as published or refolded into class folders.
+    """Read `tiny-imagenet-200/` below the data root, with `val/` as published or refolded into
+    class folders.
 
-    Its published `val/` is the test set here (the published test labels are secret). Raises `DataError`.
+    Its published `val/` is the test set here (the published test labels are secret). Raises
+    `DataError`.
     """
     folder = options.root / TINY_FOLDER
     if not ((folder / "train").is_dir() and (folder / "val").is_dir()):
         TINY_SOURCE.obtain(options, lambda fetch: _unpack_tiny(options.root, fetch))
     wnids = class_folders(folder / "train")
     if len(wnids) != TINY_IMAGENET.classes:
-        raise DataError(f"tiny-imagenet: {folder / 'train'} holds {len(wnids)} class folders, not 200. {_UNPACK_AGAIN}")
+        raise DataError(
+            f"tiny-imagenet: {folder / 'train'} holds {len(wnids)} class folders, not 200. "
+            f"{_UNPACK_AGAIN}"
+        )
     refolded = any((folder / "val" / wnid).is_dir() for wnid in wnids)
     test = labelled(folder / "val", wnids) if refolded else _annotated(folder / "val")
-    return _raw(options, folder, labelled(folder / "train", wnids), test, wnids, _english(folder / "words.txt", wnids))
+    return _raw(
+        options,
+        folder,
+        labelled(folder / "train", wnids),
+        test,
+        wnids,
+        _english(folder / "words.txt", wnids),
+    )
 
 
 def class_folders(folder: Path) -> list[str]:
     """The names of the folders in `folder`, sorted, hidden ones left out."""
-    return sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    return sorted(
+        path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")
+    )
 
 
 def labelled(folder: Path, classes: Iterable[str]) -> Labelled:
-    """Every image file anywhere below `folder/CLASS`, sorted. Raises `DataError` for a class without images."""
+    """Every image file anywhere below `folder/CLASS`, sorted. Raises `DataError` for a class
+    without images."""
     found: Labelled = []
     for name in classes:
-        images = sorted(path for path in (folder / name).rglob("*") if path.suffix.lower() in EXTENSIONS)
+        images = sorted(
+            path for path in (folder / name).rglob("*") if path.suffix.lower() in EXTENSIONS
+        )
         if not images:
-            raise DataError(f"no image in {(folder / name).absolute()} (looked for {', '.join(sorted(EXTENSIONS))}).")
+            raise DataError(
+                f"no image in {(folder / name).absolute()} (looked for "
+                f"{', '.join(sorted(EXTENSIONS))})."
+            )
         found += [(path, name) for path in images]
     return found
 
@@ -88,25 +121,37 @@ def _annotated(val: Path) -> Labelled:
     """The published layout: `images/` and a table whose first columns are file name and class."""
     table = val / "val_annotations.txt"
     if not table.is_file():
-        raise DataError(f"tiny-imagenet: neither {table.absolute()} nor class folders in {val}. {_UNPACK_AGAIN}")
+        raise DataError(
+            f"tiny-imagenet: neither {table.absolute()} nor class folders in {val}. {_UNPACK_AGAIN}"
+        )
     rows = [line.split("\t") for line in table.read_text().splitlines() if line.strip()]
     if any(len(row) < 2 for row in rows):
-        raise DataError(f"tiny-imagenet: {table.absolute()} is damaged: a line has no class. {_UNPACK_AGAIN}")
+        raise DataError(
+            f"tiny-imagenet: {table.absolute()} is damaged: a line has no class. {_UNPACK_AGAIN}"
+        )
     missing = [row[0] for row in rows if not (val / "images" / row[0]).is_file()]
     if missing:
         raise DataError(
-            f"tiny-imagenet: {len(missing)} files are missing, {val / 'images' / missing[0]} is one. {_UNPACK_AGAIN}"
+            f"tiny-imagenet: {len(missing)} files are missing, {val / 'images' / missing[0]} is "
+            f"one. {_UNPACK_AGAIN}"
         )
     return [(val / "images" / row[0], row[1]) for row in rows]
 
 
 def _raw(
-    options: LoadOptions, root: Path, train: Labelled, test: Labelled, classes: list[str], names: tuple[str, ...] = ()
+    options: LoadOptions,
+    root: Path,
+    train: Labelled,
+    test: Labelled,
+    classes: list[str],
+    names: tuple[str, ...] = (),
 ) -> RawData:
     index = {name: i for i, name in enumerate(classes)}
     unknown = sorted({name for _, name in test} - set(index))
     if unknown:
-        raise DataError(f"{root.absolute()}: the test images have a class that is not in train/: {unknown[0]}.")
+        raise DataError(
+            f"{root.absolute()}: the test images have a class that is not in train/: {unknown[0]}."
+        )
 
     def split(images: Labelled) -> StreamSplit:
         return StreamSplit(

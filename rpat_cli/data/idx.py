@@ -19,22 +19,29 @@ GREY_DEFAULTS = {
     "schedule": "one-cycle",
     "data": {"augment": ["crop:padding=1"]},
 }
-"""Recipe defaults for small grey images: minutes on a laptop. Wide crops cost accuracy where objects are centred."""
+"""Recipe defaults for small grey images: minutes on a laptop. Wide crops cost accuracy where
+objects are centred."""
 
 PARTS = {"train": "train", "test": "t10k"}
 
 
 def idx_source(name: str, folder: str, url: str, other_way: str = "") -> Source:
-    """The four files of an MNIST-like set in `folder` below the data root; `url` is where they are published."""
+    """The four files of an MNIST-like set in `folder` below the data root; `url` is where they are
+    published."""
     stems = [stem for part in PARTS.values() for stem in _stems(part)]
     archives = tuple(File(f"{folder}/{stem}.gz", url=f"{url}{stem}.gz") for stem in stems)
     return Source(name, tuple(File(f"{folder}/{stem}") for stem in stems), archives, other_way)
 
 
 def load_idx(
-    source: Source, torchvision_class: str, options: LoadOptions, names: tuple[str, ...], *elsewhere: Path
+    source: Source,
+    torchvision_class: str,
+    options: LoadOptions,
+    names: tuple[str, ...],
+    *elsewhere: Path,
 ) -> RawData:
-    """Read the set from below the data root or from the folders `elsewhere`; download it if asked and not there.
+    """Read the set from below the data root or from the folders `elsewhere`; download it if asked
+    and not there.
 
     Raises `DataError` if it is nowhere, or if a file is damaged.
     """
@@ -57,7 +64,8 @@ def read_split(source: Source, folder: Path, part: str) -> TensorSplit:
 
 
 def read_idx(source: Source, path: Path, rank: int) -> Tensor:
-    """A uint8 tensor with `rank` dimensions. The format: two zero bytes, type, rank, big-endian sizes, elements.
+    """A uint8 tensor with `rank` dimensions. The format: two zero bytes, type, rank, big-endian
+    sizes, elements.
 
     Raises `DataError` if the file is cut short or is something else.
     """
@@ -70,7 +78,9 @@ def read_idx(source: Source, path: Path, rank: int) -> Tensor:
         raise source.damaged(path, f"it is not an idx file of bytes with {rank} dimensions")
     sizes = np.frombuffer(data, dtype=">u4", count=rank, offset=4).tolist()
     if len(data) - header != np.prod(sizes):
-        raise source.damaged(path, f"it holds {len(data) - header} elements, its header says {np.prod(sizes)}")
+        raise source.damaged(
+            path, f"it holds {len(data) - header} elements, its header says {np.prod(sizes)}"
+        )
     return torch.frombuffer(bytearray(data), dtype=torch.uint8, offset=header).view(sizes)
 
 

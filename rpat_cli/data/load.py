@@ -22,18 +22,23 @@ def load_dataset(
     memory_budget: int = 2 * GIB,
     workers: int = 0,
 ) -> Dataset:
-    """Read the data set `name` from below `root` and hold out `val_size` training images for validation.
+    """Read the data set `name` from below `root` and hold out `val_size` training images for
+    validation.
 
-    `val_size` is a count (int) or a share of the training images (float below 1); the choice is stratified and
-    depends on `seed` only. `image_size` (pixels) is for `imagefolder`. `memory_budget` is in bytes for one split.
-    `workers` processes decode image files (0: this one does).
+    `val_size` is a count (int) or a share of the training images (float below 1); the choice is
+    stratified and depends on `seed` only. `image_size` (pixels) is for `imagefolder`.
+    `memory_budget` is in bytes for one split. `workers` processes decode image files (0: this one
+    does).
 
-    Raises `ConfigError` for an unknown name or an impossible `val_size` or `image_size`, `DataError` for files that
-    are missing or damaged, `MissingExtraError` if reading needs a package that is not installed.
+    Raises `ConfigError` for an unknown name or an impossible `val_size` or `image_size`,
+    `DataError` for files that are missing or damaged, `MissingExtraError` if reading needs a
+    package that is not installed.
     """
     spec = DATASETS[name]
     _check_image_size(spec, image_size)
-    raw = spec.load(LoadOptions(Path(root).expanduser(), download, image_size, memory_budget, workers))
+    raw = spec.load(
+        LoadOptions(Path(root).expanduser(), download, image_size, memory_budget, workers)
+    )
     _check(spec, raw)
     held_out = stratified_choice(raw.train.labels, _val_count(val_size, raw.train.labels), seed)
     kept = torch.ones(len(raw.train), dtype=torch.bool)
@@ -51,16 +56,28 @@ def load_dataset(
 def _val_count(val_size: int | float, labels: Tensor) -> int:
     total, most = len(labels), len(labels) - len(set(labels.tolist()))
     if val_size < 0 or (isinstance(val_size, float) and not val_size < 1):
-        raise ConfigError(_val_problem(val_size, "must be a count (an integer >= 0) or a share (0 <= share < 1)."))
-    count = max(1, round(val_size * total)) if isinstance(val_size, float) and val_size else int(val_size)
+        raise ConfigError(
+            _val_problem(val_size, "must be a count (an integer >= 0) or a share (0 <= share < 1).")
+        )
+    count = (
+        max(1, round(val_size * total))
+        if isinstance(val_size, float) and val_size
+        else int(val_size)
+    )
     if count > most:
         asked = f"asks for {count} of {total} training images"
-        raise ConfigError(_val_problem(val_size, f"{asked}; at most {most}, since each class keeps one for training."))
+        raise ConfigError(
+            _val_problem(
+                val_size, f"{asked}; at most {most}, since each class keeps one for training."
+            )
+        )
     return count
 
 
 def _val_problem(val_size: int | float, message: str) -> Problem:
-    return Problem("val_size", f"{val_size} {message}", hint="Choose a smaller one, for example 0.1.")
+    return Problem(
+        "val_size", f"{val_size} {message}", hint="Choose a smaller one, for example 0.1."
+    )
 
 
 def _check_image_size(spec: DatasetSpec, image_size: int | None) -> None:
@@ -69,20 +86,34 @@ def _check_image_size(spec: DatasetSpec, image_size: int | None) -> None:
     if image_size < 1:
         raise ConfigError(Problem("image_size", f"{image_size} must be at least 1 pixel."))
     if spec.shape is not None and image_size != spec.shape[-1]:
-        message = f"{image_size} cannot be had: the images of {spec.name} have {spec.shape[-1]} pixels a side."
-        raise ConfigError(Problem("image_size", message, hint="Leave it out; it is for imagefolder."))
+        message = (
+            f"{image_size} cannot be had: the images of {spec.name} have {spec.shape[-1]} pixels "
+            "a side."
+        )
+        raise ConfigError(
+            Problem("image_size", message, hint="Leave it out; it is for imagefolder.")
+        )
 
 
 def _check(spec: DatasetSpec, raw: RawData) -> None:
     """Raise `DataError` where files differ from what the data set is known to be."""
     classes = len(raw.class_names)
     if spec.classes is not None and classes != spec.classes:
-        raise DataError(f"{spec.name} has {spec.classes} classes, but its files name {classes}: is a part missing?")
+        raise DataError(
+            f"{spec.name} has {spec.classes} classes, but its files name {classes}: is a part "
+            "missing?"
+        )
     for split, which in ((raw.train, "training"), (raw.test, "test")):
         if not len(split):
             raise DataError(f"{spec.name}: there is no {which} image.")
         if spec.shape is not None and split.shape != spec.shape:
-            raise DataError(f"{spec.name}: {which} images are {split.shape} (C, H, W), but should be {spec.shape}.")
+            raise DataError(
+                f"{spec.name}: {which} images are {split.shape} (C, H, W), but should be "
+                f"{spec.shape}."
+            )
         low, high = int(split.labels.min()), int(split.labels.max())
         if low < 0 or high >= classes:
-            raise DataError(f"{spec.name}: {which} labels run from {low} to {high}, but should be 0 to {classes - 1}.")
+            raise DataError(
+                f"{spec.name}: {which} labels run from {low} to {high}, but should be 0 to "
+                f"{classes - 1}."
+            )

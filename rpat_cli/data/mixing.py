@@ -1,7 +1,9 @@
-"""Labels that are probabilities: CutMix, MixUp and label smoothing, a batch at a time, on the device.
+"""Labels that are probabilities: CutMix, MixUp and label smoothing, a batch at a time, on the
+device.
 
-Random numbers come from torch's global generator of the device that holds the images, one set for every sample. With
-several views, x is [view1; view2; ...] and a sample meets the same partner, in the same share, in each of them.
+Random numbers come from torch's global generator of the device that holds the images, one set for
+every sample. With several views, x is [view1; view2; ...] and a sample meets the same partner, in
+the same share, in each of them.
 """
 
 from dataclasses import dataclass
@@ -12,8 +14,12 @@ import torch.nn.functional as F
 from pydantic import ConfigDict, Field
 from torch import Tensor
 
-Alpha = Annotated[float, Field(gt=0, description="both parameters of the Beta distribution of the shares")]
-Probability = Annotated[float, Field(ge=0, le=1, description="probability that a sample is mixed at all")]
+Alpha = Annotated[
+    float, Field(gt=0, description="both parameters of the Beta distribution of the shares")
+]
+Probability = Annotated[
+    float, Field(ge=0, le=1, description="probability that a sample is mixed at all")
+]
 
 
 class Mixing(Protocol):
@@ -35,15 +41,17 @@ class MixUp:
         partner = torch.randperm(len(y), device=x.device)
         share = _shares(self.alpha, self.probability, x, len(y))
         per_image = share.repeat(views).view(-1, 1, 1, 1)
-        return per_image * x + (1 - per_image) * _partners(x, partner, views), _mixed(y, partner, share)
+        return per_image * x + (1 - per_image) * _partners(x, partner, views), _mixed(
+            y, partner, share
+        )
 
 
 @dataclass(frozen=True)
 class CutMix:
     """A box of another sample is pasted into every one; labels by area (Yun et al., ICCV 2019).
 
-    The box has 1 - share of the area around a uniformly random pixel; what lies beyond the border is cut off, and the
-    labels follow what is left.
+    The box has 1 - share of the area around a uniformly random pixel; what lies beyond the border
+    is cut off, and the labels follow what is left.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
@@ -63,7 +71,8 @@ class CutMix:
 
 @dataclass(frozen=True)
 class SoftLabels:
-    """Classes (B,) become probabilities (B, classes): smoothed (Szegedy et al., CVPR 2016), then mixed with images.
+    """Classes (B,) become probabilities (B, classes): smoothed (Szegedy et al., CVPR 2016), then
+    mixed with images.
 
     With smoothing s the true class has probability 1 - s + s / classes.
     """
@@ -73,15 +82,23 @@ class SoftLabels:
     mixing: Mixing | None = None
 
     def __call__(self, x: Tensor, y: Tensor, views: int = 1) -> tuple[Tensor, Tensor]:
-        soft = F.one_hot(y, self.classes).to(x.dtype) * (1 - self.smoothing) + self.smoothing / self.classes
+        soft = (
+            F.one_hot(y, self.classes).to(x.dtype) * (1 - self.smoothing)
+            + self.smoothing / self.classes
+        )
         return (x, soft) if self.mixing is None else self.mixing(x, soft, views)
 
 
 def _shares(alpha: float, probability: float, x: Tensor, count: int) -> Tensor:
-    """(count,) how much of itself each sample keeps: Beta(alpha, alpha), or all of it where it is not to be mixed."""
+    """(count,) how much of itself each sample keeps: Beta(alpha, alpha), or all of it where it is
+    not to be mixed."""
     both = torch.full((count,), alpha, device=x.device)
-    share = torch.distributions.Beta(both, both, validate_args=False).sample().to(x.dtype)  # a check waits for the GPU
-    return torch.where(torch.rand(count, device=x.device) < probability, share, torch.ones_like(share))
+    share = (
+        torch.distributions.Beta(both, both, validate_args=False).sample().to(x.dtype)
+    )  # a check waits for the GPU
+    return torch.where(
+        torch.rand(count, device=x.device) < probability, share, torch.ones_like(share)
+    )
 
 
 def _partners(x: Tensor, partner: Tensor, views: int) -> Tensor:
@@ -94,7 +111,8 @@ def _mixed(y: Tensor, partner: Tensor, share: Tensor) -> Tensor:
 
 
 def _interval(length: int, side: Tensor) -> Tensor:
-    """(B, length) bool: a run of about side · length positions around a random centre, cut off at the borders."""
+    """(B, length) bool: a run of about side · length positions around a random centre, cut off at
+    the borders."""
     size = (side * length).round().long()[:, None]
     first = torch.randint(length, (len(side), 1), device=side.device) - size // 2
     position = torch.arange(length, device=side.device)

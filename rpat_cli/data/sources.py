@@ -1,4 +1,5 @@
-"""Where a data set's files should be, how they get there, and one clear message when they are not as they should be."""
+"""Where a data set's files should be, how they get there, and one clear message when they are not
+as they should be."""
 
 import contextlib
 import http.client
@@ -55,7 +56,8 @@ class File:
 
 @dataclass(frozen=True)
 class Source:
-    """The files that make up data set `name`, the archives they come in, and any other way to get them."""
+    """The files that make up data set `name`, the archives they come in, and any other way to get
+    them."""
 
     name: str
     files: tuple[File, ...]
@@ -67,7 +69,8 @@ class Source:
         return f"rpat train --data {self.name} --download"
 
     def obtain(self, options: LoadOptions, read: Callable[[bool], T]) -> T:
-        """`read(fetch)` with `fetch` true if a download was asked for, or if complete archives only need unpacking.
+        """`read(fetch)` with `fetch` true if a download was asked for, or if complete archives only
+        need unpacking.
 
         Raises `DataError` that says which file is missing or damaged, or why the download failed.
         """
@@ -79,18 +82,28 @@ class Source:
             raise self.diagnose(options, failure) from failure
 
     def diagnose(self, options: LoadOptions, failure: BaseException) -> DataError:
-        """The error for a failed read: a damaged file, a failed download, or files that are not there."""
+        """The error for a failed read: a damaged file, a failed download, or files that are not
+        there."""
         root = options.root
-        damaged = next((root / f.path for f in (*self.files, *self.archives) if f.state(root) == "damaged"), None)
-        missing = next((root / file.path for file in self.files if file.state(root) == "missing"), None)
+        damaged = next(
+            (root / f.path for f in (*self.files, *self.archives) if f.state(root) == "damaged"),
+            None,
+        )
+        missing = next(
+            (root / file.path for file in self.files if file.state(root) == "missing"), None
+        )
         if options.download and (damaged or missing):
             half = f" {damaged.absolute()} is damaged or half downloaded." if damaged else ""
-            return DataError(f"{self.name}: the download failed: {_reason(failure)}.{half} {self.by_hand(root)}")
+            return DataError(
+                f"{self.name}: the download failed: {_reason(failure)}.{half} {self.by_hand(root)}"
+            )
         if damaged:
             return self.damaged(damaged, "its checksum is wrong, it may be half downloaded")
         if missing:
             return self.missing(root, missing)
-        return DataError(f"{self.name}: the files in {root.absolute()} cannot be read: {_reason(failure)}.")
+        return DataError(
+            f"{self.name}: the files in {root.absolute()} cannot be read: {_reason(failure)}."
+        )
 
     def missing(self, root: Path, *looked_at: Path) -> DataError:
         """For files that are not there; `looked_at` are the paths that were tried."""
@@ -98,18 +111,25 @@ class Source:
         known = [file for file in (*self.files, *self.archives) if "/" in file.path]
         inside = next((file for file in known if (root / Path(file.path).name).exists()), None)
         if inside is not None:
-            above = f"{root.absolute()} lies inside the data set: the data root should be the folder that holds"
-            return DataError(f"{self.name}: not found at {places}. {above} {Path(inside.path).parts[0]}/.")
+            above = (
+                f"{root.absolute()} lies inside the data set: the data root should be the folder "
+                "that holds"
+            )
+            return DataError(
+                f"{self.name}: not found at {places}. {above} {Path(inside.path).parts[0]}/."
+            )
         other = f" (or: {self.other_way})" if self.other_way else ""
         return DataError(
-            f"{self.name}: not found at {places}. Get it with: {self.command}{other}. {self.by_hand(root)}"
+            f"{self.name}: not found at {places}. Get it with: {self.command}{other}. "
+            f"{self.by_hand(root)}"
         )
 
     def damaged(self, path: Path, why: str) -> DataError:
         """For a file that is there but wrong."""
         size = path.stat().st_size
         return DataError(
-            f"{self.name}: {path.absolute()} ({size} bytes) is damaged: {why}. Delete it, then run: {self.command}"
+            f"{self.name}: {path.absolute()} ({size} bytes) is damaged: {why}. Delete it, then "
+            f"run: {self.command}"
         )
 
     def _only_packed(self, root: Path) -> bool:
@@ -117,16 +137,21 @@ class Source:
         return not unpacked and all(archive.state(root) == "good" for archive in self.archives)
 
     def by_hand(self, root: Path) -> str:
-        """Where the archives are and where to put them; several as URL/{a,b}, which a shell understands."""
+        """Where the archives are and where to put them; several as URL/{a,b}, which a shell
+        understands."""
         base = self.archives[0].url.rpartition("/")[0]
         names = [archive.url.rpartition("/")[2] for archive in self.archives]
         listed = names[0] if len(names) == 1 else "{" + ",".join(names) + "}"
-        return f"By hand: download {base}/{listed} into {(root / self.archives[0].path).parent.absolute()}/"
+        return (
+            f"By hand: download {base}/{listed} into "
+            f"{(root / self.archives[0].path).parent.absolute()}/"
+        )
 
 
 @contextlib.contextmanager
 def quiet_download() -> Iterator[None]:
-    """Nothing on stdout, a progress bar on stderr only if that is a terminal, and no endless wait for a dead server."""
+    """Nothing on stdout, a progress bar on stderr only if that is a terminal, and no endless wait
+    for a dead server."""
     timeout = socket.getdefaulttimeout()
     socket.setdefaulttimeout(SILENCE_SECONDS)
     try:

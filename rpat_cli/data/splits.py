@@ -1,4 +1,5 @@
-"""Two kinds of split: images in one uint8 tensor, and image files that worker processes decode as they are needed."""
+"""Two kinds of split: images in one uint8 tensor, and image files that worker processes decode as
+they are needed."""
 
 import hashlib
 import struct
@@ -27,8 +28,9 @@ def _unit(pixels: Tensor) -> Tensor:
 def stratified_choice(labels: Tensor, count: int, seed: int) -> Tensor:
     """Ascending indices of `count` images, each class by its share, never a whole class.
 
-    `labels` is (N,) int64; `count` is at most N minus the number of classes. Shares are rounded by largest remainder.
-    numpy's RandomState is used because its stream is frozen for good: a seed means the same images in every version.
+    `labels` is (N,) int64; `count` is at most N minus the number of classes. Shares are rounded by
+    largest remainder. numpy's RandomState is used because its stream is frozen for good: a seed
+    means the same images in every version.
     """
     values, sizes = np.unique(labels.cpu().numpy(), return_counts=True)
     spare = sizes - 1  # one image of each class always stays behind
@@ -38,19 +40,24 @@ def stratified_choice(labels: Tensor, count: int, seed: int) -> Tensor:
     taken[by_remainder[: count - taken.sum()]] += 1
     random = np.random.RandomState(seed)
     members = (np.flatnonzero(labels.cpu().numpy() == value) for value in values)
-    chosen = [random.permutation(member)[:number] for member, number in zip(members, taken, strict=True)]
+    chosen = [
+        random.permutation(member)[:number] for member, number in zip(members, taken, strict=True)
+    ]
     return torch.from_numpy(np.sort(np.concatenate(chosen)))
 
 
 def limited_choice(labels: Tensor, limit: int) -> Tensor:
-    """Ascending indices of `limit` of the images with these labels (N,), each class by its share; always the same ones.
+    """Ascending indices of `limit` of the images with these labels (N,), each class by its share;
+    always the same ones.
 
     All of them when there are no more than `limit`.
     """
     labels, left_out = labels.cpu(), len(labels) - limit
     if left_out <= 0:
         return torch.arange(len(labels))
-    if left_out < limit:  # `stratified_choice` never takes a whole class, so choose those that stay out
+    if (
+        left_out < limit
+    ):  # `stratified_choice` never takes a whole class, so choose those that stay out
         keep = torch.ones(len(labels), dtype=torch.bool)
         keep[stratified_choice(labels, left_out, seed=0)] = False
         return keep.nonzero().squeeze(1)
@@ -59,14 +66,17 @@ def limited_choice(labels: Tensor, limit: int) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class TensorSplit:
-    """Images (N, C, H, W) uint8 and labels (N,) int64, both on one device. Converted to [0, 1] batch by batch."""
+    """Images (N, C, H, W) uint8 and labels (N,) int64, both on one device. Converted to [0, 1]
+    batch by batch."""
 
     images: Tensor
     labels: Tensor
 
     def __post_init__(self) -> None:
         if len(self.images) != len(self.labels):
-            raise DataError(f"{len(self.images)} images but {len(self.labels)} labels: files of two data sets?")
+            raise DataError(
+                f"{len(self.images)} images but {len(self.labels)} labels: files of two data sets?"
+            )
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -83,7 +93,9 @@ class TensorSplit:
         indices = indices.to(self.images.device)
         return TensorSplit(self.images[indices], self.labels[indices])
 
-    def batches(self, order: Tensor, batch_size: int, device: torch.device | str) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(
+        self, order: Tensor, batch_size: int, device: torch.device | str
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         for chunk in _chunks(order.to(self.images.device), batch_size):
             # Bytes travel to the device, floats are made there.
             yield _unit(self.images[chunk].to(device)), self.labels[chunk].to(device)
@@ -99,16 +111,21 @@ class TensorSplit:
 
 
 def decode(path: Path, size: int) -> Tensor:
-    """One image file as (3, size, size) uint8: RGB, the shorter side resized to `size`, then the centre cut out.
+    """One image file as (3, size, size) uint8: RGB, the shorter side resized to `size`, then the
+    centre cut out.
 
     Raises `DataError`, naming the file, if it is not a readable image.
     """
     try:
         with Image.open(path) as image:
-            image.draft("RGB", (size, size))  # lets JPEG skip detail that the resize would throw away
+            image.draft(
+                "RGB", (size, size)
+            )  # lets JPEG skip detail that the resize would throw away
             square = ImageOps.fit(image.convert("RGB"), (size, size), Image.Resampling.BILINEAR)
     except (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError) as error:
-        raise DataError(f"cannot read the image {path}: {error}. Replace or remove this file.") from error
+        raise DataError(
+            f"cannot read the image {path}: {error}. Replace or remove this file."
+        ) from error
     return torch.from_numpy(np.array(square)).permute(2, 0, 1).contiguous()
 
 
@@ -131,8 +148,9 @@ class _BatchDecoder(torch_data.Dataset[Tensor | DataError]):
 class StreamSplit:
     """Image files below `root` (relative, "/"-separated) and their labels (N,) int64.
 
-    Decoded to `size` x `size` RGB by `workers` processes (0: in this one), without any randomness. `to` reads a
-    split of at most `memory_budget` bytes into a `TensorSplit`; a larger one stays on disk and is streamed.
+    Decoded to `size` x `size` RGB by `workers` processes (0: in this one), without any randomness.
+    `to` reads a split of at most `memory_budget` bytes into a `TensorSplit`; a larger one stays on
+    disk and is streamed.
     """
 
     root: Path
@@ -160,7 +178,9 @@ class StreamSplit:
         chosen = tuple(self.files[i] for i in indices.tolist())
         return replace(self, files=chosen, labels=self.labels[indices.cpu()])
 
-    def batches(self, order: Tensor, batch_size: int, device: torch.device | str) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(
+        self, order: Tensor, batch_size: int, device: torch.device | str
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         chunks = _chunks(order.cpu(), batch_size)
         pin = torch.device(device).type == "cuda"
         for pixels, chunk in zip(self._decoded(chunks, pin), chunks, strict=True):
@@ -192,7 +212,8 @@ class StreamSplit:
             sampler=[chunk.tolist() for chunk in chunks],
             num_workers=min(self.workers, len(chunks)),
             pin_memory=pin,
-            generator=torch.Generator(),  # its own: the loader must not draw its base seed from the global one
+            # its own generator: the loader must not draw its base seed from the global one
+            generator=torch.Generator(),
         )
         for batch in loader:
             if isinstance(batch, DataError):

@@ -1,4 +1,5 @@
-"""SVHN, cropped house-number digits (Netzer et al. 2011), read by torchvision and scipy (extra `svhn`)."""
+"""SVHN, cropped house-number digits (Netzer et al. 2011), read by torchvision and scipy (extra
+`svhn`)."""
 
 from typing import Any
 
@@ -13,7 +14,8 @@ PARTS = ("train", "test")
 
 
 def load(options: LoadOptions) -> RawData:
-    """Read `train_32x32.mat` and `test_32x32.mat` in the data root. Raises `DataError`, or `MissingExtraError`."""
+    """Read `train_32x32.mat` and `test_32x32.mat` in the data root. Raises `DataError`, or
+    `MissingExtraError`."""
     from torchvision import datasets
 
     try:
@@ -22,7 +24,9 @@ def load(options: LoadOptions) -> RawData:
         raise MissingExtraError("reading SVHN", "svhn") from error
 
     def read(fetch: bool) -> RawData:
-        train, test = (_split(datasets.SVHN(options.root, split=part, download=fetch)) for part in PARTS)
+        train, test = (
+            _split(datasets.SVHN(options.root, split=part, download=fetch)) for part in PARTS
+        )
         return RawData(train, test, tuple("0123456789"))
 
     listed = [datasets.SVHN.split_list[part] for part in PARTS]
@@ -31,7 +35,9 @@ def load(options: LoadOptions) -> RawData:
 
 
 def _split(data: Any) -> TensorSplit:
-    return TensorSplit(torch.from_numpy(data.data).contiguous(), torch.from_numpy(data.labels).view(-1))
+    return TensorSplit(
+        torch.from_numpy(data.data).contiguous(), torch.from_numpy(data.labels).view(-1)
+    )
 
 
 SVHN = DatasetSpec(
@@ -42,6 +48,7 @@ SVHN = DatasetSpec(
     std=(0.1980, 0.2010, 0.1970),
     eps=COLOUR_EPS,
     load=load,
-    # Mirrored digits are other signs. The usual rate of 0.1 does not get adversarial training on SVHN off the ground.
+    # Mirrored digits are other signs. The usual rate of 0.1 does not get adversarial training on
+    # SVHN off the ground.
     defaults={"data": {"augment": ["crop"]}, "optimizer": {"lr": 0.01}},
 )

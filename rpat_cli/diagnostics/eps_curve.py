@@ -1,8 +1,9 @@
 """Robust accuracy against eps: where does a model's robustness end, and does it end at all?
 
-A single radius says little of a model, and a curve that never falls to nothing says that the attack is at fault
-(Carlini et al., On evaluating adversarial robustness, 2019, arXiv 1902.06705). Two ways to draw it: PGD anew at every
-radius, or one attack that looks for the smallest perturbation of each image, whose sizes are all of the curve at once.
+A single radius says little of a model, and a curve that never falls to nothing says that the attack
+is at fault (Carlini et al., On evaluating adversarial robustness, 2019, arXiv 1902.06705). Two ways
+to draw it: PGD anew at every radius, or one attack that looks for the smallest perturbation of each
+image, whose sizes are all of the curve at once.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -22,7 +23,8 @@ from rpat_cli.evaluation.verify import batches, checked_logits, verify
 Name = Literal["pgd", "fmn"]
 
 MULTIPLES = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0)
-"""Radii beside 0, as multiples of the threat's; the curve ends where nothing is left, or at the whole box."""
+"""Radii beside 0, as multiples of the threat's; the curve ends where nothing is left, or at the
+whole box."""
 
 STEPS: Mapping[Name, int] = {"pgd": 20, "fmn": 100}
 
@@ -34,8 +36,9 @@ BrokenAt = Callable[[float], Tensor]
 class Point:
     """What is right at radius `eps`, of all images.
 
-    `mended`: images that the attack broke at a smaller radius and not at this one. They count as broken here too, since
-    this ball contains the smaller one; many of them speak against the attack.
+    `mended`: images that the attack broke at a smaller radius and not at this one. They count as
+    broken here too, since this ball contains the smaller one; many of them speak against the
+    attack.
     """
 
     eps: float
@@ -80,7 +83,10 @@ class EpsCurve:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "EpsCurve":
         """What `to_dict` gave. Raises `KeyError`, `TypeError` or `ValueError` for anything else."""
-        points = [Point(p["eps"], Accuracy(p["correct"], values["n"]), p["mended"]) for p in values["points"]]
+        points = [
+            Point(p["eps"], Accuracy(p["correct"], values["n"]), p["mended"])
+            for p in values["points"]
+        ]
         return cls(Threat(**values["threat"]), values["attack"], tuple(points))
 
 
@@ -98,15 +104,20 @@ def trace(
 ) -> EpsCurve:
     """Attack images x (N, C, H, W), y (N,), at 0 and at `MULTIPLES` of the threat's eps.
 
-    "pgd" takes `steps` (20) steps of a quarter of the radius at each; "fmn" (Pintor et al., NeurIPS 2021; 100 steps)
-    searches once. The model and all generators stay as they were. Raises `DataError` without images, `RpatError` for a
-    model without finite logits (B, classes), `MissingExtraError` for "fmn" without foolbox.
+    "pgd" takes `steps` (20) steps of a quarter of the radius at each; "fmn" (Pintor et al., NeurIPS
+    2021; 100 steps) searches once. The model and all generators stay as they were. Raises
+    `DataError` without images, `RpatError` for a model without finite logits (B, classes),
+    `MissingExtraError` for "fmn" without foolbox.
     """
     if not len(x):
         raise DataError("there is no image to look at.")
     device = device or x.device
     steps = STEPS[attack] if steps is None else steps
-    with frozen(model) as model, torch.autocast(device.type, enabled=False), own_randomness(device, seed):
+    with (
+        frozen(model) as model,
+        torch.autocast(device.type, enabled=False),
+        own_randomness(device, seed),
+    ):
         parts = _right(model, batches(x, y, batch_size, device))
         whole = threat.whole_box(x)
         broken_at = (_by_pgd if attack == "pgd" else _by_fmn)(model, parts, whole, steps)
@@ -116,7 +127,8 @@ def trace(
 
 
 def draw(radii: list[float], broken_at: BrokenAt, *, n: int, right: int) -> tuple[Point, ...]:
-    """The curve over rising `radii`, begun at 0, where `right` images of `n` are; it ends where nothing is left."""
+    """The curve over rising `radii`, begun at 0, where `right` images of `n` are; it ends where
+    nothing is left."""
     points = [Point(0.0, Accuracy(right, n), 0)]
     broken = torch.zeros(right, dtype=torch.bool)
     for radius in radii:
@@ -145,13 +157,16 @@ def _by_pgd(model: nn.Module, parts: Parts, whole: Threat, steps: int) -> Broken
     def broken_at(radius: float) -> Tensor:
         threat = Threat(whole.norm, radius)
         pgd = ATTACKS["pgd"](threat, steps=steps, keep="worst")
-        return torch.cat([verify(model, threat, x, y, pgd(model, x, y)).broken.cpu() for x, y in parts])
+        return torch.cat(
+            [verify(model, threat, x, y, pgd(model, x, y)).broken.cpu() for x, y in parts]
+        )
 
     return broken_at
 
 
 def _by_fmn(model: nn.Module, parts: Parts, whole: Threat, steps: int) -> BrokenAt:
-    """The sizes of the smallest perturbations found anywhere in the box: infinite where there is none."""
+    """The sizes of the smallest perturbations found anywhere in the box: infinite where there is
+    none."""
     fmn = SEARCHES["fmn"](whole, steps=steps)
     found = [verify(model, whole, x, y, fmn(model, x, y)) for x, y in parts]
     sizes = [each.distance.where(each.broken, torch.inf).cpu() for each in found]

@@ -1,8 +1,9 @@
-"""How much a model's logits change on the way from an image to its perturbed version (Wang & Liu, ICCV 2025).
+"""How much a model's logits change on the way from an image to its perturbed version (Wang & Liu,
+ICCV 2025).
 
-The paper's evidence for robust perception: along x_mix = (1 - mix) x + mix x', the mean squared change of the logits,
-for the samples that an attack breaks and for those that it doesn't, for adversarial and for random perturbations; and
-the accuracy on the way, under "weak" perturbations.
+The paper's evidence for robust perception: along x_mix = (1 - mix) x + mix x', the mean squared
+change of the logits, for the samples that an attack breaks and for those that it doesn't, for
+adversarial and for random perturbations; and the accuracy on the way, under "weak" perturbations.
 """
 
 from collections.abc import Mapping
@@ -34,9 +35,10 @@ STEPS = 20
 class Change:
     """What happens to `n` samples under one kind of perturbation.
 
-    `first_half`, `second_half`, `whole`: mean squared change of the logits (over samples and classes) from clean to
-    half-way, from half-way to the end, and from clean to the end; None without samples. `curve`: from clean to each of
-    `MIXES`. `accuracy`: the fraction that is right at each of them.
+    `first_half`, `second_half`, `whole`: mean squared change of the logits (over samples and
+    classes) from clean to half-way, from half-way to the end, and from clean to the end; None
+    without samples. `curve`: from clean to each of `MIXES`. `accuracy`: the fraction that is right
+    at each of them.
     """
 
     perturbation: str
@@ -51,10 +53,12 @@ class Change:
 
 @dataclass(frozen=True)
 class Gap:
-    """By how much more the adversarial images that a model withstands change its logits than those that break it.
+    """By how much more the adversarial images that a model withstands change its logits than those
+    that break it.
 
-    `figure` is a field of `Change`, `difference` its mean over the defended less that over the broken samples, and
-    `interval` the 95 % interval of that; None where a group has no sample, or fewer than two.
+    `figure` is a field of `Change`, `difference` its mean over the defended less that over the
+    broken samples, and `interval` the 95 % interval of that; None where a group has no sample, or
+    fewer than two.
     """
 
     figure: str
@@ -63,7 +67,8 @@ class Gap:
 
     @property
     def claim(self) -> Literal["supports", "contradicts", "cannot tell"]:
-        """What this says of the paper's claim that samples on which attacks succeed show the smaller change."""
+        """What this says of the paper's claim that samples on which attacks succeed show the
+        smaller change."""
         if self.interval is None or self.interval[0] <= 0 <= self.interval[1]:
             return "cannot tell"
         return "supports" if self.interval[0] > 0 else "contradicts"
@@ -73,8 +78,8 @@ class Gap:
 class Perception:
     """The changes for "adversarial" and "random" perturbations, of "broken" and "defended" samples.
 
-    `n` counts all images; both groups are of those that the model gets right as they are. `gaps`: between the groups,
-    for the adversarial perturbations.
+    `n` counts all images; both groups are of those that the model gets right as they are. `gaps`:
+    between the groups, for the adversarial perturbations.
     """
 
     threat: Threat
@@ -112,11 +117,15 @@ class Perception:
             steps=int(values["attack"].removeprefix("pgd-")),
             n=values["n"],
             changes=tuple(
-                Change(**{**each, "curve": tuple(each["curve"]), "accuracy": tuple(each["accuracy"])})
+                Change(
+                    **{**each, "curve": tuple(each["curve"]), "accuracy": tuple(each["accuracy"])}
+                )
                 for each in values["changes"]
             ),
             gaps=tuple(
-                Gap(each["figure"], each["difference"], each["interval"] and tuple(each["interval"]))
+                Gap(
+                    each["figure"], each["difference"], each["interval"] and tuple(each["interval"])
+                )
                 for each in values["gaps"]
             ),
         )
@@ -133,25 +142,37 @@ def perceive(
     device: torch.device | None = None,
     seed: int = 0,
 ) -> Perception:
-    """Walk from images x (N, C, H, W), y (N,) to their adversarial (PGD) and random (uniform noise) versions.
+    """Walk from images x (N, C, H, W), y (N,) to their adversarial (PGD) and random (uniform noise)
+    versions.
 
-    Samples that the model gets wrong as they are belong to neither group. The model and all generators stay as they
-    were. Raises `DataError` without images, `RpatError` for a model without finite logits (B, classes).
+    Samples that the model gets wrong as they are belong to neither group. The model and all
+    generators stay as they were. Raises `DataError` without images, `RpatError` for a model without
+    finite logits (B, classes).
     """
     if not len(x):
         raise DataError("there is no image to look at.")
     device = device or x.device
-    attacks = {"adversarial": ATTACKS["pgd"](threat, steps=steps), "random": ATTACKS["noise"](threat)}
+    attacks = {
+        "adversarial": ATTACKS["pgd"](threat, steps=steps),
+        "random": ATTACKS["noise"](threat),
+    }
     walks: dict[str, list[Tensor]] = {kind: [] for kind in attacks}
-    with frozen(model) as model, torch.autocast(device.type, enabled=False), own_randomness(device, seed):
+    with (
+        frozen(model) as model,
+        torch.autocast(device.type, enabled=False),
+        own_randomness(device, seed),
+    ):
         for x_part, y_part in batches(x, y, batch_size, device):
             for kind, attack in attacks.items():
                 walks[kind].append(_walk(model, x_part, attack(model, x_part, y_part)).cpu())
-    return analyse_walks({kind: torch.cat(parts, dim=1) for kind, parts in walks.items()}, y.cpu(), threat, steps)
+    return analyse_walks(
+        {kind: torch.cat(parts, dim=1) for kind, parts in walks.items()}, y.cpu(), threat, steps
+    )
 
 
 def analyse_walks(walks: Mapping[str, Tensor], y: Tensor, threat: Threat, steps: int) -> Perception:
-    """`walks`: logits (mixes, N, classes) along `MIXES`, for "adversarial" and "random" perturbations."""
+    """`walks`: logits (mixes, N, classes) along `MIXES`, for "adversarial" and "random"
+    perturbations."""
     clean, end = (walks["adversarial"][at].argmax(dim=1) == y for at in (0, -1))
     groups = {"broken": clean & ~end, "defended": clean & end}
     changes = tuple(
@@ -161,7 +182,13 @@ def analyse_walks(walks: Mapping[str, Tensor], y: Tensor, threat: Threat, steps:
     )
     adversarial = walks["adversarial"]
     gaps = tuple(
-        _gap(figure, *(_distances(adversarial[a], adversarial[b])[groups[group]] for group in ("defended", "broken")))
+        _gap(
+            figure,
+            *(
+                _distances(adversarial[a], adversarial[b])[groups[group]]
+                for group in ("defended", "broken")
+            ),
+        )
         for figure, (a, b) in STRETCHES.items()
     )
     return Perception(threat, steps, len(y), changes, gaps)
@@ -180,7 +207,10 @@ def _change(kind: str, group: str, logits: Tensor, y: Tensor) -> Change:
     for at in logits:
         curve.append(float(_distances(logits[0], at).mean()))
         accuracy.append(Accuracy.of(at.argmax(dim=1) == y).value)
-    figures = {figure: float(_distances(logits[a], logits[b]).mean()) for figure, (a, b) in STRETCHES.items()}
+    figures = {
+        figure: float(_distances(logits[a], logits[b]).mean())
+        for figure, (a, b) in STRETCHES.items()
+    }
     return Change(kind, group, n, **figures, curve=tuple(curve), accuracy=tuple(accuracy))
 
 

@@ -11,4 +11,5 @@ COLLABORATORS: Registry[type[Any]] = Registry(
         "awp": "rpat_cli.engine.awp:WeightPerturbation",
     },
 )
-"""What any method can be trained with: frozen dataclasses, whose fields are the settings in the recipe."""
+"""What any method can be trained with: frozen dataclasses, whose fields are the settings in the
+recipe."""

@@ -1,5 +1,6 @@
-"""Weight averaging: a second model that follows the trained one slowly (Izmailov et al., UAI 2018; as an exponential
-moving average in robust training: Gowal et al. 2020, arXiv 2010.03593; as the teacher of ReBAT: Wang et al. 2023)."""
+"""Weight averaging: a second model that follows the trained one slowly (Izmailov et al., UAI 2018;
+as an exponential moving average in robust training: Gowal et al. 2020, arXiv 2010.03593; as the
+teacher of ReBAT: Wang et al. 2023)."""
 
 import copy
 from dataclasses import dataclass
@@ -12,19 +13,27 @@ from torch import nn
 
 @dataclass(frozen=True)
 class WeightAveraging:
-    """Settings. `start_epoch` counts from 0; None stands for ReBAT's 105 of 200, in proportion to the epochs."""
+    """Settings. `start_epoch` counts from 0; None stands for ReBAT's 105 of 200, in proportion to
+    the epochs."""
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     decay: Annotated[
-        float, Field(ge=0, lt=1, description="share of the average that one step keeps; 0.999 suits long trainings")
+        float,
+        Field(
+            ge=0,
+            lt=1,
+            description="share of the average that one step keeps; 0.999 suits long trainings",
+        ),
     ] = 0.999
     start_epoch: Annotated[
-        Annotated[int, Field(ge=0)] | None, Field(description="epochs before averaging; a plain copy until then")
+        Annotated[int, Field(ge=0)] | None,
+        Field(description="epochs before averaging; a plain copy until then"),
     ] = None
 
     def start_at(self, epochs: int) -> int:
-        """The epoch (from 0) at which averaging starts in a training of so many epochs: always one of them."""
+        """The epoch (from 0) at which averaging starts in a training of so many epochs: always one
+        of them."""
         return epochs * 105 // 200 if self.start_epoch is None else self.start_epoch
 
     def of(self, model: nn.Module, epochs: int) -> "AveragedModel":
@@ -33,10 +42,11 @@ class WeightAveraging:
 
 
 class AveragedModel:
-    """Parameters and BatchNorm statistics averaged over steps: average ← decay · average + (1 - decay) · model.
+    """Parameters and BatchNorm statistics averaged over steps: average ← decay · average + (1 -
+    decay) · model.
 
-    `model` is in eval mode and closed to gradients. Before epoch `start_epoch` it is a plain copy. Counters (integer
-    buffers) are copied always.
+    `model` is in eval mode and closed to gradients. Before epoch `start_epoch` it is a plain copy.
+    Counters (integer buffers) are copied always.
     """
 
     def __init__(self, model: nn.Module, decay: float, start_epoch: int) -> None:

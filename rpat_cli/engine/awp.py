@@ -1,5 +1,6 @@
-"""Adversarial weight perturbation (Wu, Xia & Wang, "Adversarial Weight Perturbation Helps Robust Generalization",
-NeurIPS 2020): the loss is taken, and its gradient, where a small step of the weights has made it worst."""
+"""Adversarial weight perturbation (Wu, Xia & Wang, "Adversarial Weight Perturbation Helps Robust
+Generalization", NeurIPS 2020): the loss is taken, and its gradient, where a small step of the
+weights has made it worst."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,30 +17,40 @@ from rpat_cli.methods.base import StepContext
 
 @dataclass(frozen=True)
 class WeightPerturbation:
-    """w ← w + gamma ‖w‖ g/‖g‖ for every weight tensor of two or more dimensions (biases and BatchNorm stay), where g is
-    the gradient of the whole loss. One step up, on the adversarial examples that the loss is then taken on.
+    """w ← w + gamma ‖w‖ g/‖g‖ for every weight tensor of two or more dimensions (biases and
+    BatchNorm stay), where g is the gradient of the whole loss. One step up, on the adversarial
+    examples that the loss is then taken on.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
-    gamma: Annotated[float, Field(ge=0, description="length of the perturbation, relative to each layer's weights")] = (
-        0.005
-    )
-    start_epoch: Annotated[int, Field(ge=0, description="epochs to train before weights are perturbed")] = 0
+    gamma: Annotated[
+        float,
+        Field(ge=0, description="length of the perturbation, relative to each layer's weights"),
+    ] = 0.005
+    start_epoch: Annotated[
+        int, Field(ge=0, description="epochs to train before weights are perturbed")
+    ] = 0
 
     @contextmanager
-    def worst_weights(self, step: StepContext, loss_of: Callable[[StepContext], Tensor]) -> Iterator[StepContext]:
-        """Inside, the weights are perturbed, and the step that is yielded attacks with the examples already made.
+    def worst_weights(
+        self, step: StepContext, loss_of: Callable[[StepContext], Tensor]
+    ) -> Iterator[StepContext]:
+        """Inside, the weights are perturbed, and the step that is yielded attacks with the examples
+        already made.
 
-        Outside, the weights have the very bits they had. The first pass, which only finds the direction, leaves no
-        trace in BatchNorm's running statistics (those of the attack, if it moves any, stay).
+        Outside, the weights have the very bits they had. The first pass, which only finds the
+        direction, leaves no trace in BatchNorm's running statistics (those of the attack, if it
+        moves any, stay).
         """
         if self.gamma == 0 or step.epoch < self.start_epoch:
             yield step
             return
         attack = _Recorder(step.attack, step.model)
         weights = [p for p in step.model.parameters() if p.requires_grad and p.ndim > 1]
-        gradients = torch.autograd.grad(loss_of(replace(step, attack=attack)), weights, allow_unused=True)
+        gradients = torch.autograd.grad(
+            loss_of(replace(step, attack=attack)), weights, allow_unused=True
+        )
         attack.restore_buffers()
         kept = [weight.detach().clone() for weight in weights]
         with torch.no_grad():
@@ -56,7 +67,8 @@ class WeightPerturbation:
 
 
 class _Recorder:
-    """An attack that remembers the examples it made, and the model's buffers as they were after it."""
+    """An attack that remembers the examples it made, and the model's buffers as they were after
+    it."""
 
     def __init__(self, attack: Attack, model: nn.Module) -> None:
         self.attack = attack
@@ -75,7 +87,9 @@ class _Recorder:
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         return self._note(self.attack(model, x, y))
 
-    def perturb(self, model: nn.Module, x: Tensor, loss_fn: LossFn, *, start: Tensor | None = None) -> Tensor:
+    def perturb(
+        self, model: nn.Module, x: Tensor, loss_fn: LossFn, *, start: Tensor | None = None
+    ) -> Tensor:
         return self._note(self.attack.perturb(model, x, loss_fn, start=start))
 
     @torch.no_grad()
@@ -88,7 +102,8 @@ class _Recorder:
 
 
 class _Replay:
-    """An attack that hands out, in order, the examples that were made before. It asks the model nothing."""
+    """An attack that hands out, in order, the examples that were made before. It asks the model
+    nothing."""
 
     def __init__(self, made: Iterator[Tensor]) -> None:
         self.made = made

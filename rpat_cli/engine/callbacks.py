@@ -1,4 +1,5 @@
-"""What happens beside the training: validation and the choice of the best epoch, the metrics file, checkpoints."""
+"""What happens beside the training: validation and the choice of the best epoch, the metrics file,
+checkpoints."""
 
 import json
 import signal
@@ -19,12 +20,15 @@ Validate = Callable[[nn.Module], dict[str, float]]
 
 
 class Validation(Callback):
-    """Measures `robust_acc` (and what else `validate` returns) on held-out images and remembers the best epoch.
+    """Measures `robust_acc` (and what else `validate` returns) on held-out images and remembers the
+    best epoch.
 
-    The same for each of the loop's models, apart: the averaged one has figures (`robust_acc_wa`) and a best epoch
-    (`best["_wa"]`) of its own. `on_best(ending, model, record)` is told of every new best.
+    The same for each of the loop's models, apart: the averaged one has figures (`robust_acc_wa`)
+    and a best epoch (`best["_wa"]`) of its own. `on_best(ending, model, record)` is told of every
+    new best.
 
-    Measuring must not disturb the training: `validate` leaves the global random state as it found it.
+    Measuring must not disturb the training: `validate` leaves the global random state as it found
+    it.
     """
 
     def __init__(
@@ -61,14 +65,17 @@ def rank(validation: Mapping[str, float], ending: str = "") -> tuple[float, floa
 
 
 class MetricsLog(Callback):
-    """One JSON line an epoch in `metrics.jsonl`. A resumed run drops the lines of epochs it is going to repeat."""
+    """One JSON line an epoch in `metrics.jsonl`. A resumed run drops the lines of epochs it is
+    going to repeat."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def on_start(self, loop: TrainLoop) -> None:
         kept = [line for line in read_metrics(self.path) if line["epoch"] <= loop.epoch]
-        temporary = self.path.with_suffix(".tmp")  # a crash in between must not cost the epochs told so far
+        temporary = self.path.with_suffix(
+            ".tmp"
+        )  # a crash in between must not cost the epochs told so far
         temporary.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
         temporary.replace(self.path)
 
@@ -106,12 +113,19 @@ class EpochLines(Callback):
 
 
 def epoch_line(record: EpochRecord, epochs: int) -> str:
-    """`epoch  3/10  loss 1.234 (ce 1.1, ra 0.1)  clean 71.2 %  robust 55.0 %  lr 0.05  1234 img/s`"""
-    terms = {name: value for name, value in record.train.items() if name != "loss" and not name.endswith("_acc")}
+    """`epoch  3/10  loss 1.234 (ce 1.1, ra 0.1)  clean 71.2 %  robust 55.0 %  lr 0.05  1234
+    img/s`"""
+    terms = {
+        name: value
+        for name, value in record.train.items()
+        if name != "loss" and not name.endswith("_acc")
+    }
     parts = [
         f"epoch {record.epoch:>{len(str(epochs))}}/{epochs}",
         f"loss {record.train['loss']:.4f}",
-        f"({', '.join(f'{name} {value:.4f}' for name, value in terms.items())})" if len(terms) > 1 else "",
+        f"({', '.join(f'{name} {value:.4f}' for name, value in terms.items())})"
+        if len(terms) > 1
+        else "",
         f"train robust {100 * record.train['robust_acc']:.1f} %",
         *(f"{_spoken(name)} {100 * value:.1f} %" for name, value in record.validation.items()),
         f"lr {record.lr:.4g}",
@@ -126,7 +140,8 @@ def _spoken(name: str) -> str:
 
 
 class Checkpoints(Callback):
-    """Saves everything after each epoch, and when the training stops early, to `path`; the one before is kept."""
+    """Saves everything after each epoch, and when the training stops early, to `path`; the one
+    before is kept."""
 
     def __init__(self, path: Path, content: Callable[[TrainLoop], dict[str, Any]]) -> None:
         self.path = path
@@ -143,12 +158,17 @@ class Checkpoints(Callback):
 
 
 class StopSignals:
-    """While entered, Ctrl-C and termination signals only leave a note in `received`, to be honoured between steps.
+    """While entered, Ctrl-C and termination signals only leave a note in `received`, to be honoured
+    between steps.
 
     A second Ctrl-C raises `KeyboardInterrupt` at once.
     """
 
-    SIGNALS = ("SIGINT", "SIGTERM", "SIGUSR1")  # SIGUSR1: what Slurm sends before the time limit when asked to
+    SIGNALS = (
+        "SIGINT",
+        "SIGTERM",
+        "SIGUSR1",
+    )  # SIGUSR1: what Slurm sends before the time limit when asked to
 
     def __init__(self) -> None:
         self.received: int | None = None

@@ -36,7 +36,8 @@ class Compute:
         return torch.autocast(self.device.type, dtype=self.dtype)
 
     def scaler(self) -> torch.amp.GradScaler:
-        """float16 gradients underflow without scaling; for every other arithmetic the scaler does nothing."""
+        """float16 gradients underflow without scaling; for every other arithmetic the scaler does
+        nothing."""
         return torch.amp.GradScaler(self.device.type, enabled=self.dtype is torch.float16)
 
     @property
@@ -45,22 +46,34 @@ class Compute:
 
 
 def resolve_compute(device: str = "auto", precision: str = "auto") -> Compute:
-    """The device and precision that `auto` stands for here. Raises `ConfigError` for what this machine lacks.
+    """The device and precision that `auto` stands for here. Raises `ConfigError` for what this
+    machine lacks.
 
     `auto` precision is bfloat16 on GPUs that compute it natively and float32 elsewhere.
     """
-    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    available = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+    }
     if device == "auto":
         device = next(name for name in ("cuda", "mps", "cpu") if available[name])
     if not available[device]:
         here = ", ".join(name for name, there in available.items() if there)
         raise ConfigError(
-            f"device {device!r}: this torch ({torch.__version__}) finds no such device. Available: {here}."
+            f"device {device!r}: this torch ({torch.__version__}) finds no such device. "
+            f"Available: {here}."
         )
     if precision == "auto":
-        precision = "bf16" if device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+        precision = (
+            "bf16"
+            if device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+            else "fp32"
+        )
     if precision == "fp16" and device == "cpu":
-        raise ConfigError("precision 'fp16': float16 training needs a GPU. Allowed on the cpu: fp32, bf16.")
+        raise ConfigError(
+            "precision 'fp16': float16 training needs a GPU. Allowed on the cpu: fp32, bf16."
+        )
     return Compute(torch.device(device), DTYPES.get(precision))
 
 
@@ -82,7 +95,8 @@ def rng_state(device: torch.device) -> dict[str, torch.Tensor]:
 
 
 def set_rng_state(state: dict[str, torch.Tensor], device: torch.device) -> None:
-    """Take up what `rng_state` returned. A run that moves to another kind of device goes on with its new generator."""
+    """Take up what `rng_state` returned. A run that moves to another kind of device goes on with
+    its new generator."""
     torch.set_rng_state(state["cpu"])
     if device.type == "cuda" and "cuda" in state:
         torch.cuda.set_rng_state(state["cuda"], device)

@@ -1,4 +1,5 @@
-"""The one training loop. It knows no method, model or data set by name; everything it uses is handed to it."""
+"""The one training loop. It knows no method, model or data set by name; everything it uses is
+handed to it."""
 
 import math
 import time
@@ -23,7 +24,8 @@ from rpat_cli.passes import count_passes
 
 Augment = Callable[[Tensor], Tensor]
 Relabel = Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]]
-"""From x (views · B, C, H, W), y (B,) and the number of views to such images and labels (B, classes)."""
+"""From x (views · B, C, H, W), y (B,) and the number of views to such images and labels (B,
+classes)."""
 
 AVERAGED = "_wa"
 """The ending of everything that belongs to the averaged model."""
@@ -56,7 +58,8 @@ class EachOnce:
 
 @dataclass(frozen=True)
 class StepRecord:
-    """What one step tells: loss terms by name, images per second, learning rate. Epochs and steps count from 1."""
+    """What one step tells: loss terms by name, images per second, learning rate. Epochs and steps
+    count from 1."""
 
     epoch: int
     step: int
@@ -68,9 +71,11 @@ class StepRecord:
 
 @dataclass
 class EpochRecord:
-    """What one epoch tells. `train` holds means over its images, `validation` what a validation adds.
+    """What one epoch tells. `train` holds means over its images, `validation` what a validation
+    adds.
 
-    `forward` and `backward` are the passes of batches through the model in training, attack included.
+    `forward` and `backward` are the passes of batches through the model in training, attack
+    included.
     """
 
     epoch: int
@@ -104,15 +109,17 @@ class Callback:
 
 @dataclass
 class TrainLoop:
-    """Trains `model` with `method` from where it stands to the last epoch, or until `should_stop` says so.
+    """Trains `model` with `method` from where it stands to the last epoch, or until `should_stop`
+    says so.
 
-    `epoch` and `step` are the epochs, and the steps of the epoch under way, that are done: with `state_dict` they make
-    an interrupted training go on exactly where it was.
+    `epoch` and `step` are the epochs, and the steps of the epoch under way, that are done: with
+    `state_dict` they make an interrupted training go on exactly where it was.
 
-    Optional collaborators, each of which goes with every method: `averaging` follows the weights and is the method's
-    teacher; `awp` takes the loss at perturbed weights; `relabel` mixes images and labels; `order` visits images in
-    other ways than each once; `late_attack` and `late_augment` take over in the middle. A batch is computed in
-    `accumulate` parts, whose gradients add up; `clip_norm` is the largest gradient that reaches the weights.
+    Optional collaborators, each of which goes with every method: `averaging` follows the weights
+    and is the method's teacher; `awp` takes the loss at perturbed weights; `relabel` mixes images
+    and labels; `order` visits images in other ways than each once; `late_attack` and `late_augment`
+    take over in the middle. A batch is computed in `accumulate` parts, whose gradients add up;
+    `clip_norm` is the largest gradient that reaches the weights.
     """
 
     model: nn.Module
@@ -156,7 +163,8 @@ class TrainLoop:
 
     @property
     def models(self) -> dict[str, nn.Module]:
-        """What there is to measure after a whole epoch: the model itself as "", and once it differs, its average.
+        """What there is to measure after a whole epoch: the model itself as "", and once it
+        differs, its average.
 
         The names are endings: of checkpoints ("best", "best_wa") and figures.
         """
@@ -196,11 +204,14 @@ class TrainLoop:
     def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches of this epoch that are still to come.
 
-        The order depends on the seed and the epoch alone, so it needs no saving. The last images that fill no batch
-        are left out (another order, so others, each epoch), unless they are all there are.
+        The order depends on the seed and the epoch alone, so it needs no saving. The last images
+        that fill no batch are left out (another order, so others, each epoch), unless they are all
+        there are.
         """
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        wanted = self._order(generator)[self.step * self.batch_size : self.steps_per_epoch * self.batch_size]
+        wanted = self._order(generator)[
+            self.step * self.batch_size : self.steps_per_epoch * self.batch_size
+        ]
         return self.train.batches(wanted, self.batch_size, self.compute.device)
 
     def _count(self, values: dict[str, float], images: int, seconds: float) -> StepRecord:
@@ -210,10 +221,13 @@ class TrainLoop:
         self.seconds += seconds
         self.step += 1
         lr = self.optimizer.param_groups[0]["lr"]
-        return StepRecord(self.epoch + 1, self.step, self.steps_per_epoch, values, lr, images / seconds)
+        return StepRecord(
+            self.epoch + 1, self.step, self.steps_per_epoch, values, lr, images / seconds
+        )
 
     def _set_lr(self) -> float:
-        # The middle of the step: no schedule is then asked for its very ends, where the rate may be 0.
+        # The middle of the step: no schedule is then asked for its very ends, where the rate may be
+        # 0.
         point = self.epoch + (self.step + 0.5) / self.steps_per_epoch
         lr = learning_rate(self.lr, self.schedule, point, self.epochs, self.warmup_epochs)
         for group in self.optimizer.param_groups:
@@ -233,7 +247,8 @@ class TrainLoop:
         return {name: sum(part[name] for part in parts) for name in parts[0]}
 
     def _backward(self, x: Tensor, y: Tensor, share: float, lr: float) -> dict[str, float]:
-        """Add the gradient of a part of the batch, `share` of the whole, and return its share of the step's numbers."""
+        """Add the gradient of a part of the batch, `share` of the whole, and return its share of
+        the step's numbers."""
         step = self._step_context(x, y, lr)
         with self._weights_for(step) as step:
             outcome = self._outcome(step)
@@ -258,7 +273,8 @@ class TrainLoop:
         )
 
     def _weights_for(self, step: StepContext) -> AbstractContextManager[StepContext]:
-        """Where the loss of this step is taken: at the weights as they are, or as `awp` perturbs them."""
+        """Where the loss of this step is taken: at the weights as they are, or as `awp` perturbs
+        them."""
         if self.awp is None:
             return nullcontext(step)
         return self.awp.worst_weights(step, lambda step: _loss(self._outcome(step)))
@@ -277,19 +293,26 @@ class TrainLoop:
             self.averaging.update(self.model, self.epoch)
 
     def _checked_values(self, outcome: Outcome, loss: Tensor, y: Tensor) -> dict[str, float]:
-        """The step's numbers in one transfer from the device; a loss that is not finite never reaches the weights."""
+        """The step's numbers in one transfer from the device; a loss that is not finite never
+        reaches the weights."""
         named = {"loss": loss, **outcome.terms, "robust_acc": _accuracy(outcome.logits_adv, y)}
         if outcome.logits is not None:
             named["clean_acc"] = _accuracy(outcome.logits, y)
         values = dict(
-            zip(named, torch.stack([value.detach().float() for value in named.values()]).tolist(), strict=True)
+            zip(
+                named,
+                torch.stack([value.detach().float() for value in named.values()]).tolist(),
+                strict=True,
+            )
         )
         broken = [name for name in outcome.terms if not math.isfinite(values[name])]
         if broken:
             raise DivergenceError(
                 f"the training diverged in epoch {self.epoch + 1}, step {self.step + 1}: "
-                f"{', '.join(f'{name} is {values[name]}' for name in broken)}. The weights of the last checkpoint are "
-                "kept. Try a smaller learning rate (--lr), a warm-up (--warmup-epochs) or --precision fp32."
+                f"{', '.join(f'{name} is {values[name]}' for name in broken)}. The weights of "
+                "the last checkpoint are "
+                "kept. Try a smaller learning rate (--lr), a warm-up (--warmup-epochs) or "
+                "--precision fp32."
             )
         return values
 
@@ -322,7 +345,9 @@ class TrainLoop:
             "images": self._images,
             "passes": list(self._passes),
             "rng": rng_state(self.compute.device),
-            "callbacks": {type(callback).__name__: callback.state_dict() for callback in self.callbacks},
+            "callbacks": {
+                type(callback).__name__: callback.state_dict() for callback in self.callbacks
+            },
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -1,7 +1,8 @@
-"""Learning-rate schedules: frozen dataclasses that map a point of the training to a factor of the largest rate.
+"""Learning-rate schedules: frozen dataclasses that map a point of the training to a factor of the
+largest rate.
 
-`epoch` is a real number from 0 to `epochs`: at step s of n in epoch e it is e + s/n. A schedule that changes per epoch
-rounds it down. Importing this module does not import torch.
+`epoch` is a real number from 0 to `epochs`: at step s of n in epoch e it is e + s/n. A schedule
+that changes per epoch rounds it down. Importing this module does not import torch.
 """
 
 import math
@@ -36,8 +37,8 @@ class Constant:
 class MultiStep:
     """Times `gamma` at each milestone, per epoch.
 
-    Without milestones: at epochs 100 and 105 of 110, in proportion for other lengths below 200, and at 50 % and 75 %
-    from 200 epochs on, as in the RPAT paper's benchmarks (Wang & Liu 2025).
+    Without milestones: at epochs 100 and 105 of 110, in proportion for other lengths below 200, and
+    at 50 % and 75 % from 200 epochs on, as in the RPAT paper's benchmarks (Wang & Liu 2025).
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
@@ -53,7 +54,8 @@ class MultiStep:
 
 @dataclass(frozen=True)
 class Piecewise:
-    """Divided by `factor` at each milestone; without milestones at 50 % and 75 % (ReBAT, Wang et al. 2023)."""
+    """Divided by `factor` at each milestone; without milestones at 50 % and 75 % (ReBAT, Wang et
+    al. 2023)."""
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
     factor: Annotated[Number, Field(ge=1)] = 1.5
@@ -87,7 +89,8 @@ class Cosine:
 
 @dataclass(frozen=True)
 class OneCycle:
-    """Straight up until `peak` (a share of the training), then straight down to 0, per step (Smith 2018)."""
+    """Straight up until `peak` (a share of the training), then straight down to 0, per step (Smith
+    2018)."""
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
     peak: Annotated[Number, Field(gt=0, lt=1)] = 0.4
@@ -110,7 +113,9 @@ SCHEDULES: Registry[type[Schedule]] = Registry(
 )
 
 
-def learning_rate(lr: float, schedule: Schedule, epoch: float, epochs: int, warmup_epochs: float = 0.0) -> float:
+def learning_rate(
+    lr: float, schedule: Schedule, epoch: float, epochs: int, warmup_epochs: float = 0.0
+) -> float:
     """The rate at a point of the training: the schedule's, times a linear rise over the warm-up."""
     rise = min(1.0, epoch / warmup_epochs) if warmup_epochs else 1.0
     return lr * rise * schedule(epoch, epochs)

@@ -1,1 +1,2 @@
-"""How robust a model is: suites of attacks, what they did to every sample, and the statistics of it."""
+"""How robust a model is: suites of attacks, what they did to every sample, and the statistics of
+it."""

@@ -1,6 +1,7 @@
 """Is a model as often right as it is confident? Reliability and expected calibration error.
 
-Guo, Pleiss, Sun & Weinberger, "On Calibration of Modern Neural Networks", ICML 2017, arXiv 1706.04599.
+Guo, Pleiss, Sun & Weinberger, "On Calibration of Modern Neural Networks", ICML 2017, arXiv
+1706.04599.
 """
 
 from dataclasses import asdict, dataclass
@@ -14,7 +15,8 @@ BINS = 15
 
 @dataclass(frozen=True)
 class Bin:
-    """The `n` images with a confidence in (low, high]: their mean confidence, and the fraction that is right."""
+    """The `n` images with a confidence in (low, high]: their mean confidence, and the fraction that
+    is right."""
 
     low: float
     high: float
@@ -36,8 +38,11 @@ class Calibration:
 
     @property
     def ece(self) -> float:
-        """The expected calibration error, as a fraction: |accuracy - confidence|, averaged over the images."""
-        return sum(part.n * abs(part.accuracy - part.confidence) for part in self.bins) / max(self.n, 1)
+        """The expected calibration error, as a fraction: |accuracy - confidence|, averaged over the
+        images."""
+        return sum(part.n * abs(part.accuracy - part.confidence) for part in self.bins) / max(
+            self.n, 1
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain builtins, ready for JSON."""
@@ -45,15 +50,23 @@ class Calibration:
 
     @classmethod
     def of(cls, confidence: Tensor, right: Tensor, bins: int = BINS) -> "Calibration":
-        """From each image's confidence (N,) in [0, 1], and whether it is right (N,), in bins of equal width."""
+        """From each image's confidence (N,) in [0, 1], and whether it is right (N,), in bins of
+        equal width."""
         edges = torch.linspace(0, 1, bins + 1, dtype=torch.float64)
         confidence, right = confidence.double().cpu(), right.double().cpu()
         where = torch.bucketize(confidence, edges[1:-1])  # an edge belongs to the bin below it
         counts = torch.bincount(where, minlength=bins)
-        sums = [torch.bincount(where, weights=values, minlength=bins) for values in (confidence, right)]
+        sums = [
+            torch.bincount(where, weights=values, minlength=bins) for values in (confidence, right)
+        ]
         return cls(
             tuple(
-                Bin(float(edges[k]), float(edges[k + 1]), n, *(float(total[k]) / n for total in sums))
+                Bin(
+                    float(edges[k]),
+                    float(edges[k + 1]),
+                    n,
+                    *(float(total[k]) / n for total in sums),
+                )
                 for k, n in enumerate(counts.tolist())
                 if n
             )

@@ -1,7 +1,7 @@
 """Measure a model against a suite of attacks, sample by sample.
 
-Every attack of the suite faces all samples that the model gets right; what it returns is verified before it counts.
-The worst case over the attacks is the robust accuracy of the whole evaluation.
+Every attack of the suite faces all samples that the model gets right; what it returns is verified
+before it counts. The worst case over the attacks is the robust accuracy of the whole evaluation.
 """
 
 import copy
@@ -22,7 +22,16 @@ from rpat_cli.attacks.side_effects import frozen, own_randomness
 from rpat_cli.attacks.threat import Threat
 from rpat_cli.errors import ConfigError, DataError, Problem
 from rpat_cli.evaluation.forecast import Forecast, Load, loads_of
-from rpat_cli.evaluation.parallel.chunks import ChunkResult, Execute, OnChunk, OnProgress, Progress, Runner, State, Task
+from rpat_cli.evaluation.parallel.chunks import (
+    ChunkResult,
+    Execute,
+    OnChunk,
+    OnProgress,
+    Progress,
+    Runner,
+    State,
+    Task,
+)
 from rpat_cli.evaluation.parallel.processes import Helpers, NotPortableError
 from rpat_cli.evaluation.results import AttackResult, Evaluation, StageResult
 from rpat_cli.evaluation.suite import FOLLOW_A_GRADIENT, AttackSpec
@@ -36,17 +45,19 @@ OnRemark = Callable[[str], None]
 
 
 def default_batch_size(device: torch.device) -> int:
-    """Images attacked at a time: AutoAttack's own 250, but on a CPU pieces small enough to be shared out evenly.
+    """Images attacked at a time: AutoAttack's own 250, but on a CPU pieces small enough to be
+    shared out evenly.
 
-    There, 100 costs a few per cent more arithmetic than 250, and keeps two cores busy to the end with a few hundred
-    images.
+    There, 100 costs a few per cent more arithmetic than 250, and keeps two cores busy to the end
+    with a few hundred images.
     """
     return 100 if device.type == "cpu" else 250
 
 
 @dataclass(frozen=True)
 class _Prepared:
-    """An attack of the suite made ready for a model: functions from a batch (x, y) to x_adv, by the stage's name.
+    """An attack of the suite made ready for a model: functions from a batch (x, y) to x_adv, by the
+    stage's name.
 
     The ensemble is there only if it is AutoAttack. `flags` are warnings that hold from the start.
     """
@@ -57,11 +68,14 @@ class _Prepared:
     flags: tuple[str, ...] = ()
 
     def without_gradient(self) -> "_Prepared":
-        """The same for a model through which no gradient comes: what would follow one stays where it is."""
+        """The same for a model through which no gradient comes: what would follow one stays where
+        it is."""
         stuck = [name for name in self.stages if name in FOLLOW_A_GRADIENT]
         flag = (
-            f"no gradient reaches the input: the model cuts it off (detach, no_grad?), so {', '.join(stuck)} could not "
-            "take a step and broke nothing. Judge it by attacks without gradients: square, transfer:RUN."
+            "no gradient reaches the input: the model cuts it off (detach, no_grad?), so "
+            f"{', '.join(stuck)} could not "
+            "take a step and broke nothing. Judge it by attacks without gradients: square, "
+            "transfer:RUN."
         )
         stages = {**self.stages, **dict.fromkeys(stuck, _stay)}
         return replace(self, stages=stages, flags=(flag,)) if stuck else self
@@ -69,9 +83,11 @@ class _Prepared:
 
 @dataclass
 class _Bench:
-    """A model and the attacks of a suite, ready to attack chunks: in this process, or pickled, in others.
+    """A model and the attacks of a suite, ready to attack chunks: in this process, or pickled, in
+    others.
 
-    `x`, `y` are a first batch for AutoAttack to look at the model with. `connected`: a gradient comes through it.
+    `x`, `y` are a first batch for AutoAttack to look at the model with. `connected`: a gradient
+    comes through it.
     `sources`: the model that a transfer attack makes its images on, by the attack's label.
     """
 
@@ -94,13 +110,23 @@ class _Bench:
             source.to(device)
 
     def __getstate__(self) -> dict[str, Any]:
-        """AutoAttack is built anew where it arrives; other attacks travel, since a plugin's table stays here.
+        """AutoAttack is built anew where it arrives; other attacks travel, since a plugin's table
+        stays here.
 
-        Tensors travel through main memory: otherwise every process would also open the GPU that this one uses.
+        Tensors travel through main memory: otherwise every process would also open the GPU that
+        this one uses.
         """
-        portable = {label: attack for label, attack in self._prepared.items() if attack.ensemble is None}
+        portable = {
+            label: attack for label, attack in self._prepared.items() if attack.ensemble is None
+        }
         model = self.model if self.device.type == "cpu" else copy.deepcopy(self.model).cpu()
-        return {**self.__dict__, "model": model, "x": self.x.cpu(), "y": self.y.cpu(), "_prepared": portable}
+        return {
+            **self.__dict__,
+            "model": model,
+            "x": self.x.cpu(),
+            "y": self.y.cpu(),
+            "_prepared": portable,
+        }
 
     def prepared(self, label: str) -> _Prepared:
         if label not in self._prepared:
@@ -161,23 +187,27 @@ def evaluate(
     on_remark: OnRemark | None = None,
     known: Iterable[ChunkResult] = (),
 ) -> Evaluation:
-    """Attack `model` with every spec on images `x` (N, C, H, W) in [0, 1] and labels `y` (N,), in float32.
+    """Attack `model` with every spec on images `x` (N, C, H, W) in [0, 1] and labels `y` (N,), in
+    float32.
 
-    `x`, `y` may lie on any device; batches of at most `batch_size` (default: `default_batch_size`) go to `device`
-    (default: where the model is), or to the `workers`, who then share them. The model is evaluated in eval mode; it,
-    its gradients, and every global random generator come out as they went in. The same seed, model, data and batch size
-    give the same flags, however many workers there are.
+    `x`, `y` may lie on any device; batches of at most `batch_size` (default: `default_batch_size`)
+    go to `device` (default: where the model is), or to the `workers`, who then share them. The
+    model is evaluated in eval mode; it, its gradients, and every global random generator come out
+    as they went in. The same seed, model, data and batch size give the same flags, however many
+    workers there are.
 
-    `sources` holds, by label, the model that each transfer attack makes its images on; it too comes out as it went in,
-    but for its device.
+    `sources` holds, by label, the model that each transfer attack makes its images on; it too comes
+    out as it went in, but for its device.
 
-    `on_progress` hears of every chunk begun and done, `on_chunk` gets each new chunk's result and `on_result` each
-    attack's, as soon as they are there: what they keep survives an interruption. Chunks kept from an earlier run of the
-    same evaluation come back as `known` and are not run again. `on_remark` is told when the model cannot be handed to
-    the workers, and all work is done here.
+    `on_progress` hears of every chunk begun and done, `on_chunk` gets each new chunk's result and
+    `on_result` each attack's, as soon as they are there: what they keep survives an interruption.
+    Chunks kept from an earlier run of the same evaluation come back as `known` and are not run
+    again. `on_remark` is told when the model cannot be handed to the workers, and all work is done
+    here.
 
-    Raises `DataError` for images or labels that are not as said, `RpatError` for a model that is not float32 or whose
-    logits are not finite, `ConfigError` for settings that an attack does not take or a batch size below 1.
+    Raises `DataError` for images or labels that are not as said, `RpatError` for a model that is
+    not float32 or whose logits are not finite, `ConfigError` for settings that an attack does not
+    take or a batch size below 1.
     """
     device = device or _device_of(model)
     batch_size = default_batch_size(device) if batch_size is None else batch_size
@@ -196,16 +226,22 @@ def evaluate(
         classes = checked_logits(model, x[:1].to(device)).shape[1]
         _check_labels(y, classes)
         parts = batches(x, y, batch_size, device)
-        clean = Prediction.join([Prediction.of(checked_logits(model, x_part), y_part) for x_part, y_part in parts])
+        clean = Prediction.join(
+            [Prediction.of(checked_logits(model, x_part), y_part) for x_part, y_part in parts]
+        )
         y_cpu = y.cpu()
         first_x, first_y = x[:batch_size].clone().to(device), y[:batch_size].clone().to(device)
         connected = gradient_reaches(model, first_x[:1])
         by_label = {spec.label: spec for spec in specs}
-        bench = _Bench(model, threat, by_label, first_x, first_y, seed, device, connected, own_sources)
+        bench = _Bench(
+            model, threat, by_label, first_x, first_y, seed, device, connected, own_sources
+        )
         _prepare_all(bench)  # before the first runs: mistakes in the last need not wait for hours
         if on_progress:
             loads = [load for spec in specs for load in _loads(spec, bench.prepared(spec.label))]
-            on_progress = Forecast(loads, len(y), int((clean.predicted == y_cpu).sum()), on_progress)
+            on_progress = Forecast(
+                loads, len(y), int((clean.predicted == y_cpu).sum()), on_progress
+            )
         execute = _executor(bench, workers, on_remark)
         for spec in specs:
             prepared = bench.prepared(spec.label)
@@ -243,13 +279,19 @@ def evaluate(
 def _ready(
     sources: Mapping[str, nn.Module], specs: Sequence[AttackSpec], device: torch.device
 ) -> Iterator[Mapping[str, nn.Module]]:
-    """The models that transfer attacks start from, on the device and frozen. Raises `ConfigError` if one is missing."""
-    if missing := [spec.label for spec in specs if spec.name == "transfer" and spec.label not in sources]:
+    """The models that transfer attacks start from, on the device and frozen. Raises `ConfigError`
+    if one is missing."""
+    if missing := [
+        spec.label for spec in specs if spec.name == "transfer" and spec.label not in sources
+    ]:
         raise ConfigError(f"no source model was given for {', '.join(missing)}.")
     with ExitStack() as stack:
         for source in sources.values():
             check_precision(source)
-        yield {label: stack.enter_context(frozen(source.to(device))) for label, source in sources.items()}
+        yield {
+            label: stack.enter_context(frozen(source.to(device)))
+            for label, source in sources.items()
+        }
 
 
 def _executor(bench: _Bench, workers: Helpers | None, on_remark: OnRemark | None) -> Execute:
@@ -260,7 +302,10 @@ def _executor(bench: _Bench, workers: Helpers | None, on_remark: OnRemark | None
             return workers.execute
         except NotPortableError as error:
             if on_remark:
-                on_remark(f"the model cannot be handed to other processes ({error}): going on in this one alone")
+                on_remark(
+                    f"the model cannot be handed to other processes ({error}): going on in this "
+                    "one alone"
+                )
     return bench.attack_all
 
 
@@ -273,11 +318,16 @@ def _prepare_all(bench: _Bench) -> None:
         except ConfigError as error:
             problems += [replace(problem, source=label) for problem in error.problems]
     if problems:
-        raise ConfigError(*problems, title=f"{len(problems)} mistakes in the attacks" if len(problems) > 1 else "")
+        raise ConfigError(
+            *problems, title=f"{len(problems)} mistakes in the attacks" if len(problems) > 1 else ""
+        )
 
 
-def _prepare(spec: AttackSpec, threat: Threat, seed: int, model: nn.Module, x: Tensor, y: Tensor) -> _Prepared:
-    """Build the attack of a spec on `model`; `x`, `y` are a first batch for AutoAttack to look at it with."""
+def _prepare(
+    spec: AttackSpec, threat: Threat, seed: int, model: nn.Module, x: Tensor, y: Tensor
+) -> _Prepared:
+    """Build the attack of a spec on `model`; `x`, `y` are a first batch for AutoAttack to look at
+    it with."""
     if spec.name == "clean":
         return _Prepared({}, {})
     if spec.name == "autoattack":
@@ -308,16 +358,27 @@ def _stay(x: Tensor, y: Tensor) -> Tensor:  # noqa: ARG001  (an attack's argumen
 
 def _typed(settings: Mapping[str, Any]) -> dict[str, Any]:
     """A suite read from JSON or YAML has lists where AutoAttack wants tuples."""
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()}
+    return {
+        key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()
+    }
 
 
 def _settings_of(attack: Any) -> dict[str, Any]:
     """Every field of an attack, with its resolved value; the threat stands elsewhere."""
-    values = {field.name: getattr(attack, field.name) for field in fields(attack) if field.name != "threat"}
-    return {key: value if isinstance(value, int | float | str) else repr(value) for key, value in values.items()}
+    values = {
+        field.name: getattr(attack, field.name)
+        for field in fields(attack)
+        if field.name != "threat"
+    }
+    return {
+        key: value if isinstance(value, int | float | str) else repr(value)
+        for key, value in values.items()
+    }
 
 
-def _result(spec: AttackSpec, prepared: _Prepared, state: State, threat: Threat, clean_correct: int) -> AttackResult:
+def _result(
+    spec: AttackSpec, prepared: _Prepared, state: State, threat: Threat, clean_correct: int
+) -> AttackResult:
     stages = []
     accuracy = {"clean": clean_correct / len(state.robust)}
     left = clean_correct
@@ -346,7 +407,9 @@ def _result(spec: AttackSpec, prepared: _Prepared, state: State, threat: Threat,
         notes += prepared.ensemble.notes
     flags += [flag for chunk in state.chunks for flag in chunk.flags]
     if strays := sum(chunk.strays for chunk in state.chunks):
-        notes.append(f"{strays} answers of the attack were no images inside the threat and did not count")
+        notes.append(
+            f"{strays} answers of the attack were no images inside the threat and did not count"
+        )
     return AttackResult(
         name=spec.name,
         label=spec.label,
@@ -375,7 +438,8 @@ def _device_of(model: nn.Module) -> torch.device:
 def _check_data(x: Tensor, y: Tensor) -> None:
     if x.ndim != 4 or y.shape != x.shape[:1] or not len(x):
         raise DataError(
-            f"evaluation needs images (N, C, H, W) and labels (N,), given {tuple(x.shape)} and {tuple(y.shape)}."
+            f"evaluation needs images (N, C, H, W) and labels (N,), given {tuple(x.shape)} and "
+            f"{tuple(y.shape)}."
         )
     low, high = x.aminmax()
     if not x.is_floating_point() or not (low >= 0 and high <= 1):
@@ -389,6 +453,7 @@ def _check_labels(y: Tensor, classes: int) -> None:
     low, high = int(y.min()), int(y.max())
     if low < 0 or high >= classes:
         raise DataError(
-            f"labels run from {low} to {high}, but the model has {classes} classes (0 to {classes - 1}). "
+            f"labels run from {low} to {high}, but the model has {classes} classes (0 to "
+            f"{classes - 1}). "
             "Is this the data set that it was trained on?"
         )

@@ -1,4 +1,5 @@
-"""How long the rest of a whole evaluation will take: the pace so far, and what each attack is known to cost."""
+"""How long the rest of a whole evaluation will take: the pace so far, and what each attack is known
+to cost."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,7 +17,8 @@ QUERIES_IN_STEP: Mapping[str, float] = {"boundary": 1.0, "hopskipjump": 300.0}
 
 @dataclass(frozen=True)
 class Load:
-    """One stage of one attack of the suite; `passes` are forward passes for each image that it faces, or as long."""
+    """One stage of one attack of the suite; `passes` are forward passes for each image that it
+    faces, or as long."""
 
     label: str
     stage: str
@@ -26,14 +28,19 @@ class Load:
 def loads_of(spec: AttackSpec, stages: Sequence[str], settings: Mapping[str, Any]) -> list[Load]:
     """What an attack with these `stages` and resolved `settings` will cost, about."""
     if spec.name == "autoattack":
-        return [Load(spec.label, stage, _passes_in_autoattack(stage, settings["attacks"][stage])) for stage in stages]
+        return [
+            Load(spec.label, stage, _passes_in_autoattack(stage, settings["attacks"][stage]))
+            for stage in stages
+        ]
     return [Load(spec.label, stage, _passes(spec.name, settings)) for stage in stages]
 
 
 def _passes(name: str, settings: Mapping[str, Any]) -> float:
     if "queries" in settings:
         return float(settings["queries"])
-    return float(settings.get("steps", 1) * settings.get("restarts", 1) * QUERIES_IN_STEP.get(name, STEP))
+    return float(
+        settings.get("steps", 1) * settings.get("restarts", 1) * QUERIES_IN_STEP.get(name, STEP)
+    )
 
 
 def _passes_in_autoattack(stage: str, settings: Mapping[str, Any]) -> float:
@@ -48,7 +55,8 @@ def _passes_in_autoattack(stage: str, settings: Mapping[str, Any]) -> float:
 class Forecast:
     """Passes progress on, with the seconds that everything will still take (`Progress.left`).
 
-    `clean_correct` images are right without an attack: so many will face each attack of the suite at first.
+    `clean_correct` images are right without an attack: so many will face each attack of the suite
+    at first.
     """
 
     loads: Sequence[Load]
@@ -58,7 +66,9 @@ class Forecast:
     _pace: float | None = field(default=None, init=False)
 
     def __call__(self, progress: Progress) -> None:
-        here = next(i for i, load in enumerate(self.loads) if (load.label, load.stage) == _place(progress))
+        here = next(
+            i for i, load in enumerate(self.loads) if (load.label, load.stage) == _place(progress)
+        )
         if progress.eta and progress.done < progress.total:
             self._pace = progress.eta / ((progress.total - progress.done) * self.loads[here].passes)
         self.tell(replace(progress, left=self._left(here, progress)))
@@ -66,7 +76,9 @@ class Forecast:
     def _left(self, here: int, progress: Progress) -> float | None:
         if self._pace is None:
             return None
-        standing = progress.robust_acc * self.n  # what the later stages of this attack will face, or fewer
+        standing = (
+            progress.robust_acc * self.n
+        )  # what the later stages of this attack will face, or fewer
         rest = (progress.total - progress.done) * self.loads[here].passes
         for load in self.loads[here + 1 :]:
             rest += load.passes * (standing if load.label == progress.label else self.clean_correct)

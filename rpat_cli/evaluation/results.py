@@ -19,10 +19,11 @@ AUTOATTACK = "autoattack"
 
 @dataclass(frozen=True)
 class StageResult:
-    """One attack within an attack (AutoAttack has four): how many samples it faced, how many it broke.
+    """One attack within an attack (AutoAttack has four): how many samples it faced, how many it
+    broke.
 
-    `forward`, `backward` are passes of single images, the one that predicts again included; `None` in files of versions
-    that did not count them by stage.
+    `forward`, `backward` are passes of single images, the one that predicts again included; `None`
+    in files of versions that did not count them by stage.
     """
 
     name: str
@@ -34,7 +35,8 @@ class StageResult:
 
     @property
     def steps(self) -> dict[str, float] | None:
-        """Forward and backward passes that each attacked sample took, on average: comparable between attacks."""
+        """Forward and backward passes that each attacked sample took, on average: comparable
+        between attacks."""
         if self.forward is None or self.backward is None or not self.attacked:
             return None
         return {"forward": self.forward / self.attacked, "backward": self.backward / self.attacked}
@@ -53,13 +55,14 @@ class StageResult:
 class AttackResult:
     """What one attack of the suite did. Tensors are (N,), on the CPU, in the order of the data.
 
-    `correct_after`: still right after the attack. `predicted`: the class afterwards. `broken_by`: index into `stages`
-    of what broke the sample, -1 where nothing did. `distance`: of the adversarial image that broke it, in the threat's
-    norm; NaN where none did. `margin` (the logit of the true class minus the largest other one) and `confidence` (the
-    largest softmax probability): of the image that broke the sample; where none did, of the one with the smallest
-    margin among the clean image and those that the stages ended with (AutoAttack's give the clean image back where they
-    fail); `None` in files of versions that did not record them. `forward`, `backward`: passes of single images. `flags`
-    are warnings, `notes` what else to know.
+    `correct_after`: still right after the attack. `predicted`: the class afterwards. `broken_by`:
+    index into `stages` of what broke the sample, -1 where nothing did. `distance`: of the
+    adversarial image that broke it, in the threat's norm; NaN where none did. `margin` (the logit
+    of the true class minus the largest other one) and `confidence` (the largest softmax
+    probability): of the image that broke the sample; where none did, of the one with the smallest
+    margin among the clean image and those that the stages ended with (AutoAttack's give the clean
+    image back where they fail); `None` in files of versions that did not record them. `forward`,
+    `backward`: passes of single images. `flags` are warnings, `notes` what else to know.
     """
 
     name: str
@@ -92,7 +95,9 @@ class AttackResult:
     @property
     def calibration(self) -> Calibration | None:
         """After the attack; `None` where confidences were not recorded."""
-        return None if self.confidence is None else Calibration.of(self.confidence, self.correct_after)
+        return (
+            None if self.confidence is None else Calibration.of(self.confidence, self.correct_after)
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain builtins; flags are text of 0 and 1, one per sample."""
@@ -147,9 +152,9 @@ class AttackResult:
 class Evaluation:
     """A model's results against a suite. `y` and those on clean images are (N,), on the CPU.
 
-    `limit`: the images are a fixed, stratified subset of this size; `None`: they are all that there are. Margin and
-    confidence are as in `AttackResult`, `classes` is how many the model tells apart: `None` in files of versions that
-    did not record them.
+    `limit`: the images are a fixed, stratified subset of this size; `None`: they are all that there
+    are. Margin and confidence are as in `AttackResult`, `classes` is how many the model tells
+    apart: `None` in files of versions that did not record them.
     """
 
     threat: Threat
@@ -194,7 +199,9 @@ class Evaluation:
     @property
     def strongest(self) -> AttackResult | None:
         """The attack that left least; AutoAttack among equals."""
-        return min(self.attacks, key=lambda result: strength(result.label, result.accuracy), default=None)
+        return min(
+            self.attacks, key=lambda result: strength(result.label, result.accuracy), default=None
+        )
 
     @cached_property
     def class_count(self) -> int:
@@ -298,11 +305,17 @@ def worst_class_dict(accuracies: Sequence[Accuracy]) -> dict[str, Any] | None:
     if (worst := worst_class(accuracies)) is None:
         return None
     accuracy = accuracies[worst]
-    return {"class": worst, "robust_acc": accuracy.value, "interval_95": list(accuracy.interval), "n": accuracy.n}
+    return {
+        "class": worst,
+        "robust_acc": accuracy.value,
+        "interval_95": list(accuracy.interval),
+        "n": accuracy.n,
+    }
 
 
 def _to_list(figures: Tensor | None) -> list[float] | None:
-    """With as many digits as single precision needs: half the length, and the same numbers when they are read."""
+    """With as many digits as single precision needs: half the length, and the same numbers when
+    they are read."""
     return None if figures is None else [float(str(figure)) for figure in figures.numpy()]
 
 

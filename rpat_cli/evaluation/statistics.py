@@ -1,4 +1,5 @@
-"""What the per-sample flags of an evaluation say: accuracies with their uncertainty, per class and at worst."""
+"""What the per-sample flags of an evaluation say: accuracies with their uncertainty, per class and
+at worst."""
 
 import math
 from collections.abc import Sequence
@@ -13,9 +14,11 @@ Z_95 = 1.959963984540054
 
 
 def wilson_interval(successes: int, n: int, z: float = Z_95) -> tuple[float, float]:
-    """The interval of a proportion that stays honest near 0 and 1 and for small n (Wilson, JASA 1927).
+    """The interval of a proportion that stays honest near 0 and 1 and for small n (Wilson, JASA
+    1927).
 
-    Returns (low, high) as fractions; (0, 1), nothing known, for n = 0. Raises `ValueError` unless 0 <= successes <= n.
+    Returns (low, high) as fractions; (0, 1), nothing known, for n = 0. Raises `ValueError` unless 0
+    <= successes <= n.
     """
     if not 0 <= successes <= n:
         raise ValueError(f"{successes} successes in {n} trials")
@@ -54,7 +57,8 @@ class Accuracy:
 
 
 def per_class_accuracy(flags: Tensor, y: Tensor, classes: int) -> list[Accuracy]:
-    """One `Accuracy` per class, in order of the labels `y` (N,); `flags` (N,) is true where a sample is right."""
+    """One `Accuracy` per class, in order of the labels `y` (N,); `flags` (N,) is true where a
+    sample is right."""
     totals = torch.bincount(y, minlength=classes)
     right = torch.bincount(y[flags], minlength=classes)
     return [Accuracy(int(r), int(t)) for r, t in zip(right, totals, strict=True)]
@@ -62,7 +66,9 @@ def per_class_accuracy(flags: Tensor, y: Tensor, classes: int) -> list[Accuracy]
 
 def confusion(y: Tensor, predicted: Tensor, classes: int) -> Tensor:
     """(classes, classes) counts: row the true class `y` (N,), column the `predicted` one (N,)."""
-    return torch.bincount(y * classes + predicted, minlength=classes * classes).view(classes, classes)
+    return torch.bincount(y * classes + predicted, minlength=classes * classes).view(
+        classes, classes
+    )
 
 
 def worst_class(accuracies: Sequence[Accuracy]) -> int | None:
@@ -72,20 +78,25 @@ def worst_class(accuracies: Sequence[Accuracy]) -> int | None:
 
 
 def sign_test(more: int, less: int) -> float:
-    """The one-sided exact binomial test on discordant pairs: how likely are `more` or more of them by a fair coin?
+    """The one-sided exact binomial test on discordant pairs: how likely are `more` or more of them
+    by a fair coin?
 
-    Of samples on which two things differ, `more` speak for the first and `less` for the second. 1.0 without any.
+    Of samples on which two things differ, `more` speak for the first and `less` for the second. 1.0
+    without any.
     """
     n = more + less
     ways = total = math.comb(n, more)
-    for k in range(more, n):  # exact integers, each from the one before: no rounding, however many pairs there are
+    for k in range(
+        more, n
+    ):  # exact integers, each from the one before: no rounding, however many pairs there are
         ways = ways * (n - k) // (k + 1)
         total += ways
     return float(total / 2**n)
 
 
 def welch_interval(a: Tensor, b: Tensor) -> tuple[float, float] | None:
-    """The 95 % interval of mean(a) - mean(b), for samples (N,), (M,) of whatever variance (Welch, Biometrika 1947).
+    """The 95 % interval of mean(a) - mean(b), for samples (N,), (M,) of whatever variance (Welch,
+    Biometrika 1947).
 
     `None` with fewer than two samples in either.
     """
@@ -96,13 +107,18 @@ def welch_interval(a: Tensor, b: Tensor) -> tuple[float, float] | None:
     gap, total = float(a.mean() - b.mean()), sum(squares)
     if not total:
         return gap, gap
-    df = total**2 / sum(part**2 / (len(each) - 1) for part, each in zip(squares, (a, b), strict=True))
-    half = t_quantile_95(int(df)) * math.sqrt(total)  # rounding down makes the interval wider, never narrower
+    df = total**2 / sum(
+        part**2 / (len(each) - 1) for part, each in zip(squares, (a, b), strict=True)
+    )
+    half = t_quantile_95(int(df)) * math.sqrt(
+        total
+    )  # rounding down makes the interval wider, never narrower
     return gap - half, gap + half
 
 
 def t_two_sided(t: float, df: int) -> float:
-    """P(|T| < t) for Student's t with `df` degrees of freedom: the finite sums of Abramowitz & Stegun, 26.7.3 and 4."""
+    """P(|T| < t) for Student's t with `df` degrees of freedom: the finite sums of Abramowitz &
+    Stegun, 26.7.3 and 4."""
     theta = math.atan(t / math.sqrt(df))
     cosine, sine = math.cos(theta), math.sin(theta)
     odd = df % 2

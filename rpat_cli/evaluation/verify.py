@@ -1,4 +1,5 @@
-"""Nothing an attack returns is trusted: brought into the threat, checked, and predicted again before it counts."""
+"""Nothing an attack returns is trusted: brought into the threat, checked, and predicted again
+before it counts."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,8 +16,9 @@ from rpat_cli.errors import RpatError
 class Prediction:
     """What a model makes of images; all (B,).
 
-    `predicted`: the most likely class. `margin`: the logit of the true class minus the largest other one; never above 0
-    where the model errs, never below where it does not. `confidence`: the largest softmax probability.
+    `predicted`: the most likely class. `margin`: the logit of the true class minus the largest
+    other one; never above 0 where the model errs, never below where it does not. `confidence`: the
+    largest softmax probability.
     """
 
     predicted: Tensor
@@ -37,10 +39,11 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Verified:
-    """What is left of an attack's claim. All (B,) but `x_adv` (B, C, H, W); `distance` in the threat's norm.
+    """What is left of an attack's claim. All (B,) but `x_adv` (B, C, H, W); `distance` in the
+    threat's norm.
 
-    `prediction` is of `x_adv`. `broken`: misclassified, and inside ball and box. `inside`: in ball and box (after
-    mending).
+    `prediction` is of `x_adv`. `broken`: misclassified, and inside ball and box. `inside`: in ball
+    and box (after mending).
     """
 
     x_adv: Tensor
@@ -59,7 +62,10 @@ def checked_logits(model: nn.Module, x: Tensor) -> Tensor:
         logits = model(x.float())
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(x):
         given = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise RpatError(f"a classifier must return logits (B, classes) for B = {len(x)} images, this one gave {given}.")
+        raise RpatError(
+            f"a classifier must return logits (B, classes) for B = {len(x)} images, this one "
+            f"gave {given}."
+        )
     if logits.dtype != torch.float32:
         raise RpatError(
             f"a classifier must return logits in float32, this one gave {_name(logits.dtype)}. "
@@ -68,7 +74,8 @@ def checked_logits(model: nn.Module, x: Tensor) -> Tensor:
     if not logits.isfinite().all():
         bad = int((~logits.isfinite().all(dim=1)).sum())
         raise RpatError(
-            f"the model's output is not finite (NaN or infinity) for {bad} of {len(x)} images, so its accuracy means "
+            f"the model's output is not finite (NaN or infinity) for {bad} of {len(x)} images, "
+            "so its accuracy means "
             "nothing. Look for a diverged training run or a division by zero in the model."
         )
     return logits
@@ -79,15 +86,21 @@ def check_precision(model: nn.Module) -> None:
     other = {p.dtype for p in model.parameters() if p.is_floating_point()} - {torch.float32}
     if other:
         given = ", ".join(sorted(map(_name, other)))
-        raise RpatError(f"evaluation is in float32, but the model has parameters in {given}. Call model.float() first.")
+        raise RpatError(
+            f"evaluation is in float32, but the model has parameters in {given}. Call "
+            "model.float() first."
+        )
 
 
 def _name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def batches(x: Tensor, y: Tensor, size: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
-    """Images `x` (N, C, H, W) and what belongs to each, `y` (N,), in parts of at most `size` on the device."""
+def batches(
+    x: Tensor, y: Tensor, size: int, device: torch.device
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Images `x` (N, C, H, W) and what belongs to each, `y` (N,), in parts of at most `size` on the
+    device."""
     for x_part, y_part in zip(torch.split(x, size), torch.split(y, size), strict=True):
         yield x_part.to(device), y_part.to(device)
 
@@ -100,8 +113,8 @@ def predict(model: nn.Module, x: Tensor) -> Tensor:
 def verify(model: nn.Module, threat: Threat, x: Tensor, y: Tensor, x_adv: Tensor) -> Verified:
     """Check `x_adv`, an attack's answer to `x` (B, C, H, W) with labels `y` (B,).
 
-    Points inside stay as they are, bit for bit; those outside are projected; those that even then are not inside (NaN)
-    become the clean image again, so that they can never count.
+    Points inside stay as they are, bit for bit; those outside are projected; those that even then
+    are not inside (NaN) become the clean image again, so that they can never count.
     """
     x_adv = x_adv.detach().to(x)
     outside = ~threat.contains(x, x_adv)

@@ -13,7 +13,8 @@ from rpat_cli.recipe.schema import DataSection
 
 @dataclass(frozen=True)
 class Architecture:
-    """All that building a model takes: stands in every checkpoint, so that a model needs no data set to be loaded."""
+    """All that building a model takes: stands in every checkpoint, so that a model needs no data
+    set to be loaded."""
 
     name: str
     shape: tuple[int, int, int]
@@ -23,10 +24,15 @@ class Architecture:
 
     def build(self) -> Classifier:
         """A freshly initialised model, from images in [0, 1] to logits."""
-        return build_model(self.name, shape=self.shape, classes=self.classes, mean=self.mean, std=self.std)
+        return build_model(
+            self.name, shape=self.shape, classes=self.classes, mean=self.mean, std=self.std
+        )
 
     def to_dict(self) -> dict[str, Any]:
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        return {
+            key: list(value) if isinstance(value, tuple) else value
+            for key, value in asdict(self).items()
+        }
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Architecture":

@@ -1,4 +1,5 @@
-"""Models without a checkpoint: a library's trained ones, one of a function in a file, one at hand in Python."""
+"""Models without a checkpoint: a library's trained ones, one of a function in a file, one at hand
+in Python."""
 
 import inspect
 import re
@@ -28,24 +29,30 @@ EXTERNAL = RUNS / "external"
 
 
 def load_external(name: str, given: Sequence[Layer]) -> SavedModel | None:
-    """The model of `torchvision:NAME`, `timm:NAME` or `FILE.py:FUNCTION`, in eval mode; None for any other name.
+    """The model of `torchvision:NAME`, `timm:NAME` or `FILE.py:FUNCTION`, in eval mode; None for
+    any other name.
 
-    `given` are layers of a recipe: they name the data set, whose images the model has to take. Raises `ConfigError`
-    without a data set or for a file or function that fails, `CheckpointError` for weights that cannot be had, and
-    `RpatError` for a model that does not turn images into logits.
+    `given` are layers of a recipe: they name the data set, whose images the model has to take.
+    Raises `ConfigError` without a data set or for a file or function that fails, `CheckpointError`
+    for weights that cannot be had, and `RpatError` for a model that does not turn images into
+    logits.
     """
     file = ModelFile.parse(name)
     model: nn.Module
     if in_library(name):
         recipe = _recipe(name, given)
         library, _, member = name.partition(":")
-        with redirect_stdout(sys.stderr):  # torch announces downloads where the result is to stand alone
+        with redirect_stdout(
+            sys.stderr
+        ):  # torch announces downloads where the result is to stand alone
             model = PRETRAINED[library](member, image_shape(recipe.data))
         return _saved(model, name, recipe)
     if file is None:
         return None
     text, recipe = file.text, _recipe(name, given)
-    with own_randomness(torch.device("cpu"), recipe.seed):  # weights that are drawn are the same every time
+    with own_randomness(
+        torch.device("cpu"), recipe.seed
+    ):  # weights that are drawn are the same every time
         model = file.build().eval()
     return _saved(model, f"{file.path.name}:{file.function}", recipe, file.path, text)
 
@@ -61,10 +68,13 @@ def module_at_hand(model: nn.Module, given: Sequence[Layer]) -> SavedModel:
 
 
 def _recipe(name: str, given: Sequence[Layer]) -> Recipe:
-    """A data set's defaults and what was given: a model that was trained elsewhere has no recipe."""
+    """A data set's defaults and what was given: a model that was trained elsewhere has no
+    recipe."""
     problems = []
     if not names_data(given):
-        problems.append(Problem("", "does not say which images it takes. Name a data set with --data.", name))
+        problems.append(
+            Problem("", "does not say which images it takes. Name a data set with --data.", name)
+        )
     if any("model" in layer.values for layer in given):
         problems.append(Problem("", "is a whole model: leave --model out.", name))
     if problems:
@@ -72,7 +82,9 @@ def _recipe(name: str, given: Sequence[Layer]) -> Recipe:
     return resolve(given)
 
 
-def _saved(model: nn.Module, name: str, recipe: Recipe, file: Path | None = None, source: str = "") -> SavedModel:
+def _saved(
+    model: nn.Module, name: str, recipe: Recipe, file: Path | None = None, source: str = ""
+) -> SavedModel:
     """`name` says in records what it is, and makes the name of its folder."""
     shape = image_shape(recipe.data)
     constants: tuple[tuple[float, ...], ...] = ((), ())
@@ -80,7 +92,15 @@ def _saved(model: nn.Module, name: str, recipe: Recipe, file: Path | None = None
         constants = tuple(model.mean.flatten().tolist()), tuple(model.std.flatten().tolist())
     architecture = Architecture(name, shape, _classes(model, name, shape), *constants)
     readable = re.sub(r"[^\w+-]+", "-", name.replace(".py:", "-"))
-    return SavedModel(model, architecture, file or Path(readable), 0, recipe, RunFolder(EXTERNAL / readable), source)
+    return SavedModel(
+        model,
+        architecture,
+        file or Path(readable),
+        0,
+        recipe,
+        RunFolder(EXTERNAL / readable),
+        source,
+    )
 
 
 def _classes(model: nn.Module, name: str, shape: tuple[int, int, int]) -> int:
@@ -95,6 +115,8 @@ def _classes(model: nn.Module, name: str, shape: tuple[int, int, int]) -> int:
         raise RpatError(f"{name}: {error}") from None
     except Exception as error:
         raise RpatError(
-            f"{name}: the model fails on an image of shape {shape}: {type(error).__name__}: {error}. "
-            "Choose the data set that it was made for with --data; --set data.image_size=224 resizes an imagefolder."
+            f"{name}: the model fails on an image of shape {shape}: {type(error).__name__}: "
+            f"{error}. "
+            "Choose the data set that it was made for with --data; --set data.image_size=224 "
+            "resizes an imagefolder."
         ) from error

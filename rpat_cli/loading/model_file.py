@@ -43,16 +43,22 @@ class ModelFile:
             return self.path.read_text(encoding="utf-8")
         except FileNotFoundError:
             folder = self.path.parent
-            near = did_you_mean(self.path.name, [p.name for p in folder.glob("*.py")]) if folder.is_dir() else ""
-            raise ConfigError(Problem("", f"there is no file {self.path}.", str(self), near)) from None
+            near = (
+                did_you_mean(self.path.name, [p.name for p in folder.glob("*.py")])
+                if folder.is_dir()
+                else ""
+            )
+            raise ConfigError(
+                Problem("", f"there is no file {self.path}.", str(self), near)
+            ) from None
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(Problem("", f"cannot be read: {error}.", str(self))) from None
 
     def build(self) -> "PortableModel":
         """Run the file, then the function. The file may import others that lie beside it.
 
-        Raises `ConfigError`, with file and line, for a file or function that is missing or fails, a function that needs
-        arguments, and anything returned that is no `nn.Module`.
+        Raises `ConfigError`, with file and line, for a file or function that is missing or fails, a
+        function that needs arguments, and anything returned that is no `nn.Module`.
         """
         try:
             module = _import(self.path, self.text)
@@ -71,11 +77,19 @@ class ModelFile:
 
     def _find(self, module: ModuleType) -> Callable[[], Any]:
         function = getattr(module, self.function, None)
-        own = [name for name, value in vars(module).items() if inspect.isroutine(value) and name[0] != "_"]
+        own = [
+            name
+            for name, value in vars(module).items()
+            if inspect.isroutine(value) and name[0] != "_"
+        ]
         if function is None:
             listed = f"Its functions: {', '.join(own)}." if own else "There is no function in it."
             hint = f"{did_you_mean(self.function, own)} {listed}".strip()
-            raise ConfigError(Problem("", f"there is no function {self.function!r} in {self.path}.", str(self), hint))
+            raise ConfigError(
+                Problem(
+                    "", f"there is no function {self.function!r} in {self.path}.", str(self), hint
+                )
+            )
         if not callable(function) or isinstance(function, nn.Module):
             wanted = "Name a function without arguments that returns the model."
             given = f"{self.function!r} is no function but {type(function).__name__}."
@@ -97,7 +111,8 @@ class ModelFile:
 
 
 class PortableModel(nn.Module):
-    """The model of a file, which finds its classes again in another process: there the file is run once more first."""
+    """The model of a file, which finds its classes again in another process: there the file is run
+    once more first."""
 
     def __init__(self, model: nn.Module, path: Path) -> None:
         super().__init__()
@@ -119,7 +134,8 @@ def _arrive(path: Path, model: bytes) -> PortableModel:
 
 
 def _import(path: Path, text: str) -> ModuleType:
-    """The file as a module, run once per process and text; its name follows from both, so it is the same everywhere."""
+    """The file as a module, run once per process and text; its name follows from both, so it is the
+    same everywhere."""
     path = path.resolve()
     name = f"rpat_model_{path.stem}_{sha256(f'{path}:{text}'.encode()).hexdigest()[:8]}"
     if name in sys.modules:

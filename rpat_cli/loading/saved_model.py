@@ -13,10 +13,11 @@ from rpat_cli.records.run_folder import RunFolder, is_run
 
 @dataclass(frozen=True)
 class SavedModel:
-    """A model in eval mode, and what its checkpoint says of it. `epoch` counts from 1; 0 is unknown.
+    """A model in eval mode, and what its checkpoint says of it. `epoch` counts from 1; 0 is
+    unknown.
 
-    `home`: where its results go, if that is not beside `file`. `source`: the program text that makes it, if that is
-    not ours.
+    `home`: where its results go, if that is not beside `file`. `source`: the program text that
+    makes it, if that is not ours.
     """
 
     model: nn.Module
@@ -34,7 +35,9 @@ class SavedModel:
 
     def fingerprint(self) -> str:
         """sha256 (hex) that changes with the network, its weights, and the text that makes it."""
-        return checksum([str(self.model), self.model.state_dict(), *([self.source] if self.source else [])])
+        return checksum(
+            [str(self.model), self.model.state_dict(), *([self.source] if self.source else [])]
+        )
 
 
 def run_of(file: Path) -> RunFolder | None:

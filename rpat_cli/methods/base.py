@@ -1,4 +1,5 @@
-"""What a training method sees and returns. A method is a frozen dataclass: fields = hyper-parameters, call = maths."""
+"""What a training method sees and returns. A method is a frozen dataclass: fields =
+hyper-parameters, call = maths."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -12,9 +13,10 @@ from rpat_cli.attacks.base import Attack
 class StepContext:
     """All that a method may look at in one training step.
 
-    `x` is (B, C, H, W) with pixels in [0, 1] and `y` is (B,) int64; with two views `x` is [view1; view2] and `y` stands
-    twice. `epoch` counts from 0. `teacher` is the weight-averaged model, in eval mode, for those who ask for one.
-    `lr_ratio` is the largest learning rate of the schedule over the current one (>= 1).
+    `x` is (B, C, H, W) with pixels in [0, 1] and `y` is (B,) int64; with two views `x` is [view1;
+    view2] and `y` stands twice. `epoch` counts from 0. `teacher` is the weight-averaged model, in
+    eval mode, for those who ask for one. `lr_ratio` is the largest learning rate of the schedule
+    over the current one (>= 1).
     """
 
     model: nn.Module
@@ -28,7 +30,8 @@ class StepContext:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Weighted scalar loss terms by name (their sum is the loss), and the passes that regularisers may share.
+    """Weighted scalar loss terms by name (their sum is the loss), and the passes that regularisers
+    may share.
 
     `logits_adv` belongs to `x_adv`, `logits` to the clean `x` where the method computed it anyway.
     """
@@ -47,6 +50,7 @@ class Method(Protocol):
 
 
 class Regulariser(Protocol):
-    """An extra loss that any method can carry: reuses the method's passes, returns named, weighted terms."""
+    """An extra loss that any method can carry: reuses the method's passes, returns named, weighted
+    terms."""
 
     def __call__(self, step: StepContext, outcome: Outcome) -> dict[str, Tensor]: ...

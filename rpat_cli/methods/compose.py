@@ -11,7 +11,8 @@ from rpat_cli.methods.base import Method, Outcome, Regulariser, StepContext
 class Composite:
     """A method with regularisers: their terms beside its own.
 
-    `guide` is the regulariser whose term the method takes in place of its own (`takes_guide`, `is_guide`).
+    `guide` is the regulariser whose term the method takes in place of its own (`takes_guide`,
+    `is_guide`).
     """
 
     method: Any
@@ -21,7 +22,10 @@ class Composite:
     @property
     def views(self) -> int:
         """Augmented views per image: as many as the part that needs most."""
-        return max(int(part.views) for part in (self.method, *self.regularisers, *filter(None, [self.guide])))
+        return max(
+            int(part.views)
+            for part in (self.method, *self.regularisers, *filter(None, [self.guide]))
+        )
 
     def __call__(self, step: StepContext) -> Outcome:
         outcome: Outcome = self.method(step, self.guide) if self.guide else self.method(step)
@@ -31,7 +35,8 @@ class Composite:
             twice = sorted(terms.keys() & added.keys())
             if twice:
                 raise ConfigError(
-                    f"two parts of the method call a loss term {twice[0]!r}; carry each regulariser once."
+                    f"two parts of the method call a loss term {twice[0]!r}; carry each "
+                    "regulariser once."
                 )
             terms |= added
         return replace(outcome, terms=terms)
@@ -40,12 +45,14 @@ class Composite:
 def compose(method: Method, *regularisers: Regulariser) -> Composite:
     """The method carrying the regularisers (or none).
 
-    A regulariser that guides (`teacher-kl`) takes the place of the method's own teacher term, where it has one.
-    Raises `ConfigError`, on the first step, if two parts use one name for their terms.
+    A regulariser that guides (`teacher-kl`) takes the place of the method's own teacher term, where
+    it has one. Raises `ConfigError`, on the first step, if two parts use one name for their terms.
     """
     takes_guide = bool(getattr(method, "takes_guide", False))
     guides = [each for each in regularisers if takes_guide and getattr(each, "is_guide", False)]
     if len(guides) > 1:
-        raise ConfigError("two regularisers want to replace the method's teacher term; carry one of them.")
+        raise ConfigError(
+            "two regularisers want to replace the method's teacher term; carry one of them."
+        )
     others = tuple(each for each in regularisers if each not in guides)
     return Composite(method, others, *guides)

@@ -1,4 +1,5 @@
-"""Consistency regularisation (Tack et al., "Consistency Regularization for Adversarial Robustness", AAAI 2022)."""
+"""Consistency regularisation (Tack et al., "Consistency Regularization for Adversarial Robustness",
+AAAI 2022)."""
 
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
@@ -18,7 +19,8 @@ Temperature = Annotated[float, Field(gt=0, description="temperature of the two p
 
 @dataclass(frozen=True)
 class Consistency(Needs):
-    """weight · JSD(softmax(f(x'_1)/T), softmax(f(x'_2)/T)) between the adversarial examples of two augmented views."""
+    """weight · JSD(softmax(f(x'_1)/T), softmax(f(x'_2)/T)) between the adversarial examples of two
+    augmented views."""
 
     views: ClassVar[int] = 2
 

@@ -1,4 +1,5 @@
-"""What a method or regulariser asks of those who build a run, as class attributes with the usual answers."""
+"""What a method or regulariser asks of those who build a run, as class attributes with the usual
+answers."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -8,7 +9,8 @@ from pydantic import ConfigDict
 
 
 class Needs:
-    """Constants only: a method or regulariser inherits them and states what is different about it."""
+    """Constants only: a method or regulariser inherits them and states what is different about
+    it."""
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
@@ -16,7 +18,9 @@ class Needs:
     """Augmented views per image; with 2, a batch is [view1; view2]."""
     needs_class: ClassVar[bool] = False
     """Is it defined only where every image has one class, so not on labels of mixed images?"""
-    attack_defaults: ClassVar[Mapping[str, Any]] = MappingProxyType({"start": "uniform", "bn_mode": "eval"})
+    attack_defaults: ClassVar[Mapping[str, Any]] = MappingProxyType(
+        {"start": "uniform", "bn_mode": "eval"}
+    )
     """Fields of `PGD` that this method's paper sets."""
     ra_form: ClassVar[str] = "mse"
     """The form of robust perception that its paper puts on this method."""

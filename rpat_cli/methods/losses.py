@@ -17,7 +17,8 @@ def kl(target: Tensor, logits: Tensor) -> Tensor:
 
 
 def jsd(logits_1: Tensor, logits_2: Tensor, temperature: float) -> Tensor:
-    """Batch mean of the Jensen-Shannon divergence ½KL(p1‖m) + ½KL(p2‖m) at a temperature; m = ½(p1 + p2) >= 1e-8."""
+    """Batch mean of the Jensen-Shannon divergence ½KL(p1‖m) + ½KL(p2‖m) at a temperature; m = ½(p1
+    + p2) >= 1e-8."""
     log_p = F.log_softmax(torch.stack([logits_1, logits_2]) / temperature, dim=-1)
     p = log_p.exp()
     log_m = p.mean(dim=0).clamp_min(1e-8).log()

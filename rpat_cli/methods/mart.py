@@ -1,4 +1,5 @@
-"""MART (Wang et al., "Improving Adversarial Robustness Requires Revisiting Misclassified Examples", ICLR 2020)."""
+"""MART (Wang et al., "Improving Adversarial Robustness Requires Revisiting Misclassified Examples",
+ICLR 2020)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,16 +16,21 @@ from rpat_cli.methods.declare import Needs
 
 @dataclass(frozen=True)
 class Mart(Needs):
-    """Boosted CE(f(x'), y) + beta times the KL to the clean prediction, weighted by how wrong that one is.
+    """Boosted CE(f(x'), y) + beta times the KL to the clean prediction, weighted by how wrong that
+    one is.
 
-    Boosted: - mean log(1.0001 - p'_k + 1e-12) is added, k the most likely wrong class of x'. With soft labels, "wrong"
-    is judged by the most probable label.
+    Boosted: - mean log(1.0001 - p'_k + 1e-12) is added, k the most likely wrong class of x'. With
+    soft labels, "wrong" is judged by the most probable label.
     """
 
     needs_class: ClassVar[bool] = True  # the misclassification that it weighs by
-    attack_defaults: ClassVar[Mapping[str, Any]] = MappingProxyType({"start": "gaussian", "bn_mode": "eval"})
+    attack_defaults: ClassVar[Mapping[str, Any]] = MappingProxyType(
+        {"start": "gaussian", "bn_mode": "eval"}
+    )
 
-    beta: Annotated[float, Field(ge=0, description="weight of the misclassification-aware robust term")] = 6.0
+    beta: Annotated[
+        float, Field(ge=0, description="weight of the misclassification-aware robust term")
+    ] = 6.0
 
     def __call__(self, step: StepContext) -> Outcome:
         x_adv = step.attack(step.model, step.x, step.y)

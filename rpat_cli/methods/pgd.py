@@ -1,4 +1,5 @@
-"""Adversarial training (Madry et al., "Towards Deep Learning Models Resistant to Adversarial Attacks", ICLR 2018)."""
+"""Adversarial training (Madry et al., "Towards Deep Learning Models Resistant to Adversarial
+Attacks", ICLR 2018)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -28,9 +29,12 @@ class Pgd(Needs):
 
 @dataclass(frozen=True)
 class Noise(Needs):
-    """CE(f(clip(x + U(ball))), y): the same with an attack of no steps, which leaves its uniform start."""
+    """CE(f(clip(x + U(ball))), y): the same with an attack of no steps, which leaves its uniform
+    start."""
 
-    attack_defaults: ClassVar[Mapping[str, Any]] = MappingProxyType({"start": "uniform", "bn_mode": "eval", "steps": 0})
+    attack_defaults: ClassVar[Mapping[str, Any]] = MappingProxyType(
+        {"start": "uniform", "bn_mode": "eval", "steps": 0}
+    )
 
     def __call__(self, step: StepContext) -> Outcome:
         return adversarial_cross_entropy(step)

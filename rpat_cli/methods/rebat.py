@@ -1,5 +1,5 @@
-"""ReBAT (Wang et al., "Balance, Imbalance, and Rebalance: Understanding Robust Overfitting from a Minimax Game
-Perspective", NeurIPS 2023)."""
+"""ReBAT (Wang et al., "Balance, Imbalance, and Rebalance: Understanding Robust Overfitting from a
+Minimax Game Perspective", NeurIPS 2023)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -17,7 +17,8 @@ from rpat_cli.methods.pgd import adversarial_cross_entropy
 
 
 def follow_teacher(step: StepContext, outcome: Outcome) -> dict[str, Tensor]:
-    """KL(softmax f_wa(x') (no grad) ‖ softmax f(x')): the weight-averaged teacher, on the same adversarial batch."""
+    """KL(softmax f_wa(x') (no grad) ‖ softmax f(x')): the weight-averaged teacher, on the same
+    adversarial batch."""
     if step.teacher is None:
         return {}
     return {"teacher_kl": kl(predict(step.teacher, outcome.x_adv), outcome.logits_adv)}
@@ -25,19 +26,24 @@ def follow_teacher(step: StepContext, outcome: Outcome) -> dict[str, Tensor]:
 
 @dataclass(frozen=True)
 class Rebat(Needs):
-    """CE(f(x'), y) + beta_t KL(softmax f_wa(x') ‖ softmax f(x')), the second term once averaging has started.
+    """CE(f(x'), y) + beta_t KL(softmax f_wa(x') ‖ softmax f(x')), the second term once averaging
+    has started.
 
     Until then `StepContext.teacher` is None. The attack runs with BatchNorm in train mode.
     """
 
-    attack_defaults: ClassVar[Mapping[str, Any]] = MappingProxyType({"start": "uniform", "bn_mode": "train"})
+    attack_defaults: ClassVar[Mapping[str, Any]] = MappingProxyType(
+        {"start": "uniform", "bn_mode": "train"}
+    )
     ra_form: ClassVar[str] = "teacher-kl"
     takes_guide: ClassVar[bool] = True
 
     beta: Annotated[float, Field(ge=0, description="weight of the teacher's term")] = 1.0
     beta_schedule: Annotated[
         Literal["constant", "scheduled"],
-        Field(description="constant: beta; scheduled: (largest learning rate / current one - 1) / 2"),
+        Field(
+            description="constant: beta; scheduled: (largest learning rate / current one - 1) / 2"
+        ),
     ] = "constant"
 
     @property
@@ -49,10 +55,13 @@ class Rebat(Needs):
         return self.beta if self.beta_schedule == "constant" else (step.lr_ratio - 1) / 2
 
     def __call__(self, step: StepContext, guide: Regulariser | None = None) -> Outcome:
-        """`guide` names what to follow in place of the plain teacher; where it returns no term, the teacher it is."""
+        """`guide` names what to follow in place of the plain teacher; where it returns no term, the
+        teacher it is."""
         outcome = adversarial_cross_entropy(step)
         beta = self.beta_at(step)
         if step.teacher is None or beta == 0:
             return outcome
         guided = (guide(step, outcome) if guide else {}) or follow_teacher(step, outcome)
-        return replace(outcome, terms=outcome.terms | {name: beta * term for name, term in guided.items()})
+        return replace(
+            outcome, terms=outcome.terms | {name: beta * term for name, term in guided.items()}
+        )

@@ -1,4 +1,5 @@
-"""Robust perception (Wang & Liu, "Robust Perception Adversarial Training", ICCV 2025, arXiv 2508.02186)."""
+"""Robust perception (Wang & Liu, "Robust Perception Adversarial Training", ICCV 2025, arXiv
+2508.02186)."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,24 +25,33 @@ COMPARISONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 @dataclass(frozen=True)
 class RobustPerception(Needs):
-    """The logits should change evenly from x to x': half-way between the images, half-way between the logits.
+    """The logits should change evenly from x to x': half-way between the images, half-way between
+    the logits.
 
     With x_mix = (1 - mix) x + mix x' (`mix` is the share of the adversarial end), by form:
 
-    mse (RPAT): weight · MSE(f(x_mix), (1 - mix) f(x) + mix f(x')), the mean over B × classes, gradients through all
-        three passes. The paper divides the two differences f(x_mix) - f(x) and f(x') - f(x_mix) by their shares, which
-        at mix 0.5 makes the same loss 16 times larger; the scale here is the one of the published experiments.
-    kl, cosine: the same two points compared by KL(softmax of the mixed logits ‖ softmax f(x_mix)), or by 1 - cosine.
-    teacher-kl (RPAT++): weight · KL(softmax[f_wa(x_mix) - (1 - mix) f_wa(x)] (no grad) ‖ softmax[mix · f(x')]). It
-        takes the place of ReBAT's own term, and its beta; on any other method it is an additional term.
+    mse (RPAT): weight · MSE(f(x_mix), (1 - mix) f(x) + mix f(x')), the mean over B × classes,
+    gradients through all
+        three passes. The paper divides the two differences f(x_mix) - f(x) and f(x') - f(x_mix) by
+        their shares, which at mix 0.5 makes the same loss 16 times larger; the scale here is the
+        one of the published experiments.
+    kl, cosine: the same two points compared by KL(softmax of the mixed logits ‖ softmax f(x_mix)),
+    or by 1 - cosine. teacher-kl (RPAT++): weight · KL(softmax[f_wa(x_mix) - (1 - mix) f_wa(x)] (no
+    grad) ‖ softmax[mix · f(x')]). It
+        takes the place of ReBAT's own term, and its beta; on any other method it is an additional
+        term.
 
-    With weight 0, before epoch `start_epoch` (from 0), and in teacher-kl before averaging has started, there is no term
-    and no forward pass, which would move BatchNorm's running statistics.
+    With weight 0, before epoch `start_epoch` (from 0), and in teacher-kl before averaging has
+    started, there is no term and no forward pass, which would move BatchNorm's running statistics.
     """
 
     weight: Annotated[float, Field(ge=0, description="weight of the robust-perception term")] = 1.0
-    mix: Annotated[float, Field(ge=0, le=1, description="share of the adversarial end in the mixed image")] = 0.5
-    start_epoch: Annotated[int, Field(ge=0, description="epochs to train before the term sets in")] = 0
+    mix: Annotated[
+        float, Field(ge=0, le=1, description="share of the adversarial end in the mixed image")
+    ] = 0.5
+    start_epoch: Annotated[
+        int, Field(ge=0, description="epochs to train before the term sets in")
+    ] = 0
     form: Annotated[Form, Field(description="how the mixed image's logits are compared")] = "mse"
 
     @property
@@ -54,13 +64,18 @@ class RobustPerception(Needs):
         return self.form == "teacher-kl"
 
     def __call__(self, step: StepContext, outcome: Outcome) -> dict[str, Tensor]:
-        """`{"ra": weighted scalar}`, or nothing where there is no term; reuses the passes that `outcome` holds."""
+        """`{"ra": weighted scalar}`, or nothing where there is no term; reuses the passes that
+        `outcome` holds."""
         if self.weight == 0 or step.epoch < self.start_epoch:
             return {}
         x_mix = (1 - self.mix) * outcome.x + self.mix * outcome.x_adv
         if self.form != "teacher-kl":
             return {"ra": self.weight * self._own(step, outcome, x_mix)}
-        return {} if step.teacher is None else {"ra": self.weight * self._taught(step.teacher, outcome, x_mix)}
+        return (
+            {}
+            if step.teacher is None
+            else {"ra": self.weight * self._taught(step.teacher, outcome, x_mix)}
+        )
 
     def _own(self, step: StepContext, outcome: Outcome, x_mix: Tensor) -> Tensor:
         logits = step.model(outcome.x) if outcome.logits is None else outcome.logits

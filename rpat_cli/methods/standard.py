@@ -10,8 +10,15 @@ from rpat_cli.methods.declare import Needs
 
 @dataclass(frozen=True)
 class Standard(Needs):
-    """CE(f(x), y). No attack runs: x_adv is x, so that a regulariser sees one and the same image."""
+    """CE(f(x), y). No attack runs: x_adv is x, so that a regulariser sees one and the same
+    image."""
 
     def __call__(self, step: StepContext) -> Outcome:
         logits = step.model(step.x)
-        return Outcome({"ce": F.cross_entropy(logits, step.y)}, step.x, step.x, logits_adv=logits, logits=logits)
+        return Outcome(
+            {"ce": F.cross_entropy(logits, step.y)},
+            step.x,
+            step.x,
+            logits_adv=logits,
+            logits=logits,
+        )

@@ -1,4 +1,5 @@
-"""TRADES (Zhang et al., "Theoretically Principled Trade-off between Robustness and Accuracy", ICML 2019)."""
+"""TRADES (Zhang et al., "Theoretically Principled Trade-off between Robustness and Accuracy", ICML
+2019)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,29 +17,45 @@ from rpat_cli.methods.losses import kl, kl_per_sample
 
 @dataclass(frozen=True)
 class Trades(Needs):
-    """CE(f(x), y) + beta KL(softmax f(x) ‖ softmax f(x')), where x' climbs that KL from 0.001 N(0, 1).
+    """CE(f(x), y) + beta KL(softmax f(x) ‖ softmax f(x')), where x' climbs that KL from 0.001 N(0,
+    1).
 
     During the attack the clean prediction is a constant, made once, with BatchNorm in eval mode.
 
-    The published code computes f(x) twice, before and after f(x'). That changes no loss, but BatchNorm's running
+    The published code computes f(x) twice, before and after f(x'). That changes no loss, but
+    BatchNorm's running
     statistics: `extra_clean_pass` does the same, at the cost of one forward pass.
     """
 
-    attack_defaults: ClassVar[Mapping[str, Any]] = MappingProxyType({"start": "gaussian", "bn_mode": "eval"})
+    attack_defaults: ClassVar[Mapping[str, Any]] = MappingProxyType(
+        {"start": "gaussian", "bn_mode": "eval"}
+    )
 
-    beta: Annotated[float, Field(ge=0, description="weight of the robust term: more robust, less accurate")] = 6.0
+    beta: Annotated[
+        float, Field(ge=0, description="weight of the robust term: more robust, less accurate")
+    ] = 6.0
 
     extra_clean_pass: Annotated[
         bool,
-        Field(description="pass the clean images a second time, as the published code does: it moves BatchNorm"),
+        Field(
+            description=(
+                "pass the clean images a second time, as the published code does: it moves "
+                "BatchNorm"
+            )
+        ),
     ] = False
 
     def __call__(self, step: StepContext) -> Outcome:
         with attack_mode(step.model) as model:
             target = predict(model, step.x)
-        x_adv = step.attack.perturb(step.model, step.x, lambda logits: kl_per_sample(target, logits))
+        x_adv = step.attack.perturb(
+            step.model, step.x, lambda logits: kl_per_sample(target, logits)
+        )
         logits, logits_adv = step.model(step.x), step.model(x_adv)
         if self.extra_clean_pass:
             predict(step.model, step.x)
-        terms = {"ce": F.cross_entropy(logits, step.y), "trades": self.beta * kl(logits, logits_adv)}
+        terms = {
+            "ce": F.cross_entropy(logits, step.y),
+            "trades": self.beta * kl(logits, logits_adv),
+        }
         return Outcome(terms, step.x, x_adv, logits_adv, logits)

@@ -1,4 +1,5 @@
-"""Networks by name. Reading this table does not import torch; a network's module is imported when it is first built."""
+"""Networks by name. Reading this table does not import torch; a network's module is imported when
+it is first built."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -40,7 +41,8 @@ PRETRAINED: "Registry[Callable[[str, tuple[int, int, int]], Classifier]]" = Regi
         "timm": "rpat_cli.models.libraries:pretrained_timm",
     },
 )
-"""The same networks with the weights that the library's authors trained: from NAME and the images' (C, H, W)."""
+"""The same networks with the weights that the library's authors trained: from NAME and the images'
+(C, H, W)."""
 
 
 def model_names() -> list[str]:
@@ -49,7 +51,8 @@ def model_names() -> list[str]:
 
 
 def is_model_name(name: str) -> bool:
-    """Whether a name is known, or belongs to a library that is asked for its names only when the model is built."""
+    """Whether a name is known, or belongs to a library that is asked for its names only when the
+    model is built."""
     return name in MODELS or in_library(name)
 
 

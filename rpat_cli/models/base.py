@@ -15,25 +15,34 @@ __all__ = ["Classifier", "ModelBuilder", "build_model", "build_network"]
 class ModelBuilder(Protocol):
     """Makes a network, freshly initialised, from (B, channels, H, W) to logits (B, classes).
 
-    `image_size` is the shorter side in pixels. The network sees normalised images: normalising is `Classifier`'s task.
+    `image_size` is the shorter side in pixels. The network sees normalised images: normalising is
+    `Classifier`'s task.
     """
 
     def __call__(self, channels: int, image_size: int, classes: int) -> nn.Module: ...
 
 
 def build_model(
-    name: str, *, shape: tuple[int, int, int], classes: int, mean: Sequence[float], std: Sequence[float]
+    name: str,
+    *,
+    shape: tuple[int, int, int],
+    classes: int,
+    mean: Sequence[float],
+    std: Sequence[float],
 ) -> Classifier:
     """A freshly initialised classifier for images of `shape` (C, H, W), with pixels in [0, 1].
 
-    `name` is one of `MODELS`, or `torchvision:NAME`, or `timm:NAME`. Raises `ConfigError` for an unknown name, for
-    images that the network cannot take, and for `mean` or `std` of another length than C; `MissingExtraError` for
-    `timm:` without timm.
+    `name` is one of `MODELS`, or `torchvision:NAME`, or `timm:NAME`. Raises `ConfigError` for an
+    unknown name, for images that the network cannot take, and for `mean` or `std` of another length
+    than C; `MissingExtraError` for `timm:` without timm.
     """
     channels = shape[0]
     for key, values in (("mean", mean), ("std", std)):
         if len(values) != channels:
-            raise ConfigError(f"{key} needs one figure per channel: {channels}; given {len(values)}: {list(values)}.")
+            raise ConfigError(
+                f"{key} needs one figure per channel: {channels}; given {len(values)}: "
+                f"{list(values)}."
+            )
     return Classifier(build_network(name, shape, classes), mean, std)
 
 

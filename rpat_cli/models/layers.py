@@ -11,25 +11,34 @@ BlockBuilder = Callable[[int, int, int], nn.Module]
 
 
 def conv(width_in: int, width_out: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:
-    """A convolution that keeps the image size at stride 1; without bias, since a BatchNorm is next to it."""
-    return nn.Conv2d(width_in, width_out, kernel, stride, padding=kernel // 2, groups=groups, bias=False)
+    """A convolution that keeps the image size at stride 1; without bias, since a BatchNorm is next
+    to it."""
+    return nn.Conv2d(
+        width_in, width_out, kernel, stride, padding=kernel // 2, groups=groups, bias=False
+    )
 
 
 def stem_stride(image_size: int) -> int:
-    """Stride of the first convolution in nets published for 64 x 64 pixels: from that size on it halves the image."""
+    """Stride of the first convolution in nets published for 64 x 64 pixels: from that size on it
+    halves the image."""
     return 2 if image_size >= 64 else 1
 
 
-def stage(block: BlockBuilder, width_in: int, width_out: int, count: int, stride: int) -> nn.Sequential:
+def stage(
+    block: BlockBuilder, width_in: int, width_out: int, count: int, stride: int
+) -> nn.Sequential:
     """`count` blocks in a row; only the first one changes width and image size."""
     first = block(width_in, width_out, stride)
     return nn.Sequential(first, *(block(width_out, width_out, 1) for _ in range(count - 1)))
 
 
 def resnet18_stages(block: BlockBuilder, expansion: int = 1) -> list[nn.Sequential]:
-    """The four stages of two blocks each that make a ResNet an "18": outputs of 64, 128, 256, 512 times `expansion`."""
+    """The four stages of two blocks each that make a ResNet an "18": outputs of 64, 128, 256, 512
+    times `expansion`."""
     widths = [64, *(expansion * width for width in (64, 128, 256, 512))]
-    return [stage(block, widths[i], widths[i + 1], count=2, stride=1 if i == 0 else 2) for i in range(4)]
+    return [
+        stage(block, widths[i], widths[i + 1], count=2, stride=1 if i == 0 else 2) for i in range(4)
+    ]
 
 
 def global_average(x: Tensor) -> Tensor:
@@ -38,9 +47,11 @@ def global_average(x: Tensor) -> Tensor:
 
 
 def require_size(name: str, image_size: int, at_least: int) -> None:
-    """Raise `ConfigError` if images are too small for the network to have a pixel left at its end."""
+    """Raise `ConfigError` if images are too small for the network to have a pixel left at its
+    end."""
     if image_size < at_least:
         raise ConfigError(
-            f"the model {name!r} takes images of at least {at_least} x {at_least} pixels; these have {image_size}. "
+            f"the model {name!r} takes images of at least {at_least} x {at_least} pixels; these "
+            f"have {image_size}. "
             "Choose another model, or enlarge the images."
         )

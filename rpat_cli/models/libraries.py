@@ -1,4 +1,5 @@
-"""Networks of other libraries, under `torchvision:NAME` and `timm:NAME`: untrained, or with their authors' weights."""
+"""Networks of other libraries, under `torchvision:NAME` and `timm:NAME`: untrained, or with their
+authors' weights."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -17,7 +18,8 @@ from rpat_cli.models.normalize import Classifier
 
 
 def torchvision_builder(name: str) -> ModelBuilder:
-    """Builder of a torchvision classification network. Raises `ConfigError` for a name that torchvision lacks."""
+    """Builder of a torchvision classification network. Raises `ConfigError` for a name that
+    torchvision lacks."""
     from torchvision import models
 
     names = models.list_models(module=models)
@@ -27,16 +29,19 @@ def torchvision_builder(name: str) -> ModelBuilder:
 
 
 def timm_builder(name: str) -> ModelBuilder:
-    """Builder of a timm network. Raises `MissingExtraError` without timm, `ConfigError` for a name that it lacks."""
+    """Builder of a timm network. Raises `MissingExtraError` without timm, `ConfigError` for a name
+    that it lacks."""
     _find_timm(name)
     return partial(_timm_network, name)
 
 
 def pretrained_torchvision(name: str, shape: tuple[int, int, int]) -> Classifier:
-    """A torchvision network with its newest trained weights and normalisation, in eval mode, for images (C, H, W).
+    """A torchvision network with its newest trained weights and normalisation, in eval mode, for
+    images (C, H, W).
 
-    The weights are downloaded unless torch's cache holds them. Raises `CheckpointError`, naming the file, where they
-    cannot be had, and `ConfigError` for an unknown name or images that the network does not take.
+    The weights are downloaded unless torch's cache holds them. Raises `CheckpointError`, naming the
+    file, where they cannot be had, and `ConfigError` for an unknown name or images that the network
+    does not take.
     """
     from torchvision import models
 
@@ -50,20 +55,32 @@ def pretrained_torchvision(name: str, shape: tuple[int, int, int]) -> Classifier
     except (OSError, RuntimeError) as error:
         raise CheckpointError(_not_had(label, file, weights.url, error)) from error
     constants = weights.transforms()
-    return _ready(label, net, constants.mean, constants.std, shape, made_for=f"{constants.crop_size[0]} pixels a side")
+    return _ready(
+        label,
+        net,
+        constants.mean,
+        constants.std,
+        shape,
+        made_for=f"{constants.crop_size[0]} pixels a side",
+    )
 
 
 def pretrained_timm(name: str, shape: tuple[int, int, int]) -> Classifier:
-    """The same from timm. Raises `MissingExtraError` without it; its weights come from the Hugging Face hub."""
+    """The same from timm. Raises `MissingExtraError` without it; its weights come from the Hugging
+    Face hub."""
     timm = _find_timm(name)
     label, config = f"timm:{name}", timm.get_pretrained_cfg(name)
     if config is None or not (config.hf_hub_id or config.url or config.file):
-        raise CheckpointError(f"timm has no trained weights for {name!r}. Train it: rpat train --model {label}")
+        raise CheckpointError(
+            f"timm has no trained weights for {name!r}. Train it: rpat train --model {label}"
+        )
     _require_channels(label, config.input_size[0], shape[0])
     try:
         net = timm.create_model(name, pretrained=True)
     except (OSError, RuntimeError) as error:
-        source = f"https://huggingface.co/{config.hf_hub_id}" if config.hf_hub_id else str(config.url)
+        source = (
+            f"https://huggingface.co/{config.hf_hub_id}" if config.hf_hub_id else str(config.url)
+        )
         raise CheckpointError(_not_had(label, _timm_cache(config), source, error)) from error
     made_for = " x ".join(map(str, config.input_size[1:]))
     return _ready(label, net, config.mean, config.std, shape, made_for)
@@ -78,20 +95,28 @@ def _timm_cache(config: Any) -> Path:
 
 
 def _ready(
-    label: str, net: nn.Module, mean: Sequence[float], std: Sequence[float], shape: tuple[int, int, int], made_for: str
+    label: str,
+    net: nn.Module,
+    mean: Sequence[float],
+    std: Sequence[float],
+    shape: tuple[int, int, int],
+    made_for: str,
 ) -> Classifier:
     return Classifier(_probed(label, net, shape[0], min(shape[1:]), made_for), mean, std).eval()
 
 
 def _require_channels(label: str, wanted: int, given: int) -> None:
     if wanted != given:
-        raise ConfigError(f"the trained model {label!r} takes images of {wanted} channels; these have {given}.")
+        raise ConfigError(
+            f"the trained model {label!r} takes images of {wanted} channels; these have {given}."
+        )
 
 
 def _not_had(label: str, file: Path, source: str, error: Exception) -> str:
     reason = " ".join(str(error).split())
     return (
-        f"the weights of {label!r} are not at {file}, and {source} could not be read ({reason[:200]}). "
+        f"the weights of {label!r} are not at {file}, and {source} could not be read "
+        f"({reason[:200]}). "
         "Copy the file there from a machine that can download it, or try again with a connection."
     )
 
@@ -114,12 +139,17 @@ def _torchvision_network(name: str, channels: int, image_size: int, classes: int
     label = f"torchvision:{name}"
     smallest = max(models.get_model_weights(name).DEFAULT.meta["min_size"])
     options: dict[str, Any] = {}
-    if name.startswith("vit_"):  # cuts images of any size into patches; its name ends with their size
+    if name.startswith(
+        "vit_"
+    ):  # cuts images of any size into patches; its name ends with their size
         _require_multiple(label, image_size, patch=int(name.rsplit("_", 1)[1]))
         options["image_size"] = image_size
     else:
         require_size(label, image_size, at_least=smallest)
-    if name in ("googlenet", "inception_v3"):  # their auxiliary heads would return a tuple instead of logits
+    if name in (
+        "googlenet",
+        "inception_v3",
+    ):  # their auxiliary heads would return a tuple instead of logits
         options |= {"aux_logits": False, "init_weights": True}
     net: nn.Module = models.get_model(name, weights=None, num_classes=classes, **options)
     _set_channels(net, channels)
@@ -131,17 +161,26 @@ def _timm_network(name: str, channels: int, image_size: int, classes: int) -> nn
 
     label = f"timm:{name}"
     config = timm.get_pretrained_cfg(name)
-    options: dict[str, Any] = {"img_size": image_size} if config is not None and config.fixed_input_size else {}
-    made_for = "the sizes its documentation names" if config is None else " x ".join(map(str, config.input_size[1:]))
+    options: dict[str, Any] = (
+        {"img_size": image_size} if config is not None and config.fixed_input_size else {}
+    )
+    made_for = (
+        "the sizes its documentation names"
+        if config is None
+        else " x ".join(map(str, config.input_size[1:]))
+    )
     try:
-        net = timm.create_model(name, pretrained=False, in_chans=channels, num_classes=classes, **options)
+        net = timm.create_model(
+            name, pretrained=False, in_chans=channels, num_classes=classes, **options
+        )
     except (AssertionError, RuntimeError, TypeError, ValueError) as error:
         raise ConfigError(_unfit(label, image_size, made_for)) from error
     return _probed(label, net, channels, image_size, made_for)
 
 
 def _probed(label: str, net: nn.Module, channels: int, image_size: int, made_for: str) -> nn.Module:
-    """Send one blank image through: better an error here than one in the middle of the first epoch."""
+    """Send one blank image through: better an error here than one in the middle of the first
+    epoch."""
     mode = net.training
     try:
         with torch.no_grad():
@@ -153,8 +192,12 @@ def _probed(label: str, net: nn.Module, channels: int, image_size: int, made_for
 
 def _require_multiple(label: str, image_size: int, patch: int) -> None:
     if image_size % patch:
-        allowed = f"a multiple of {patch} pixels, such as {patch * max(1, round(image_size / patch))}"
-        raise ConfigError(f"the model {label!r} takes images with sides of {allowed}; these have {image_size}.")
+        allowed = (
+            f"a multiple of {patch} pixels, such as {patch * max(1, round(image_size / patch))}"
+        )
+        raise ConfigError(
+            f"the model {label!r} takes images with sides of {allowed}; these have {image_size}."
+        )
 
 
 def _unfit(label: str, image_size: int, made_for: str) -> str:
@@ -166,7 +209,9 @@ def _unfit(label: str, image_size: int, made_for: str) -> str:
 
 def _set_channels(net: nn.Module, channels: int) -> None:
     """Replace the first convolution if it takes another number of channels than the images have."""
-    name, first = next((name, module) for name, module in net.named_modules() if isinstance(module, nn.Conv2d))
+    name, first = next(
+        (name, module) for name, module in net.named_modules() if isinstance(module, nn.Conv2d)
+    )
     if first.in_channels == channels:
         return
     replacement = nn.Conv2d(
@@ -182,4 +227,6 @@ def _set_channels(net: nn.Module, channels: int) -> None:
 
 def _unknown(library: str, given: str, names: list[str]) -> str:
     near = did_you_mean(given, names)
-    return " ".join(part for part in (f"{library} has no classification model {given!r}.", near) if part)
+    return " ".join(
+        part for part in (f"{library} has no classification model {given!r}.", near) if part
+    )

@@ -1,4 +1,5 @@
-"""MobileNetV2 for small images (Sandler et al. 2018, arXiv 1801.04381): strides of the first layers are 1."""
+"""MobileNetV2 for small images (Sandler et al. 2018, arXiv 1801.04381): strides of the first layers
+are 1."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -17,7 +18,8 @@ STAGES = (  # expansion, width out, blocks, stride of the first block
 
 
 class InvertedResidual(nn.Module):
-    """1 x 1 up, depthwise 3 x 3, 1 x 1 down without a last ReLU; a shortcut wherever the image keeps its size."""
+    """1 x 1 up, depthwise 3 x 3, 1 x 1 down without a last ReLU; a shortcut wherever the image
+    keeps its size."""
 
     def __init__(self, width_in: int, width_out: int, expansion: int, stride: int) -> None:
         super().__init__()
@@ -41,7 +43,8 @@ class InvertedResidual(nn.Module):
 
 
 class MobileNetV2(nn.Module):
-    """Stem, seventeen inverted residual blocks, 1 x 1 to 1280 channels, global average, linear head."""
+    """Stem, seventeen inverted residual blocks, 1 x 1 to 1280 channels, global average, linear
+    head."""
 
     def __init__(self, channels: int, classes: int) -> None:
         super().__init__()

@@ -9,11 +9,13 @@ from rpat_cli.errors import ConfigError
 
 
 class Classifier(nn.Module):
-    """`net` behind its normalisation: logits (B, classes) = net((x - mean) / std) for x (B, C, H, W) in [0, 1].
+    """`net` behind its normalisation: logits (B, classes) = net((x - mean) / std) for x (B, C, H,
+    W) in [0, 1].
 
-    `mean` and `std` (one figure per channel, in the same units as x) are buffers: saved with the weights, moved with
-    them, never trained. Attacks therefore always work on pixels in [0, 1]. Raises `ConfigError` for a `mean` and `std`
-    of different lengths or a `std` that is not positive.
+    `mean` and `std` (one figure per channel, in the same units as x) are buffers: saved with the
+    weights, moved with them, never trained. Attacks therefore always work on pixels in [0, 1].
+    Raises `ConfigError` for a `mean` and `std` of different lengths or a `std` that is not
+    positive.
     """
 
     mean: Tensor
@@ -22,12 +24,18 @@ class Classifier(nn.Module):
     def __init__(self, net: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
         if len(mean) != len(std) or not mean:
-            raise ConfigError(f"mean and std need one figure per channel each; given {len(mean)} and {len(std)}.")
+            raise ConfigError(
+                f"mean and std need one figure per channel each; given {len(mean)} and {len(std)}."
+            )
         if not all(value > 0 for value in std):
             raise ConfigError(f"std must be positive in every channel; given {list(std)}.")
         self.net = net
-        self.register_buffer("mean", torch.tensor(mean, dtype=torch.get_default_dtype()).view(-1, 1, 1))
-        self.register_buffer("std", torch.tensor(std, dtype=torch.get_default_dtype()).view(-1, 1, 1))
+        self.register_buffer(
+            "mean", torch.tensor(mean, dtype=torch.get_default_dtype()).view(-1, 1, 1)
+        )
+        self.register_buffer(
+            "std", torch.tensor(std, dtype=torch.get_default_dtype()).view(-1, 1, 1)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         logits: Tensor = self.net((x - self.mean) / self.std)

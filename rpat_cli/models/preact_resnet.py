@@ -1,4 +1,5 @@
-"""Pre-activation ResNet-18 (He et al. 2016, arXiv 1603.05027), in the two forms that have been published with RPAT."""
+"""Pre-activation ResNet-18 (He et al. 2016, arXiv 1603.05027), in the two forms that have been
+published with RPAT."""
 
 from functools import partial
 
@@ -9,10 +10,12 @@ from rpat_cli.models.layers import conv, global_average, require_size, resnet18_
 
 
 class PreActBlock(nn.Module):
-    """BatchNorm and ReLU *before* each of two 3 x 3 convolutions; a projecting shortcut starts after the first ReLU.
+    """BatchNorm and ReLU *before* each of two 3 x 3 convolutions; a projecting shortcut starts
+    after the first ReLU.
 
-    The two published forms differ in where an identity shortcut starts: at the block's input, as in the paper, or, with
-    `activated_shortcut`, after the first ReLU too. That form also has its convolutions first in the state dict.
+    The two published forms differ in where an identity shortcut starts: at the block's input, as in
+    the paper, or, with `activated_shortcut`, after the first ReLU too. That form also has its
+    convolutions first in the state dict.
     """
 
     bn1: nn.BatchNorm2d
@@ -20,7 +23,9 @@ class PreActBlock(nn.Module):
     bn2: nn.BatchNorm2d
     conv2: nn.Conv2d
 
-    def __init__(self, width_in: int, width_out: int, stride: int, activated_shortcut: bool = False) -> None:
+    def __init__(
+        self, width_in: int, width_out: int, stride: int, activated_shortcut: bool = False
+    ) -> None:
         super().__init__()
         parts: dict[str, nn.Module] = {
             "bn1": nn.BatchNorm2d(width_in),
@@ -44,7 +49,8 @@ class PreActBlock(nn.Module):
 
 
 class PreActResNet18(nn.Module):
-    """As ReBAT and RPAT_SOTAs train it: a bare 3 x 3 stem, and one BatchNorm and ReLU before the global average."""
+    """As ReBAT and RPAT_SOTAs train it: a bare 3 x 3 stem, and one BatchNorm and ReLU before the
+    global average."""
 
     def __init__(self, channels: int, classes: int) -> None:
         super().__init__()
@@ -62,7 +68,8 @@ class PreActResNet18(nn.Module):
 
 
 class PreActResNet18Stem(nn.Module):
-    """As RPAT_Benchmarks and Consistency-AT train it: BatchNorm and ReLU in the stem, none before the average."""
+    """As RPAT_Benchmarks and Consistency-AT train it: BatchNorm and ReLU in the stem, none before
+    the average."""
 
     def __init__(self, channels: int, image_size: int, classes: int) -> None:
         super().__init__()

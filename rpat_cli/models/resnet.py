@@ -1,9 +1,17 @@
-"""ResNet-18 for small images (He et al. 2016, arXiv 1512.03385): a 3 x 3 stem and no pooling before the stages."""
+"""ResNet-18 for small images (He et al. 2016, arXiv 1512.03385): a 3 x 3 stem and no pooling before
+the stages."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rpat_cli.models.layers import BlockBuilder, conv, global_average, require_size, resnet18_stages, stem_stride
+from rpat_cli.models.layers import (
+    BlockBuilder,
+    conv,
+    global_average,
+    require_size,
+    resnet18_stages,
+    stem_stride,
+)
 
 
 def _projection(width_in: int, width_out: int, stride: int) -> nn.Sequential:
@@ -52,9 +60,12 @@ class Bottleneck(nn.Module):
 
 
 class ResNet18(nn.Module):
-    """Stem, four stages of two blocks, global average, linear head; `linear` stands first, as in published files."""
+    """Stem, four stages of two blocks, global average, linear head; `linear` stands first, as in
+    published files."""
 
-    def __init__(self, block: BlockBuilder, expansion: int, channels: int, classes: int, stride: int = 1) -> None:
+    def __init__(
+        self, block: BlockBuilder, expansion: int, channels: int, classes: int, stride: int = 1
+    ) -> None:
         super().__init__()
         self.linear = nn.Linear(512 * expansion, classes)
         self.conv1 = conv(channels, 64, 3, stride)
@@ -70,13 +81,15 @@ class ResNet18(nn.Module):
 
 
 def resnet18(channels: int, image_size: int, classes: int) -> nn.Module:
-    """The usual ResNet-18 with basic blocks: 11.17 M parameters. Raises `ConfigError` for images under 8 x 8."""
+    """The usual ResNet-18 with basic blocks: 11.17 M parameters. Raises `ConfigError` for images
+    under 8 x 8."""
     require_size("resnet18", image_size, at_least=8)
     return ResNet18(BasicBlock, 1, channels, classes)
 
 
 def resnet18_bottleneck(channels: int, image_size: int, classes: int) -> nn.Module:
-    """The net that RPAT_Benchmarks calls resnet18: two bottleneck blocks a stage, 13.96 M parameters.
+    """The net that RPAT_Benchmarks calls resnet18: two bottleneck blocks a stage, 13.96 M
+    parameters.
 
     Raises `ConfigError` for images under 8 x 8.
     """

@@ -1,4 +1,5 @@
-"""A network for laptops: adversarial training and AutoAttack on it take minutes on two CPU cores."""
+"""A network for laptops: adversarial training and AutoAttack on it take minutes on two CPU
+cores."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -6,20 +7,24 @@ from torch import Tensor, nn
 from rpat_cli.models.layers import conv, require_size
 
 WIDTHS = (16, 16, 64)
-"""On fashion-mini as robust as (16, 32, 64), with half the arithmetic; a narrow last layer costs accuracy."""
+"""On fashion-mini as robust as (16, 32, 64), with half the arithmetic; a narrow last layer costs
+accuracy."""
 
 
 class SmallCNN(nn.Module):
     """Three 3 x 3 convolutions of stride 2 with BatchNorm, pooled to 4 x 4, and a linear head.
 
-    Every convolution halves the image at once, since almost all time of a small network goes into its first, largest
-    maps. 28 x 28 and 32 x 32 images leave exactly 4 x 4, so pooling does nothing there.
+    Every convolution halves the image at once, since almost all time of a small network goes into
+    its first, largest maps. 28 x 28 and 32 x 32 images leave exactly 4 x 4, so pooling does nothing
+    there.
     """
 
     def __init__(self, channels: int, classes: int) -> None:
         super().__init__()
         widths = (channels, *WIDTHS)
-        self.convs = nn.ModuleList(conv(widths[i], widths[i + 1], 3, stride=2) for i in range(len(WIDTHS)))
+        self.convs = nn.ModuleList(
+            conv(widths[i], widths[i + 1], 3, stride=2) for i in range(len(WIDTHS))
+        )
         self.norms = nn.ModuleList(nn.BatchNorm2d(width) for width in WIDTHS)
         self.linear = nn.Linear(16 * WIDTHS[-1], classes)
 
@@ -33,6 +38,7 @@ class SmallCNN(nn.Module):
 
 
 def small_cnn(channels: int, image_size: int, classes: int) -> nn.Module:
-    """22 thousand parameters for one channel and 10 classes. Raises `ConfigError` for images under 16 x 16."""
+    """22 thousand parameters for one channel and 10 classes. Raises `ConfigError` for images under
+    16 x 16."""
     require_size("small-cnn", image_size, at_least=16)
     return SmallCNN(channels, classes)

@@ -1,15 +1,23 @@
-"""VGG-16 for small images (Simonyan & Zisserman 2015, arXiv 1409.1556), with BatchNorm throughout."""
+"""VGG-16 for small images (Simonyan & Zisserman 2015, arXiv 1409.1556), with BatchNorm
+throughout."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rpat_cli.models.layers import require_size
 
-GROUPS = ((64, 2), (128, 2), (256, 3), (512, 3))  # width, convolutions; each group ends with a pooling
+GROUPS = (
+    (64, 2),
+    (128, 2),
+    (256, 3),
+    (512, 3),
+)  # width, convolutions; each group ends with a pooling
 
 
 def _conv_unit(width_in: int, width_out: int) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(width_in, width_out, 3, padding=1), nn.BatchNorm2d(width_out), nn.ReLU())
+    return nn.Sequential(
+        nn.Conv2d(width_in, width_out, 3, padding=1), nn.BatchNorm2d(width_out), nn.ReLU()
+    )
 
 
 def _linear_unit(width: int) -> nn.Sequential:
@@ -17,7 +25,8 @@ def _linear_unit(width: int) -> nn.Sequential:
 
 
 class VGG16(nn.Module):
-    """Four groups `layerGI` (group G, convolution I), each pooled; then `layer6`, `layer7` and the head `layer8`.
+    """Four groups `layerGI` (group G, convolution I), each pooled; then `layer6`, `layer7` and the
+    head `layer8`.
 
     The fifth group of the original VGG-16 is left out, as in the published network.
     """

@@ -9,7 +9,8 @@ from rpat_cli.models.layers import conv, global_average, require_size, stage, st
 
 
 class WideBlock(nn.Module):
-    """BatchNorm and ReLU before each of two 3 x 3 convolutions; a projecting shortcut starts after the first ReLU."""
+    """BatchNorm and ReLU before each of two 3 x 3 convolutions; a projecting shortcut starts after
+    the first ReLU."""
 
     def __init__(self, width_in: int, width_out: int, stride: int) -> None:
         super().__init__()
@@ -42,11 +43,13 @@ class WideStage(nn.Module):
 class WideResNet(nn.Module):
     """Three stages of (depth - 4) / 6 blocks, 16, 32 and 64 times `widen` wide.
 
-    `head` is the name of the last layer in the state dict: "fc" stands last, as in RPAT_SOTAs, TRADES and RobustBench
-    files; "linear" stands first, as in RPAT_Benchmarks files.
+    `head` is the name of the last layer in the state dict: "fc" stands last, as in RPAT_SOTAs,
+    TRADES and RobustBench files; "linear" stands first, as in RPAT_Benchmarks files.
     """
 
-    def __init__(self, depth: int, widen: int, channels: int, classes: int, head: str, stride: int = 1) -> None:
+    def __init__(
+        self, depth: int, widen: int, channels: int, classes: int, head: str, stride: int = 1
+    ) -> None:
         super().__init__()
         count = (depth - 4) // 6
         widths = [16, 16 * widen, 32 * widen, 64 * widen]
@@ -70,7 +73,8 @@ class WideResNet(nn.Module):
 
 
 def _initialise(net: nn.Module) -> None:
-    """Normal weights that keep the gradient's variance (He et al. 2015, arXiv 1502.01852), as wide nets need it."""
+    """Normal weights that keep the gradient's variance (He et al. 2015, arXiv 1502.01852), as wide
+    nets need it."""
     for module in net.modules():
         if isinstance(module, nn.Conv2d):
             fan_out = module.out_channels * math.prod(module.kernel_size)
@@ -80,7 +84,8 @@ def _initialise(net: nn.Module) -> None:
 
 
 def wrn_28_10(channels: int, image_size: int, classes: int) -> nn.Module:
-    """36.5 M parameters, named as in RPAT_Benchmarks. Raises `ConfigError` for images under 4 x 4."""
+    """36.5 M parameters, named as in RPAT_Benchmarks. Raises `ConfigError` for images under 4 x
+    4."""
     require_size("wrn-28-10", image_size, at_least=4)
     return WideResNet(28, 10, channels, classes, head="linear", stride=stem_stride(image_size))
 

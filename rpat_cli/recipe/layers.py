@@ -1,8 +1,9 @@
 """From files and flags to one checked `Recipe`, and back to YAML.
 
-Layers, each overriding the one before: defaults < the data set's own defaults < `--recipe` < `--config` files in order
-< `--set` < named flags; a file lies over those that it `extends`. Every value remembers where it came from, so that all
-mistakes can be listed at once, each with its place, what was given, and what is allowed.
+Layers, each overriding the one before: defaults < the data set's own defaults < `--recipe` <
+`--config` files in order < `--set` < named flags; a file lies over those that it `extends`. Every
+value remembers where it came from, so that all mistakes can be listed at once, each with its place,
+what was given, and what is allowed.
 """
 
 import re
@@ -33,7 +34,8 @@ SWITCHED = ("ra", "consistency", "wa", "awp")
 
 @dataclass
 class Layer:
-    """Nested recipe values with one origin; `lines` knows the line of each key where there is one."""
+    """Nested recipe values with one origin; `lines` knows the line of each key where there is
+    one."""
 
     source: str
     values: dict[str, Any]
@@ -44,28 +46,38 @@ class Layer:
         return f"{self.source}:{line}" if line else self.source
 
 
-# ---------------------------------------------------------------------------------------------- reading
+# ---- reading
 
 
 def read_yaml(path: Path) -> Layer:
-    """One recipe file. Raises `ConfigError` for what is missing, not YAML, not a mapping, or holds a key twice."""
+    """One recipe file. Raises `ConfigError` for what is missing, not YAML, not a mapping, or holds
+    a key twice."""
     values, lines = read_document(path)
     if values is None:
         return Layer(str(path), {})
     if not isinstance(values, dict):
-        raise ConfigError(Problem("", "a recipe is a mapping of keys to values.", str(path), "Example: 'epochs: 30'."))
+        raise ConfigError(
+            Problem(
+                "", "a recipe is a mapping of keys to values.", str(path), "Example: 'epochs: 30'."
+            )
+        )
     return Layer(str(path), values, lines)
 
 
 def read_document(path: Path, kind: str = "recipe") -> tuple[Any, dict[Path_, int]]:
-    """What stands in a YAML file, and the line of each key and of each item of a list (`("eval", "0")`).
+    """What stands in a YAML file, and the line of each key and of each item of a list (`("eval",
+    "0")`).
 
     Raises `ConfigError` for a file that is missing, is not YAML, or holds a key twice.
     """
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        near = did_you_mean(path.name, [p.name for p in path.parent.glob("*.y*ml")]) if path.parent.is_dir() else ""
+        near = (
+            did_you_mean(path.name, [p.name for p in path.parent.glob("*.y*ml")])
+            if path.parent.is_dir()
+            else ""
+        )
         raise ConfigError(Problem("", f"there is no such {kind} file.", str(path), near)) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(Problem("", f"cannot be read: {error}.", str(path))) from None
@@ -77,7 +89,9 @@ def read_document(path: Path, kind: str = "recipe") -> tuple[Any, dict[Path_, in
     lines: dict[Path_, int] = {}
     twice = list(_walk(node, (), lines))
     if twice:
-        raise ConfigError(*(Problem(".".join(key), "stands twice.", f"{path}:{line}") for key, line in twice))
+        raise ConfigError(
+            *(Problem(".".join(key), "stands twice.", f"{path}:{line}") for key, line in twice)
+        )
     return values, lines
 
 
@@ -85,13 +99,18 @@ def _not_yaml(error: yaml.YAMLError, path: Path) -> Problem:
     if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
         return Problem("", f"is not valid YAML: {' '.join(str(error).split())}", str(path))
     began = (
-        f", {error.context} begun in line {error.context_mark.line + 1}" if error.context and error.context_mark else ""
+        f", {error.context} begun in line {error.context_mark.line + 1}"
+        if error.context and error.context_mark
+        else ""
     )
-    return Problem("", f"is not valid YAML: {error.problem}{began}.", f"{path}:{error.problem_mark.line + 1}")
+    return Problem(
+        "", f"is not valid YAML: {error.problem}{began}.", f"{path}:{error.problem_mark.line + 1}"
+    )
 
 
 def _walk(node: Any, prefix: Path_, lines: dict[Path_, int]) -> Iterable[tuple[Path_, int]]:
-    """Note the line of every key and item below `node`; yield keys that stand twice (PyYAML would drop the first)."""
+    """Note the line of every key and item below `node`; yield keys that stand twice (PyYAML would
+    drop the first)."""
     if isinstance(node, yaml.SequenceNode):
         for index, item in enumerate(node.value):
             path = (*prefix, str(index))
@@ -110,10 +129,12 @@ def _walk(node: Any, prefix: Path_, lines: dict[Path_, int]) -> Iterable[tuple[P
 
 
 def read_recipe(path: Path) -> list[Layer]:
-    """The layers of a recipe file: of everything it `extends`, then its own. A file that is reached twice counts once.
+    """The layers of a recipe file: of everything it `extends`, then its own. A file that is reached
+    twice counts once.
 
-    `extends` holds one reference or a list: the name of a shipped recipe, or a path ending in .yaml, relative to the
-    file. Raises `ConfigError` for what `read_yaml` does, for unknown names, and for files that extend one another.
+    `extends` holds one reference or a list: the name of a shipped recipe, or a path ending in
+    .yaml, relative to the file. Raises `ConfigError` for what `read_yaml` does, for unknown names,
+    and for files that extend one another.
     """
     layers: dict[Path, Layer] = {}
     _collect(path, (), layers)
@@ -124,14 +145,18 @@ def _collect(path: Path, below: tuple[Path, ...], layers: dict[Path, Layer]) -> 
     here = path.resolve()
     if here in below:
         circle = " -> ".join(step.name for step in (*below[below.index(here) :], here))
-        raise ConfigError(Problem("extends", f"the files extend one another: {circle}.", str(below[-1])))
+        raise ConfigError(
+            Problem("extends", f"the files extend one another: {circle}.", str(below[-1]))
+        )
     if here in layers:
         return
     layer = read_yaml(path)
     origin = layer.origin(("extends",))
     for reference in _strings("extends", layer.values.pop("extends", []), origin):
         is_file = reference.endswith((".yaml", ".yml"))
-        _collect(path.parent / reference if is_file else find(reference, origin), (*below, here), layers)
+        _collect(
+            path.parent / reference if is_file else find(reference, origin), (*below, here), layers
+        )
     if "plugins" in layer.values:
         plugins = _strings("plugins", layer.values["plugins"], layer.origin(("plugins",)))
         layer.values["plugins"] = [str(path.parent / plugin) for plugin in plugins]
@@ -142,12 +167,15 @@ def _strings(key: str, value: Any, source: str) -> list[str]:
     """One text or a list of them. Raises `ConfigError` for anything else."""
     values = [value] if isinstance(value, str) else value
     if not isinstance(values, list | tuple) or not all(isinstance(item, str) for item in values):
-        raise ConfigError(Problem(key, f"{value!r}: should be one name or a list of names.", source))
+        raise ConfigError(
+            Problem(key, f"{value!r}: should be one name or a list of names.", source)
+        )
     return list(values)
 
 
 def read_all(recipe: str | None = None, configs: Sequence[Path] = ()) -> list[Layer]:
-    """The layers of a shipped recipe, if one is named, and of the recipe files laid over it, in order."""
+    """The layers of a shipped recipe, if one is named, and of the recipe files laid over it, in
+    order."""
     files = [*([find(recipe)] if recipe is not None else []), *configs]
     return [layer for file in files for layer in read_recipe(file)]
 
@@ -162,7 +190,12 @@ def parse_assignments(assignments: Sequence[str]) -> list[Layer]:
         key, equals, value = text.partition("=")
         if not equals or not key.strip():
             problems.append(
-                Problem("", f"{text!r} is not of the form key=value.", "--set", "Example: optimizer.lr=0.05")
+                Problem(
+                    "",
+                    f"{text!r} is not of the form key=value.",
+                    "--set",
+                    "Example: optimizer.lr=0.05",
+                )
             )
             continue
         try:
@@ -177,7 +210,11 @@ def parse_assignments(assignments: Sequence[str]) -> list[Layer]:
 
 def flag_layers(flags: Mapping[str, tuple[Path_, Any]]) -> list[Layer]:
     """One layer for each flag that was given: `{"--beta": (("method", "beta"), "3")}`."""
-    return [Layer(flag, _nested(path, value)) for flag, (path, value) in flags.items() if value is not None]
+    return [
+        Layer(flag, _nested(path, value))
+        for flag, (path, value) in flags.items()
+        if value is not None
+    ]
 
 
 def _nested(path: Path_, value: Any) -> dict[str, Any]:
@@ -186,7 +223,7 @@ def _nested(path: Path_, value: Any) -> dict[str, Any]:
     return value  # type: ignore[no-any-return]
 
 
-# ---------------------------------------------------------------------------------------------- merging
+# ---- merging
 
 
 def _normal(key: str, value: Any) -> Any:
@@ -197,7 +234,11 @@ def _normal(key: str, value: Any) -> Any:
 
 
 def _merge(
-    into: dict[str, Any], values: Mapping[str, Any], layer: Layer, origins: dict[Path_, str], prefix: Path_ = ()
+    into: dict[str, Any],
+    values: Mapping[str, Any],
+    layer: Layer,
+    origins: dict[Path_, str],
+    prefix: Path_ = (),
 ) -> None:
     for key, value in values.items():
         path = (*prefix, str(key))
@@ -208,13 +249,18 @@ def _merge(
             into[key] = value
             continue
         old = into.get(key)
-        into[key] = dict(old) if isinstance(old, Mapping) and not _replaces(path, old, value) else {}
+        into[key] = (
+            dict(old) if isinstance(old, Mapping) and not _replaces(path, old, value) else {}
+        )
         _merge(into[key], value, layer, origins, path)
 
 
 def _note_items(path: Path_, value: Any, layer: Layer, origins: dict[Path_, str]) -> None:
-    """The items of a list come from where the list does; whatever stood at `path` before is gone."""
-    for stale in [other for other in origins if len(other) > len(path) and other[: len(path)] == path]:
+    """The items of a list come from where the list does; whatever stood at `path` before is
+    gone."""
+    for stale in [
+        other for other in origins if len(other) > len(path) and other[: len(path)] == path
+    ]:
         del origins[stale]
     for index in range(len(value) if isinstance(value, list) else 0):
         item = (*path, str(index))
@@ -222,7 +268,8 @@ def _note_items(path: Path_, value: Any, layer: Layer, origins: dict[Path_, str]
 
 
 def _replaces(path: Path_, old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
-    """With another method or schedule, the hyper-parameters of the former one mean nothing any more."""
+    """With another method or schedule, the hyper-parameters of the former one mean nothing any
+    more."""
     return path in (("method",), ("schedule",)) and "name" in new and new["name"] != old.get("name")
 
 
@@ -239,12 +286,17 @@ def _dataset_layer(given: Mapping[str, Any]) -> list[Layer]:
     norm = threat.get("norm", "Linf") if isinstance(threat, dict) else "Linf"
     eps = {**DEFAULT_EPS, **spec.eps}.get(norm)
     source = f"defaults of {name}"
-    return [Layer(source, dict(spec.defaults))] + ([Layer(source, {"threat": {"eps": eps}})] if eps else [])
+    return [Layer(source, dict(spec.defaults))] + (
+        [Layer(source, {"threat": {"eps": eps}})] if eps else []
+    )
 
 
 def resolve(layers: Sequence[Layer]) -> Recipe:
-    """Merge the layers over the defaults and check the whole. Raises `ConfigError` with every mistake at once."""
-    names = Layer("default", {key: Recipe.model_fields[key].default for key in ("method", "schedule")})
+    """Merge the layers over the defaults and check the whole. Raises `ConfigError` with every
+    mistake at once."""
+    names = Layer(
+        "default", {key: Recipe.model_fields[key].default for key in ("method", "schedule")}
+    )
     plugins = _load_plugins(layers)  # first: what they add may be named anywhere
     given, _ = _merged(layers)
     merged, origins = _merged([names, *_dataset_layer(given), *layers])
@@ -268,7 +320,12 @@ def _merged(layers: Sequence[Layer]) -> tuple[dict[str, Any], dict[Path_, str]]:
     merged: dict[str, Any] = {}
     origins: dict[Path_, str] = {}
     for layer in layers:
-        _merge(merged, {key: _normal(key, value) for key, value in layer.values.items()}, layer, origins)
+        _merge(
+            merged,
+            {key: _normal(key, value) for key, value in layer.values.items()},
+            layer,
+            origins,
+        )
     return merged, origins
 
 
@@ -279,11 +336,12 @@ def layers_of(
     assignments: Sequence[str] = (),
     flags: Mapping[str, tuple[Path_, Any]] | None = None,
 ) -> list[Layer]:
-    """All that a command line gives: a shipped recipe, files, `--set` and flags, each over the one before."""
+    """All that a command line gives: a shipped recipe, files, `--set` and flags, each over the one
+    before."""
     return [*read_all(recipe, configs), *parse_assignments(assignments), *flag_layers(flags or {})]
 
 
-# ---------------------------------------------------------------------------------------------- mistakes
+# ---- mistakes
 
 
 def _problems(
@@ -293,7 +351,8 @@ def _problems(
     allowed: Sequence[str] | None = None,
     given: Any = None,
 ) -> list[Problem]:
-    """Pydantic's errors in our words. `allowed` are the keys at `prefix`, where pydantic cannot know them.
+    """Pydantic's errors in our words. `allowed` are the keys at `prefix`, where pydantic cannot
+    know them.
 
     `given` is then what stands there, with the name of what takes those keys.
     """
@@ -308,13 +367,19 @@ def _problems(
             problems.append(_unknown_key(path, origins, keys, given))
         else:
             message = str(inner) if inner is not None else item["msg"]
-            problems.append(Problem(".".join(path), _with_input(message, item["input"]), _origin(path, origins)))
+            problems.append(
+                Problem(".".join(path), _with_input(message, item["input"]), _origin(path, origins))
+            )
     return problems
 
 
-def _unknown_key(path: Path_, origins: Mapping[Path_, str], allowed: Sequence[str], given: Any) -> Problem:
+def _unknown_key(
+    path: Path_, origins: Mapping[Path_, str], allowed: Sequence[str], given: Any
+) -> Problem:
     name = f" {given['name']!r}" if isinstance(given, Mapping) and "name" in given else ""
-    hint = f"Allowed: {', '.join(allowed)}." if allowed else f"The {path[-2]}{name} takes no settings."
+    hint = (
+        f"Allowed: {', '.join(allowed)}." if allowed else f"The {path[-2]}{name} takes no settings."
+    )
     near = did_you_mean(path[-1], allowed)
     return Problem(".".join(path), "unknown key.", _origin(path, origins), f"{near} {hint}".strip())
 
@@ -342,7 +407,7 @@ def _keys_at(path: Path_) -> list[str]:
     return list(section.model_fields)
 
 
-# ---------------------------------------------------------------------------------------------- writing
+# ---- writing
 
 
 def to_yaml(recipe: Recipe, header: str = "") -> str:
@@ -356,15 +421,22 @@ def summary(recipe: Recipe) -> dict[str, str]:
     attack, threat = recipe.attack, recipe.threat
     extras = [name for name in SWITCHED if getattr(recipe, name)]
     described = [f"{name} ({_options(getattr(recipe, name))})" for name in extras]
-    method = recipe.method.name + (f" ({_options(recipe.method.options)})" if recipe.method.options else "")
+    method = recipe.method.name + (
+        f" ({_options(recipe.method.options)})" if recipe.method.options else ""
+    )
     return {
         "data": " + ".join(_data_parts(recipe)),
         "model": recipe.model,
         "method": " + ".join([method, *described]),
         "threat": f"{threat.norm}, eps {show_number(threat.eps)}",
-        "attack": f"{attack.name}, {attack.steps} steps of {show_number(attack.step_size or 0)}, {attack.start} start",
-        "training": f"{recipe.epochs} epochs of batch {recipe.batch_size}, lr {show_number(recipe.optimizer.lr)} "
-        f"{recipe.schedule.name}, seed {recipe.seed}",
+        "attack": (
+            f"{attack.name}, {attack.steps} steps of {show_number(attack.step_size or 0)}, "
+            f"{attack.start} start"
+        ),
+        "training": (
+            f"{recipe.epochs} epochs of batch {recipe.batch_size}, lr "
+            f"{show_number(recipe.optimizer.lr)} {recipe.schedule.name}, seed {recipe.seed}"
+        ),
         "report": ", ".join(str(Entry(entry, "")) for entry in recipe.eval),
     }
 
@@ -375,9 +447,17 @@ def _data_parts(recipe: Recipe) -> list[str]:
         recipe.data.name,
         *([f"{extra.share:.0%} of {Path(extra.path).name}"] if extra.path else []),
         *map(_augment, recipe.data.augment),
-        *([f"from epoch {later.epoch} {', '.join(map(_augment, later.augment))}"] if later.epoch is not None else []),
+        *(
+            [f"from epoch {later.epoch} {', '.join(map(_augment, later.augment))}"]
+            if later.epoch is not None
+            else []
+        ),
         *([recipe.mix.name] if recipe.mix else []),
-        *([f"label smoothing {show_number(recipe.label_smoothing)}"] if recipe.label_smoothing else []),
+        *(
+            [f"label smoothing {show_number(recipe.label_smoothing)}"]
+            if recipe.label_smoothing
+            else []
+        ),
     ]
 
 

@@ -1,7 +1,8 @@
 """A user's own methods, attacks, models and data sets: from a file, or from an installed package.
 
-A plugin enters what it has in the tables `METHODS`, `ATTACKS`, `MODELS` and `DATASETS`; from then on its names are
-checked, explained and recorded as ours are. A package announces its plugin under the entry-point group `rpat.plugins`.
+A plugin enters what it has in the tables `METHODS`, `ATTACKS`, `MODELS` and `DATASETS`; from then
+on its names are checked, explained and recorded as ours are. A package announces its plugin under
+the entry-point group `rpat.plugins`.
 """
 
 import sys
@@ -24,10 +25,11 @@ _loaded: dict[Path, ModuleType] = {}
 
 
 def load_plugins(files: Iterable[tuple[str, str]]) -> list[str]:
-    """Load the installed plugins and these files, each once per process; returns the files' absolute paths.
+    """Load the installed plugins and these files, each once per process; returns the files'
+    absolute paths.
 
-    `files` are paths and who asked for them. Raises `ConfigError`, naming file and line, for a plugin that cannot be
-    imported or enters something that is not what its table holds.
+    `files` are paths and who asked for them. Raises `ConfigError`, naming file and line, for a
+    plugin that cannot be imported or enters something that is not what its table holds.
     """
     load_installed()
     paths = {Path(file).expanduser().resolve(): source for file, source in files}
@@ -39,14 +41,19 @@ def load_plugins(files: Iterable[tuple[str, str]]) -> list[str]:
 
 @cache
 def load_installed() -> None:
-    """Load the plugins that installed packages announce. Raises `ConfigError` naming the package."""
+    """Load the plugins that installed packages announce. Raises `ConfigError` naming the
+    package."""
     for point in entry_points(group=GROUP):
         try:
             point.load()
         except Exception as error:
             package = point.dist.name if point.dist else point.value
             raise ConfigError(
-                Problem(point.name, f"cannot be loaded: {_said(error)}.", f"plugin of the package {package}")
+                Problem(
+                    point.name,
+                    f"cannot be loaded: {_said(error)}.",
+                    f"plugin of the package {package}",
+                )
             ) from error
 
 
@@ -54,19 +61,24 @@ def _load(path: Path, source: str) -> ModuleType:
     if not path.is_file():
         raise ConfigError(Problem("plugins", f"there is no plugin file {path}.", source))
     if path.suffix != ".py":
-        raise ConfigError(Problem("plugins", f"{path} is not a Python file.", source, "Its name must end in .py."))
+        raise ConfigError(
+            Problem("plugins", f"{path} is not a Python file.", source, "Its name must end in .py.")
+        )
     name = f"rpat_plugin_{path.stem}_{sha256(str(path).encode()).hexdigest()[:8]}"
     known = set(METHODS), set(DATASETS)
     try:
         module = import_file(path, name)
         _check_entries(set(METHODS) - known[0], set(DATASETS) - known[1])
     except Exception as error:
-        raise ConfigError(Problem("", f"the plugin failed: {_said(error)}", place_in(path, error))) from error
+        raise ConfigError(
+            Problem("", f"the plugin failed: {_said(error)}", place_in(path, error))
+        ) from error
     return module
 
 
 def import_file(path: Path, name: str) -> ModuleType:
-    """Run a Python file as a module of this name. What the file raises goes to the caller, and leaves no module."""
+    """Run a Python file as a module of this name. What the file raises goes to the caller, and
+    leaves no module."""
     spec = spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
@@ -86,9 +98,14 @@ def _check_entries(methods: set[str], datasets: set[str]) -> None:
     from rpat_cli.methods.declare import Needs
 
     for name in sorted(methods):
-        if not (isinstance(METHODS[name], type) and issubclass(METHODS[name], Needs) and is_dataclass(METHODS[name])):
+        if not (
+            isinstance(METHODS[name], type)
+            and issubclass(METHODS[name], Needs)
+            and is_dataclass(METHODS[name])
+        ):
             raise TypeError(
-                f"the method {name!r} must be a frozen dataclass that inherits from rpat_cli.methods.declare.Needs"
+                f"the method {name!r} must be a frozen dataclass that inherits from "
+                "rpat_cli.methods.declare.Needs"
             )
     for name in sorted(datasets):
         if not isinstance(DATASETS[name], DatasetSpec):
@@ -96,12 +113,20 @@ def _check_entries(methods: set[str], datasets: set[str]) -> None:
 
 
 def _said(error: Exception) -> str:
-    return str(error) if isinstance(error, ConfigError | TypeError) else f"{type(error).__name__}: {error}"
+    return (
+        str(error)
+        if isinstance(error, ConfigError | TypeError)
+        else f"{type(error).__name__}: {error}"
+    )
 
 
 def place_in(path: Path, error: Exception) -> str:
     """The last line of the file itself that led to the error."""
     if isinstance(error, SyntaxError) and error.lineno is not None:
         return f"{path}:{error.lineno}"
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+    lines = [
+        frame.lineno
+        for frame in traceback.extract_tb(error.__traceback__)
+        if frame.filename == str(path)
+    ]
     return f"{path}:{lines[-1]}" if lines else str(path)

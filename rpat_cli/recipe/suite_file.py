@@ -9,7 +9,9 @@ from rpat_cli.recipe.layers import read_document
 ENDINGS = (".yaml", ".yml")
 
 
-def read_suite(text: str, overrides: Overrides | None = None, *, source: str = "--attack") -> list[AttackSpec]:
+def read_suite(
+    text: str, overrides: Overrides | None = None, *, source: str = "--attack"
+) -> list[AttackSpec]:
     """What `--attack` asks for: words of the language, suite files, or both, separated by commas.
 
     Raises `ConfigError` with every mistake at once, those in a file with their line.
@@ -30,7 +32,12 @@ def _entries(path: Path) -> list[Entry]:
         Entry(
             item,
             f"{path}:{lines[(str(index),)]}",
-            {key: f"{path}:{line}" for (top, *rest), line in lines.items() if top == str(index) for key in rest[-1:]},
+            {
+                key: f"{path}:{line}"
+                for (top, *rest), line in lines.items()
+                if top == str(index)
+                for key in rest[-1:]
+            },
         )
         for index, item in enumerate(content)
     ]

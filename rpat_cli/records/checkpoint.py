@@ -1,4 +1,5 @@
-"""Checkpoints: plain tensors and builtins in one file, written whole or not at all, with a checksum inside.
+"""Checkpoints: plain tensors and builtins in one file, written whole or not at all, with a checksum
+inside.
 
 `torch.load(path, weights_only=True)` reads them without this package.
 """
@@ -20,9 +21,9 @@ FORMAT = 1
 def save_checkpoint(path: Path, content: Mapping[str, Any], *, keep_previous: bool = False) -> None:
     """Write `content` (nested dicts and lists of tensors and builtins) to `path`.
 
-    The file appears under its name only when it is complete; with `keep_previous` the one before stays beside it as
-    `NAME.prev.pt`. Raises `RunFolderError` when the disk is full or the folder cannot be written: the file that
-    was there is untouched then.
+    The file appears under its name only when it is complete; with `keep_previous` the one before
+    stays beside it as `NAME.prev.pt`. Raises `RunFolderError` when the disk is full or the folder
+    cannot be written: the file that was there is untouched then.
     """
     whole = {"format": FORMAT, **content}
     whole["checksum"] = checksum(whole)
@@ -51,28 +52,41 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         there = ", ".join(sorted(other.name for other in path.parent.glob("*.pt"))[:8])
-        raise CheckpointError(f"there is no checkpoint {path}.{f' Beside it: {there}.' if there else ''}") from None
+        raise CheckpointError(
+            f"there is no checkpoint {path}.{f' Beside it: {there}.' if there else ''}"
+        ) from None
     except OSError as error:
-        raise CheckpointError(f"cannot read the checkpoint {path}: {error.strerror or error}.") from error
-    except Exception as error:  # torch raises a dozen kinds here, some with the advice to load without its safeguard
-        raise CheckpointError(f"{path} is not a checkpoint, or a damaged one ({type(error).__name__}).") from error
+        raise CheckpointError(
+            f"cannot read the checkpoint {path}: {error.strerror or error}."
+        ) from error
+    # torch raises a dozen kinds here, some with the advice to load without its safeguard
+    except Exception as error:
+        raise CheckpointError(
+            f"{path} is not a checkpoint, or a damaged one ({type(error).__name__})."
+        ) from error
     if not isinstance(content, dict) or "format" not in content:
         raise CheckpointError(f"{path} is not a checkpoint of rpat.")
     if content["format"] > FORMAT:
-        raise CheckpointError(f"{path} has format {content['format']}; this rpat reads up to {FORMAT}: please upgrade.")
+        raise CheckpointError(
+            f"{path} has format {content['format']}; this rpat reads up to {FORMAT}: please "
+            "upgrade."
+        )
     if content.pop("checksum", None) != checksum(content):
         raise CheckpointError(f"{path} is damaged: its checksum does not match.")
     return content
 
 
 def load_newest(path: Path) -> tuple[dict[str, Any], str]:
-    """The checkpoint at `path`, or the kept previous one if that is missing or damaged, and a remark on which."""
+    """The checkpoint at `path`, or the kept previous one if that is missing or damaged, and a
+    remark on which."""
     try:
         return load_checkpoint(path), ""
     except CheckpointError as error:
         if not previous(path).exists():
             raise
-        return load_checkpoint(previous(path)), f"{error} Using the previous one, {previous(path).name}."
+        return load_checkpoint(
+            previous(path)
+        ), f"{error} Using the previous one, {previous(path).name}."
 
 
 def previous(path: Path) -> Path:
@@ -80,7 +94,8 @@ def previous(path: Path) -> Path:
 
 
 def checksum(content: Any) -> str:
-    """SHA-256 over everything in a nest of dicts, lists, tensors and builtins (the order of keys does not matter)."""
+    """SHA-256 over everything in a nest of dicts, lists, tensors and builtins (the order of keys
+    does not matter)."""
     digest = hashlib.sha256()
     for piece in _pieces(content):
         digest.update(piece)

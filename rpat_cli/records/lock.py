@@ -1,4 +1,5 @@
-"""One process at a time. Standard library only: a cluster's job imports it before it starts a trial."""
+"""One process at a time. Standard library only: a cluster's job imports it before it starts a
+trial."""
 
 from typing import IO
 
@@ -11,8 +12,8 @@ except ImportError:  # Windows: nothing is locked there
 def locked(file: IO[str]) -> bool:
     """Lock an open file, unless another process holds it: False then.
 
-    Whoever inherits the file keeps the lock; it ends with the last of them, however they end. Where a file system or
-    a platform has no locks, everybody gets one.
+    Whoever inherits the file keeps the lock; it ends with the last of them, however they end. Where
+    a file system or a platform has no locks, everybody gets one.
     """
     if fcntl is None:
         return True

@@ -20,7 +20,8 @@ RUNS = Path("runs")
 
 @dataclass(frozen=True)
 class RunFolder:
-    """`recipe.yaml  metrics.jsonl  log.txt  report.json  report.html  checkpoints/{last,best}[_wa].pt  evals/*.json`"""
+    """`recipe.yaml  metrics.jsonl  log.txt  report.json  report.html
+    checkpoints/{last,best}[_wa].pt  evals/*.json`"""
 
     path: Path
 
@@ -53,10 +54,13 @@ class RunFolder:
 
     @contextmanager
     def training(self) -> Iterator[None]:
-        """While entered, no other process trains here. Raises `RunFolderError` if one does already."""
+        """While entered, no other process trains here. Raises `RunFolderError` if one does
+        already."""
         with self.log.open("a", encoding="utf-8") as log:
             if not locked(log):
-                raise RunFolderError(f"another process is training {self.path}: wait for it, or stop it first.")
+                raise RunFolderError(
+                    f"another process is training {self.path}: wait for it, or stop it first."
+                )
             yield
 
     def new_eval(self, stem: str) -> Path:
@@ -68,7 +72,9 @@ def run_name(recipe: "Recipe") -> str:
     """`2026-11-22_fashion-mini_small-cnn_consistency+ra_s0`"""
     extras = [name for name in ("consistency", "ra", "wa", "awp") if getattr(recipe, name)]
     attack = [recipe.attack.name] if recipe.attack.name != "pgd" else []
-    method = "+".join([recipe.method.name, *attack, *extras, *([recipe.mix.name] if recipe.mix else [])])
+    method = "+".join(
+        [recipe.method.name, *attack, *extras, *([recipe.mix.name] if recipe.mix else [])]
+    )
     model = recipe.model.replace(":", "-").replace("/", "-")
     return f"{date.today().isoformat()}_{recipe.data.name}_{model}_{method}_s{recipe.seed}"
 
@@ -89,7 +95,8 @@ def plan_run(recipe: "Recipe", out: Path | None = None) -> RunFolder:
 
 
 def create_run(recipe: "Recipe", out: Path | None = None) -> RunFolder:
-    """Make the folder of a new run, as planned by `plan_run`. Raises `RunFolderError` if it cannot be made."""
+    """Make the folder of a new run, as planned by `plan_run`. Raises `RunFolderError` if it cannot
+    be made."""
     folder = plan_run(recipe, out)
     try:
         try:
@@ -100,7 +107,8 @@ def create_run(recipe: "Recipe", out: Path | None = None) -> RunFolder:
         folder.evals.mkdir(exist_ok=True)
     except OSError as error:
         raise RunFolderError(
-            f"cannot make the run folder {folder.path}: {error.strerror}. Choose a folder you may write to with --out."
+            f"cannot make the run folder {folder.path}: {error.strerror}. Choose a folder you "
+            "may write to with --out."
         ) from error
     return folder
 
@@ -113,7 +121,9 @@ def newest_run(root: Path = RUNS) -> RunFolder:
     """The run under `root` that was begun last. Raises `RunFolderError` when there is none."""
     runs = [path for path in root.iterdir() if is_run(path)] if root.is_dir() else []
     if not runs:
-        raise RunFolderError(f"there is no run under {root.resolve()} yet. Train one first: rpat train")
+        raise RunFolderError(
+            f"there is no run under {root.resolve()} yet. Train one first: rpat train"
+        )
     return RunFolder(max(runs, key=lambda path: (path / "recipe.yaml").stat().st_mtime))
 
 
@@ -121,15 +131,22 @@ def open_run(path: Path) -> RunFolder:
     """An existing run folder. Raises `RunFolderError`, naming near ones, if `path` is none."""
     if is_run(path):
         return RunFolder(path)
-    neighbours = [p.name for p in path.parent.iterdir() if is_run(p)] if path.parent.is_dir() else []
+    neighbours = (
+        [p.name for p in path.parent.iterdir() if is_run(p)] if path.parent.is_dir() else []
+    )
     state = "is not a run folder (it has no recipe.yaml)." if path.exists() else "does not exist."
     within = sorted(p.name for p in path.iterdir() if is_run(p)) if path.is_dir() else []
-    advice = f"Name one of the runs in it: {', '.join(within)}." if within else did_you_mean(path.name, neighbours)
+    advice = (
+        f"Name one of the runs in it: {', '.join(within)}."
+        if within
+        else did_you_mean(path.name, neighbours)
+    )
     raise RunFolderError(" ".join(filter(None, [f"{path} {state}", advice])))
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a file that appears complete or not at all. Raises `RunFolderError`; an old file is untouched then."""
+    """Write a file that appears complete or not at all. Raises `RunFolderError`; an old file is
+    untouched then."""
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -150,7 +167,8 @@ def _free(path: Path) -> Path:
 
 
 def environment() -> dict[str, Any]:
-    """What a number depends on beside the recipe: versions, and the git commit where there is one."""
+    """What a number depends on beside the recipe: versions, and the git commit where there is
+    one."""
     import platform
 
     import torch
@@ -168,11 +186,14 @@ def environment() -> dict[str, Any]:
 
 @cache
 def _commit() -> str | None:
-    """Of this folder when first asked: a commit made during a training is not what the training runs."""
+    """Of this folder when first asked: a commit made during a training is not what the training
+    runs."""
     import subprocess
 
     try:
-        answer = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=True)
+        answer = subprocess.run(
+            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=True
+        )
     except (OSError, subprocess.SubprocessError):
         return None
     return answer.stdout.strip() or None

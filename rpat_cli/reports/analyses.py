@@ -1,4 +1,5 @@
-"""Closer looks at a model as tables for the terminal. Nothing in them needs colour to be understood."""
+"""Closer looks at a model as tables for the terminal. Nothing in them needs colour to be
+understood."""
 
 from collections.abc import Sequence
 from statistics import fmean
@@ -19,7 +20,11 @@ from rpat_cli.reports.terminal import show_threat
 
 CLAIM = "RPAT (Wang & Liu, ICCV 2025)"
 
-STRETCH_NAMES = {"first_half": "clean to half", "second_half": "half to end", "whole": "clean to end"}
+STRETCH_NAMES = {
+    "first_half": "clean to half",
+    "second_half": "half to end",
+    "whole": "clean to end",
+}
 
 LOSS_NAMES = {"ce": "cross-entropy", "margin": "margin"}
 
@@ -28,7 +33,8 @@ FEW_CHANGED = 10
 
 
 def verdict_table(verdict: Verdict) -> Table:
-    """One line per check: its level, its name and the reason; for what did not pass, also the paper behind it."""
+    """One line per check: its level, its name and the reason; for what did not pass, also the paper
+    behind it."""
     images = count(verdict.evidence.correct.n)
     table = Table(
         box=box.SIMPLE_HEAD,
@@ -45,15 +51,21 @@ def verdict_table(verdict: Verdict) -> Table:
 
 
 def perception_table(perception: Perception) -> Table:
-    """One line per perturbation and group: the mean squared changes of the logits, and the accuracy half-way."""
+    """One line per perturbation and group: the mean squared changes of the logits, and the accuracy
+    half-way."""
     table = Table(
         box=box.SIMPLE_HEAD,
-        title=f"Perception: mean squared change of the logits (pgd-{perception.steps}, {count(perception.n)} images)",
+        title=(
+            f"Perception: mean squared change of the logits (pgd-{perception.steps}, "
+            f"{count(perception.n)} images)"
+        ),
         title_justify="left",
         caption="\n".join(
             [
-                "Broken and defended by the attack, of the images that are right without it. Weak: half-way, mix 0.5.",
-                f"Do the broken ones change less, as {CLAIM} says? Adversarial, defended less broken, 95 % interval:",
+                "Broken and defended by the attack, of the images that are right without it. "
+                "Weak: half-way, mix 0.5.",
+                f"Do the broken ones change less, as {CLAIM} says? Adversarial, defended less "
+                "broken, 95 % interval:",
                 *(f"  {STRETCH_NAMES[gap.figure]}: {show_gap(gap)}" for gap in perception.gaps),
             ]
         ),
@@ -80,8 +92,12 @@ def show_gap(gap: Gap) -> str:
 
 
 def eps_table(curve: EpsCurve) -> Table:
-    """One line per radius: robust accuracy in per cent with its interval, and what the attack had to be helped with."""
-    title = f"Robust accuracy against eps ({curve.threat.norm}, {curve.attack}, {count(curve.n)} images)"
+    """One line per radius: robust accuracy in per cent with its interval, and what the attack had
+    to be helped with."""
+    title = (
+        f"Robust accuracy against eps ({curve.threat.norm}, {curve.attack}, {count(curve.n)} "
+        "images)"
+    )
     table = Table(
         box=box.SIMPLE_HEAD,
         min_width=len(title),
@@ -94,8 +110,15 @@ def eps_table(curve: EpsCurve) -> Table:
         table.add_column(name, justify="right", no_wrap=True)
     for point in curve.points:
         accuracy = point.accuracy
-        figures = (percent(accuracy.value), percent_range(accuracy), count(accuracy.correct), count(point.mended))
-        table.add_row(f"{point.eps:.4g}", *figures, style="bold" if point.eps == curve.threat.eps else "")
+        figures = (
+            percent(accuracy.value),
+            percent_range(accuracy),
+            count(accuracy.correct),
+            count(point.mended),
+        )
+        table.add_row(
+            f"{point.eps:.4g}", *figures, style="bold" if point.eps == curve.threat.eps else ""
+        )
     return table
 
 
@@ -105,7 +128,8 @@ def show_mended(curve: EpsCurve) -> str:
         return "Every image that falls at some eps falls at all larger ones too."
     cases = "1 case" if curve.mended == 1 else f"{count(curve.mended)} cases"
     return (
-        f"Mended, {cases}: an image that fell at a smaller eps stood at a larger one, where the attack must have "
+        f"Mended, {cases}: an image that fell at a smaller eps stood at a larger one, where the "
+        "attack must have "
         "missed it. It counts as broken, since the larger ball contains the smaller."
     )
 
@@ -114,7 +138,9 @@ def surface_table(surface: LossSurface) -> Table:
     """Both losses at a few places along each direction, and how linear they are."""
     table = Table(
         box=box.SIMPLE_HEAD,
-        title=f"Loss around the images, mean over {count(surface.n)} ({show_threat(surface.threat)})",
+        title=(
+            f"Loss around the images, mean over {count(surface.n)} ({show_threat(surface.threat)})"
+        ),
         title_justify="left",
         caption="\n".join(["Columns: shares of eps.", *show_linearity(surface)]),
         caption_justify="left",
@@ -122,10 +148,16 @@ def surface_table(surface: LossSurface) -> Table:
     middle = len(surface.shares) // 2
     places = sorted({0, middle // 2, middle, middle + (middle + 1) // 2, len(surface.shares) - 1})
     for name in ("loss", "direction", *(f"{surface.shares[k]:g}" for k in places)):
-        table.add_column(name, justify="left" if name in ("loss", "direction") else "right", no_wrap=True)
+        table.add_column(
+            name, justify="left" if name in ("loss", "direction") else "right", no_wrap=True
+        )
     for name, each in surface.surfaces.items():
-        table.add_row(LOSS_NAMES[name], "gradient", *(_loss(each.values[middle][k]) for k in places))
-        table.add_row("", "random", *(_loss(each.values[k][middle]) for k in places), end_section=True)
+        table.add_row(
+            LOSS_NAMES[name], "gradient", *(_loss(each.values[middle][k]) for k in places)
+        )
+        table.add_row(
+            "", "random", *(_loss(each.values[k][middle]) for k in places), end_section=True
+        )
     return table
 
 
@@ -135,36 +167,60 @@ def _loss(value: float) -> str:
 
 
 def show_linearity(surface: LossSurface) -> list[str]:
-    """A line for each loss: what the gradient promises at one eps, what comes, and the largest departure from it."""
+    """A line for each loss: what the gradient promises at one eps, what comes, and the largest
+    departure from it."""
     return [
-        f"{LOSS_NAMES[name]}: one eps along the gradient promises {each.predicted_rise:+.3g} and brings "
-        f"{each.rise:+.3g}; in this plane's part of the ball it departs from linear by up to {each.nonlinearity:.3g}."
+        f"{LOSS_NAMES[name]}: one eps along the gradient promises {each.predicted_rise:+.3g} and "
+        "brings "
+        f"{each.rise:+.3g}; in this plane's part of the ball it departs from linear by up to "
+        f"{each.nonlinearity:.3g}."
         for name, each in surface.surfaces.items()
     ]
 
 
 def corruption_table(found: Corruptions) -> Table:
-    """One line per corruption: its errors in per cent by severity, their mean, and CE where there is a baseline."""
-    against = f" CE: the errors as per cent of those of {found.baseline}; its mean over the {len(STANDARD)} is mCE."
+    """One line per corruption: its errors in per cent by severity, their mean, and CE where there
+    is a baseline."""
+    against = (
+        f" CE: the errors as per cent of those of {found.baseline}; its mean over the "
+        f"{len(STANDARD)} is mCE."
+    )
     table = Table(
         box=box.SIMPLE_HEAD,
         title=f"Corruptions: error in per cent by severity ({count(found.n)} images each)",
         title_justify="left",
-        caption=f"Hendrycks & Dietterich, ICLR 2019; {found.folder}.{against if found.baseline else ''}",
+        caption=(
+            f"Hendrycks & Dietterich, ICLR 2019; {found.folder}.{against if found.baseline else ''}"
+        ),
         caption_justify="left",
     )
-    for name in ("corruption", "1", "2", "3", "4", "5", "mean", *(["CE"] if found.baseline else [])):
+    for name in (
+        "corruption",
+        "1",
+        "2",
+        "3",
+        "4",
+        "5",
+        "mean",
+        *(["CE"] if found.baseline else []),
+    ):
         table.add_column(name, justify="left" if name == "corruption" else "right", no_wrap=True)
 
-    def add(name: str, means: Sequence[float | None], ce: float | None, *, end: bool = False) -> None:
+    def add(
+        name: str, means: Sequence[float | None], ce: float | None, *, end: bool = False
+    ) -> None:
         cells = (percent(value) for value in (*means, *([ce] if found.baseline else [])))
         table.add_row(name, *cells, style="bold" if end else "", end_section=end)
 
-    def add_group(corruptions: Sequence[Corruption], name: str, mean: float | None, mce: float | None) -> None:
+    def add_group(
+        corruptions: Sequence[Corruption], name: str, mean: float | None, mce: float | None
+    ) -> None:
         for each in corruptions:
             add(each.name, (*each.errors, each.mean_error), each.ce)
         if mean is not None:  # all of them are there
-            by_severity = [fmean(errors) for errors in zip(*(each.errors for each in corruptions), strict=True)]
+            by_severity = [
+                fmean(errors) for errors in zip(*(each.errors for each in corruptions), strict=True)
+            ]
             add(name, (*by_severity, mean), mce, end=True)
 
     add_group(found.standard, f"mean of the {len(STANDARD)}", found.mean_error, found.mce)
@@ -173,19 +229,24 @@ def corruption_table(found: Corruptions) -> Table:
 
 
 def changed_images(comparisons: Sequence[Comparison], most: int | None = FEW_CHANGED) -> list[str]:
-    """One line per attack and model: which images (rows of the data, from 0) only it gets right, `most` at most."""
+    """One line per attack and model: which images (rows of the data, from 0) only it gets right,
+    `most` at most."""
     lines, hidden = [], 0
     for each in comparisons:
         for name, images in (("A", each.only_a), ("B", each.only_b)):
             listed = ", ".join(map(str, images[:most])) or "none"
             more = len(images) - len(images[:most])
-            lines.append(f"{each.label}, only {name} is right: {listed}{f' and {count(more)} more' if more else ''}")
+            lines.append(
+                f"{each.label}, only {name} is right: "
+                f"{listed}{f' and {count(more)} more' if more else ''}"
+            )
             hidden += more
     return [*lines, "--changed names them all"] if hidden else lines
 
 
 def comparison_table(comparisons: Sequence[Comparison]) -> Table:
-    """One line per attack: both accuracies in per cent, on how many images they differ, and McNemar's p-value."""
+    """One line per attack: both accuracies in per cent, on how many images they differ, and
+    McNemar's p-value."""
     table = Table(
         box=box.SIMPLE_HEAD,
         title=f"Accuracy in per cent on the same {count(comparisons[0].a.n)} images",
@@ -194,8 +255,16 @@ def comparison_table(comparisons: Sequence[Comparison]) -> Table:
         caption_justify="left",
     )
     for name in ("attack", "A", "B", "only A right", "only B right", "p"):
-        table.add_column(name, justify="left" if name == "attack" else "right", no_wrap=name != "attack")
+        table.add_column(
+            name, justify="left" if name == "attack" else "right", no_wrap=name != "attack"
+        )
     for each in comparisons:
         accuracies = (percent(each.a.value), percent(each.b.value))
-        table.add_row(each.label, *accuracies, count(len(each.only_a)), count(len(each.only_b)), f"{each.p:.2g}")
+        table.add_row(
+            each.label,
+            *accuracies,
+            count(len(each.only_a)),
+            count(len(each.only_b)),
+            f"{each.p:.2g}",
+        )
     return table

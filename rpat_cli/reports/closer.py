@@ -7,7 +7,13 @@ from typing import Any
 from rpat_cli.diagnostics.eps_curve import EpsCurve
 from rpat_cli.diagnostics.loss_surface import LossSurface
 from rpat_cli.diagnostics.perception import HALF, MIXES, Change, Perception
-from rpat_cli.reports.analyses import LOSS_NAMES, STRETCH_NAMES, show_gap, show_linearity, show_mended
+from rpat_cli.reports.analyses import (
+    LOSS_NAMES,
+    STRETCH_NAMES,
+    show_gap,
+    show_linearity,
+    show_mended,
+)
 from rpat_cli.reports.looks import Look
 from rpat_cli.reports.plots import Chart, Series, Tick, line_chart
 from rpat_cli.reports.scores import percent
@@ -15,7 +21,8 @@ from rpat_cli.reports.scores import percent
 
 @dataclass(frozen=True)
 class Cell:
-    """One square of a heat map; `share` is where its value lies between the lowest, 0, and the highest, 1."""
+    """One square of a heat map; `share` is where its value lies between the lowest, 0, and the
+    highest, 1."""
 
     x: float
     y: float
@@ -25,10 +32,11 @@ class Cell:
 
 @dataclass(frozen=True)
 class HeatMap:
-    """A loss over the plane of two directions, -1 to 1 eps along each; `low`, `high` are its extremes as text.
+    """A loss over the plane of two directions, -1 to 1 eps along each; `low`, `high` are its
+    extremes as text.
 
-    `edge` is the outline of the ball: exact in Linf and L1 where no pixel leaves [0, 1], and in L2 for directions at a
-    right angle, which a random one nearly is.
+    `edge` is the outline of the ball: exact in Linf and L1 where no pixel leaves [0, 1], and in L2
+    for directions at a right angle, which a random one nearly is.
     """
 
     title: str
@@ -49,12 +57,15 @@ class HeatMap:
 
 
 def perception_charts(perception: Perception) -> list[Chart]:
-    """How far the logits go, and how often the model is still right, on the way to the perturbed images."""
+    """How far the logits go, and how often the model is still right, on the way to the perturbed
+    images."""
     changes = [change for change in perception.changes if change.n]
 
     def series(values: Callable[[Change], Sequence[float]]) -> list[Series]:
         return [
-            Series(f"{each.perturbation}, {each.group}", tuple(zip(MIXES, values(each), strict=True)))
+            Series(
+                f"{each.perturbation}, {each.group}", tuple(zip(MIXES, values(each), strict=True))
+            )
             for each in changes
         ]
 
@@ -87,7 +98,9 @@ def slice_chart(surface: LossSurface) -> Chart | None:
     """The cross-entropy along each of the two directions."""
     values, middle = surface.surfaces["ce"].values, len(surface.shares) // 2
     lines = {"the gradient": values[middle], "a random direction": [row[middle] for row in values]}
-    series = [Series(name, tuple(zip(surface.shares, line, strict=True))) for name, line in lines.items()]
+    series = [
+        Series(name, tuple(zip(surface.shares, line, strict=True))) for name, line in lines.items()
+    ]
     return line_chart("Cross-entropy along", series, _short, x_name="share of eps")
 
 
@@ -106,7 +119,9 @@ def _heat_map(surface: LossSurface, name: str) -> HeatMap:
         for j, (along, value) in enumerate(zip(surface.shares, row, strict=True)):
             share = (value - low) / (high - low) if high > low else 0.0
             text = f"gradient {along:g}, random {up:g}: {value:.3f}"
-            cells.append(Cell(HeatMap.left + j * size, HeatMap.top + (len(rows) - 1 - i) * size, share, text))
+            cells.append(
+                Cell(HeatMap.left + j * size, HeatMap.top + (len(rows) - 1 - i) * size, share, text)
+            )
     title = LOSS_NAMES[name].capitalize()
     return HeatMap(
         title=title,
@@ -115,7 +130,9 @@ def _heat_map(surface: LossSurface, name: str) -> HeatMap:
         size=size,
         low=_short(low),
         high=_short(high),
-        ticks=tuple(Tick((share + 1) / 2 * HeatMap.side, f"{share:g}") for share in (-1.0, 0.0, 1.0)),
+        ticks=tuple(
+            Tick((share + 1) / 2 * HeatMap.side, f"{share:g}") for share in (-1.0, 0.0, 1.0)
+        ),
         round_edge=surface.threat.norm == "L2",
     )
 

@@ -1,4 +1,5 @@
-"""The report as one HTML file that needs nothing else: no script, no network, light and dark, any width."""
+"""The report as one HTML file that needs nothing else: no script, no network, light and dark, any
+width."""
 
 import shlex
 from collections.abc import Mapping, Sequence
@@ -31,7 +32,8 @@ FEW_FIGURES = 3
 
 @dataclass(frozen=True)
 class Bar:
-    """A piece of a waterfall: what one stage broke. `start`, `width` are fractions of all images."""
+    """A piece of a waterfall: what one stage broke. `start`, `width` are fractions of all
+    images."""
 
     name: str
     broken: int
@@ -62,7 +64,12 @@ def render_html(report: Report) -> str:
     head = rows[0] if rows else None
     return template("report.html.j2").render(
         report=report,
-        method=" + ".join([report.recipe.method.name, *(name for name in SWITCHED if getattr(report.recipe, name))]),
+        method=" + ".join(
+            [
+                report.recipe.method.name,
+                *(name for name in SWITCHED if getattr(report.recipe, name)),
+            ]
+        ),
         head=head,
         headline=headline(head) if head else [],
         several_threats=len({row.threat for row in report.rows}) > 1,
@@ -83,11 +90,15 @@ def _commands(report: Report) -> list[str]:
     path = shlex.quote(report.path)
     recipe = shlex.quote(f"{report.path}/recipe.yaml")
     attacks = ",".join(label for label in report.labels if _can_be_typed(label))
-    return [f"rpat train --config {recipe}", *([f"rpat eval {path} --attack {attacks}"] if attacks else [])]
+    return [
+        f"rpat train --config {recipe}",
+        *([f"rpat eval {path} --attack {attacks}"] if attacks else []),
+    ]
 
 
 def _can_be_typed(label: str) -> bool:
-    """Is a label a word of `--attack`? Those of suite files need not be, and another model's name is not its path."""
+    """Is a label a word of `--attack`? Those of suite files need not be, and another model's name
+    is not its path."""
     try:
         return not label.startswith("transfer:") and parse_suite(label)[0].label == label
     except ConfigError:
@@ -96,10 +107,15 @@ def _can_be_typed(label: str) -> bool:
 
 @cache
 def template(name: str) -> Template:
-    """A template of this package, with the filters that write figures. Other pages extend the report's."""
+    """A template of this package, with the filters that write figures. Other pages extend the
+    report's."""
     loader = PackageLoader("rpat_cli", "reports/templates")
     environment = Environment(
-        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=loader,
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters |= {
         "percent": percent,
@@ -112,16 +128,22 @@ def template(name: str) -> Template:
 
 
 def headline(row: Row) -> list[Finding]:
-    """The figures that stand in large type: clean, PGD and the strongest attack, or all of them when they are few."""
+    """The figures that stand in large type: clean, PGD and the strongest attack, or all of them
+    when they are few."""
     if len(row.findings) <= FEW_FIGURES:
         return list(row.findings.values())
-    pgd = min((f for f in row.findings.values() if f.attack == "pgd"), key=lambda f: f.accuracy.value, default=None)
+    pgd = min(
+        (f for f in row.findings.values() if f.attack == "pgd"),
+        key=lambda f: f.accuracy.value,
+        default=None,
+    )
     chosen = [row.findings["clean"], pgd, row.strongest]
     return [finding for finding in row.findings.values() if any(finding is one for one in chosen)]
 
 
 def training_charts(report: Report) -> list[Chart]:
-    """Accuracies, loss terms and learning rate by epoch; those of which there is nothing are left out."""
+    """Accuracies, loss terms and learning rate by epoch; those of which there is nothing are left
+    out."""
     epochs = report.epochs
     mark = report.best_epoch
     accuracies = [
@@ -131,21 +153,38 @@ def training_charts(report: Report) -> list[Chart]:
         Series("training robust", _points(epochs, "train", "robust_acc")),
         Series("training clean", _points(epochs, "train", "clean_acc")),
     ]
-    names = dict.fromkeys(name for record in epochs for name in record["train"] if not name.endswith("_acc"))
+    names = dict.fromkeys(
+        name for record in epochs for name in record["train"] if not name.endswith("_acc")
+    )
     terms = [name for name in names if name != "loss"]
     if len(terms) > 1:  # a single term is the loss, and needs no second line
         terms = ["loss", *terms]
-    losses = [Series("sum" if name == "loss" else name, _points(epochs, "train", name)) for name in terms]
-    rates = [Series("learning rate", tuple((float(record["epoch"]), float(record["lr"])) for record in epochs))]
+    losses = [
+        Series("sum" if name == "loss" else name, _points(epochs, "train", name)) for name in terms
+    ]
+    rates = [
+        Series(
+            "learning rate",
+            tuple((float(record["epoch"]), float(record["lr"])) for record in epochs),
+        )
+    ]
     charts = [
-        line_chart("Accuracy in per cent", accuracies, lambda v: percent(v, 1), mark=mark, y_range=(0.0, 1.0)),
+        line_chart(
+            "Accuracy in per cent",
+            accuracies,
+            lambda v: percent(v, 1),
+            mark=mark,
+            y_range=(0.0, 1.0),
+        ),
         line_chart("Loss terms", losses, _short, mark=mark),
         line_chart("Learning rate", rates, _short, mark=mark),
     ]
     return [chart for chart in charts if chart]
 
 
-def _points(epochs: Sequence[Mapping[str, object]], part: str, name: str) -> tuple[tuple[float, float], ...]:
+def _points(
+    epochs: Sequence[Mapping[str, object]], part: str, name: str
+) -> tuple[tuple[float, float], ...]:
     points = []
     for record in epochs:
         values = record.get(part) or {}
@@ -159,7 +198,8 @@ def _short(value: float) -> str:
 
 
 def waterfalls(row: Row) -> list[Waterfall]:
-    """For every attack that is made of several: which of them broke how many images, one after another."""
+    """For every attack that is made of several: which of them broke how many images, one after
+    another."""
     clean = row.findings["clean"].accuracy.correct
     return [
         Waterfall(finding, f"{finding.label} on {row.checkpoint.title}", clean, _bars(finding))
@@ -206,7 +246,11 @@ def calibrations(row: Row) -> list[Reliability]:
     pairs = [("Clean", "clean", row.findings["clean"])]
     if row.strongest:
         pairs.append((f"Under {row.strongest.label}", "robust", row.strongest))
-    return [reliability(title, kind, found.calibration) for title, kind, found in pairs if found.calibration]
+    return [
+        reliability(title, kind, found.calibration)
+        for title, kind, found in pairs
+        if found.calibration
+    ]
 
 
 def _class_count(row: Row | None) -> int:

@@ -34,7 +34,9 @@ class Judgement:
 
 def _corruptions(values: Mapping[str, Any]) -> Corruptions:
     each = [Corruption(c["name"], tuple(c["errors"]), c["ce"]) for c in values["corruptions"]]
-    return Corruptions(values["folder"], values["n"], values["labels"], tuple(each), values["baseline"])
+    return Corruptions(
+        values["folder"], values["n"], values["labels"], tuple(each), values["baseline"]
+    )
 
 
 READERS: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {
@@ -50,7 +52,8 @@ READERS: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {
 
 @dataclass(frozen=True)
 class Look:
-    """One closer look: at which checkpoint, in which file of `evals/`, what stands there and what it says."""
+    """One closer look: at which checkpoint, in which file of `evals/`, what stands there and what
+    it says."""
 
     checkpoint: str
     evaluation: str
@@ -59,4 +62,8 @@ class Look:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain builtins, ready for JSON."""
-        return {"checkpoint": self.checkpoint, "evaluation": self.evaluation, "result": dict(self.content)}
+        return {
+            "checkpoint": self.checkpoint,
+            "evaluation": self.evaluation,
+            "result": dict(self.content),
+        }

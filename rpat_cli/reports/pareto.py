@@ -1,4 +1,5 @@
-"""Geometry of a Pareto plot: clean against robust accuracy, who is beaten by nobody, and labels that find room.
+"""Geometry of a Pareto plot: clean against robust accuracy, who is beaten by nobody, and labels
+that find room.
 
 What it looks like stands in `pareto.svg.j2`.
 """
@@ -16,7 +17,8 @@ from rpat_cli.reports.plots import Tick, nice_ticks, scale
 WIDTH, HEIGHT = 1000, 560
 MAIN = (56, 16, 660, 506)
 SIDE = (734, 16, 984, 236)
-"""Left, top, right, bottom of the two frames; the legend stands below the second, or in its place."""
+"""Left, top, right, bottom of the two frames; the legend stands below the second, or in its
+place."""
 
 COLOURS = 8
 FEW = 3
@@ -31,7 +33,8 @@ REACH = (10.0, 17.0, 26.0, 38.0, 54.0, 74.0)
 DIRECTIONS = 16
 
 MANY = 24
-"""With more names than this only those of the front are written out; the pointer tells the others."""
+"""With more names than this only those of the front are written out; the pointer tells the
+others."""
 
 LONG = 32
 """So many letters of a name are written."""
@@ -43,10 +46,12 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class Point:
-    """One model, or the mean over several seeds. `x`, `y` and their standard deviations are fractions.
+    """One model, or the mean over several seeds. `x`, `y` and their standard deviations are
+    fractions.
 
-    Points of one `name` differ in `kind` and are linked. Those of one `family` share a colour: a `baseline`, drawn
-    hollow, and what is compared with it. `told` is shown when the pointer rests on it.
+    Points of one `name` differ in `kind` and are linked. Those of one `family` share a colour: a
+    `baseline`, drawn hollow, and what is compared with it. `told` is shown when the pointer rests
+    on it.
     """
 
     name: str
@@ -89,7 +94,8 @@ class Label:
 
 @dataclass(frozen=True)
 class Panel:
-    """One frame with its points. `links` join the points of a name, `front` those that nobody beats, as SVG points.
+    """One frame with its points. `links` join the points of a name, `front` those that nobody
+    beats, as SVG points.
 
     `enlarged` is the part that another frame shows enlarged.
     """
@@ -106,7 +112,8 @@ class Panel:
 
 @dataclass(frozen=True)
 class Plot:
-    """`kinds` are in order of the shapes; `description` says it in words, for those who do not see it."""
+    """`kinds` are in order of the shapes; `description` says it in words, for those who do not see
+    it."""
 
     description: str
     x_title: str
@@ -120,9 +127,12 @@ class Plot:
 
 
 def pareto_front(points: Sequence[Point]) -> list[Point]:
-    """Those that no other point beats, from left to right: better in one accuracy and at least as good in the other."""
+    """Those that no other point beats, from left to right: better in one accuracy and at least as
+    good in the other."""
     front: list[Point] = []
-    for point in sorted(points, key=lambda point: (-point.x, -point.y)):  # whoever beats a point comes before it
+    for point in sorted(
+        points, key=lambda point: (-point.x, -point.y)
+    ):  # whoever beats a point comes before it
         highest = front[-1] if front else None
         if highest is None or point.y > highest.y or (point.x, point.y) == (highest.x, highest.y):
             front.append(point)
@@ -130,7 +140,8 @@ def pareto_front(points: Sequence[Point]) -> list[Point]:
 
 
 def pareto_plot(points: Sequence[Point], x_title: str, y_title: str) -> Plot:
-    """The plot of at least one point; where a group lies far above all others, it has a frame of its own."""
+    """The plot of at least one point; where a group lies far above all others, it has a frame of
+    its own."""
     front = pareto_front(points)
     upper = _upper_group(points)
     draw = _Artist(points, front)
@@ -203,7 +214,9 @@ class _Artist:
         )
         return _Drawn(panel, to_x, to_y, shown)
 
-    def _mark(self, point: Point, to_x: Callable[[float], float], to_y: Callable[[float], float]) -> Mark:
+    def _mark(
+        self, point: Point, to_x: Callable[[float], float], to_y: Callable[[float], float]
+    ) -> Mark:
         x, y = to_x(point.x), to_y(point.y)
         bars = []
         if point.x_sd:
@@ -211,18 +224,34 @@ class _Artist:
         if point.y_sd:
             bars.append((x, to_y(point.y + point.y_sd), x, to_y(point.y - point.y_sd)))
         shape, colour = self.kinds.index(point.kind), self._families.index(point.family) % COLOURS
-        return Mark(x, y, shape, colour, point.baseline, id(point) in self._on_front, tuple(bars), point.told)
+        return Mark(
+            x,
+            y,
+            shape,
+            colour,
+            point.baseline,
+            id(point) in self._on_front,
+            tuple(bars),
+            point.told,
+        )
 
-    def _labels(self, frame: Frame, points: Sequence[Point], marks: Sequence[Mark], named: set[str]) -> Iterator[Label]:
-        """One for each name, where it finds room, the front's first; a name without room is left to the pointer."""
+    def _labels(
+        self, frame: Frame, points: Sequence[Point], marks: Sequence[Mark], named: set[str]
+    ) -> Iterator[Label]:
+        """One for each name, where it finds room, the front's first; a name without room is left to
+        the pointer."""
         chosen: dict[str, Mark] = {}
-        for point, mark in sorted(zip(points, marks, strict=True), key=lambda both: (not both[1].front, -both[0].y)):
+        for point, mark in sorted(
+            zip(points, marks, strict=True), key=lambda both: (not both[1].front, -both[0].y)
+        ):
             if point.name in named and (mark.front or len(named) <= MANY):
                 chosen.setdefault(point.name, mark)
         room = _Room(frame, marks)
         for name, mark in chosen.items():
             text = name if len(name) <= LONG else f"{name[: LONG - 1]}\N{HORIZONTAL ELLIPSIS}"
-            cost, box, far = min(room.places((BOLD if mark.front else LETTER) * len(text) + 2 * _PAD, mark))
+            cost, box, far = min(
+                room.places((BOLD if mark.front else LETTER) * len(text) + 2 * _PAD, mark)
+            )
             if cost < (_TAKEN if mark.front else _COVERED):
                 room.taken.append(box)
                 leader = _leader(mark, box) if far else None
@@ -231,11 +260,13 @@ class _Artist:
 
 _PAD = 2.0
 _CROSSED, _COVERED, _TAKEN = 9.0, 120.0, 1000.0
-"""What it costs a label to stand on an error bar; on a point; on another label or beyond the frame."""
+"""What it costs a label to stand on an error bar; on a point; on another label or beyond the
+frame."""
 
 
 class _Room:
-    """What labels must not hide: points, then error bars and the front, and above all the labels in `taken`."""
+    """What labels must not hide: points, then error bars and the front, and above all the labels in
+    `taken`."""
 
     def __init__(self, frame: Frame, marks: Sequence[Mark]) -> None:
         self._frame = frame
@@ -248,37 +279,53 @@ class _Room:
         self.taken: list[Box] = []
 
     def places(self, width: float, mark: Mark) -> Iterator[tuple[float, Box, bool]]:
-        """Where a label of the mark could stand: (what that costs, its box, whether it needs a leader)."""
-        points, lines, taken = (np.array(boxes).reshape(-1, 4) for boxes in (self._points, self._lines, self.taken))
+        """Where a label of the mark could stand: (what that costs, its box, whether it needs a
+        leader)."""
+        points, lines, taken = (
+            np.array(boxes).reshape(-1, 4) for boxes in (self._points, self._lines, self.taken)
+        )
         left, top, right, bottom = self._frame
         for ring, reach in enumerate(REACH):
             for step in range(DIRECTIONS):
                 angle = 2 * math.pi * step / DIRECTIONS
                 dx, dy = math.cos(angle), math.sin(angle)
-                # The side of the box that faces the point is `reach` away from it, or from the ring around it.
+                # The side of the box that faces the point is `reach` away from it, or from the ring
+                # around it.
                 distance = reach + 3 * mark.front
                 x, y = mark.x + dx * (distance + width / 2), mark.y + dy * (distance + LINE / 2)
                 box = (x - width / 2, y - LINE / 2, x + width / 2, y + LINE / 2)
                 outside = box[0] < left or box[1] < top or box[2] > right or box[3] > bottom
                 cost = _TAKEN * (outside + _overlaps(box, taken))
                 cost += _COVERED * _overlaps(box, points) + _CROSSED * _overlaps(box, lines)
-                # A little nearer is a little better, and at the side is easier to read than above or below.
+                # A little nearer is a little better, and at the side is easier to read than above
+                # or below.
                 yield cost + reach + 2 * abs(dy), box, ring > 1
 
 
 def _overlaps(box: Box, others: NDArray[np.float64]) -> int:
     """How many of the others (N, 4) a box touches."""
-    apart = (others[:, 0] > box[2]) | (others[:, 2] < box[0]) | (others[:, 1] > box[3]) | (others[:, 3] < box[1])
+    apart = (
+        (others[:, 0] > box[2])
+        | (others[:, 2] < box[0])
+        | (others[:, 1] > box[3])
+        | (others[:, 3] < box[1])
+    )
     return len(others) - int(apart.sum())
 
 
 def _leader(mark: Mark, box: Box) -> Box:
     """From the point to the nearest place of the box."""
-    return mark.x, mark.y, min(max(mark.x, box[0]), box[2]), min(max(mark.y, box[1] + 3), box[3] - 3)
+    return (
+        mark.x,
+        mark.y,
+        min(max(mark.x, box[0]), box[2]),
+        min(max(mark.y, box[1] + 3), box[3] - 3),
+    )
 
 
 def _range(points: Sequence[Point]) -> Box:
-    """Left, low, right, high of the data with its error bars and some room around, within [0, 1] as far as it can."""
+    """Left, low, right, high of the data with its error bars and some room around, within [0, 1] as
+    far as it can."""
     xs = [value for p in points for value in (p.x - (p.x_sd or 0), p.x + (p.x_sd or 0))]
     ys = [value for p in points for value in (p.y - (p.y_sd or 0), p.y + (p.y_sd or 0))]
     return *_around(xs)[:1], *_around(ys)[:1], *_around(xs)[1:], *_around(ys)[1:]
@@ -290,16 +337,24 @@ def _around(values: Sequence[float]) -> tuple[float, float]:
     return low - room, high + room
 
 
-def _ticks(low: float, high: float, place: Callable[[float], float], about: int) -> tuple[Tick, ...]:
-    return tuple(Tick(place(at), f"{100 * at:g}") for at in nice_ticks(low, high, about) if low <= at <= high)
+def _ticks(
+    low: float, high: float, place: Callable[[float], float], about: int
+) -> tuple[Tick, ...]:
+    return tuple(
+        Tick(place(at), f"{100 * at:g}") for at in nice_ticks(low, high, about) if low <= at <= high
+    )
 
 
-def _links(points: Sequence[Point], to_x: Callable[[float], float], to_y: Callable[[float], float]) -> Iterator[str]:
+def _links(
+    points: Sequence[Point], to_x: Callable[[float], float], to_y: Callable[[float], float]
+) -> Iterator[str]:
     by_name: dict[str, list[Point]] = {}
     for point in points:
         by_name.setdefault(point.name, []).append(point)
     return (_path(own, to_x, to_y) for own in by_name.values() if len(own) > 1)
 
 
-def _path(points: Sequence[Point], to_x: Callable[[float], float], to_y: Callable[[float], float]) -> str:
+def _path(
+    points: Sequence[Point], to_x: Callable[[float], float], to_y: Callable[[float], float]
+) -> str:
     return " ".join(f"{to_x(point.x):g},{to_y(point.y):g}" for point in points)

@@ -1,4 +1,5 @@
-"""Geometry of line charts: from numbers to coordinates. What they look like stands in the template."""
+"""Geometry of line charts: from numbers to coordinates. What they look like stands in the
+template."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -14,7 +15,8 @@ FEW = 40
 
 @dataclass(frozen=True)
 class Series:
-    """A named line through (epoch, value) points, in order of the epochs; `band` is (epoch, low, high) around it."""
+    """A named line through (epoch, value) points, in order of the epochs; `band` is (epoch, low,
+    high) around it."""
 
     name: str
     points: tuple[Point, ...]
@@ -29,7 +31,8 @@ class Tick:
 
 @dataclass(frozen=True)
 class Line:
-    """A series in the coordinates of the picture; `last` is its last value as text, `band` the outline around it."""
+    """A series in the coordinates of the picture; `last` is its last value as text, `band` the
+    outline around it."""
 
     name: str
     path: str
@@ -73,10 +76,11 @@ def line_chart(
     x_name: str = "epoch",
     y_range: tuple[float, float] | None = None,
 ) -> Chart | None:
-    """A chart of the series over the epochs, `mark` being an epoch to point out; `None` if no series has a point.
+    """A chart of the series over the epochs, `mark` being an epoch to point out; `None` if no
+    series has a point.
 
-    `show` writes a value for people. The vertical axis includes 0 unless `y_range` says what it shows. Another `x_name`
-    makes it a chart over any other quantity.
+    `show` writes a value for people. The vertical axis includes 0 unless `y_range` says what it
+    shows. Another `x_name` makes it a chart over any other quantity.
     """
     series = [item for item in series if item.points]
     if not series:
@@ -84,7 +88,9 @@ def line_chart(
     epochs = sorted({x for item in series for x, _ in item.points})
     values = [y for item in series for _, y in item.points]
     y_at = nice_ticks(*(y_range or (min(0.0, *values), max(0.0, *values))), 5)
-    x_at = [tick for tick in nice_ticks(epochs[0], epochs[-1], 7) if epochs[0] <= tick <= epochs[-1]]
+    x_at = [
+        tick for tick in nice_ticks(epochs[0], epochs[-1], 7) if epochs[0] <= tick <= epochs[-1]
+    ]
     if x_name == "epoch":
         x_at = [tick for tick in x_at if tick.is_integer()]
     to_x = scale(epochs[0], epochs[-1], LEFT + 6, WIDTH - RIGHT - 6)
@@ -96,7 +102,10 @@ def line_chart(
         lines=tuple(_line(item, to_x, to_y, show) for item in series),
         x_ticks=tuple(Tick(to_x(x), f"{x:g}") for x in x_at),
         y_ticks=tuple(Tick(to_y(y), show(y).removesuffix(".0")) for y in y_at),
-        hovers=tuple(Hover(to_x(x) - step / 2, step, _told(f"{x_name} {x:g}", x, series, show)) for x in epochs),
+        hovers=tuple(
+            Hover(to_x(x) - step / 2, step, _told(f"{x_name} {x:g}", x, series, show))
+            for x in epochs
+        ),
         mark=None if mark is None else to_x(mark),
         mark_name=mark_name,
         x_name=x_name,
@@ -104,7 +113,8 @@ def line_chart(
 
 
 def nice_ticks(low: float, high: float, about: int) -> list[float]:
-    """About so many round numbers (1, 2 or 5 times a power of ten apart) that enclose [low, high]."""
+    """About so many round numbers (1, 2 or 5 times a power of ten apart) that enclose [low,
+    high]."""
     if high <= low:
         high = low + (abs(low) or 1.0)
     rough = (high - low) / about
@@ -122,13 +132,20 @@ def scale(low: float, high: float, start: float, end: float) -> Callable[[float]
 
 
 def _line(
-    series: Series, to_x: Callable[[float], float], to_y: Callable[[float], float], show: Callable[[float], str]
+    series: Series,
+    to_x: Callable[[float], float],
+    to_y: Callable[[float], float],
+    show: Callable[[float], str],
 ) -> Line:
     points = tuple((to_x(x), to_y(y)) for x, y in series.points)
     path = " ".join(f"{x:g},{y:g}" for x, y in points)
-    outline = [(x, high) for x, _, high in series.band] + [(x, low) for x, low, _ in reversed(series.band)]
+    outline = [(x, high) for x, _, high in series.band] + [
+        (x, low) for x, low, _ in reversed(series.band)
+    ]
     band = " ".join(f"{to_x(x):g},{to_y(y):g}" for x, y in outline)
-    return Line(series.name, path, points if len(points) <= FEW else (), show(series.points[-1][1]), band)
+    return Line(
+        series.name, path, points if len(points) <= FEW else (), show(series.points[-1][1]), band
+    )
 
 
 def _told(where: str, epoch: float, series: Sequence[Series], show: Callable[[float], str]) -> str:
@@ -136,7 +153,12 @@ def _told(where: str, epoch: float, series: Sequence[Series], show: Callable[[fl
     return "\n".join([where, *lines])
 
 
-def _describe(title: str, series: Sequence[Series], epochs: Sequence[float], show: Callable[[float], str]) -> str:
+def _describe(
+    title: str, series: Sequence[Series], epochs: Sequence[float], show: Callable[[float], str]
+) -> str:
     """The chart in words, for those who do not see it."""
-    ends = "; ".join(f"{item.name} from {show(item.points[0][1])} to {show(item.points[-1][1])}" for item in series)
+    ends = "; ".join(
+        f"{item.name} from {show(item.points[0][1])} to {show(item.points[-1][1])}"
+        for item in series
+    )
     return f"{title} {epochs[0]:g} to {epochs[-1]:g}: {ends}"

@@ -1,4 +1,5 @@
-"""Geometry of reliability diagrams: accuracy against confidence, bin by bin, and how many images are in each.
+"""Geometry of reliability diagrams: accuracy against confidence, bin by bin, and how many images
+are in each.
 
 DeGroot & Fienberg, The Statistician 1983; Guo et al., ICML 2017, arXiv 1706.04599.
 """
@@ -18,7 +19,8 @@ GAP = 2.0
 
 @dataclass(frozen=True)
 class Column:
-    """One bin: a bar up to its accuracy, a line at its mean confidence, and a bar for its images in the strip below."""
+    """One bin: a bar up to its accuracy, a line at its mean confidence, and a bar for its images in
+    the strip below."""
 
     x: float
     width: float
@@ -77,7 +79,9 @@ def reliability(title: str, kind: str, calibration: Calibration) -> Reliability:
         title=title,
         kind=kind,
         ece=calibration.ece,
-        description=f"{title}, expected calibration error {percent(calibration.ece)} %: {'; '.join(told)}",
+        description=(
+            f"{title}, expected calibration error {percent(calibration.ece)} %: {'; '.join(told)}"
+        ),
         columns=tuple(columns),
         x_ticks=tuple(Tick(_x(share), percent(share, 0)) for share in shares),
         y_ticks=tuple(Tick(_y(share), percent(share, 0)) for share in shares),

@@ -1,4 +1,5 @@
-"""What one run found, gathered from its folder: the one source of the tables, of report.json and of report.html."""
+"""What one run found, gathered from its folder: the one source of the tables, of report.json and of
+report.html."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,7 +16,13 @@ from rpat_cli.engine.callbacks import read_metrics
 from rpat_cli.engine.loop import AVERAGED
 from rpat_cli.errors import RpatError
 from rpat_cli.evaluation.calibration import Calibration
-from rpat_cli.evaluation.results import AUTOATTACK, Evaluation, StageResult, strength, worst_class_dict
+from rpat_cli.evaluation.results import (
+    AUTOATTACK,
+    Evaluation,
+    StageResult,
+    strength,
+    worst_class_dict,
+)
 from rpat_cli.evaluation.statistics import Accuracy, confusion, per_class_accuracy
 from rpat_cli.evaluation.suite import list_attacks
 from rpat_cli.recipe.layers import read_yaml, resolve, summary
@@ -29,7 +36,8 @@ REPORT_FORMAT = 1
 
 @dataclass(frozen=True)
 class CheckpointRef:
-    """A checkpoint of the run; `epoch` counts from 1. `same_weights`: it equals the one named before it."""
+    """A checkpoint of the run; `epoch` counts from 1. `same_weights`: it equals the one named
+    before it."""
 
     name: str
     epoch: int
@@ -49,9 +57,10 @@ class CheckpointRef:
 class Finding:
     """What one attack left of one checkpoint. `threat` is None for "clean", which has none.
 
-    `label` tells it from other uses of the same `attack` (pgd-20, pgd-50). `per_class` is in order of the labels;
-    `confusion` counts (true, predicted) classes; `calibration` is None where confidences were not recorded; `forward`,
-    `backward` are passes of single images; `evaluation` is the file in `evals/` that this stands in.
+    `label` tells it from other uses of the same `attack` (pgd-20, pgd-50). `per_class` is in order
+    of the labels; `confusion` counts (true, predicted) classes; `calibration` is None where
+    confidences were not recorded; `forward`, `backward` are passes of single images; `evaluation`
+    is the file in `evals/` that this stands in.
     """
 
     checkpoint: str
@@ -73,7 +82,11 @@ class Finding:
     notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        values = {**vars(self), "threat": self.threat and asdict(self.threat), "settings": dict(self.settings)}
+        values = {
+            **vars(self),
+            "threat": self.threat and asdict(self.threat),
+            "settings": dict(self.settings),
+        }
         for name in ("accuracy", "confusion", "calibration"):
             del values[name]
         values["acc"] = self.accuracy.value
@@ -88,7 +101,8 @@ class Finding:
 
 @dataclass(frozen=True)
 class Row:
-    """The findings on one checkpoint under one threat, by the attack's label; "clean" stands in every row."""
+    """The findings on one checkpoint under one threat, by the attack's label; "clean" stands in
+    every row."""
 
     checkpoint: CheckpointRef
     threat: Threat
@@ -114,10 +128,13 @@ class Row:
     def strongest(self) -> Finding | None:
         """The attack that left least; AutoAttack among equals."""
         attacked = [finding for label, finding in self.findings.items() if label != "clean"]
-        return min(attacked, key=lambda finding: strength(finding.label, finding.accuracy), default=None)
+        return min(
+            attacked, key=lambda finding: strength(finding.label, finding.accuracy), default=None
+        )
 
     def to_dict(self) -> dict[str, Any]:
-        """What is computed over several findings, and the confusion under the strongest attack, as plain builtins."""
+        """What is computed over several findings, and the confusion under the strongest attack, as
+        plain builtins."""
         return {
             "checkpoint": self.checkpoint.name,
             "threat": asdict(self.threat),
@@ -132,9 +149,10 @@ class Row:
 class Report:
     """A run as people want to read it. Fractions everywhere, per cent only on screen.
 
-    `epochs` are the records of metrics.jsonl. `seconds`, `forward`, `backward` are those of the training; passes are
-    None where they were not recorded. `environment` is that of the training, or else of the newest evaluation. `looks`
-    are the newest closer looks (a key of `READERS` each) at weights that are still there.
+    `epochs` are the records of metrics.jsonl. `seconds`, `forward`, `backward` are those of the
+    training; passes are None where they were not recorded. `environment` is that of the training,
+    or else of the newest evaluation. `looks` are the newest closer looks (a key of `READERS` each)
+    at weights that are still there.
     """
 
     path: str
@@ -173,25 +191,37 @@ class Report:
 
     @cached_property
     def labels(self) -> tuple[str, ...]:
-        """The attacks of the whole report: "clean" first, then from weak to strong as `rpat eval` lists them."""
+        """The attacks of the whole report: "clean" first, then from weak to strong as `rpat eval`
+        lists them."""
         known = list(list_attacks())
         names = {
-            finding.label: finding.label if finding.label in known else finding.attack for finding in self.findings
+            finding.label: finding.label if finding.label in known else finding.attack
+            for finding in self.findings
         }
         return tuple(
-            sorted(names, key=lambda label: known.index(names[label]) if names[label] in known else len(known))
+            sorted(
+                names,
+                key=lambda label: (
+                    known.index(names[label]) if names[label] in known else len(known)
+                ),
+            )
         )
 
     @cached_property
     def rows(self) -> tuple[Row, ...]:
-        """One row for each checkpoint and threat that were evaluated; the recipe's own threat comes first."""
+        """One row for each checkpoint and threat that were evaluated; the recipe's own threat comes
+        first."""
         own = self.threat
-        threats = dict.fromkeys(finding.threat for finding in self.findings if finding.threat not in (None, own))
+        threats = dict.fromkeys(
+            finding.threat for finding in self.findings if finding.threat not in (None, own)
+        )
         rows = []
         for threat in (own, *filter(None, threats)):
             for checkpoint in self.checkpoints:
                 found = {
-                    f.label: f for f in self.findings if f.checkpoint == checkpoint.name and f.threat in (None, threat)
+                    f.label: f
+                    for f in self.findings
+                    if f.checkpoint == checkpoint.name and f.threat in (None, threat)
                 }
                 if found and (threat == own or any(finding.threat for finding in found.values())):
                     ordered = {label: found[label] for label in self.labels if label in found}
@@ -228,10 +258,14 @@ class Report:
 def _total(records: Sequence[Mapping[str, Any]], key: str) -> int | None:
     """None rather than a sum that leaves some epochs out."""
     values = [record.get(key) for record in records]
-    return sum(int(value) for value in values if value is not None) if values and None not in values else None
+    return (
+        sum(int(value) for value in values if value is not None)
+        if values and None not in values
+        else None
+    )
 
 
-# ------------------------------------------------------------------------------------------ gathering
+# ---- gathering
 
 
 @dataclass(frozen=True)
@@ -273,10 +307,12 @@ class _EvalFile:
 
 
 def build_report(folder: RunFolder) -> Report:
-    """Gather a run folder. Unreadable parts are named among the remarks; only the recipe must be there.
+    """Gather a run folder. Unreadable parts are named among the remarks; only the recipe must be
+    there.
 
-    Where several evaluations hold the same attack on the same weights, the newest counts; those of weights that further
-    training has replaced, and those on other data, do not. Raises `ConfigError` for a recipe that cannot be read.
+    Where several evaluations hold the same attack on the same weights, the newest counts; those of
+    weights that further training has replaced, and those on other data, do not. Raises
+    `ConfigError` for a recipe that cannot be read.
     """
     remarks: list[str] = []
     recipe = resolve([read_yaml(folder.recipe)])
@@ -287,7 +323,9 @@ def build_report(folder: RunFolder) -> Report:
     files = _fitting(every, recipe, checkpoints, remarks)
     findings = _newest_findings(files, checkpoints)
     newest = files[-1] if files else None
-    class_names = newest.class_names if newest and newest.class_names else tuple(saved.get("class_names", ()))
+    class_names = (
+        newest.class_names if newest and newest.class_names else tuple(saved.get("class_names", ()))
+    )
     return Report(
         path=str(folder.path),
         recipe=recipe,
@@ -320,12 +358,16 @@ def _facts_of_checkpoint(folder: RunFolder, remarks: list[str]) -> dict[str, Any
             "under_way": content["training"]["step"] > 0,
         }
     except Exception:  # torch raises a dozen kinds for a damaged file; the report can do without it
-        remarks.append(f"checkpoints/{path.name} cannot be read, so the environment of the training is not known")
+        remarks.append(
+            f"checkpoints/{path.name} cannot be read, so the environment of the training is not "
+            "known"
+        )
         return {}
 
 
 def _best_epoch(epochs: Sequence[Mapping[str, Any]], ending: str = "") -> int | None:
-    """The epoch that validation chose: by robust accuracy, then clean accuracy; the earliest of equals."""
+    """The epoch that validation chose: by robust accuracy, then clean accuracy; the earliest of
+    equals."""
     robust, clean = f"robust_acc{ending}", f"clean_acc{ending}"
     validated = [record for record in epochs if robust in record.get("validation", {})]
     if not validated:
@@ -334,7 +376,9 @@ def _best_epoch(epochs: Sequence[Mapping[str, Any]], ending: str = "") -> int | 
     return int(best["epoch"])
 
 
-def _checkpoints(epochs: Sequence[Mapping[str, Any]], saved: Mapping[str, Any]) -> tuple[CheckpointRef, ...]:
+def _checkpoints(
+    epochs: Sequence[Mapping[str, Any]], saved: Mapping[str, Any]
+) -> tuple[CheckpointRef, ...]:
     """Best and last of the trained model, then of its average once validation has seen one."""
     if not epochs:
         return ()
@@ -362,36 +406,52 @@ def _read_evals(folder: RunFolder, remarks: list[str]) -> list[_EvalFile]:
 
 
 def _fitting(
-    files: Iterable[_EvalFile], recipe: Recipe, checkpoints: Sequence[CheckpointRef], remarks: list[str]
+    files: Iterable[_EvalFile],
+    recipe: Recipe,
+    checkpoints: Sequence[CheckpointRef],
+    remarks: list[str],
 ) -> list[_EvalFile]:
     """Those on the run's own data, all of it, and on weights that are still there."""
     fitting, limited = [], []
     for file in files:
         if file.data != recipe.data.name:
-            remarks.append(f"evals/{file.file.name} is on other data ({file.data}) and is not part of this report")
+            remarks.append(
+                f"evals/{file.file.name} is on other data ({file.data}) and is not part of this "
+                "report"
+            )
         elif file.evaluation.limit is not None:
             limited.append(f"evals/{file.file.name} ({file.evaluation.limit})")
         elif not any(_measures(file, checkpoint, checkpoints) for checkpoint in checkpoints):
             remarks.append(
-                f"evals/{file.file.name} measured {file.checkpoint} at epoch {file.epoch}, which further training has "
+                f"evals/{file.file.name} measured {file.checkpoint} at epoch {file.epoch}, which "
+                "further training has "
                 "replaced; it is not part of this report"
             )
         else:
             fitting.append(file)
     if limited:
-        remarks.append(f"accuracies on some of the test images are not part of this report: {', '.join(limited)}")
+        remarks.append(
+            "accuracies on some of the test images are not part of this report: "
+            f"{', '.join(limited)}"
+        )
     return fitting
 
 
-def _measures(file: _EvalFile, checkpoint: CheckpointRef, checkpoints: Sequence[CheckpointRef]) -> bool:
+def _measures(
+    file: _EvalFile, checkpoint: CheckpointRef, checkpoints: Sequence[CheckpointRef]
+) -> bool:
     """Is the evaluation one of these weights? Best and last of the same epoch share theirs."""
     siblings = [other for other in checkpoints if other.ending == checkpoint.ending]
     shared = any(other.same_weights for other in siblings)
-    named = file.checkpoint == checkpoint.name or (shared and file.checkpoint in [other.name for other in siblings])
+    named = file.checkpoint == checkpoint.name or (
+        shared and file.checkpoint in [other.name for other in siblings]
+    )
     return named and file.epoch == checkpoint.epoch
 
 
-def _newest_findings(files: Iterable[_EvalFile], checkpoints: Sequence[CheckpointRef]) -> tuple[Finding, ...]:
+def _newest_findings(
+    files: Iterable[_EvalFile], checkpoints: Sequence[CheckpointRef]
+) -> tuple[Finding, ...]:
     newest: dict[tuple[str, str, Threat | None], Finding] = {}
     for file in files:  # oldest first, so that newer ones replace them
         for checkpoint in checkpoints:
@@ -402,17 +462,25 @@ def _newest_findings(files: Iterable[_EvalFile], checkpoints: Sequence[Checkpoin
 
 
 def _newest_looks(
-    files: Iterable[_EvalFile], recipe: Recipe, checkpoints: Sequence[CheckpointRef], remarks: list[str]
+    files: Iterable[_EvalFile],
+    recipe: Recipe,
+    checkpoints: Sequence[CheckpointRef],
+    remarks: list[str],
 ) -> dict[str, Look]:
-    """Each closer look from the newest file that has it, be it of some of the test images: it says of how many."""
+    """Each closer look from the newest file that has it, be it of some of the test images: it says
+    of how many."""
     newest: dict[str, Look] = {}
     for file in files:
         measured = [each.title for each in checkpoints if _measures(file, each, checkpoints)]
-        for name, content in file.looks.items() if measured and file.data == recipe.data.name else ():
+        for name, content in (
+            file.looks.items() if measured and file.data == recipe.data.name else ()
+        ):
             try:
                 newest[name] = Look(measured[0], file.file.name, content, READERS[name](content))
             except (LookupError, TypeError, ValueError, AttributeError, RpatError):
-                remarks.append(f"the {name} in evals/{file.file.name} cannot be read and was left out")
+                remarks.append(
+                    f"the {name} in evals/{file.file.name} cannot be read and was left out"
+                )
     return {name: newest[name] for name in READERS if name in newest}
 
 
@@ -421,7 +489,11 @@ def _findings_in(file: _EvalFile, checkpoint: str) -> Iterable[Finding]:
     evaluation = file.evaluation
     y, classes = evaluation.y, max(len(file.class_names), evaluation.class_count)
     right = evaluation.clean_predicted == evaluation.y
-    origin: dict[str, Any] = {"checkpoint": checkpoint, "evaluation": file.file.name, "created": file.created}
+    origin: dict[str, Any] = {
+        "checkpoint": checkpoint,
+        "evaluation": file.file.name,
+        "created": file.created,
+    }
     yield Finding(
         attack="clean",
         label="clean",
@@ -465,14 +537,19 @@ def _remarks_on_findings(findings: Sequence[Finding]) -> list[str]:
     for finding in findings:
         for text in (*finding.flags, *finding.notes):
             about.setdefault((finding.label, text), []).append(finding.checkpoint)
-    remarks = [f"{label} on {' and '.join(dict.fromkeys(names))}: {text}" for (label, text), names in about.items()]
+    remarks = [
+        f"{label} on {' and '.join(dict.fromkeys(names))}: {text}"
+        for (label, text), names in about.items()
+    ]
     counts = sorted({finding.accuracy.n for finding in findings})
     if len(counts) > 1:
-        remarks.append(f"the figures are not all over the same images: {', '.join(map(str, counts))} of them")
+        remarks.append(
+            f"the figures are not all over the same images: {', '.join(map(str, counts))} of them"
+        )
     return remarks
 
 
-# ------------------------------------------------------------------------------------------ writing
+# ---- writing
 
 
 def write_report(folder: RunFolder) -> Report:

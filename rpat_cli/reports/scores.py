@@ -1,4 +1,5 @@
-"""Accuracies in one figure, as RPAT reports them (Wang & Liu, ICCV 2025), and how figures are written for people."""
+"""Accuracies in one figure, as RPAT reports them (Wang & Liu, ICCV 2025), and how figures are
+written for people."""
 
 from rpat_cli.evaluation.statistics import Accuracy
 
@@ -11,7 +12,8 @@ def mean_acc(clean_acc: float, robust_acc: float) -> float:
 
 
 def nrr(clean_acc: float, robust_acc: float) -> float:
-    """NRR = 2 · clean · robust / (clean + robust): the harmonic mean, low when either is; 0 when both are 0."""
+    """NRR = 2 · clean · robust / (clean + robust): the harmonic mean, low when either is; 0 when
+    both are 0."""
     total = clean_acc + robust_acc
     return 2 * clean_acc * robust_acc / total if total else 0.0
 
@@ -43,7 +45,10 @@ def duration(seconds: float) -> str:
 
 def compact(number: int) -> str:
     """`1234567` as `1.23M`: for tables, where the order of magnitude is what counts."""
-    size, unit = next(((size, unit) for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")) if number >= size), (1, ""))
+    size, unit = next(
+        ((size, unit) for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")) if number >= size),
+        (1, ""),
+    )
     return f"{number / size:.3g}{unit}" if unit else str(number)
 
 

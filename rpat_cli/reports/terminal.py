@@ -39,7 +39,9 @@ def report_table(report: Report) -> Table:
     if len(report.labels) > WIDEST:
         grid = [list(column) for column in zip(*grid, strict=True)]
     table = Table(
-        box=box.SIMPLE_HEAD, title=f"Test accuracy in per cent ({show_threat(report.threat)})", title_justify="left"
+        box=box.SIMPLE_HEAD,
+        title=f"Test accuracy in per cent ({show_threat(report.threat)})",
+        title_justify="left",
     )
     for position, heading in enumerate(grid[0]):
         table.add_column(heading, justify="right" if position else "left", no_wrap=True)
@@ -71,12 +73,19 @@ def _caption(rows: tuple[Row, ...], scored: bool) -> str:
     if not rows:
         return "Nothing is evaluated yet: rpat eval"
     images = sorted({finding.accuracy.n for row in rows for finding in row.findings.values()})
-    means = "\nMean = (clean + AA) / 2, NRR = 2 clean AA / (clean + AA), AA = autoattack" if scored else ""
-    return f"Second line: 95 % interval, over {' and '.join(map(count, images))} test images.{means}"
+    means = (
+        "\nMean = (clean + AA) / 2, NRR = 2 clean AA / (clean + AA), AA = autoattack"
+        if scored
+        else ""
+    )
+    return (
+        f"Second line: 95 % interval, over {' and '.join(map(count, images))} test images.{means}"
+    )
 
 
 def evaluation_table(evaluation: Evaluation, title: str = "") -> Table:
-    """Per attack: what is still right, its interval, what it broke and what it cost; then the worst case over all.
+    """Per attack: what is still right, its interval, what it broke and what it cost; then the worst
+    case over all.
 
     Passes are of single images.
     """
@@ -88,7 +97,9 @@ def evaluation_table(evaluation: Evaluation, title: str = "") -> Table:
     table = Table(box=box.SIMPLE_HEAD, title=heading, title_justify="left")
     for name in ("attack", "accuracy", "95 % interval", "broken", "time", "fwd / bwd"):
         named = name == "attack"  # a long name goes on in the next line
-        table.add_column(name, justify="left" if named else "right", no_wrap=not named, overflow="fold")
+        table.add_column(
+            name, justify="left" if named else "right", no_wrap=not named, overflow="fold"
+        )
     attacks = evaluation.attacks
     table.add_row("clean", *_accuracy(evaluation.clean), end_section=not attacks)
     for result in attacks:
@@ -109,12 +120,16 @@ def evaluation_table(evaluation: Evaluation, title: str = "") -> Table:
 
 
 def evaluation_summary(evaluation: Evaluation, class_names: Sequence[str]) -> Table:
-    """Two lines below the table: the class that is left worst, and the calibration error, in per cent."""
+    """Two lines below the table: the class that is left worst, and the calibration error, in per
+    cent."""
     table = Table.grid(padding=(0, 2), pad_edge=True)
     worst = worst_class(evaluation.per_class)
     if worst is not None:
         accuracy = evaluation.per_class[worst]
-        text = f"{class_name(class_names, worst)}: {percent(accuracy.value)} ({percent_range(accuracy)})"
+        text = (
+            f"{class_name(class_names, worst)}: {percent(accuracy.value)} "
+            f"({percent_range(accuracy)})"
+        )
         if evaluation.attacks:
             text += f" in the worst case, {percent(evaluation.clean_per_class[worst].value)} clean"
         table.add_row("worst class", Text(text))
@@ -127,7 +142,9 @@ def evaluation_summary(evaluation: Evaluation, class_names: Sequence[str]) -> Ta
 
 
 def _passes(results: Sequence[AttackResult]) -> str:
-    return f"{compact(sum(r.forward for r in results))} / {compact(sum(r.backward for r in results))}"
+    return (
+        f"{compact(sum(r.forward for r in results))} / {compact(sum(r.backward for r in results))}"
+    )
 
 
 def _accuracy(accuracy: Accuracy) -> tuple[str, str]:
@@ -136,9 +153,14 @@ def _accuracy(accuracy: Accuracy) -> tuple[str, str]:
 
 def evaluation_remarks(evaluation: Evaluation) -> list[str]:
     """What the attacks warned of, and what else is to be known of them."""
-    return [f"{result.label}: {text}" for result in evaluation.results for text in (*result.flags, *result.notes)]
+    return [
+        f"{result.label}: {text}"
+        for result in evaluation.results
+        for text in (*result.flags, *result.notes)
+    ]
 
 
 def remarks_text(remarks: Iterable[str]) -> Text:
-    """Remarks as one line each, to be printed below a table (a `Text`: brackets in them are no markup)."""
+    """Remarks as one line each, to be printed below a table (a `Text`: brackets in them are no
+    markup)."""
     return Text("\n".join(f"! {remark}" for remark in remarks))

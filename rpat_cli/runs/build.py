@@ -1,4 +1,5 @@
-"""The composition root: from a recipe to the objects that a run is made of. Only here do all registries meet."""
+"""The composition root: from a recipe to the objects that a run is made of. Only here do all
+registries meet."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -44,7 +45,8 @@ def build_data(section: DataSection, seed: int) -> Dataset:
 
 
 def architecture_for(recipe: Recipe, data: Dataset) -> Architecture:
-    """What the recipe builds for this data; normalisation is part of the model, so every attack sees [0, 1]."""
+    """What the recipe builds for this data; normalisation is part of the model, so every attack
+    sees [0, 1]."""
     figures = data if recipe.data.normalise_as is None else DATASETS[recipe.data.normalise_as]
     return Architecture(recipe.model, data.shape, len(data.class_names), figures.mean, figures.std)
 
@@ -70,12 +72,18 @@ def build_strong_attack(recipe: Recipe) -> FromEpoch[Attack] | None:
     if strong.from_epoch is None or strong.eps is None:
         return None
     section = recipe.attack.model_copy(update={"steps": strong.steps})
-    return FromEpoch(strong.from_epoch, build_attack(section, Threat(recipe.threat.norm, strong.eps)))
+    return FromEpoch(
+        strong.from_epoch, build_attack(section, Threat(recipe.threat.norm, strong.eps))
+    )
 
 
 def build_late_augment(section: DataSection, image_size: int) -> FromEpoch[Augment] | None:
     later = section.augment_from
-    return None if later.epoch is None else FromEpoch(later.epoch, build_augment(later.augment, image_size))
+    return (
+        None
+        if later.epoch is None
+        else FromEpoch(later.epoch, build_augment(later.augment, image_size))
+    )
 
 
 def build_relabel(recipe: Recipe, classes: int) -> SoftLabels | None:
@@ -87,7 +95,8 @@ def build_relabel(recipe: Recipe, classes: int) -> SoftLabels | None:
 
 
 def build_extra(section: ExtraSection, data: Dataset) -> TensorSplit | None:
-    """The further training images of the recipe. Raises `DataError` for a file that does not fit the data set."""
+    """The further training images of the recipe. Raises `DataError` for a file that does not fit
+    the data set."""
     if section.path is None:
         return None
     return load_extra(Path(section.path).expanduser(), data.shape, data.classes)
@@ -113,7 +122,11 @@ def build_loop(
         nesterov=settings.nesterov,
     )
     train = data.train.to(compute.device)
-    order = None if extra is None else SharedOrder(len(train), len(extra), recipe.batch_size, recipe.data.extra.share)
+    order = (
+        None
+        if extra is None
+        else SharedOrder(len(train), len(extra), recipe.batch_size, recipe.data.extra.share)
+    )
     return TrainLoop(
         model=model,
         method=method,

@@ -11,14 +11,19 @@ from rpat_cli.records.run_folder import RunFolder, open_run
 
 
 def compare_files(a: Path, b: Path) -> list[Comparison]:
-    """Compare two evaluations: their JSON files, or folders of runs, which stand for their newest evaluation.
+    """Compare two evaluations: their JSON files, or folders of runs, which stand for their newest
+    evaluation.
 
-    Raises `RunFolderError` for what is missing or no evaluation, `DataError` when they are not of the same images.
+    Raises `RunFolderError` for what is missing or no evaluation, `DataError` when they are not of
+    the same images.
     """
     first, second = _read(a), _read(b)
     if first["data"]["fingerprint"] != second["data"]["fingerprint"]:
         names = " and ".join(record["data"]["name"] for record in (first, second))
-        raise DataError(f"the two evaluations are of other test images ({names}); compare those of one test set.")
+        raise DataError(
+            f"the two evaluations are of other test images ({names}); compare those of one test "
+            "set."
+        )
     return compare(Evaluation.from_dict(first), Evaluation.from_dict(second))
 
 
@@ -33,13 +38,16 @@ def evaluation_file(path: Path) -> Path:
 
 
 def evaluations_in(path: Path) -> list[Path]:
-    """The evaluations of a run, or of a model that rpat has not trained (`runs/external/NAME`), newest first.
+    """The evaluations of a run, or of a model that rpat has not trained (`runs/external/NAME`),
+    newest first.
 
     Raises `RunFolderError` for any other folder.
     """
     folder = RunFolder(path)
     evals = folder.evals if folder.evals.is_dir() else open_run(path).evals
-    return sorted(evals.glob("*.json"), key=lambda file: (file.stat().st_mtime_ns, file.name), reverse=True)
+    return sorted(
+        evals.glob("*.json"), key=lambda file: (file.stat().st_mtime_ns, file.name), reverse=True
+    )
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -48,7 +56,11 @@ def _read(path: Path) -> dict[str, Any]:
         record: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         record["results"], record["data"]["fingerprint"]
     except FileNotFoundError:
-        raise RunFolderError(f"there is no evaluation {file}. Give a file of evals/, or a run folder.") from None
+        raise RunFolderError(
+            f"there is no evaluation {file}. Give a file of evals/, or a run folder."
+        ) from None
     except (ValueError, KeyError, TypeError):
-        raise RunFolderError(f"{file} is not an evaluation. Give a file of evals/, or a run folder.") from None
+        raise RunFolderError(
+            f"{file} is not an evaluation. Give a file of evals/, or a run folder."
+        ) from None
     return record

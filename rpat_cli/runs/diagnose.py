@@ -1,4 +1,5 @@
-"""What `rpat eval` adds to an evaluation on request: a closer look at the model, entered in the evaluation's file."""
+"""What `rpat eval` adds to an evaluation on request: a closer look at the model, entered in the
+evaluation's file."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -26,7 +27,13 @@ from rpat_cli.errors import RunFolderError
 from rpat_cli.evaluation.suite import AttackSpec
 from rpat_cli.recipe.layers import Layer
 from rpat_cli.records.run_folder import write_whole
-from rpat_cli.reports.analyses import corruption_table, eps_table, perception_table, surface_table, verdict_table
+from rpat_cli.reports.analyses import (
+    corruption_table,
+    eps_table,
+    perception_table,
+    surface_table,
+    verdict_table,
+)
 from rpat_cli.reports.report import write_report
 from rpat_cli.runs.build import build_threat
 from rpat_cli.runs.compare import evaluations_in
@@ -56,7 +63,8 @@ class Found:
 
 @dataclass(frozen=True)
 class Subject:
-    """What is looked at: a model in eval mode on `device`, images `x` (N, C, H, W) in [0, 1] and labels `y` (N,)."""
+    """What is looked at: a model in eval mode on `device`, images `x` (N, C, H, W) in [0, 1] and
+    labels `y` (N,)."""
 
     model: nn.Module
     x: Tensor
@@ -73,17 +81,23 @@ class Subject:
 
 def find_verdict(s: Subject, *, sources: Mapping[str, nn.Module] = MappingProxyType({})) -> Found:
     """`sources`: other models on the device, whose adversarial images are tried too."""
-    verdict = judge(gather(s.model, s.x, s.y, s.threat, device=s.device, seed=s.seed, sources=sources))
+    verdict = judge(
+        gather(s.model, s.x, s.y, s.threat, device=s.device, seed=s.seed, sources=sources)
+    )
     return Found(verdict, verdict_table, failed=verdict.level == "FAIL")
 
 
 def find_perception(s: Subject) -> Found:
-    return Found(perceive(s.model, s.x, s.y, s.threat, device=s.device, seed=s.seed), perception_table)
+    return Found(
+        perceive(s.model, s.x, s.y, s.threat, device=s.device, seed=s.seed), perception_table
+    )
 
 
 def find_eps_curve(s: Subject, *, attack: Literal["pgd", "fmn"] = "pgd") -> Found:
     s = s.with_at_most(CURVE_IMAGES)
-    return Found(trace(s.model, s.x, s.y, s.threat, attack=attack, device=s.device, seed=s.seed), eps_table)
+    return Found(
+        trace(s.model, s.x, s.y, s.threat, attack=attack, device=s.device, seed=s.seed), eps_table
+    )
 
 
 def find_loss_surface(s: Subject) -> Found:
@@ -120,14 +134,17 @@ def prepare_corruptions(
     changes: Sequence[Layer] = (),
     listener: Listener | None = None,
 ) -> Analysis:
-    """The errors on corrupted images, as an analysis. What is wrong with files and baseline comes out here already.
+    """The errors on corrupted images, as an analysis. What is wrong with files and baseline comes
+    out here already.
 
-    `baseline` is an evaluation of ours that has corruptions in it, or a run, of which the newest such is taken. Raises
-    `DataError` and `RunFolderError`, and what opening the target raises.
+    `baseline` is an evaluation of ours that has corruptions in it, or a run, of which the newest
+    such is taken. Raises `DataError` and `RunFolderError`, and what opening the target raises.
     """
     _, _, data = open_target(target, checkpoint, changes)
     labels, classes = data.test.labels, data.classes
-    images = open_corrupted(folder, shape=data.shape, test_labels=labels, classes=classes, limit=limit)
+    images = open_corrupted(
+        folder, shape=data.shape, test_labels=labels, classes=classes, limit=limit
+    )
     other = _read_baseline(baseline) if baseline else None
     if other:
         other.check(images)
@@ -138,7 +155,9 @@ def prepare_corruptions(
 def find_corruptions(
     s: Subject, *, images: CorruptedImages, baseline: Baseline | None, say: Callable[[str], None]
 ) -> Found:
-    found = measure_corruptions(s.model, images, baseline=baseline, device=s.device, seed=s.seed, say=say)
+    found = measure_corruptions(
+        s.model, images, baseline=baseline, device=s.device, seed=s.seed, say=say
+    )
     return Found(found, corruption_table)
 
 
@@ -152,19 +171,22 @@ def _read_baseline(path: Path) -> Baseline:
         if isinstance(record, dict) and CORRUPTIONS in record:
             return Baseline.from_dict(str(path), record[CORRUPTIONS])
     raise RunFolderError(
-        f"{path} holds no errors on corrupted images to compare with. Give the evaluation's JSON, or the run, of a "
+        f"{path} holds no errors on corrupted images to compare with. Give the evaluation's "
+        "JSON, or the run, of a "
         "model that was measured with rpat eval --corruptions."
     )
 
 
 def check_wanted(wanted: Sequence[str]) -> None:
-    """Say before hours of attacks what an analysis would say after them. Raises `MissingExtraError`."""
+    """Say before hours of attacks what an analysis would say after them. Raises
+    `MissingExtraError`."""
     if "eps_curve_fmn" in wanted:
         SEARCHES["fmn"](Threat("Linf", 1.0))
 
 
 def transfers_in(record: Mapping[str, Any]) -> list[AttackSpec]:
-    """The transfer attacks of an evaluation as its JSON has them; of several on one model, the first."""
+    """The transfer attacks of an evaluation as its JSON has them; of several on one model, the
+    first."""
     by_source = {
         result["settings"]["source"]: AttackSpec("transfer", result["label"], result["settings"])
         for result in reversed(record["results"])
@@ -184,11 +206,13 @@ def analyse(
     prepared: Mapping[str, Analysis] | None = None,
     listener: Listener | None = None,
 ) -> list[Found]:
-    """Run the `wanted` of `ANALYSES` on what the evaluation in `file` measured, and enter the results in it.
+    """Run the `wanted` of `ANALYSES` on what the evaluation in `file` measured, and enter the
+    results in it.
 
-    `target`, `checkpoint`, `changes` and `limit` are those of the evaluation; `prepared` are further analyses, all of
-    which are run. Each result is on disk as soon as it is there; a run's report is written anew. Raises what opening
-    the target raises, and `Interrupted` on Ctrl-C and termination signals.
+    `target`, `checkpoint`, `changes` and `limit` are those of the evaluation; `prepared` are
+    further analyses, all of which are run. Each result is on disk as soon as it is there; a run's
+    report is written anew. Raises what opening the target raises, and `Interrupted` on Ctrl-C and
+    termination signals.
     """
     analyses = {name: ANALYSES[name] for name in wanted} | dict(prepared or {})
     if not analyses:
@@ -206,7 +230,10 @@ def analyse(
     images = data.test if limit is None else limited(data.test, limit)
     subject = Subject(model, *images.tensors(), build_threat(recipe), compute.device, recipe.seed)
     found = []
-    with stoppable(f"stopped; what the attacks found is in {file}. Give the same command again for the closer looks."):
+    with stoppable(
+        f"stopped; what the attacks found is in {file}. Give the same command again for the "
+        "closer looks."
+    ):
         for number, (name, analysis) in enumerate(analyses.items(), 1):
             listener.say(f"looking closer: {name}")
             found.append(analysis(subject))
@@ -217,7 +244,8 @@ def analyse(
 
 
 def _enter(file: Path, found: Mapping[str, Any], left: Sequence[str]) -> None:
-    """Add what was `found` to an evaluation's file, and what is `left` to look at: it is not measured anew for that."""
+    """Add what was `found` to an evaluation's file, and what is `left` to look at: it is not
+    measured anew for that."""
     record = json.loads(file.read_text(encoding="utf-8")) | found
     record.pop(LOOKS_LEFT, None)
     write_whole(file, json.dumps(record | ({LOOKS_LEFT: list(left)} if left else {}), indent=1))

@@ -1,4 +1,5 @@
-"""What a training would cost on this device, found out by taking a few of its steps. Nothing is kept or written."""
+"""What a training would cost on this device, found out by taking a few of its steps. Nothing is
+kept or written."""
 
 import sys
 import time
@@ -40,9 +41,9 @@ PATIENCE = 20.0  # seconds after which no further step is begun
 class Estimate:
     """Cost of a training on one device, with everything on that the recipe turns on at some epoch.
 
-    `forward` and `backward` are passes per step, of `images_per_pass` images each, the attack's and the averaged
-    model's included; times in seconds, memory in bytes. `seconds` is the whole training with its validations, without
-    the final report.
+    `forward` and `backward` are passes per step, of `images_per_pass` images each, the attack's and
+    the averaged model's included; times in seconds, memory in bytes. `seconds` is the whole
+    training with its validations, without the final report.
     """
 
     forward: int
@@ -61,10 +62,12 @@ class Estimate:
 
 
 def dry_run(recipe: Recipe, out: Path | None = None) -> Estimate:
-    """Take a few steps of the last epoch, on the data set or on random images of its shape, and say what they cost.
+    """Take a few steps of the last epoch, on the data set or on random images of its shape, and say
+    what they cost.
 
-    Nothing is downloaded. Raises what `train_run` would: `RunFolderError` for a taken `out`, `ConfigError`,
-    `DivergenceError`; and `DataError` for a missing data set whose shape and size only its files tell.
+    Nothing is downloaded. Raises what `train_run` would: `RunFolderError` for a taken `out`,
+    `ConfigError`, `DivergenceError`; and `DataError` for a missing data set whose shape and size
+    only its files tell.
     """
     folder = plan_run(recipe, out)
     compute = resolve_compute(recipe.device, recipe.precision)
@@ -82,7 +85,10 @@ def dry_run(recipe: Recipe, out: Path | None = None) -> Estimate:
         loop.run()
     steps_per_epoch = max(1, loop.steps_per_epoch * images // len(data.train))
     steps = steps_per_epoch * recipe.epochs
-    forward, backward = (passes.forward + teacher.forward) // watch.steps, passes.backward // watch.steps
+    forward, backward = (
+        (passes.forward + teacher.forward) // watch.steps,
+        passes.backward // watch.steps,
+    )
     images_per_pass = loop.batch_size * loop.views // loop.accumulate
     per_image_and_pass = watch.seconds_per_step / (images_per_pass * (forward + backward))
     return Estimate(
@@ -92,7 +98,8 @@ def dry_run(recipe: Recipe, out: Path | None = None) -> Estimate:
         steps_per_epoch=steps_per_epoch,
         steps=steps,
         seconds_per_step=watch.seconds_per_step,
-        seconds=steps * watch.seconds_per_step + _passed_in_validation(recipe, data) * per_image_and_pass,
+        seconds=steps * watch.seconds_per_step
+        + _passed_in_validation(recipe, data) * per_image_and_pass,
         peak_memory=_peak_memory(compute),
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         device=str(compute.device),
@@ -129,7 +136,8 @@ class _Stopwatch(Callback):
 
 
 def _data(recipe: Recipe) -> tuple[Dataset, int, bool]:
-    """The data set, or random images in its place; the number of training images; and which of the two it is."""
+    """The data set, or random images in its place; the number of training images; and which of the
+    two it is."""
     name = recipe.data.name
     try:
         data = build_data(recipe.data.model_copy(update={"download": False}), recipe.seed)
@@ -152,16 +160,20 @@ def _random(recipe: Recipe) -> Dataset:
 
 
 def _passed_in_validation(recipe: Recipe, data: Dataset) -> float:
-    """Images times passes of all validations: clean, and PGD with a forward and a backward pass per step."""
+    """Images times passes of all validations: clean, and PGD with a forward and a backward pass per
+    step."""
     section, held_out = recipe.validation, recipe.data.val_size
     known = TRAIN_IMAGES.get(recipe.data.name, 0)
     images = len(data.val) if not known else held_out * known if held_out < 1 else held_out
-    times = ceil(recipe.epochs / section.every) * (2 if recipe.wa else 1)  # the averaged model is measured too
+    times = ceil(recipe.epochs / section.every) * (
+        2 if recipe.wa else 1
+    )  # the averaged model is measured too
     return min(images, section.limit or images) * times * (2 * section.steps + 2)
 
 
 def _peak_memory(compute: Compute) -> int:
-    """Bytes: the device's own where it counts them, else the most that this process has held so far."""
+    """Bytes: the device's own where it counts them, else the most that this process has held so
+    far."""
     if compute.device.type == "cuda":
         return torch.cuda.max_memory_allocated(compute.device)
     import resource  # there is none on Windows
@@ -173,13 +185,18 @@ def _peak_memory(compute: Compute) -> int:
 def lines(estimate: Estimate) -> Iterator[tuple[str, str]]:
     """The estimate for the screen: label, text."""
     passes = f"{estimate.forward} forward and {estimate.backward} backward"
-    source = "the data set itself" if estimate.real_data else "random images: the data set is not here yet"
+    source = (
+        "the data set itself"
+        if estimate.real_data
+        else "random images: the data set is not here yet"
+    )
     yield "network", f"{estimate.parameters / 1e6:.2f} M parameters"
     yield "passes", f"{passes} per step, of {estimate.images_per_pass} images each"
     yield "steps", f"{estimate.steps:,} ({estimate.steps_per_epoch:,} per epoch)"
     yield (
         "speed",
-        f"{estimate.seconds_per_step:.3g} s per step on {estimate.device}, {estimate.precision}, with {source}",
+        f"{estimate.seconds_per_step:.3g} s per step on {estimate.device}, {estimate.precision}, "
+        f"with {source}",
     )
     yield "time", f"about {duration(estimate.seconds)} with validation, before the final report"
     yield "memory", f"{estimate.peak_memory / 2**30:.2f} GiB at most"

@@ -18,7 +18,14 @@ from rpat_cli.data.base import Dataset, Split
 from rpat_cli.data.splits import limited_choice
 from rpat_cli.engine.callbacks import StopSignals
 from rpat_cli.engine.compute import Compute, resolve_compute
-from rpat_cli.errors import CheckpointError, ConfigError, Interrupted, Problem, RpatError, RunFolderError
+from rpat_cli.errors import (
+    CheckpointError,
+    ConfigError,
+    Interrupted,
+    Problem,
+    RpatError,
+    RunFolderError,
+)
 from rpat_cli.evaluation.evaluate import Evaluation, default_batch_size, evaluate
 from rpat_cli.evaluation.parallel.processes import Helpers, Jobs, count_jobs, sharing
 from rpat_cli.evaluation.parallel.store import RECORDS, ChunkStore, key_of
@@ -43,7 +50,8 @@ LOOKS_LEFT = "closer_looks_left"
 """Key in an evaluation's JSON while it is looked at more closely: what is still to come."""
 
 Target: TypeAlias = Path | nn.Module | None
-"""What is to be evaluated: a name or file that `load_model` takes, a model at hand, or (`None`) the newest run."""
+"""What is to be evaluated: a name or file that `load_model` takes, a model at hand, or (`None`) the
+newest run."""
 
 LIBRARIES = ("torch", "pyautoattack", "autoattack", "foolbox")
 """Whose version may change what an attack finds."""
@@ -53,10 +61,11 @@ LIBRARIES = ("torch", "pyautoattack", "autoattack", "foolbox")
 class EvalOptions:
     """How an evaluation is run, which does not alter what is attacked or with what.
 
-    `batch_size`: images attacked at a time (default: follows the device). `jobs`: processes that share the work; more
-    than 1 in a script of your own needs its `if __name__ == "__main__":`. `limit`: only so many test images, a fixed,
-    stratified subset. `again`: how to go on after an interruption, for the message. `ranks`: the processes that
-    torchrun has started, instead of `jobs`; see `rpat_cli.evaluation.parallel.ranks`.
+    `batch_size`: images attacked at a time (default: follows the device). `jobs`: processes that
+    share the work; more than 1 in a script of your own needs its `if __name__ == "__main__":`.
+    `limit`: only so many test images, a fixed, stratified subset. `again`: how to go on after an
+    interruption, for the message. `ranks`: the processes that torchrun has started, instead of
+    `jobs`; see `rpat_cli.evaluation.parallel.ranks`.
     """
 
     batch_size: int | None = None
@@ -69,7 +78,9 @@ class EvalOptions:
         return default_batch_size(device) if self.batch_size is None else self.batch_size
 
     @contextmanager
-    def workers(self, specs: Sequence[AttackSpec], compute: Compute, samples: int) -> Iterator[Helpers | None]:
+    def workers(
+        self, specs: Sequence[AttackSpec], compute: Compute, samples: int
+    ) -> Iterator[Helpers | None]:
         """The processes to share evaluations with those attacks; they start in the background."""
         if self.ranks is not None:
             yield self.ranks
@@ -81,12 +92,16 @@ class EvalOptions:
             yield workers
 
 
-def load_model(path: Path | str, checkpoint: str = "best", changes: Sequence[Layer] = ()) -> SavedModel:
-    """The model of a checkpoint file, or of a run folder (its `best` or `last` epoch), in eval mode on the CPU.
+def load_model(
+    path: Path | str, checkpoint: str = "best", changes: Sequence[Layer] = ()
+) -> SavedModel:
+    """The model of a checkpoint file, or of a run folder (its `best` or `last` epoch), in eval mode
+    on the CPU.
 
-    A file that other code has saved, `torchvision:NAME` and `timm:NAME` with their trained weights, and the function
-    `FILE.py:FUNCTION` load too, if `changes`, layers of a recipe, name their data set. Raises `CheckpointError` or
-    `RunFolderError` for what is missing, damaged, or belongs to another model, and what `load_external` raises.
+    A file that other code has saved, `torchvision:NAME` and `timm:NAME` with their trained weights,
+    and the function `FILE.py:FUNCTION` load too, if `changes`, layers of a recipe, name their data
+    set. Raises `CheckpointError` or `RunFolderError` for what is missing, damaged, or belongs to
+    another model, and what `load_external` raises.
     """
     external = None if Path(path).exists() else load_external(str(path), changes)
     if external is not None:
@@ -95,10 +110,15 @@ def load_model(path: Path | str, checkpoint: str = "best", changes: Sequence[Lay
     if path.suffix == ".py":
         raise ConfigError(
             Problem(
-                "", "is a program: name the function in it that returns the model.", str(path), f"Example: {path}:build"
+                "",
+                "is a program: name the function in it that returns the model.",
+                str(path),
+                f"Example: {path}:build",
             )
         )
-    is_folder = path.is_dir() if path.exists() else not path.suffix  # what is missing is named after what it looks like
+    is_folder = (
+        path.is_dir() if path.exists() else not path.suffix
+    )  # what is missing is named after what it looks like
     file = open_run(path).checkpoint(checkpoint) if is_folder else path
     if path.is_file() and is_foreign(file):
         published, architecture, recipe = load_published(file, changes)
@@ -106,7 +126,9 @@ def load_model(path: Path | str, checkpoint: str = "best", changes: Sequence[Lay
     if file.exists() and any("model" in layer.values for layer in changes):
         raise ConfigError(f"{file} says itself which network it holds; leave the model out.")
     content = load_checkpoint(file)
-    recipe = resolve([Layer(str(file), content["recipe"])])  # before the model, which may be a plugin's
+    recipe = resolve(
+        [Layer(str(file), content["recipe"])]
+    )  # before the model, which may be a plugin's
     architecture = Architecture.from_dict(content["architecture"])
     model = architecture.build()
     load_weights(model, content["model"], str(file))
@@ -122,26 +144,32 @@ def eval_run(
     options: EvalOptions | None = None,
     listener: Listener | None = None,
 ) -> tuple[Evaluation, Path]:
-    """Evaluate a run folder, a checkpoint file, anything else that `load_model` takes, or a model at hand, on the test
-    set of its recipe; `None` is the newest run.
+    """Evaluate a run folder, a checkpoint file, anything else that `load_model` takes, or a model
+    at hand, on the test set of its recipe; `None` is the newest run.
 
-    `changes` are recipe layers: another threat, data root or device. Returns the evaluation and the JSON file that
-    holds it; a run's report is written anew. An interrupted evaluation goes on where it was when it is started again.
+    `changes` are recipe layers: another threat, data root or device. Returns the evaluation and the
+    JSON file that holds it; a run's report is written anew. An interrupted evaluation goes on where
+    it was when it is started again.
     """
     options = options or EvalOptions()
     saved, recipe, data = open_target(target, checkpoint, changes)
     compute = resolve_compute(recipe.device, "fp32")
     with options.workers(specs, compute, len(data.test)) as workers:
-        evaluation, file = evaluate_checkpoint(saved, data, specs, recipe, options, listener or Listener(), workers)
+        evaluation, file = evaluate_checkpoint(
+            saved, data, specs, recipe, options, listener or Listener(), workers
+        )
     if saved.folder.metrics.exists():
         write_report(saved.folder)
     return evaluation, file
 
 
-def open_target(target: Target, checkpoint: str, changes: Sequence[Layer]) -> tuple[SavedModel, Recipe, Dataset]:
+def open_target(
+    target: Target, checkpoint: str, changes: Sequence[Layer]
+) -> tuple[SavedModel, Recipe, Dataset]:
     """The model of a target as `eval_run` takes it; its recipe with changes; its data.
 
-    Raises what `load_model` and `build_data` raise, and `CheckpointError` when model and data do not fit together.
+    Raises what `load_model` and `build_data` raise, and `CheckpointError` when model and data do
+    not fit together.
     """
     if isinstance(target, nn.Module):
         saved = module_at_hand(target, changes)
@@ -154,9 +182,14 @@ def open_target(target: Target, checkpoint: str, changes: Sequence[Layer]) -> tu
 
 
 def _with_changes(recipe: Recipe, changes: Sequence[Layer]) -> Recipe:
-    """The run's recipe with changes; with another norm but no eps, eps follows the norm as it does in training."""
+    """The run's recipe with changes; with another norm but no eps, eps follows the norm as it does
+    in training."""
     values = recipe.model_dump(mode="json")
-    norms = [layer.values["threat"]["norm"] for layer in changes if "norm" in layer.values.get("threat", {})]
+    norms = [
+        layer.values["threat"]["norm"]
+        for layer in changes
+        if "norm" in layer.values.get("threat", {})
+    ]
     if norms and norms[-1] != recipe.threat.norm:
         values["threat"] = {}
         values["attack"]["step_size"] = None
@@ -167,12 +200,16 @@ def _check_fit(saved: SavedModel, data: Dataset) -> None:
     shape, classes = saved.architecture.shape, saved.architecture.classes
     if data.shape != shape or len(data.class_names) != classes:
         raise CheckpointError(
-            f"{saved.file} takes images of shape {shape} in {classes} classes; the data set has {data.shape} in "
-            f"{len(data.class_names)}. Choose the data set that the model was trained on with --data."
+            f"{saved.file} takes images of shape {shape} in {classes} classes; the data set has "
+            f"{data.shape} in "
+            f"{len(data.class_names)}. Choose the data set that the model was trained on with "
+            "--data."
         )
 
 
-def load_sources(specs: Sequence[AttackSpec], target: Architecture, recipe: Recipe) -> dict[str, SavedModel]:
+def load_sources(
+    specs: Sequence[AttackSpec], target: Architecture, recipe: Recipe
+) -> dict[str, SavedModel]:
     """The models on which transfer attacks make their images, by the attack's label.
 
     Raises `ConfigError` for a model that cannot be loaded or takes other images than the target.
@@ -192,12 +229,15 @@ def load_sources(specs: Sequence[AttackSpec], target: Architecture, recipe: Reci
         shape, classes = source.architecture.shape, source.architecture.classes
         if (shape, classes) != (target.shape, target.classes):
             message = (
-                f"takes images of shape {shape} in {classes} classes, the model to be attacked {target.shape} in "
+                f"takes images of shape {shape} in {classes} classes, the model to be attacked "
+                f"{target.shape} in "
                 f"{target.classes}."
             )
             problems.append(Problem("", message, spec.label, "Name a model of the same data set."))
     if problems:
-        raise ConfigError(*problems, title="these transfer attacks cannot be made" if len(problems) > 1 else "")
+        raise ConfigError(
+            *problems, title="these transfer attacks cannot be made" if len(problems) > 1 else ""
+        )
     return sources
 
 
@@ -212,8 +252,8 @@ def evaluate_checkpoint(
 ) -> tuple[Evaluation, Path]:
     """Run the attacks on the test set in float32 and write the JSON file.
 
-    Every chunk's result goes to disk at once; what is there already of this very evaluation is not run again. Raises
-    `Interrupted` on Ctrl-C and termination signals.
+    Every chunk's result goes to disk at once; what is there already of this very evaluation is not
+    run again. Raises `Interrupted` on Ctrl-C and termination signals.
     """
     compute = resolve_compute(recipe.device, "fp32")
     split = data.test if options.limit is None else limited(data.test, options.limit)
@@ -224,7 +264,10 @@ def evaluate_checkpoint(
         return Evaluation.from_dict(json.loads(done.read_text(encoding="utf-8"))), done
     store = ChunkStore.open(saved.folder.evals / "partial", identity, listener.say)
     x, y = split.tensors()
-    with stoppable(f"evaluation of {saved.file} stopped; the chunks done are saved. Go on with: {options.again}"):
+    with stoppable(
+        f"evaluation of {saved.file} stopped; the chunks done are saved. Go on with: "
+        f"{options.again}"
+    ):
         evaluation = evaluate(
             compute.place(saved.model),
             x,
@@ -249,12 +292,20 @@ def evaluate_checkpoint(
 
 
 def is_evaluated(
-    saved: SavedModel, data: Dataset, specs: Sequence[AttackSpec], recipe: Recipe, options: EvalOptions
+    saved: SavedModel,
+    data: Dataset,
+    specs: Sequence[AttackSpec],
+    recipe: Recipe,
+    options: EvalOptions,
 ) -> bool:
     """Is this very evaluation finished already, its result on disk?"""
     sources = load_sources(specs, saved.architecture, recipe)
-    identity = _identity(saved, data, specs, sources, recipe, options, resolve_compute(recipe.device, "fp32"))
-    return any(_read(file).get("key") == key_of(identity) for file in saved.folder.evals.glob("*.json"))
+    identity = _identity(
+        saved, data, specs, sources, recipe, options, resolve_compute(recipe.device, "fp32")
+    )
+    return any(
+        _read(file).get("key") == key_of(identity) for file in saved.folder.evals.glob("*.json")
+    )
 
 
 def _left_unfinished(saved: SavedModel, key: str) -> Path | None:
@@ -289,7 +340,8 @@ def _identity(
     options: EvalOptions,
     compute: Compute,
 ) -> dict[str, Any]:
-    """All that the flags depend on: a chunk is of use to an evaluation of the same identity only."""
+    """All that the flags depend on: a chunk is of use to an evaluation of the same identity
+    only."""
     return {
         "weights": saved.fingerprint(),
         "data": data.fingerprint,
@@ -327,7 +379,9 @@ def stoppable(message: str) -> Iterator[None]:
 
     before: dict[int, Callable[[int, Any], Any] | int | None] = {}
     for name in StopSignals.SIGNALS:
-        with suppress(AttributeError, ValueError):  # Windows lacks some; outside the main thread none is ours
+        with suppress(
+            AttributeError, ValueError
+        ):  # Windows lacks some; outside the main thread none is ours
             if name != "SIGINT":
                 number = getattr(signal, name)
                 before[number] = signal.signal(number, stop)
@@ -342,7 +396,9 @@ def stoppable(message: str) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _write(saved: SavedModel, data: Dataset, recipe: Recipe, device: str, evaluation: Evaluation, key: str) -> Path:
+def _write(
+    saved: SavedModel, data: Dataset, recipe: Recipe, device: str, evaluation: Evaluation, key: str
+) -> Path:
     threat = evaluation.threat
     record: dict[str, Any] = {
         "format": EVAL_FORMAT,
@@ -375,7 +431,8 @@ def _write(saved: SavedModel, data: Dataset, recipe: Recipe, device: str, evalua
 
 
 def _new_file(folder: RunFolder, stem: str) -> Path:
-    """An empty file, which holds a name in `evals/` against another evaluation that ends at the same moment."""
+    """An empty file, which holds a name in `evals/` against another evaluation that ends at the
+    same moment."""
     try:
         folder.evals.mkdir(parents=True, exist_ok=True)
         while True:

@@ -14,7 +14,8 @@ def _silent(_: Any) -> None:
 
 @dataclass(frozen=True)
 class Listener:
-    """`say` takes lines of text, `callbacks` hear every step and epoch, `on_progress` hears of an evaluation."""
+    """`say` takes lines of text, `callbacks` hear every step and epoch, `on_progress` hears of an
+    evaluation."""
 
     say: Callable[[str], None] = _silent
     callbacks: "Sequence[Callback]" = ()

@@ -18,7 +18,8 @@ def in_lines(write: Callable[[str], None]) -> Listener:
 
 
 class EvalLines:
-    """One line for each attack that is done, and for one that takes long now and then one on how far it is."""
+    """One line for each attack that is done, and for one that takes long now and then one on how
+    far it is."""
 
     def __init__(self, write: Callable[[str], None]) -> None:
         self.write = write
@@ -31,8 +32,13 @@ class EvalLines:
         elif progress.done:
             if time.monotonic() - self.said < SILENCE:
                 return
-            self.write(f"{accuracy}  so far, {progress.done} of {progress.total} images{time_left(progress)}")
-        self.said = time.monotonic()  # also where an attack begins: the silence before was not its own
+            self.write(
+                f"{accuracy}  so far, {progress.done} of {progress.total} "
+                f"images{time_left(progress)}"
+            )
+        self.said = (
+            time.monotonic()
+        )  # also where an attack begins: the silence before was not its own
 
 
 def time_left(progress: Progress) -> str:

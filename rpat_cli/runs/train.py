@@ -33,11 +33,19 @@ from rpat_cli.runs.build import (
     build_threat,
     load_weights,
 )
-from rpat_cli.runs.evaluate import EvalOptions, evaluate_checkpoint, is_evaluated, limited, load_model, load_sources
+from rpat_cli.runs.evaluate import (
+    EvalOptions,
+    evaluate_checkpoint,
+    is_evaluated,
+    limited,
+    load_model,
+    load_sources,
+)
 from rpat_cli.runs.listener import Listener
 
 VALIDATION_BATCH = 250
-"""Images per pass when validating, which this process does alone: there are no even pieces to be made."""
+"""Images per pass when validating, which this process does alone: there are no even pieces to be
+made."""
 
 
 def train_run(
@@ -48,22 +56,29 @@ def train_run(
     jobs: Jobs = 1,
     listener: Listener | None = None,
 ) -> RunFolder:
-    """Train from scratch in a new run folder, evaluate best and last on the test set, and write the report.
+    """Train from scratch in a new run folder, evaluate best and last on the test set, and write the
+    report.
 
-    `stop_after` ends the session after that many epochs, as a signal would, to be resumed later. `jobs` processes
-    share the evaluation, see `EvalOptions`. Raises `RpatError`s: of data, run folder, divergence; `Interrupted` after a
-    signal, with everything saved.
+    `stop_after` ends the session after that many epochs, as a signal would, to be resumed later.
+    `jobs` processes share the evaluation, see `EvalOptions`. Raises `RpatError`s: of data, run
+    folder, divergence; `Interrupted` after a signal, with everything saved.
     """
     compute = resolve_compute(recipe.device, recipe.precision)
-    data = build_data(recipe.data, recipe.seed)  # before the folder is made: a missing data set leaves no debris
+    data = build_data(
+        recipe.data, recipe.seed
+    )  # before the folder is made: a missing data set leaves no debris
     extra = build_extra(recipe.data.extra, data)
     architecture = architecture_for(recipe, data)
     architecture.build()
-    load_sources(parse_suite(recipe.eval), architecture, recipe)  # better a mistake now than after the training
+    load_sources(
+        parse_suite(recipe.eval), architecture, recipe
+    )  # better a mistake now than after the training
     folder = create_run(recipe, out)
     _write_recipe(folder, recipe)
     with folder.training():
-        return _train(recipe, folder, data, extra, compute, None, stop_after, jobs, listener or Listener())
+        return _train(
+            recipe, folder, data, extra, compute, None, stop_after, jobs, listener or Listener()
+        )
 
 
 def resume_run(
@@ -74,10 +89,11 @@ def resume_run(
     jobs: Jobs = 1,
     listener: Listener | None = None,
 ) -> RunFolder:
-    """Go on with a run exactly where it stopped. `changes` may set what does not alter the steps already done.
+    """Go on with a run exactly where it stopped. `changes` may set what does not alter the steps
+    already done.
 
-    Raises `ConfigError` for a change that would, `CheckpointError` if there is nothing to resume from,
-    `RunFolderError` if another process is at it.
+    Raises `ConfigError` for a change that would, `CheckpointError` if there is nothing to resume
+    from, `RunFolderError` if another process is at it.
     """
     folder = open_run(path)
     recipe = _changed_recipe(folder, changes)
@@ -98,10 +114,14 @@ def _last_state(folder: RunFolder, recipe: Recipe, listener: Listener) -> dict[s
     if folder.checkpoint("last").exists() or folder.checkpoint("last.prev").exists():
         state, remark = load_newest(folder.checkpoint("last"))
         listener.say(remark or f"resuming {folder.path} after epoch {state['training']['epoch']}")
-        if _rates_differ(recipe, epochs_before=state["recipe"]["epochs"], done=state["training"]["epoch"]):
+        if _rates_differ(
+            recipe, epochs_before=state["recipe"]["epochs"], done=state["training"]["epoch"]
+        ):
             listener.say(
-                f"note: with {recipe.epochs} epochs from the start, the schedule {recipe.schedule.name!r} would have "
-                "had other rates in the epochs already done. To split one training into sessions use --stop-after."
+                f"note: with {recipe.epochs} epochs from the start, the schedule "
+                f"{recipe.schedule.name!r} would have "
+                "had other rates in the epochs already done. To split one training into sessions "
+                "use --stop-after."
             )
     else:
         listener.say(f"{folder.path} stopped before its first checkpoint: starting it again")
@@ -109,10 +129,13 @@ def _last_state(folder: RunFolder, recipe: Recipe, listener: Listener) -> dict[s
 
 
 def _rates_differ(recipe: Recipe, *, epochs_before: int, done: int) -> bool:
-    """Whether a run of the recipe's epochs in one go would have had other rates in the epochs already done."""
+    """Whether a run of the recipe's epochs in one go would have had other rates in the epochs
+    already done."""
     schedule = recipe.schedule.build(SCHEDULES)
     middles = [epoch + 0.5 for epoch in range(done)]
-    return any(schedule(middle, epochs_before) != schedule(middle, recipe.epochs) for middle in middles)
+    return any(
+        schedule(middle, epochs_before) != schedule(middle, recipe.epochs) for middle in middles
+    )
 
 
 RESUMABLE = {
@@ -132,16 +155,24 @@ def _changed_recipe(folder: RunFolder, changes: Sequence[Layer]) -> Recipe:
     saved = read_yaml(folder.recipe)
     before, after = resolve([saved]), resolve([saved, *changes])
     differing = _differing(before.model_dump(), after.model_dump())
-    forbidden = [key for key in differing if key not in RESUMABLE and key.split(".")[0] not in RESUMABLE]
+    forbidden = [
+        key for key in differing if key not in RESUMABLE and key.split(".")[0] not in RESUMABLE
+    ]
     if forbidden:
         allowed = ", ".join(sorted(RESUMABLE))
         raise ConfigError(
             *(
-                Problem(key, "cannot be changed when resuming: the run would be neither one nor the other.", "--resume")
+                Problem(
+                    key,
+                    "cannot be changed when resuming: the run would be neither one nor the other.",
+                    "--resume",
+                )
                 for key in forbidden
             ),
             Problem(
-                "", f"May be changed: {allowed}. For anything else train a new run: rpat train --config {folder.recipe}"
+                "",
+                f"May be changed: {allowed}. For anything else train a new run: rpat train "
+                f"--config {folder.recipe}",
             ),
             title="this run cannot go on with another recipe",
         )
@@ -184,7 +215,11 @@ def _train(
                 {**content(model), "epoch": record.epoch, "validation": record.validation},
             ),
         )
-        checkpoints = [Checkpoints(folder.checkpoint("last"), lambda loop: _last_content(content, loop, validation))]
+        checkpoints = [
+            Checkpoints(
+                folder.checkpoint("last"), lambda loop: _last_content(content, loop, validation)
+            )
+        ]
         if recipe.wa:
             average = folder.checkpoint(f"last{AVERAGED}")
             checkpoints.append(Checkpoints(average, lambda loop: _average_content(content, loop)))
@@ -193,23 +228,34 @@ def _train(
             data,
             model,
             compute,
-            # Listeners come before the checkpoint: what they were told is then part of what is saved.
+            # Listeners come before the checkpoint: what they were told is then part of what is
+            # saved.
             [validation, MetricsLog(folder.metrics), *listener.callbacks, *checkpoints],
-            lambda loop: signals.received is not None or (stop_after is not None and loop.epoch >= stop_after),
+            lambda loop: (
+                signals.received is not None
+                or (stop_after is not None and loop.epoch >= stop_after)
+            ),
             extra,
         )
         if state is not None:
             load_weights(model, state["model"], str(folder.checkpoint("last")))
             loop.load_state_dict({"model": state["model"], **state["training"]})
         finished = loop.run()
-    if signals.received is not None:  # it may have come in the last epoch: the final evaluation waits then
-        where = "after the last epoch" if finished else f"in epoch {loop.epoch + 1} of {recipe.epochs}"
+    if (
+        signals.received is not None
+    ):  # it may have come in the last epoch: the final evaluation waits then
+        where = (
+            "after the last epoch" if finished else f"in epoch {loop.epoch + 1} of {recipe.epochs}"
+        )
         raise Interrupted(
             f"stopped {where}; everything is saved. Go on with: rpat train --resume {folder.path}",
             signals.exit_code,
         )
     if not finished:
-        listener.say(f"stopped after epoch {loop.epoch} as asked. Go on with: rpat train --resume {folder.path}")
+        listener.say(
+            f"stopped after epoch {loop.epoch} as asked. Go on with: rpat train --resume "
+            f"{folder.path}"
+        )
         return folder
     _final_evaluation(recipe, folder, data, jobs, listener)
     write_report(folder)
@@ -217,7 +263,9 @@ def _train(
 
 
 def _write_recipe(folder: RunFolder, recipe: Recipe) -> None:
-    write_whole(folder.recipe, to_yaml(recipe, f"Repeat this run: rpat train --config {folder.recipe}"))
+    write_whole(
+        folder.recipe, to_yaml(recipe, f"Repeat this run: rpat train --config {folder.recipe}")
+    )
 
 
 def _also_logging(listener: Listener, folder: RunFolder) -> Listener:
@@ -234,7 +282,9 @@ def _also_logging(listener: Listener, folder: RunFolder) -> Listener:
     return Listener(say, (*listener.callbacks, EpochLines(log)), listener.on_progress)
 
 
-def _validator(recipe: Recipe, data: Dataset, compute: Compute) -> Callable[[nn.Module], dict[str, float]]:
+def _validator(
+    recipe: Recipe, data: Dataset, compute: Compute
+) -> Callable[[nn.Module], dict[str, float]]:
     limit = recipe.validation.limit
     x, y = (data.val if limit is None else limited(data.val, limit)).tensors()
     specs = parse_suite(f"clean,pgd-{recipe.validation.steps}")
@@ -256,7 +306,9 @@ def _validator(recipe: Recipe, data: Dataset, compute: Compute) -> Callable[[nn.
     return validate
 
 
-def _model_content(recipe: Recipe, architecture: Architecture, data: Dataset, model: nn.Module) -> dict[str, Any]:
+def _model_content(
+    recipe: Recipe, architecture: Architecture, data: Dataset, model: nn.Module
+) -> dict[str, Any]:
     return {
         "recipe": recipe.model_dump(mode="json"),
         "architecture": architecture.to_dict(),
@@ -271,7 +323,8 @@ Content = Callable[[nn.Module], dict[str, Any]]
 
 
 def _average_content(content: Content, loop: TrainLoop) -> dict[str, Any]:
-    """The averaged model by itself, to be evaluated; what resuming needs of it stands in the last checkpoint."""
+    """The averaged model by itself, to be evaluated; what resuming needs of it stands in the last
+    checkpoint."""
     assert loop.averaging is not None
     return {**content(loop.averaging.model), "epoch": loop.epoch}
 
@@ -279,11 +332,19 @@ def _average_content(content: Content, loop: TrainLoop) -> dict[str, Any]:
 def _last_content(content: Content, loop: TrainLoop, validation: Validation) -> dict[str, Any]:
     training = loop.state_dict()
     training.pop("model")
-    return {**content(loop.model), "epoch": loop.epoch, "best": validation.best, "training": training}
+    return {
+        **content(loop.model),
+        "epoch": loop.epoch,
+        "best": validation.best,
+        "training": training,
+    }
 
 
-def _final_evaluation(recipe: Recipe, folder: RunFolder, data: Dataset, jobs: Jobs, listener: Listener) -> None:
-    """Best and last on the test set, which nothing has looked at before; the same weights are measured once.
+def _final_evaluation(
+    recipe: Recipe, folder: RunFolder, data: Dataset, jobs: Jobs, listener: Listener
+) -> None:
+    """Best and last on the test set, which nothing has looked at before; the same weights are
+    measured once.
 
     After an interruption it goes on where it was: what is measured already is not measured again.
     """
@@ -291,7 +352,9 @@ def _final_evaluation(recipe: Recipe, folder: RunFolder, data: Dataset, jobs: Jo
     options = EvalOptions(jobs=jobs, again=f"rpat train --resume {folder.path}")
     compute = resolve_compute(recipe.device, "fp32")
     measured: set[tuple[str, int]] = set()
-    with options.workers(specs, compute, len(data.test)) as workers:  # once for all: they take seconds to start
+    with options.workers(
+        specs, compute, len(data.test)
+    ) as workers:  # once for all: they take seconds to start
         for name, ending in product(("best", "last"), ("", AVERAGED) if recipe.wa else ("",)):
             saved = load_model(folder.path, f"{name}{ending}")
             if (ending, saved.epoch) in measured:
@@ -300,5 +363,7 @@ def _final_evaluation(recipe: Recipe, folder: RunFolder, data: Dataset, jobs: Jo
             if is_evaluated(saved, data, specs, recipe, options):
                 listener.say(f"{name}{ending} (epoch {saved.epoch}) is evaluated already")
                 continue
-            listener.say(f"evaluating {name}{ending} (epoch {saved.epoch}) on {len(data.test)} test images")
+            listener.say(
+                f"evaluating {name}{ending} (epoch {saved.epoch}) on {len(data.test)} test images"
+            )
             evaluate_checkpoint(saved, data, specs, recipe, options, listener, workers)

@@ -1,4 +1,5 @@
-"""From a sweep to its trials: every combination of the axes, checked as a recipe, once for each seed."""
+"""From a sweep to its trials: every combination of the axes, checked as a recipe, once for each
+seed."""
 
 import hashlib
 import itertools
@@ -17,7 +18,8 @@ from rpat_cli.sweep.spec import EXAMPLES, Axes, SearchSection, SweepSpec, check_
 from rpat_cli.text import show_number
 
 UNTRAINED = ("eval",)
-"""Recipe keys that a trained model does not depend on: with others, a finished trial is evaluated anew, not trained."""
+"""Recipe keys that a trained model does not depend on: with others, a finished trial is evaluated
+anew, not trained."""
 
 UNTRAINED_DATA = ("root", "download", "workers", "memory_budget_gb")
 """The same within `data`."""
@@ -29,7 +31,8 @@ EXTENDS = "extends"
 
 @dataclass(frozen=True)
 class Variant:
-    """One combination of the axes: a row of the table. `baseline` is the label of the row that it is compared with."""
+    """One combination of the axes: a row of the table. `baseline` is the label of the row that it
+    is compared with."""
 
     label: str
     axes: Axes
@@ -39,7 +42,8 @@ class Variant:
 
 @dataclass(frozen=True)
 class Trial:
-    """One training. `name` is a short hash of all that its weights depend on, and the name of its folder."""
+    """One training. `name` is a short hash of all that its weights depend on, and the name of its
+    folder."""
 
     name: str
     label: str
@@ -53,13 +57,15 @@ class Trial:
 
 
 def checkpoints_of(recipe: Recipe) -> tuple[str, ...]:
-    """What a training with this recipe is measured at, in the end: the averaged weights are models of their own."""
+    """What a training with this recipe is measured at, in the end: the averaged weights are models
+    of their own."""
     return ("best", "last", *((f"best{AVERAGED}", f"last{AVERAGED}") if recipe.wa else ()))
 
 
 @dataclass(frozen=True)
 class Plan:
-    """All that a sweep has to do. `doubles`: combinations that came to the same recipe as one before, and were left."""
+    """All that a sweep has to do. `doubles`: combinations that came to the same recipe as one
+    before, and were left."""
 
     source: Path
     variants: tuple[Variant, ...]
@@ -90,11 +96,14 @@ class Maker:
 
     def variant(self, axes: Axes) -> Variant:
         """Raises `ConfigError` with every mistake in the recipe that comes of these values."""
-        values = [_axis_layer(key, value, self.layer) for key, value in axes.items() if key != EXTENDS]
+        values = [
+            _axis_layer(key, value, self.layer) for key, value in axes.items() if key != EXTENDS
+        ]
         return Variant(label_of(axes), axes, resolve([*self._extended(axes), *self.below, *values]))
 
     def _extended(self, axes: Axes) -> list[Layer]:
-        """The recipe that the combination extends. A file is read once, however many combinations it is in."""
+        """The recipe that the combination extends. A file is read once, however many combinations
+        it is in."""
         if EXTENDS not in axes:
             return []
         name = str(axes[EXTENDS])
@@ -104,13 +113,16 @@ class Maker:
 
     def plan(self, variants: Sequence[Variant]) -> Plan:
         """Raises `ConfigError` if no variant is another one's baseline, though one is asked for."""
-        trained = {recipe_name(variant.recipe): variant for variant in reversed(variants)}  # the first of equals stays
+        trained = {
+            recipe_name(variant.recipe): variant for variant in reversed(variants)
+        }  # the first of equals stays
         kept = [variant for variant in variants if trained[recipe_name(variant.recipe)] is variant]
         trials = tuple(
             Trial(recipe_name(recipe), variant.label, seed, recipe)
             for variant in kept
             for seed in self.spec.seeds
-            # The seed is checked by the sweep and nothing follows from it: no need to resolve the recipe again.
+            # The seed is checked by the sweep and nothing follows from it: no need to resolve the
+            # recipe again.
             for recipe in [variant.recipe.model_copy(update={"seed": seed})]
         )
         whole = tuple(_with_baselines(self.spec, kept, self.layer))
@@ -118,13 +130,18 @@ class Maker:
 
 
 def plan_sweep(path: Path) -> Plan:
-    """Read a sweep file and expand it. Raises `ConfigError` with every mistake in the file and its recipes at once.
+    """Read a sweep file and expand it. Raises `ConfigError` with every mistake in the file and its
+    recipes at once.
 
     Where the combinations are asked for one by one, the plan is empty: the search makes it.
     """
     spec, layer, problems = check_sweep(path)
     combinations = [] if spec.is_asked else list(_combinations(spec))
-    axes = [axes for axes in combinations if not any(_matches(axes, pattern) for pattern in spec.exclude)]
+    axes = [
+        axes
+        for axes in combinations
+        if not any(_matches(axes, pattern) for pattern in spec.exclude)
+    ]
     if not problems:  # otherwise some of the axes may be missing
         problems += [*_wrong_axes(spec, layer), *_wrongly_excluded(spec, combinations, layer)]
     try:
@@ -141,7 +158,9 @@ def _combinations(spec: SweepSpec) -> Iterator[Axes]:
     """list x zip x grid x random, the last going fastest."""
     factors: list[list[Axes]] = [spec.rows] if spec.rows else []
     if spec.zip:
-        factors.append([dict(zip(spec.zip, row, strict=True)) for row in zip(*spec.zip.values(), strict=True)])
+        factors.append(
+            [dict(zip(spec.zip, row, strict=True)) for row in zip(*spec.zip.values(), strict=True)]
+        )
     factors += [[{key: value} for value in values] for key, values in spec.grid.items()]
     if spec.random:
         factors.append(spec.random.draw())
@@ -157,11 +176,18 @@ def _wrong_axes(spec: SweepSpec, layer: Layer) -> Iterator[Problem]:
     """What can be no axis, or is none though `exclude` and `baseline` speak of it."""
     drawn = spec.random.axes if spec.random else {}
     asked = spec.search.optuna.axes if spec.search and spec.search.optuna else {}
-    known = dict.fromkeys([*spec.grid, *spec.zip, *drawn, *asked, *(key for row in spec.rows for key in row)])
+    known = dict.fromkeys(
+        [*spec.grid, *spec.zip, *drawn, *asked, *(key for row in spec.rows for key in row)]
+    )
     for key in known:
         origin = f"{layer.source}:{_axis_line(key, layer)}"
         if key == "seed":
-            yield Problem(key, "is no axis: the seeds of all trials stand under seeds:.", origin, EXAMPLES["seeds"])
+            yield Problem(
+                key,
+                "is no axis: the seeds of all trials stand under seeds:.",
+                origin,
+                EXAMPLES["seeds"],
+            )
         elif key in UNTRAINED and not any(key in row for row in spec.rows):
             hint = "List all attacks under eval: at the top; each has its column in the table."
             yield Problem(key, "is no axis: nothing else would be trained.", origin, hint)
@@ -172,15 +198,25 @@ def _wrong_axes(spec: SweepSpec, layer: Layer) -> Iterator[Problem]:
     for section, pattern in named:
         for key in pattern:
             if key not in known:
-                hint = f"{did_you_mean(key, known)} The axes are: {', '.join(known) or 'none'}.".strip()
-                yield Problem(f"{section}.{key}", "is no axis of this sweep.", layer.origin((section,)), hint)
+                axes = f"The axes are: {', '.join(known) or 'none'}."
+                hint = f"{did_you_mean(key, known)} {axes}".strip()
+                yield Problem(
+                    f"{section}.{key}", "is no axis of this sweep.", layer.origin((section,)), hint
+                )
 
 
-def _wrongly_excluded(spec: SweepSpec, combinations: Sequence[Axes], layer: Layer) -> Iterator[Problem]:
-    """Everything, or nothing though something is meant; what is drawn at random may miss it by chance."""
-    if combinations and all(any(_matches(axes, pattern) for pattern in spec.exclude) for axes in combinations):
+def _wrongly_excluded(
+    spec: SweepSpec, combinations: Sequence[Axes], layer: Layer
+) -> Iterator[Problem]:
+    """Everything, or nothing though something is meant; what is drawn at random may miss it by
+    chance."""
+    if combinations and all(
+        any(_matches(axes, pattern) for pattern in spec.exclude) for axes in combinations
+    ):
         yield Problem("exclude", "nothing is left to do.", layer.origin(("exclude",)))
-    known = {key for axes in combinations for key in axes} - set(spec.random.axes if spec.random else ())
+    known = {key for axes in combinations for key in axes} - set(
+        spec.random.axes if spec.random else ()
+    )
     for number, pattern in enumerate(spec.exclude):
         if pattern.keys() <= known and not any(_matches(axes, pattern) for axes in combinations):
             message = f"excludes nothing: no combination has {_shown_settings(pattern)}."
@@ -188,11 +224,15 @@ def _wrongly_excluded(spec: SweepSpec, combinations: Sequence[Axes], layer: Laye
             yield Problem(f"exclude.{number}", message, origin, "Write the values as in the axes.")
 
 
-# ---------------------------------------------------------------------------------------------- recipes
+# ---- recipes
 
 
 def _base_layers(spec: SweepSpec, layer: Layer) -> list[Layer]:
-    lines = {path[1:]: line for path, line in layer.lines.items() if path[0] == "recipe" and len(path) > 1}
+    lines = {
+        path[1:]: line
+        for path, line in layer.lines.items()
+        if path[0] == "recipe" and len(path) > 1
+    }
     layers = [
         *_read_recipes(spec.config, layer, layer.lines.get(("config",), 0)),
         Layer(layer.source, spec.recipe, lines),
@@ -203,11 +243,15 @@ def _base_layers(spec: SweepSpec, layer: Layer) -> list[Layer]:
 
 
 def _read_recipes(names: Sequence[str], layer: Layer, line: int) -> list[Layer]:
-    """Recipes as layers: files (.yaml) relative to the sweep file, and shipped ones by name, which stand on `line`."""
+    """Recipes as layers: files (.yaml) relative to the sweep file, and shipped ones by name, which
+    stand on `line`."""
     folder = Path(layer.source).parent
     origin = f"{layer.source}:{line}"
     is_file = [name.endswith((".yaml", ".yml")) for name in names]
-    files = [folder / name if own else find(name, origin) for name, own in zip(names, is_file, strict=True)]
+    files = [
+        folder / name if own else find(name, origin)
+        for name, own in zip(names, is_file, strict=True)
+    ]
     return read_all(configs=files)
 
 
@@ -222,12 +266,19 @@ def _axis_layer(key: str, value: Any, layer: Layer) -> Layer:
 
 def _axis_line(key: str, layer: Layer) -> int:
     """Where in the sweep file an axis stands; 0 if nowhere."""
-    places = [("grid", key), ("zip", key), ("random", "axes", key), ("search", "optuna", "axes", key), ("list",)]
+    places = [
+        ("grid", key),
+        ("zip", key),
+        ("random", "axes", key),
+        ("search", "optuna", "axes", key),
+        ("list",),
+    ]
     return next((layer.lines[place] for place in places if place in layer.lines), 0)
 
 
 def _resolve_all(maker: Maker, combinations: Iterable[Axes]) -> Iterator[Variant]:
-    """Every combination as a recipe. A mistake that many share is told once, with the combinations that have it."""
+    """Every combination as a recipe. A mistake that many share is told once, with the combinations
+    that have it."""
     mistakes: dict[Problem, list[str]] = {}
     for axes in combinations:
         try:
@@ -241,17 +292,33 @@ def _resolve_all(maker: Maker, combinations: Iterable[Axes]) -> Iterator[Variant
 
 def _in_trials(problem: Problem, labels: Sequence[str]) -> Problem:
     more = f" and {len(labels) - 1} more" if len(labels) > 1 else ""
-    return Problem(problem.key, problem.message, problem.source, f"{problem.hint} (In: {labels[0]}{more}.)".strip())
+    return Problem(
+        problem.key,
+        problem.message,
+        problem.source,
+        f"{problem.hint} (In: {labels[0]}{more}.)".strip(),
+    )
 
 
 def label_of(axes: Axes) -> str:
-    """`trades + ra, optimizer.lr=0.05`: names speak for themselves, other values say what they are of."""
-    names = [Path(str(value)).name.removesuffix(".yaml") for key, value in axes.items() if key == EXTENDS]
+    """`trades + ra, optimizer.lr=0.05`: names speak for themselves, other values say what they are
+    of."""
+    names = [
+        Path(str(value)).name.removesuffix(".yaml") for key, value in axes.items() if key == EXTENDS
+    ]
     names += [_shown(value) for key, value in axes.items() if key in NAMED and value]
-    switches = [key + _shown_settings(value) for key, value in axes.items() if key in SWITCHED and value]
-    others = [f"{key}={_shown(value)}" for key, value in axes.items() if key not in (*NAMED, *SWITCHED, EXTENDS)]
+    switches = [
+        key + _shown_settings(value) for key, value in axes.items() if key in SWITCHED and value
+    ]
+    others = [
+        f"{key}={_shown(value)}"
+        for key, value in axes.items()
+        if key not in (*NAMED, *SWITCHED, EXTENDS)
+    ]
     head = " + ".join(filter(None, [" ".join(names), *switches]))
-    without = [f"no {key}" for key, value in axes.items() if key in SWITCHED and not value and not names]
+    without = [
+        f"no {key}" for key, value in axes.items() if key in SWITCHED and not value and not names
+    ]
     return ", ".join(filter(None, [head, *without, *others])) or "base"
 
 
@@ -259,7 +326,9 @@ def _shown(value: Any) -> str:
     if isinstance(value, float):
         return show_number(value)
     if isinstance(value, Mapping):
-        return str(value.get("name", "")) + _shown_settings({key: v for key, v in value.items() if key != "name"})
+        return str(value.get("name", "")) + _shown_settings(
+            {key: v for key, v in value.items() if key != "name"}
+        )
     return "+".join(map(_shown, value)) if isinstance(value, list) else str(value)
 
 
@@ -277,7 +346,9 @@ def recipe_name(recipe: Recipe) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def _with_baselines(spec: SweepSpec, variants: Sequence[Variant], layer: Layer) -> Iterator[Variant]:
+def _with_baselines(
+    spec: SweepSpec, variants: Sequence[Variant], layer: Layer
+) -> Iterator[Variant]:
     """Each variant with the label of the one that equals it but for the baseline's axis values."""
     if spec.baseline is None:
         yield from variants
@@ -292,7 +363,12 @@ def _with_baselines(spec: SweepSpec, variants: Sequence[Variant], layer: Layer) 
     if not found:
         hint = f"The rows are: {'; '.join(variant.label for variant in variants)}."
         raise ConfigError(
-            Problem("baseline", "no row has another row as its baseline.", layer.origin(("baseline",)), hint)
+            Problem(
+                "baseline",
+                "no row has another row as its baseline.",
+                layer.origin(("baseline",)),
+                hint,
+            )
         )
 
 

@@ -1,4 +1,5 @@
-"""The folders of a sweep and of its trials: what is to be run there, how far it is, and what came out.
+"""The folders of a sweep and of its trials: what is to be run there, how far it is, and what came
+out.
 
 sweeps/NAME/  table.{json,csv,md,tex,html}  pareto.svg
 sweeps/NAME/trials/HASH/  recipe.yaml  log.txt  failure.txt  run/ (the run folder)
@@ -36,7 +37,8 @@ Results = Mapping[str, Mapping[str, float]]
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a trial is: epochs done, validation's last accuracies (fractions) if there was one, seconds per epoch."""
+    """How far a trial is: epochs done, validation's last accuracies (fractions) if there was one,
+    seconds per epoch."""
 
     epoch: int
     clean_acc: float | None = None
@@ -72,14 +74,18 @@ class TrialFolder:
         return self.path / "failure.txt"
 
     def prepare(self) -> tuple[str, ...]:
-        """Write the recipe and return the command that trains it, or goes on with it from its last checkpoint.
+        """Write the recipe and return the command that trains it, or goes on with it from its last
+        checkpoint.
 
-        The command is the log's next line. Raises `RunFolderError` or `OSError` if the folder cannot be written.
+        The command is the log's next line. Raises `RunFolderError` or `OSError` if the folder
+        cannot be written.
         """
         write_whole(self.recipe, to_yaml(self.trial.recipe, self.trial.title))
         self.failure.unlink(missing_ok=True)
         if self.run.path.exists() and not is_run(self.run.path):
-            shutil.rmtree(self.run.path)  # it was stopped before it had written anything that counts
+            shutil.rmtree(
+                self.run.path
+            )  # it was stopped before it had written anything that counts
         command = self.command()
         with self.log.open("a", encoding="utf-8") as log:
             log.write(f"{PROMPT}{shlex.join(command)}\n")
@@ -88,13 +94,23 @@ class TrialFolder:
     def command(self) -> tuple[str, ...]:
         """The public command of this trial, as anybody could type it."""
         where = "--resume" if is_run(self.run.path) else "--out"
-        # The engine shares out the cores among the trials: none of them takes more for its own evaluation.
-        options = ("--config", str(self.recipe), where, str(self.run.path), "--quiet", "--jobs", "1")
+        # The engine shares out the cores among the trials: none of them takes more for its own
+        # evaluation.
+        options = (
+            "--config",
+            str(self.recipe),
+            where,
+            str(self.run.path),
+            "--quiet",
+            "--jobs",
+            "1",
+        )
         pause = ("--stop-after", str(self.until)) if self.until is not None else ()
         return (sys.executable, "-m", "rpat_cli", "train", *options, *pause)
 
     def results(self) -> Results | None:
-        """What the finished trial found; None as long as anything that its recipe asks for is missing."""
+        """What the finished trial found; None as long as anything that its recipe asks for is
+        missing."""
         try:
             report = json.loads(self.run.report.read_text(encoding="utf-8"))
             trained = report["training"]["epochs"] == self.trial.recipe.epochs
@@ -102,7 +118,9 @@ class TrialFolder:
         except (OSError, ValueError, KeyError, TypeError):
             return None
         wanted = {spec.label for spec in parse_suite(self.trial.recipe.eval)}
-        whole = all(wanted <= found.get(name, {}).keys() for name in checkpoints_of(self.trial.recipe))
+        whole = all(
+            wanted <= found.get(name, {}).keys() for name in checkpoints_of(self.trial.recipe)
+        )
         return found if trained and whole else None
 
     def progress(self) -> Progress:
@@ -112,7 +130,9 @@ class TrialFolder:
         validated = [record["validation"] for record in records if record.get("validation")]
         last = validated[-1] if validated else {}
         seconds = sum(record["seconds"] for record in records) / len(records)
-        return Progress(records[-1]["epoch"], last.get("clean_acc"), last.get("robust_acc"), seconds)
+        return Progress(
+            records[-1]["epoch"], last.get("clean_acc"), last.get("robust_acc"), seconds
+        )
 
     @property
     def has_paused(self) -> bool:
@@ -120,9 +140,11 @@ class TrialFolder:
         return self.until is not None and self.progress().epoch >= self.until
 
     def figure(self, name: str, until: int | None = None) -> float | None:
-        """Validation's "robust_acc", "clean_acc" or "..._wa" (fractions) at the best epoch, of those up to `until`.
+        """Validation's "robust_acc", "clean_acc" or "..._wa" (fractions) at the best epoch, of
+        those up to `until`.
 
-        The best epoch is the one that the training itself chooses; None if nothing was measured yet.
+        The best epoch is the one that the training itself chooses; None if nothing was measured
+        yet.
         """
         ending = AVERAGED if name.endswith(AVERAGED) else ""
         measured = [
@@ -130,10 +152,15 @@ class TrialFolder:
             for record in read_metrics(self.run.metrics)
             if name in record["validation"] and (until is None or record["epoch"] <= until)
         ]
-        return max(measured, key=lambda validation: rank(validation, ending))[name] if measured else None
+        return (
+            max(measured, key=lambda validation: rank(validation, ending))[name]
+            if measured
+            else None
+        )
 
     def note_failure(self, exit_code: int) -> str:
-        """Why a trial failed, with the last lines of its log; kept in `failure.txt` until it is run again."""
+        """Why a trial failed, with the last lines of its log; kept in `failure.txt` until it is run
+        again."""
         reason = "\n".join([_reason(exit_code), *self._last_lines()])
         with suppress(OSError):  # on a full disk the reason still reaches the screen and the table
             self.failure.write_text(reason + "\n", encoding="utf-8")
@@ -173,4 +200,6 @@ def _reason(exit_code: int) -> str:
         name = signal.Signals(-exit_code).name
     except ValueError:
         name = f"signal {-exit_code}"
-    return f"killed by {name}" + (" (out of memory, or killed by hand)" if name == "SIGKILL" else "")
+    return f"killed by {name}" + (
+        " (out of memory, or killed by hand)" if name == "SIGKILL" else ""
+    )

@@ -1,4 +1,5 @@
-"""Means over seeds with what they leave open: standard deviation, and Student's interval of a paired difference."""
+"""Means over seeds with what they leave open: standard deviation, and Student's interval of a
+paired difference."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -20,22 +21,29 @@ class Stat:
         """Of at least one value."""
         mean = math.fsum(values) / len(values)
         squares = math.fsum((value - mean) ** 2 for value in values)
-        return cls(mean, math.sqrt(squares / (len(values) - 1)) if len(values) > 1 else None, len(values))
+        return cls(
+            mean, math.sqrt(squares / (len(values) - 1)) if len(values) > 1 else None, len(values)
+        )
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A mean difference over the seeds that both have; `interval` is its 95 % interval, None below two seeds."""
+    """A mean difference over the seeds that both have; `interval` is its 95 % interval, None below
+    two seeds."""
 
     mean: float
     interval: tuple[float, float] | None
     n: int
 
 
-def paired_difference(values: Mapping[int, float], baseline: Mapping[int, float]) -> Difference | None:
-    """`values` minus `baseline`, seed by seed, with Student's t interval; None without a common seed.
+def paired_difference(
+    values: Mapping[int, float], baseline: Mapping[int, float]
+) -> Difference | None:
+    """`values` minus `baseline`, seed by seed, with Student's t interval; None without a common
+    seed.
 
-    The same seed means the same split, initial weights and batches: pairing takes out what both owe to these.
+    The same seed means the same split, initial weights and batches: pairing takes out what both owe
+    to these.
     """
     seeds = sorted(values.keys() & baseline.keys())
     if not seeds:

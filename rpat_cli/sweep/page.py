@@ -1,4 +1,5 @@
-"""The results of a sweep for the eye: a Pareto plot, and one HTML page with all there is. And all their files."""
+"""The results of a sweep for the eye: a Pareto plot, and one HTML page with all there is. And all
+their files."""
 
 import shlex
 from dataclasses import dataclass
@@ -33,7 +34,12 @@ def write_table(table: SweepTable, folder: Path) -> None:
 
     Raises `RunFolderError`.
     """
-    for suffix, render in {"json": to_json, "csv": to_csv, "md": to_markdown, "tex": to_latex}.items():
+    for suffix, render in {
+        "json": to_json,
+        "csv": to_csv,
+        "md": to_markdown,
+        "tex": to_latex,
+    }.items():
         write_whole(folder / f"table.{suffix}", render(table))
     picture = to_svg(table)
     write_whole(folder / "pareto.svg", picture)
@@ -42,7 +48,8 @@ def write_table(table: SweepTable, folder: Path) -> None:
 
 @dataclass(frozen=True)
 class Cell:
-    """`71.20 ± 0.35`, and the difference to the baseline: `decided` is +1 or -1 where its interval leaves out 0."""
+    """`71.20 ± 0.35`, and the difference to the baseline: `decided` is +1 or -1 where its interval
+    leaves out 0."""
 
     value: str
     difference: str = ""
@@ -51,7 +58,8 @@ class Cell:
 
 @dataclass(frozen=True)
 class Line:
-    """A row of the table as it is shown. `front`: no other row beats it in both accuracies of the plot."""
+    """A row of the table as it is shown. `front`: no other row beats it in both accuracies of the
+    plot."""
 
     row: Row
     count: str
@@ -70,7 +78,8 @@ class Best:
 
 @dataclass(frozen=True)
 class Tally:
-    """Of `n` differences in a metric: how many have all of their 95 % interval above zero, how many below."""
+    """Of `n` differences in a metric: how many have all of their 95 % interval above zero, how many
+    below."""
 
     metric: str
     n: int
@@ -85,7 +94,8 @@ def to_svg(table: SweepTable) -> str:
 
 
 def to_html(table: SweepTable, folder: Path, picture: str) -> str:
-    """The whole page, with what `to_svg` gave as `picture`. What comes from outside (labels, logs) is escaped."""
+    """The whole page, with what `to_svg` gave as `picture`. What comes from outside (labels, logs)
+    is escaped."""
     robust = robust_metric(table)
     groups = lines(table, robust)
     return template("table.html.j2").render(
@@ -106,9 +116,15 @@ def to_html(table: SweepTable, folder: Path, picture: str) -> str:
 
 def lines(table: SweepTable, robust: str | None) -> list[list[Line]]:
     """The table's rows, those of each variant together."""
-    front = {(point.name, point.kind) for point in pareto_front(points(table, robust))} if robust else set()
+    front = (
+        {(point.name, point.kind) for point in pareto_front(points(table, robust))}
+        if robust
+        else set()
+    )
     shown = [
-        Line(row, row_count(row), tuple(cell(row, metric) for metric in table.metrics), key in front)
+        Line(
+            row, row_count(row), tuple(cell(row, metric) for metric in table.metrics), key in front
+        )
         for row in table.rows
         for key in [(row.label, row.checkpoint)]
     ]
@@ -116,7 +132,8 @@ def lines(table: SweepTable, robust: str | None) -> list[list[Line]]:
 
 
 def robust_metric(table: SweepTable) -> str | None:
-    """What stands for robustness: AutoAttack, or else the attack that leaves least of what most rows have; or None."""
+    """What stands for robustness: AutoAttack, or else the attack that leaves least of what most
+    rows have; or None."""
     found: dict[str, list[float]] = {}
     for row in table.rows:
         for metric, stat in row.stats.items():
@@ -141,7 +158,10 @@ def points(table: SweepTable, robust: str) -> list[Point]:
             x_sd=row.stats[CLEAN].sd,
             y_sd=row.stats[robust].sd,
             told="\n".join(
-                [f"{row.label}, {row.checkpoint}", *(f"{name} {spread(row.stats[name])}" for name in (CLEAN, robust))]
+                [
+                    f"{row.label}, {row.checkpoint}",
+                    *(f"{name} {spread(row.stats[name])}" for name in (CLEAN, robust)),
+                ]
             ),
         )
         for row in table.rows
@@ -159,7 +179,10 @@ def no_plot(table: SweepTable) -> str:
     """Why there is no plot, while there is none."""
     if not any(row.n for row in table.rows):
         return "No trial is finished yet."
-    return "No robust accuracy was measured. Add an attack to eval: in the sweep file, such as pgd-20 or autoattack."
+    return (
+        "No robust accuracy was measured. Add an attack to eval: in the sweep file, such as "
+        "pgd-20 or autoattack."
+    )
 
 
 def spread(stat: Stat) -> str:

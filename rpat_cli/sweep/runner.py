@@ -24,10 +24,12 @@ QUEUE_INTERVAL = 1.0
 """Seconds between two looks at the folders of trials that wait in a cluster's queue."""
 
 RESUMPTIONS = 20
-"""How often a trial that somebody else stopped (a time limit, pre-emption) is taken up again in one call."""
+"""How often a trial that somebody else stopped (a time limit, pre-emption) is taken up again in one
+call."""
 
 TABLE_SHARE = 20
-"""Once the table is written, so many times as long passes before it is written again while trials run."""
+"""Once the table is written, so many times as long passes before it is written again while trials
+run."""
 
 
 def _ignore(_: object) -> None:
@@ -36,11 +38,11 @@ def _ignore(_: object) -> None:
 
 @dataclass
 class Runner:
-    """One call of a sweep. `on_change` hears of each trial whose state changes, `on_tick` comes each time round, and
-    `on_remark` takes what else there is to say.
+    """One call of a sweep. `on_change` hears of each trial whose state changes, `on_tick` comes
+    each time round, and `on_remark` takes what else there is to say.
 
-    `retries`: how often a failed trial is run again in this call. `max_failures`: with so many trials failed for
-    good, no further one is begun.
+    `retries`: how often a failed trial is run again in this call. `max_failures`: with so many
+    trials failed for good, no further one is begun.
     """
 
     plan: Plan
@@ -67,9 +69,9 @@ class Runner:
     def run(self) -> SweepTable:
         """Run what is missing or failed; what is done is not touched.
 
-        Raises `Interrupted` on a signal, when all trials have saved; `RunFolderError` if the folder, the final table,
-        or what the search has to remember, cannot be written. A trial that fails raises nothing: it stands in the
-        table.
+        Raises `Interrupted` on a signal, when all trials have saved; `RunFolderError` if the
+        folder, the final table, or what the search has to remember, cannot be written. A trial that
+        fails raises nothing: it stands in the table.
         """
         try:
             (self.folder / "trials").mkdir(parents=True, exist_ok=True)
@@ -101,8 +103,14 @@ class Runner:
 
     def table(self) -> SweepTable:
         """The table of what is known by now."""
-        results = {name: status.results for name, status in self.statuses.items() if status.results is not None}
-        failures = {name: s.reason for name, s in self.statuses.items() if s.reason and s.state not in OVER}
+        results = {
+            name: status.results
+            for name, status in self.statuses.items()
+            if status.results is not None
+        }
+        failures = {
+            name: s.reason for name, s in self.statuses.items() if s.reason and s.state not in OVER
+        }
         return build_table(self.search.plan, results, failures, self.search.notes())
 
     @property
@@ -124,7 +132,8 @@ class Runner:
         return self.max_failures is not None and self._failures >= self.max_failures
 
     def _submit(self) -> bool:
-        """Fill the free slots; false when all is over. What another process holds is asked for the next time round."""
+        """Fill the free slots; false when all is over. What another process holds is asked for the
+        next time round."""
         held = []
         while len(self._running) < self.engine.slots and not self._given_up:
             status = self._again.popleft() if self._again else self.search.next()
@@ -138,11 +147,15 @@ class Runner:
     def _begin(self, status: Status) -> bool:
         """Start a trial; false if another process holds it."""
         status.results = status.folder.results()
-        if status.results is not None or status.folder.has_paused:  # by another call, or what is left of one
+        if (
+            status.results is not None or status.folder.has_paused
+        ):  # by another call, or what is left of one
             self._over(status, State.DONE if status.results is not None else State.PRUNED)
             return True
         try:
-            began = self.engine.submit(Job(status.trial.name, status.folder.prepare, status.folder.log))
+            began = self.engine.submit(
+                Job(status.trial.name, status.folder.prepare, status.folder.log)
+            )
         except (OSError, RpatError) as error:
             self._fail(status, f"could not be started: {error}")
             return True
@@ -199,9 +212,11 @@ class Runner:
         self._keep_table()
 
     def _keep_table(self) -> None:
-        """After finished trials. A disk that is full now may have room again: the last table decides.
+        """After finished trials. A disk that is full now may have room again: the last table
+        decides.
 
-        With a thousand trials the plot alone takes a moment: no more than a small share of the time is to go there.
+        With a thousand trials the plot alone takes a moment: no more than a small share of the time
+        is to go there.
         """
         began = time.monotonic()
         if began < self._table_due:
@@ -218,7 +233,8 @@ class Runner:
         self.on_change(status)
 
     def _stop(self, *, force: bool) -> None:
-        """Ask everything under way to save and stop, and wait for it. A second Ctrl-C ends it at once."""
+        """Ask everything under way to save and stop, and wait for it. A second Ctrl-C ends it at
+        once."""
         for name in self._running:
             self.engine.cancel(name, force=force)
         while self._running:

@@ -1,19 +1,28 @@
-"""The sweep file: a base recipe, axes over any of its keys, seeds, and what the table compares with.
+"""The sweep file: a base recipe, axes over any of its keys, seeds, and what the table compares
+with.
 
-    config: base.yaml                     # recipes: shipped ones by name, files (.yaml) relative to this file
+    config: base.yaml                     # recipes: shipped ones by name, files (.yaml) relative to
+    this file
     recipe: {data: fashion-mini}          # laid over them
     grid: {method: [pgd, trades], ra: [false, true]}      # every combination
-                                          # the axis `extends` goes over whole recipes, named as in config
-    zip: {model: [small-cnn, vgg16], batch_size: [50, 128]}      # first with first, second with second
+                                          # the axis `extends` goes over whole recipes, named as in
+                                          config
+    zip: {model: [small-cnn, vgg16], batch_size: [50, 128]}      # first with first, second with
+    second
     list: [{ra.weight: 1}, {ra.weight: 2, ra.mix: 0.7}]   # combinations written out
-    random: {samples: 20, axes: {optimizer.lr: {log: [1e-3, 1e-1]}}}      # drawn, the same ones every time
+    random: {samples: 20, axes: {optimizer.lr: {log: [1e-3, 1e-1]}}}      # drawn, the same ones
+    every time
     exclude: [{method: trades, ra: true}]
     seeds: 3                              # 0, 1, 2; or a list
     eval: [clean, pgd-20]
-    baseline: {ra: false}                 # each row is compared with the row that differs from it in just this
-    search: {asha: {min_epochs: 2, factor: 3}}            # stops the worse ones early; or, in place of other axes:
-    search: {optuna: {trials: 40, axes: {optimizer.lr: {log: [1e-3, 1e-1]}}, objective: [clean_acc, robust_acc]}}
-    engine: {name: slurm, partition: gpu, time: 120}      # or local (the default), or ray; --engine goes before it
+    baseline: {ra: false}                 # each row is compared with the row that differs from it
+    in just this
+    search: {asha: {min_epochs: 2, factor: 3}}            # stops the worse ones early; or, in place
+    of other axes:
+    search: {optuna: {trials: 40, axes: {optimizer.lr: {log: [1e-3, 1e-1]}}, objective: [clean_acc,
+    robust_acc]}}
+    engine: {name: slurm, partition: gpu, time: 120}      # or local (the default), or ray; --engine
+    goes before it
 
 Where several of grid, zip, list and random are given, they are multiplied with one another.
 """
@@ -35,7 +44,8 @@ from rpat_cli.sweep.engines.base import EngineSection, engine_of
 from rpat_cli.text import Number
 
 Axes = dict[str, Any]
-"""Dotted recipe keys and the values they take together: `{"method": "trades", "method.beta": 3}`."""
+"""Dotted recipe keys and the values they take together: `{"method": "trades", "method.beta":
+3}`."""
 
 SHIPPED = Path(__file__).parent.parent / "recipe" / "shipped" / "sweeps"
 
@@ -68,8 +78,12 @@ class Draw(Section):
 
     choice: list[Any] | None = Field(None, min_length=1, description="one of these, equally likely")
     uniform: tuple[Number, Number] | None = Field(None, description="a number between these")
-    log: tuple[Number, Number] | None = Field(None, description="a number between these, uniform in its logarithm")
-    integer: tuple[int, int] | None = Field(None, description="a whole number between these, both included")
+    log: tuple[Number, Number] | None = Field(
+        None, description="a number between these, uniform in its logarithm"
+    )
+    integer: tuple[int, int] | None = Field(
+        None, description="a whole number between these, both included"
+    )
 
     @model_validator(mode="after")
     def _check(self) -> "Draw":
@@ -102,17 +116,25 @@ class Draw(Section):
 
 
 class RandomAxes(Section):
-    axes: dict[str, Draw] = Field(min_length=1, description="recipe keys and what each is drawn from")
-    samples: int = Field(ge=1, description="how many combinations to draw; more of them keep the first ones")
+    axes: dict[str, Draw] = Field(
+        min_length=1, description="recipe keys and what each is drawn from"
+    )
+    samples: int = Field(
+        ge=1, description="how many combinations to draw; more of them keep the first ones"
+    )
     seed: int = Field(0, description="seed of the draws")
 
     def draw(self) -> list[Axes]:
         source = random.Random(self.seed)
-        return [{key: axis.sample(source) for key, axis in self.axes.items()} for _ in range(self.samples)]
+        return [
+            {key: axis.sample(source) for key, axis in self.axes.items()}
+            for _ in range(self.samples)
+        ]
 
 
 FIGURES = ("robust_acc", "clean_acc")
-"""What a search may judge by: figures of the validation images. The test set is for the final table alone."""
+"""What a search may judge by: figures of the validation images. The test set is for the final table
+alone."""
 
 SAMPLERS = ("tpe", "random", "nsga2")
 
@@ -120,30 +142,44 @@ SAMPLERS = ("tpe", "random", "nsga2")
 class AshaSection(Section):
     """Successive halving of the sweep's own combinations."""
 
-    min_epochs: int = Field(1, ge=1, description="epochs after which combinations are first compared")
+    min_epochs: int = Field(
+        1, ge=1, description="epochs after which combinations are first compared"
+    )
     factor: int = Field(3, ge=2, description="one in so many goes on, to so many times the epochs")
-    metric: Annotated[str, _known("metric", FIGURES)] = Field("robust_acc", description="what they are compared by")
+    metric: Annotated[str, _known("metric", FIGURES)] = Field(
+        "robust_acc", description="what they are compared by"
+    )
 
 
 class OptunaSection(Section):
     """Combinations that Optuna asks for, in the light of those before."""
 
     trials: int = Field(ge=1, description="how many combinations to ask for")
-    axes: dict[str, Draw] = Field(min_length=1, description="recipe keys and what each is drawn from")
+    axes: dict[str, Draw] = Field(
+        min_length=1, description="recipe keys and what each is drawn from"
+    )
     objective: Annotated[
-        list[Annotated[str, _known("objective", [*FIGURES, *(f"{name}{AVERAGED}" for name in FIGURES)])]],
+        list[
+            Annotated[
+                str, _known("objective", [*FIGURES, *(f"{name}{AVERAGED}" for name in FIGURES)])
+            ]
+        ],
         BeforeValidator(_one_or_more),
         Field(min_length=1),
         AfterValidator(_distinct),
     ] = Field(["robust_acc"], description="what to raise; several give a Pareto front")
-    sampler: Annotated[str, _known("sampler", SAMPLERS)] = Field("tpe", description="how to choose: tpe, random, nsga2")
+    sampler: Annotated[str, _known("sampler", SAMPLERS)] = Field(
+        "tpe", description="how to choose: tpe, random, nsga2"
+    )
     seed: int = Field(0, ge=0, description="seed of the choices")
 
 
 class SearchSection(Section):
     """How a sweep decides what to train, and for how long; exactly one of these."""
 
-    asha: AshaSection | None = Field(None, description="stop the worse combinations early (successive halving)")
+    asha: AshaSection | None = Field(
+        None, description="stop the worse combinations early (successive halving)"
+    )
     optuna: OptunaSection | None = Field(None, description="let Optuna choose the combinations")
 
     @property
@@ -167,13 +203,17 @@ BY_HAND = ("grid", "zip", "list", "random", "exclude", "baseline")
 class SweepSpec(Section):
     """What a sweep file says; unknown keys are mistakes."""
 
-    config: Annotated[list[str], BeforeValidator(_one_or_more)] = Field([], description="recipes below the axes")
+    config: Annotated[list[str], BeforeValidator(_one_or_more)] = Field(
+        [], description="recipes below the axes"
+    )
     recipe: dict[str, Any] = Field({}, description="recipe keys that all trials share")
     grid: dict[str, Values] = Field({}, description="axes of which every combination is tried")
     zip: dict[str, Values] = Field({}, description="axes that go forward together")
     rows: list[Axes] = Field([], alias="list", description="combinations written out")
     random: RandomAxes | None = Field(None, description="combinations drawn at random")
-    exclude: list[Annotated[Axes, Field(min_length=1)]] = Field([], description="combinations to leave out")
+    exclude: list[Annotated[Axes, Field(min_length=1)]] = Field(
+        [], description="combinations to leave out"
+    )
     seeds: Annotated[
         list[Annotated[int, Field(ge=0, lt=2**32)]],
         BeforeValidator(_seeds),
@@ -181,8 +221,12 @@ class SweepSpec(Section):
         AfterValidator(_distinct),
     ] = Field([0], description="seeds of every combination: a list, or how many from 0")
     eval: str | list[Any] | None = Field(None, description="attacks of every trial's final report")
-    baseline: Axes | None = Field(None, description="axis values of the row that each row is compared with")
-    search: SearchSection | None = Field(None, description="what decides which combinations are trained, and how far")
+    baseline: Axes | None = Field(
+        None, description="axis values of the row that each row is compared with"
+    )
+    search: SearchSection | None = Field(
+        None, description="what decides which combinations are trained, and how far"
+    )
     engine: engine_of(ENGINES) = Field("local", description="where the trials run")  # type: ignore[valid-type]
 
     @property
@@ -202,12 +246,15 @@ class SweepSpec(Section):
     def _check_asked(self) -> "SweepSpec":
         beside = [name for name in BY_HAND if getattr(self, "rows" if name == "list" else name)]
         if self.is_asked and beside:
-            raise ValueError(f"search: optuna chooses the combinations itself; leave out {', '.join(beside)}")
+            raise ValueError(
+                f"search: optuna chooses the combinations itself; leave out {', '.join(beside)}"
+            )
         return self
 
 
 def find_sweep(name: str) -> Path:
-    """A sweep file, or a shipped sweep by its name. Raises `ConfigError` with the names there are."""
+    """A sweep file, or a shipped sweep by its name. Raises `ConfigError` with the names there
+    are."""
     if Path(name).is_file():
         return Path(name)
     shipped = {path.stem: path for path in sorted(SHIPPED.glob("*.yaml"))}
@@ -221,7 +268,8 @@ def find_sweep(name: str) -> Path:
 def read_sweep(path: Path) -> tuple[SweepSpec, Layer]:
     """The sweep that a file describes, and the file as a layer that knows its lines.
 
-    Raises `ConfigError` with every mistake in the file's own keys; those in the recipes come out by `expand`.
+    Raises `ConfigError` with every mistake in the file's own keys; those in the recipes come out by
+    `expand`.
     """
     spec, layer, problems = check_sweep(path)
     if problems:
@@ -230,7 +278,8 @@ def read_sweep(path: Path) -> tuple[SweepSpec, Layer]:
 
 
 def check_sweep(path: Path) -> tuple[SweepSpec, Layer, list[Problem]]:
-    """The same, of what is right in the file, and the mistakes: so those in the recipes can be told with them.
+    """The same, of what is right in the file, and the mistakes: so those in the recipes can be told
+    with them.
 
     Raises `ConfigError` if nothing can be made of the file.
     """
@@ -258,7 +307,9 @@ def check_sweep(path: Path) -> tuple[SweepSpec, Layer, list[Problem]]:
 
 def mistakes(problems: Sequence[Problem]) -> ConfigError:
     """All of them as one error."""
-    return ConfigError(*problems, title=f"{len(problems)} mistakes in the sweep" if len(problems) > 1 else "")
+    return ConfigError(
+        *problems, title=f"{len(problems)} mistakes in the sweep" if len(problems) > 1 else ""
+    )
 
 
 SHAPES = {
@@ -269,7 +320,8 @@ SHAPES = {
     "too_short": "must not be empty.",
     "missing": "is missing.",
 }
-"""In our words, by pydantic's, what is wrong with something that is quite another thing than it should be."""
+"""In our words, by pydantic's, what is wrong with something that is quite another thing than it
+should be."""
 
 EXAMPLES = {
     "config": "Example: config: [quickstart, mine.yaml].",
@@ -288,15 +340,27 @@ EXAMPLES = {
 def _problem(item: Mapping[str, Any], layer: Layer) -> Problem:
     """One of pydantic's errors in our words."""
     place = tuple(str(part) for part in item["loc"])
-    path = place[:1] + place[2:] if place[:1] == ("engine",) else place  # after it, pydantic puts the engine's name
-    source = next((layer.origin(path[:n]) for n in range(len(path), 0, -1) if path[:n] in layer.lines), layer.source)
+    path = (
+        place[:1] + place[2:] if place[:1] == ("engine",) else place
+    )  # after it, pydantic puts the engine's name
+    source = next(
+        (layer.origin(path[:n]) for n in range(len(path), 0, -1) if path[:n] in layer.lines),
+        layer.source,
+    )
     if item["type"] == "extra_forbidden":
-        allowed = [field.alias or name for name, field in _section_at(place[:-1]).model_fields.items()]
+        allowed = [
+            field.alias or name for name, field in _section_at(place[:-1]).model_fields.items()
+        ]
         hint = f"{did_you_mean(path[-1], allowed)} Allowed: {', '.join(allowed)}.".strip()
         return Problem(".".join(path), "unknown key.", source, hint)
     if item["type"] in SHAPES:
         return Problem(".".join(path), SHAPES[item["type"]], source, EXAMPLES.get(place[0], ""))
-    message = item["msg"].removeprefix("Value error, ").replace("Input should", "should").removesuffix(".")
+    message = (
+        item["msg"]
+        .removeprefix("Value error, ")
+        .replace("Input should", "should")
+        .removesuffix(".")
+    )
     return Problem(".".join(path), f"{message[:1].lower()}{message[1:]}.", source)
 
 

@@ -15,7 +15,8 @@ class State(StrEnum):
     RUNNING = "running"
     DONE = "done"
     PRUNED = "pruned"
-    """A search stopped it early, as one of the worse ones. It has not failed, and may yet be taken up again."""
+    """A search stopped it early, as one of the worse ones. It has not failed, and may yet be taken
+    up again."""
     FAILED = "failed"
     STOPPED = "stopped"
 
@@ -26,8 +27,8 @@ OVER = (State.DONE, State.PRUNED)
 
 @dataclass
 class Status:
-    """Where one trial stands. `reason`: why it has failed, or why it was stopped early. `seconds` is how long its
-    process has run in this call.
+    """Where one trial stands. `reason`: why it has failed, or why it was stopped early. `seconds`
+    is how long its process has run in this call.
     """
 
     trial: Trial
@@ -42,10 +43,17 @@ class Status:
 
 
 def status_of(trial: Trial, folder: Path) -> Status:
-    """Where a trial of the sweep in `folder` stands on disk: done, failed in an earlier call, or waiting."""
+    """Where a trial of the sweep in `folder` stands on disk: done, failed in an earlier call, or
+    waiting."""
     place = TrialFolder(trial, folder / "trials" / trial.name)
     status = Status(trial, place, results=place.results(), reason=place.earlier_failure())
-    status.state = State.DONE if status.results is not None else State.FAILED if status.reason else State.WAITING
+    status.state = (
+        State.DONE
+        if status.results is not None
+        else State.FAILED
+        if status.reason
+        else State.WAITING
+    )
     return status
 
 

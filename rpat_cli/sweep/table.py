@@ -1,4 +1,5 @@
-"""The results of a sweep: mean and spread over seeds, and the difference to the baseline with its interval."""
+"""The results of a sweep: mean and spread over seeds, and the difference to the baseline with its
+interval."""
 
 import csv
 import io
@@ -27,9 +28,11 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Row:
-    """One variant at one checkpoint. Accuracies are fractions; `metrics` without a value are left out.
+    """One variant at one checkpoint. Accuracies are fractions; `metrics` without a value are left
+    out.
 
-    `n` of `planned` trials are in it; `differences` are to the row of the variant `baseline` at the same checkpoint.
+    `n` of `planned` trials are in it; `differences` are to the row of the variant `baseline` at the
+    same checkpoint.
     """
 
     label: str
@@ -43,7 +46,8 @@ class Row:
 
 @dataclass(frozen=True)
 class SweepTable:
-    """`failures`: the title of each trial that failed, and why. `notes`: what a search has to say, a line each.
+    """`failures`: the title of each trial that failed, and why. `notes`: what a search has to say,
+    a line each.
 
     `source` is the sweep file, or the name of a shipped sweep.
     """
@@ -57,9 +61,13 @@ class SweepTable:
 
 
 def build_table(
-    plan: Plan, results: Mapping[str, Results], failures: Mapping[str, str], notes: Sequence[str] = ()
+    plan: Plan,
+    results: Mapping[str, Results],
+    failures: Mapping[str, str],
+    notes: Sequence[str] = (),
 ) -> SweepTable:
-    """From what each finished trial found and why others failed, both by the trial's name, and a search's notes."""
+    """From what each finished trial found and why others failed, both by the trial's name, and a
+    search's notes."""
     by_label: dict[str, list[Trial]] = {}
     for trial in plan.trials:
         by_label.setdefault(trial.label, []).append(trial)
@@ -97,7 +105,9 @@ def _by_metric(
     for trial in trials:
         found = dict(results[trial.name][checkpoint]) if trial.name in results else {}
         if AUTOATTACK in found and "clean" in found:
-            found |= {name: score(found["clean"], found[AUTOATTACK]) for name, score in SCORES.items()}
+            found |= {
+                name: score(found["clean"], found[AUTOATTACK]) for name, score in SCORES.items()
+            }
         for metric in values.keys() & found.keys():
             values[metric][trial.seed] = found[metric]
     return values
@@ -112,13 +122,19 @@ def _row(
 ) -> Row:
     own = values[variant.label, checkpoint]
     baseline = _baseline(variant.baseline, checkpoint, values) if variant.baseline else {}
-    differences = {metric: paired_difference(own[metric], seeds) for metric, seeds in baseline.items()}
+    differences = {
+        metric: paired_difference(own[metric], seeds) for metric, seeds in baseline.items()
+    }
     return Row(
         label=variant.label,
         checkpoint=checkpoint,
         n=sum(trial.name in results for trial in trials),
         planned=len(trials),
-        stats={metric: Stat.of([seeds[seed] for seed in sorted(seeds)]) for metric, seeds in own.items() if seeds},
+        stats={
+            metric: Stat.of([seeds[seed] for seed in sorted(seeds)])
+            for metric, seeds in own.items()
+            if seeds
+        },
         baseline=variant.baseline,
         differences={metric: found for metric, found in differences.items() if found is not None},
     )
@@ -127,17 +143,21 @@ def _row(
 def _baseline(
     label: str, checkpoint: str, values: Mapping[tuple[str, str], Mapping[str, BySeed]]
 ) -> Mapping[str, BySeed]:
-    """The baseline at the same checkpoint; averaged weights compare with plain ones where it averages none."""
+    """The baseline at the same checkpoint; averaged weights compare with plain ones where it
+    averages none."""
     same = values.get((label, checkpoint))
     return same if same is not None else values[label, checkpoint.removesuffix(AVERAGED)]
 
 
-# ---------------------------------------------------------------------------------------------- showing
+# ---- showing
 
 
 def sweep_table(table: SweepTable) -> Table:
-    """For the terminal: mean ± sd in per cent, and below it the difference to the baseline with its interval."""
-    shown = Table(box=box.SIMPLE_HEAD, title=f"{table.name}: test accuracy in per cent", title_justify="left")
+    """For the terminal: mean ± sd in per cent, and below it the difference to the baseline with its
+    interval."""
+    shown = Table(
+        box=box.SIMPLE_HEAD, title=f"{table.name}: test accuracy in per cent", title_justify="left"
+    )
     shown.min_width = 60  # room for the caption of a narrow table
     for heading in _headings(table):
         shown.add_column(heading, justify="left" if heading in ("", "checkpoint") else "right")
@@ -151,7 +171,9 @@ def sweep_table(table: SweepTable) -> Table:
 
 def failures_text(table: SweepTable) -> Text:
     """Each failed trial and its last log lines (a `Text`: brackets in them are no markup)."""
-    return Text("\n".join(f"! {title}: {indented(reason)}" for title, reason in table.failures.items()))
+    return Text(
+        "\n".join(f"! {title}: {indented(reason)}" for title, reason in table.failures.items())
+    )
 
 
 def notes_text(table: SweepTable) -> Text:
@@ -176,7 +198,9 @@ def _cell(row: Row, metric: str, plus_minus: str, between: str) -> str:
     stat = row.stats.get(metric)
     if stat is None:
         return percent(None)
-    value = percent(stat.mean) + (f" {plus_minus} {percent(stat.sd)}" if stat.sd is not None else "")
+    value = percent(stat.mean) + (
+        f" {plus_minus} {percent(stat.sd)}" if stat.sd is not None else ""
+    )
     difference = row.differences.get(metric)
     return value if difference is None else f"{value}{between}{signed(difference)}"
 
@@ -191,14 +215,16 @@ def signed(difference: Difference) -> str:
 def _caption(table: SweepTable) -> str:
     parts = ["Mean over n seeds ± standard deviation of the sample."]
     if any(row.baseline for row in table.rows):
-        baselines = "; ".join(dict.fromkeys(f"{r.label} to {r.baseline}" for r in table.rows if r.baseline))
+        baselines = "; ".join(
+            dict.fromkeys(f"{r.label} to {r.baseline}" for r in table.rows if r.baseline)
+        )
         parts.append(f"With sign: difference [95 % t interval, paired over seeds]: {baselines}.")
     if AUTOATTACK in table.metrics:
         parts.append("Mean = (clean + AA) / 2, NRR = 2 clean AA / (clean + AA), AA = autoattack.")
     return " ".join(parts)
 
 
-# ---------------------------------------------------------------------------------------------- writing
+# ---- writing
 
 
 def to_json(table: SweepTable) -> str:
@@ -207,11 +233,24 @@ def to_json(table: SweepTable) -> str:
 
 
 def to_csv(table: SweepTable) -> str:
-    """One line for each variant, checkpoint and metric, as fractions; empty where there is no value."""
+    """One line for each variant, checkpoint and metric, as fractions; empty where there is no
+    value."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(
-        ["variant", "checkpoint", "metric", "n", "mean", "sd", "baseline", "difference", "low_95", "high_95", "pairs"]
+        [
+            "variant",
+            "checkpoint",
+            "metric",
+            "n",
+            "mean",
+            "sd",
+            "baseline",
+            "difference",
+            "low_95",
+            "high_95",
+            "pairs",
+        ]
     )
     for row in table.rows:
         for metric in table.metrics:
@@ -225,13 +264,20 @@ def to_csv(table: SweepTable) -> str:
 
 def to_markdown(table: SweepTable) -> str:
     """A table of per cents, its caption, and the failures."""
-    lines = [_pipes(_headings(table)), _pipes(["---", "---", *(["---:"] * (len(table.metrics) + 1))])]
+    lines = [
+        _pipes(_headings(table)),
+        _pipes(["---", "---", *(["---:"] * (len(table.metrics) + 1))]),
+    ]
     for row in table.rows:
         cells = [_cell(row, metric, "±", "<br>") for metric in table.metrics]
-        lines.append(_pipes([row.label.replace("|", "\\|"), row.checkpoint, row_count(row), *cells]))
+        lines.append(
+            _pipes([row.label.replace("|", "\\|"), row.checkpoint, row_count(row), *cells])
+        )
     lines += ["", _caption(table)]
     lines += ["", *(f"- {note}" for note in table.notes)] if table.notes else []
-    lines += [f"\nFailed: {title}\n\n```\n{reason}\n```" for title, reason in table.failures.items()]
+    lines += [
+        f"\nFailed: {title}\n\n```\n{reason}\n```" for title, reason in table.failures.items()
+    ]
     return "\n".join(lines) + "\n"
 
 
@@ -240,19 +286,35 @@ def _pipes(cells: Sequence[str]) -> str:
 
 
 _TEX = str.maketrans(
-    {"_": r"\_", "%": r"\%", "&": r"\&", "#": r"\#", "$": r"\$", "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}"}
+    {
+        "_": r"\_",
+        "%": r"\%",
+        "&": r"\&",
+        "#": r"\#",
+        "$": r"\$",
+        "{": r"\{",
+        "}": r"\}",
+        "~": r"\textasciitilde{}",
+    }
     | {"^": r"\textasciicircum{}", "\\": r"\textbackslash{}", DASH: "--", "±": r"$\pm$"}
 )
 
 
 def to_latex(table: SweepTable) -> str:
-    """A `tabular` for the package booktabs; the difference stands in small type behind the value."""
+    """A `tabular` for the package booktabs; the difference stands in small type behind the
+    value."""
     head = " & ".join(heading.translate(_TEX) for heading in _headings(table))
-    lines = [f"% {_caption(table)}", f"\\begin{{tabular}}{{ll{'r' * (len(table.metrics) + 1)}}}", "\\toprule"]
+    lines = [
+        f"% {_caption(table)}",
+        f"\\begin{{tabular}}{{ll{'r' * (len(table.metrics) + 1)}}}",
+        "\\toprule",
+    ]
     lines += [f"{head} \\\\", "\\midrule"]
     for row in table.rows:
         cells = [_tex_cell(row, metric) for metric in table.metrics]
-        lines.append(" & ".join([row.label.translate(_TEX), row.checkpoint, row_count(row), *cells]) + r" \\")
+        lines.append(
+            " & ".join([row.label.translate(_TEX), row.checkpoint, row_count(row), *cells]) + r" \\"
+        )
     return "\n".join([*lines, "\\bottomrule", "\\end{tabular}", ""])
 
 

@@ -25,7 +25,9 @@ def busy_net(batch: Batch) -> nn.Module:
 @pytest.mark.parametrize("entry", ["call", "perturb"])
 @pytest.mark.parametrize("norm", DEFAULT_EPS)
 @pytest.mark.parametrize("name", ATTACKS)
-def test_inside_finite_and_without_a_trace(name: str, norm: str, entry: str, busy_net: nn.Module, batch: Batch) -> None:
+def test_inside_finite_and_without_a_trace(
+    name: str, norm: str, entry: str, busy_net: nn.Module, batch: Batch
+) -> None:
     x, y = batch
     threat = Threat(norm, DEFAULT_EPS[norm])
     attack = ATTACKS[name](threat)
@@ -46,7 +48,9 @@ def test_inside_finite_and_without_a_trace(name: str, norm: str, entry: str, bus
 
 @pytest.mark.parametrize("norm", DEFAULT_EPS)
 @pytest.mark.parametrize("name", [name for name in ATTACKS if name != "noise"])
-def test_gradient_attacks_raise_the_loss_and_beat_noise(name: str, norm: str, net: nn.Module, batch: Batch) -> None:
+def test_gradient_attacks_raise_the_loss_and_beat_noise(
+    name: str, norm: str, net: nn.Module, batch: Batch
+) -> None:
     x, y = batch
     net.eval()
     threat = Threat(norm, DEFAULT_EPS[norm])

@@ -1,4 +1,5 @@
-"""The adapter alone; that it comes to AutoAttack's own flags is tested with the evaluation that drives it."""
+"""The adapter alone; that it comes to AutoAttack's own flags is tested with the evaluation that
+drives it."""
 
 import logging
 import random
@@ -17,7 +18,9 @@ from rpat_cli.errors import ConfigError
 LINF = Threat("Linf", 0.05)
 
 
-def ensemble(model: nn.Module, x: Tensor, y: Tensor, threat: Threat = LINF, **options: object) -> Ensemble:
+def ensemble(
+    model: nn.Module, x: Tensor, y: Tensor, threat: Threat = LINF, **options: object
+) -> Ensemble:
     return AutoAttack(threat, **options).on(model, x, y)
 
 
@@ -52,8 +55,16 @@ def test_budgets_are_those_of_the_published_versions() -> None:
     x, y = images()
     standard = ensemble(tiny_net(), x, y)
     assert standard.names == VERSIONS["standard"]
-    assert standard.settings("apgd-ce") | {"n_restarts": 1, "n_iter": 100, "loss": "ce"} == standard.settings("apgd-ce")
-    assert standard.settings("apgd-t")["n_target_classes"] == standard.settings("fab-t")["n_target_classes"] == 9
+    assert standard.settings("apgd-ce") | {
+        "n_restarts": 1,
+        "n_iter": 100,
+        "loss": "ce",
+    } == standard.settings("apgd-ce")
+    assert (
+        standard.settings("apgd-t")["n_target_classes"]
+        == standard.settings("fab-t")["n_target_classes"]
+        == 9
+    )
     assert standard.settings("square")["n_queries"] == 5000
     plus = ensemble(tiny_net(), x, y, version="plus")
     assert (plus.settings("fab")["n_restarts"], plus.settings("fab-t")["n_restarts"]) == (5, 1)
@@ -72,12 +83,16 @@ def test_targets_never_exceed_the_other_classes(classes: int) -> None:
 
 
 def test_what_is_not_defined_is_named_with_its_reason() -> None:
-    with pytest.raises(ConfigError, match="apgd-t left out: it needs at least 4 classes, the model has 3") as error:
+    with pytest.raises(
+        ConfigError, match="apgd-t left out: it needs at least 4 classes, the model has 3"
+    ) as error:
         ensemble(tiny_net(classes=3), *images(classes=3), attacks=("apgd-t",))
     assert "Defined here: apgd-ce, apgd-dlr, fab, fab-t, square" in str(error.value)
     assert ensemble(tiny_net(classes=2), *images(classes=2), version="rand").names == ("apgd-ce",)
     small = ensemble(tiny_net(), *images(side=4), threat=Threat("L2", 0.5))
-    assert small.notes == ["square left out: in L2 it needs images of at least 5 x 5 pixels, not 4 x 4"]
+    assert small.notes == [
+        "square left out: in L2 it needs images of at least 5 x 5 pixels, not 4 x 4"
+    ]
 
 
 @pytest.mark.parametrize("norm", ["Linf", "L2", "L1"])
@@ -136,9 +151,12 @@ class Odd(nn.Module):
 
 
 @pytest.mark.parametrize(
-    ("oddity", "said"), [("random", "randomized"), ("softmax", "probability distribution"), ("dynamic", "dynamic")]
+    ("oddity", "said"),
+    [("random", "randomized"), ("softmax", "probability distribution"), ("dynamic", "dynamic")],
 )
-def test_autoattacks_own_warnings_are_collected_and_taint_no_other_model(oddity: str, said: str) -> None:
+def test_autoattacks_own_warnings_are_collected_and_taint_no_other_model(
+    oddity: str, said: str
+) -> None:
     x, y = images()
     flags = ensemble(Odd(oddity), x, y).flags
     assert len(flags) == 1
@@ -148,7 +166,9 @@ def test_autoattacks_own_warnings_are_collected_and_taint_no_other_model(oddity:
 
 def test_zero_gradients_and_a_strong_square_are_flagged() -> None:
     x, _ = images()
-    model = nn.Sequential(nn.Flatten(), nn.Linear(192, 10), nn.Hardtanh(-1e-6, 1e-6))  # flat nearly everywhere
+    model = nn.Sequential(
+        nn.Flatten(), nn.Linear(192, 10), nn.Hardtanh(-1e-6, 1e-6)
+    )  # flat nearly everywhere
     attacks = quick(ensemble(model, x, model(x).argmax(1), version="rand"))
     attacks.perturb("apgd-dlr", x, model(x).argmax(1))
     assert any("zero gradient" in flag for flag in attacks.flags)
@@ -156,7 +176,9 @@ def test_zero_gradients_and_a_strong_square_are_flagged() -> None:
     assert any("Square Attack has decreased" in flag for flag in attacks.flags)
 
 
-def test_the_published_package_serves_where_only_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_published_package_serves_where_only_it_is_installed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """`autoattack` (GitHub) differs in its constructor and in what it calls on its logger."""
     import types
 
@@ -176,7 +198,9 @@ def test_the_published_package_serves_where_only_it_is_installed(monkeypatch: py
         log_path: str | None = None,
     ) -> object:
         assert not verbose
-        return pyautoattack.AutoAttack(model, norm=norm, eps=eps, seed=seed, version=version, device=device)
+        return pyautoattack.AutoAttack(
+            model, norm=norm, eps=eps, seed=seed, version=version, device=device
+        )
 
     package = types.ModuleType("autoattack")
     package.AutoAttack = constructor

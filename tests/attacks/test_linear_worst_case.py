@@ -16,7 +16,8 @@ TIGHT = {"Linf": 0.3, "L2": 2.5, "L1": 8.0}
 def linear_model() -> tuple[nn.Module, Tensor]:
     """Two classes; returns the gradient of logit 1 minus logit 0 too. The truth is always class 0.
 
-    The gradient's entries are spread evenly over three decades: of two nearly equal ones any would do.
+    The gradient's entries are spread evenly over three decades: of two nearly equal ones any would
+    do.
     """
     sizes = torch.logspace(-3, 0, 3 * 6 * 6, dtype=torch.float64)
     g = sizes[torch.randperm(len(sizes))] * (2 * torch.randint(0, 2, sizes.shape) - 1)
@@ -38,7 +39,8 @@ def best_in_ball(norm: str, eps: float, g: Tensor) -> Tensor:
 
 
 def best_in_ball_and_box(norm: str, eps: float, g: Tensor, x: Tensor) -> float:
-    """One sample: coordinate by coordinate (Linf), one-dimensional search (L2), fractional knapsack (L1)."""
+    """One sample: coordinate by coordinate (Linf), one-dimensional search (L2), fractional knapsack
+    (L1)."""
     room = torch.where(g > 0, 1 - x, x)
     if norm == "Linf":
         return float((g.abs() * room.clamp_max(eps)).sum())
@@ -77,7 +79,9 @@ def test_knapsack_and_its_like_with_the_box_active(norm: str, start: str) -> Non
     attack = PGD(threat, threat.default_step_size(), steps=300, start=start)
     x_adv = attack(model, x, torch.zeros(4, dtype=torch.long))
     expected = [best_in_ball_and_box(norm, threat.eps, g, sample.flatten()) for sample in x]
-    torch.testing.assert_close(gain(model, x, x_adv), torch.tensor(expected).double(), rtol=1e-5, atol=0)
+    torch.testing.assert_close(
+        gain(model, x, x_adv), torch.tensor(expected).double(), rtol=1e-5, atol=0
+    )
     assert threat.contains(x, x_adv, tol=1e-9).all()
 
 

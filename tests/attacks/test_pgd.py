@@ -52,7 +52,9 @@ def test_exactly_k_forward_and_backward_passes(net: nn.Module, batch: Batch, ste
     assert (forwards.total, CountBackwards.count) == (steps, steps)
 
 
-def test_batchnorm_mode_train_moves_statistics_and_restores_modes(net: nn.Module, batch: Batch) -> None:
+def test_batchnorm_mode_train_moves_statistics_and_restores_modes(
+    net: nn.Module, batch: Batch
+) -> None:
     net[1].eval()  # a frozen layer amid a model in train mode
     before = snapshot(net)
     PGD(THREAT, 2 / 255, 3, bn_mode="train")(net, *batch)
@@ -60,7 +62,9 @@ def test_batchnorm_mode_train_moves_statistics_and_restores_modes(net: nn.Module
     assert after["modes"] == before["modes"]
     assert int(net[4].num_batches_tracked) == 3
     for name, value in before["state"].items():
-        assert "running" in name or "num_batches" in name or torch.equal(value, after["state"][name])
+        assert (
+            "running" in name or "num_batches" in name or torch.equal(value, after["state"][name])
+        )
 
 
 def test_modes_are_restored_when_the_loss_raises(net: nn.Module, batch: Batch) -> None:
@@ -173,10 +177,14 @@ def test_restarts_with_a_scalar_loss_choose_for_the_whole_batch() -> None:
     model = trained((x, y))
     attack = PGD(Threat("Linf", 0.03), 0.03, 0, restarts=6)
     torch.manual_seed(2)
-    draws = [Threat("Linf", 0.03).apply(x, torch.empty_like(x).uniform_(-0.03, 0.03)) for _ in range(6)]
+    draws = [
+        Threat("Linf", 0.03).apply(x, torch.empty_like(x).uniform_(-0.03, 0.03)) for _ in range(6)
+    ]
     best = max(draws, key=lambda x_adv: float(losses(model, x_adv, y)[0].sum()))
     torch.manual_seed(2)
-    assert torch.equal(attack.perturb(model, x, lambda logits: cross_entropy(logits, y).sum()), best)
+    assert torch.equal(
+        attack.perturb(model, x, lambda logits: cross_entropy(logits, y).sum()), best
+    )
 
 
 def test_momentum_is_that_of_the_paper() -> None:
@@ -199,7 +207,8 @@ def test_margin_is_positive_where_the_model_errs() -> None:
 
 
 def test_saturated_model_is_still_attacked() -> None:
-    """Logits times 60: cross-entropy gradients are near the smallest float32, and their squares are zero."""
+    """Logits times 60: cross-entropy gradients are near the smallest float32, and their squares are
+    zero."""
     x = torch.full((4, 3, 8, 8), 0.5)
     linear = nn.Linear(192, 2)
     with torch.no_grad():

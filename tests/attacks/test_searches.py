@@ -23,7 +23,8 @@ PAIRS = [(name, norm) for name, norms in NORMS.items() for norm in norms]
 class Halves(nn.Module):
     """Two classes, told apart by whether the 16 pixels are brighter than one half on average.
 
-    Bent a little: on a linear model FMN's first step ends on the boundary itself, where a tie is called class 0.
+    Bent a little: on a linear model FMN's first step ends on the boundary itself, where a tie is
+    called class 0.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -32,7 +33,8 @@ class Halves(nn.Module):
 
 
 def halves() -> tuple[nn.Module, Tensor, Tensor, Tensor]:
-    """The model, images, labels, and by how much every pixel has to change: a shift d costs d in Linf, 4 d in L2."""
+    """The model, images, labels, and by how much every pixel has to change: a shift d costs d in
+    Linf, 4 d in L2."""
     shift = torch.tensor([0.02, 0.05, 0.1, 0.2, -0.02, -0.05, -0.1, -0.2])
     x = (0.5 + shift).view(-1, 1, 1, 1).expand(-1, 1, 4, 4).contiguous()
     return Halves(), x, (shift < 0).long(), shift.abs()
@@ -50,7 +52,9 @@ def test_what_lies_within_the_radius_is_found_and_nothing_else(name: str, norm: 
 
 
 @pytest.mark.parametrize("name", [*NORMS, "zoo"])
-def test_the_model_comes_out_as_it_went_in(name: str, net: nn.Module, batch: tuple[Tensor, Tensor]) -> None:
+def test_the_model_comes_out_as_it_went_in(
+    name: str, net: nn.Module, batch: tuple[Tensor, Tensor]
+) -> None:
     net(batch[0]).square().mean().backward()
     before = snapshot(net)
     budget = {"queries": 600} if name == "zoo" else {"steps": 3}
@@ -66,11 +70,14 @@ def test_a_model_of_one_class_leaves_nowhere_to_begin(name: str) -> None:
         model[1].weight.zero_()
         model[1].bias.copy_(torch.tensor([1.0, 0.0, 0.0]))
     x = torch.rand(3, 1, 4, 4)
-    assert torch.equal(SEARCHES[name](Threat("L2", 1.0), steps=2)(model, x, torch.zeros(3, dtype=torch.long)), x)
+    assert torch.equal(
+        SEARCHES[name](Threat("L2", 1.0), steps=2)(model, x, torch.zeros(3, dtype=torch.long)), x
+    )
 
 
 @pytest.mark.parametrize(
-    ("name", "norm"), [("cw-l2", "Linf"), ("ddn", "L1"), ("boundary", "Linf"), ("hopskipjump", "L1")]
+    ("name", "norm"),
+    [("cw-l2", "Linf"), ("ddn", "L1"), ("boundary", "Linf"), ("hopskipjump", "L1")],
 )
 def test_a_norm_that_an_attack_does_not_minimise_is_refused(name: str, norm: str) -> None:
     with pytest.raises(ConfigError, match=rf"undefined.*for {norm}: .*fmn"):
@@ -87,7 +94,9 @@ def test_a_missing_foolbox_says_what_to_install(monkeypatch: pytest.MonkeyPatch)
 def test_zoo_finds_the_way_without_a_gradient(norm: str, size: int) -> None:
     model, x, y, shift = halves()
     with count_passes(model) as passes:
-        x_adv = SEARCHES["zoo"](Threat(norm, 0.07 * size), queries=1000, coordinates=16)(model, x, y)
+        x_adv = SEARCHES["zoo"](Threat(norm, 0.07 * size), queries=1000, coordinates=16)(
+            model, x, y
+        )
     assert passes.backward == 0
     assert (model(x_adv).argmax(dim=1) != y).tolist() == (shift < 0.07).tolist()
     assert Threat(norm, 0.07 * size).contains(x, x_adv).all()
@@ -104,7 +113,9 @@ def test_zoo_keeps_its_budget_of_queries() -> None:
 
 def test_evaluation_takes_them_like_any_other_attack() -> None:
     model, x, y, shift = halves()
-    evaluation = evaluate(model, x, y, parse_suite("pgd-5,ddn-60,fmn-60,zoo-600"), Threat("L2", 0.28))
+    evaluation = evaluate(
+        model, x, y, parse_suite("pgd-5,ddn-60,fmn-60,zoo-600"), Threat("L2", 0.28)
+    )
     for label in ("ddn-60", "fmn-60", "zoo-600"):
         assert evaluation[label].correct_after.tolist() == (shift > 0.07).tolist()
     nearest = evaluation["ddn-60"].distance

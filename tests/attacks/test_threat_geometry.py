@@ -1,4 +1,5 @@
-"""Projections are exact, starts are inside (and spread as they should be), steps have unit length."""
+"""Projections are exact, starts are inside (and spread as they should be), steps have unit
+length."""
 
 import subprocess
 import sys
@@ -21,7 +22,8 @@ def numbers(low: float, high: float) -> st.SearchStrategy[float]:
 
 @st.composite
 def situations(draw: st.DrawFn) -> tuple[str, float, Tensor, Tensor]:
-    """A norm, a radius, images (2, 1, 1, d) and perturbations of them, many entries tied or zero or huge."""
+    """A norm, a radius, images (2, 1, 1, d) and perturbations of them, many entries tied or zero or
+    huge."""
     d = draw(st.integers(1, 8))
     entry = st.sampled_from([0.0, 1.0, -1.0, 0.5]) | numbers(-4, 4)
     pixel = st.sampled_from([0.0, 1.0, 0.5]) | numbers(0, 1)
@@ -34,7 +36,8 @@ def situations(draw: st.DrawFn) -> tuple[str, float, Tensor, Tensor]:
 
 
 def nearest_by_bisection(norm: str, v: Tensor, eps: float, limit: Tensor) -> Tensor:
-    """The nearest point to v >= 0 in ball and box, one sample, by bisection on the KKT multiplier."""
+    """The nearest point to v >= 0 in ball and box, one sample, by bisection on the KKT
+    multiplier."""
     if norm == "Linf":
         return torch.minimum(v, limit.clamp_max(eps))
     form = {
@@ -98,7 +101,8 @@ def test_projection_of_float32_images_of_real_size(norm: str) -> None:
 
 @pytest.mark.parametrize("norm", NORMS)
 def test_random_start_is_uniform_in_the_ball(norm: str) -> None:
-    """In d dimensions the share of a ball within radius r·eps is r^d: its norms have the mean d / (d + 1)."""
+    """In d dimensions the share of a ball within radius r·eps is r^d: its norms have the mean d /
+    (d + 1)."""
     geometry = GEOMETRIES[norm]
     d, samples = 4, 20_000
     norms = geometry.norm(geometry.random(torch.zeros(samples, 1, 2, 2), 0.5)) / 0.5
@@ -121,7 +125,10 @@ def test_step_is_a_unit_ascent(norm: str) -> None:
 def test_l1_step_is_sparse_and_leaves_pixels_at_the_box() -> None:
     grad = torch.arange(1.0, 201.0).view(1, 1, 10, 20)
     x = torch.full_like(grad, 0.5)
-    assert GEOMETRIES["L1"].step(grad, x).nonzero()[:, -1].tolist() == [18, 19]  # the top 1 % of 200
+    assert GEOMETRIES["L1"].step(grad, x).nonzero()[:, -1].tolist() == [
+        18,
+        19,
+    ]  # the top 1 % of 200
     x[..., -1, 19] = 1.0
     moved = Threat("L1", 1.0).apply(x, GEOMETRIES["L1"].step(grad, x)) - x
     assert moved.nonzero()[:, -1].tolist() == [17, 18]
@@ -152,9 +159,11 @@ def test_mistakes_are_explained() -> None:
 
 def test_tables_and_threats_import_no_torch() -> None:
     code = (
-        "import sys; from rpat_cli.attacks import ATTACKS; from rpat_cli.methods import METHODS, REGULARISERS;"
+        "import sys; from rpat_cli.attacks import ATTACKS; from rpat_cli.methods import METHODS, "
+        "REGULARISERS;"
         "from rpat_cli.attacks.threat import DEFAULT_EPS, GEOMETRIES;"
-        "assert list(ATTACKS) and list(METHODS) and list(REGULARISERS) and set(GEOMETRIES) == set(DEFAULT_EPS);"
+        "assert list(ATTACKS) and list(METHODS) and list(REGULARISERS) and set(GEOMETRIES) == "
+        "set(DEFAULT_EPS);"
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -27,7 +27,13 @@ Rpat = Callable[..., Answer]
 
 
 def environment(**extra: str) -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "100", "PYTHONWARNINGS": "ignore", **extra}
+    return {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "COLUMNS": "100",
+        "PYTHONWARNINGS": "ignore",
+        **extra,
+    }
 
 
 def call(*arguments: str | Path, cwd: Path, timeout: float = 300) -> Answer:

@@ -14,6 +14,9 @@ def rpat(tmp_path: Path) -> Rpat:
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Answer]:
-    """A finished run, made once, in `FOLDER/run`, and what the command said. Tests must not change it."""
+    """A finished run, made once, in `FOLDER/run`, and what the command said. Tests must not change
+    it."""
     folder = tmp_path_factory.mktemp("trained")
-    return folder / "run", call("train", "--method", "consistency", "--ra", *QUICK, "--out", "run", cwd=folder)
+    return folder / "run", call(
+        "train", "--method", "consistency", "--ra", *QUICK, "--out", "run", cwd=folder
+    )

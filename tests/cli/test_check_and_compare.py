@@ -16,7 +16,8 @@ from rpat_cli.runs.diagnose import analyse, check_wanted
 
 @pytest.fixture(scope="module")
 def saturated(trained: tuple[Path, Answer], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The trained model with logits 10,000 times as large: same classes, no gradient of the cross-entropy."""
+    """The trained model with logits 10,000 times as large: same classes, no gradient of the
+    cross-entropy."""
     content = load_checkpoint(trained[0] / "checkpoints" / "last.pt")
     del content["format"]
     for name in [name for name in content["model"] if "linear" in name]:
@@ -28,14 +29,27 @@ def saturated(trained: tuple[Path, Answer], tmp_path_factory: pytest.TempPathFac
 
 def test_a_fooled_attack_ends_with_code_3_and_its_reasons(saturated: Path) -> None:
     looks = ("--check", "--perception", "--eps-curve", "--loss-surface")
-    answer = call("eval", saturated, "--attack", "fgsm", *looks, "--limit", "150", "--json", cwd=saturated.parent)
+    answer = call(
+        "eval",
+        saturated,
+        "--attack",
+        "fgsm",
+        *looks,
+        "--limit",
+        "150",
+        "--json",
+        cwd=saturated.parent,
+    )
     assert answer.code == 3, answer.err
     record = json.loads(answer.out)
     assert record["verdict"]["level"] == "FAIL"
     levels = {finding["name"]: finding["level"] for finding in record["verdict"]["findings"]}
     assert levels["logits in a sane range"] == "FAIL"
     assert {change["group"] for change in record["perception"]["changes"]} == {"broken", "defended"}
-    counts = [record["verdict"]["evidence"]["n"], *(record[name]["n"] for name in ("perception", "eps_curve"))]
+    counts = [
+        record["verdict"]["evidence"]["n"],
+        *(record[name]["n"] for name in ("perception", "eps_curve")),
+    ]
     assert counts == [150, 150, 150]
     assert record["loss_surface"]["n"] == 64
     (file,) = (saturated.parent / "evals").glob("*.json")
@@ -51,7 +65,10 @@ def test_a_closer_look_is_entered_in_the_evaluation_and_in_the_report(
     (found,) = analyse(["loss_surface"], run.path, file, limit=30)
     assert json.loads(file.read_text()) == before | {"loss_surface": found.result.to_dict()}
     assert found.result.to_dict()["n"] == 30
-    assert json.loads(run.report.read_text())["closer_looks"]["loss_surface"]["evaluation"] == file.name
+    assert (
+        json.loads(run.report.read_text())["closer_looks"]["loss_surface"]["evaluation"]
+        == file.name
+    )
     assert "The loss around the images" in run.html.read_text()
     shown = Console(width=200, file=io.StringIO())
     shown.print(found.table())

@@ -1,4 +1,5 @@
-"""`rpat eval --corruptions`, on files of the published form with the images of the embedded data set's size."""
+"""`rpat eval --corruptions`, on files of the published form with the images of the embedded data
+set's size."""
 
 import json
 import shutil
@@ -15,7 +16,9 @@ def test_corruptions_come_with_the_evaluation(trained: tuple[Path, Answer], tmp_
     net = tmp_path / "net.pt"
     shutil.copy(trained[0] / "checkpoints" / "last.pt", net)
     labels = np.arange(20) % 10
-    write_corrupted(tmp_path / "C", (*STANDARD, *EXTRA), labels, lambda name, severity: severity, (28, 28, 1))
+    write_corrupted(
+        tmp_path / "C", (*STANDARD, *EXTRA), labels, lambda name, severity: severity, (28, 28, 1)
+    )
     command = ("eval", net, "--attack", "clean", "--limit", "10", "--corruptions", "C")
     answer = call(*command, "--json", cwd=tmp_path)
     assert answer.code == 0, answer.err
@@ -24,8 +27,11 @@ def test_corruptions_come_with_the_evaluation(trained: tuple[Path, Answer], tmp_
     assert json.loads(file.read_text()) == record
     assert record["corruptions"]["n"] == 10
     assert len(record["corruptions"]["corruptions"]) == 19
-    # Each image has one brightness, by its class: the model sees ten greys, and each severity holds known ones.
-    assert all(0 <= error <= 1 for each in record["corruptions"]["corruptions"] for error in each["errors"])
+    # Each image has one brightness, by its class: the model sees ten greys, and each severity holds
+    # known ones.
+    assert all(
+        0 <= error <= 1 for each in record["corruptions"]["corruptions"] for error in each["errors"]
+    )
 
     against = call(*command, "--corruptions-baseline", file, cwd=tmp_path)
     assert against.code == 0, against.err

@@ -1,4 +1,5 @@
-"""What a new user meets: Ctrl-C at once, a name that is none, eps in the wrong units, a list in a narrow terminal."""
+"""What a new user meets: Ctrl-C at once, a name that is none, eps in the wrong units, a list in a
+narrow terminal."""
 
 import signal
 import subprocess
@@ -23,7 +24,9 @@ from rpat_cli.runs.evaluate import load_model
         ("signal.SIG_IGN", 0, "went on\n"),  # as a shell starts what is to stay in the background
     ],
 )
-def test_interrupted_while_importing_it_is_gone_unless_it_should_not_be(before: str, code: int, said: str) -> None:
+def test_interrupted_while_importing_it_is_gone_unless_it_should_not_be(
+    before: str, code: int, said: str
+) -> None:
     script = (
         "import os, signal\n"
         "from rpat_cli.signals import importing\n"
@@ -74,9 +77,13 @@ def test_a_name_that_is_none_brings_those_that_are(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         (tmp_path / name / "recipe.yaml").write_text("")
     (tmp_path / "net.pt").write_text("")
-    with pytest.raises(RunFolderError, match=r"no recipe.yaml\)\. Name one of the runs in it: first, second\."):
+    with pytest.raises(
+        RunFolderError, match=r"no recipe.yaml\)\. Name one of the runs in it: first, second\."
+    ):
         load_model(tmp_path)
     with pytest.raises(RunFolderError, match="secnd does not exist. Did you mean 'second'?"):
         load_model(tmp_path / "secnd")
-    with pytest.raises(CheckpointError, match=r"there is no checkpoint .*nt\.pt\. Beside it: net\.pt\."):
+    with pytest.raises(
+        CheckpointError, match=r"there is no checkpoint .*nt\.pt\. Beside it: net\.pt\."
+    ):
         load_model(tmp_path / "nt.pt")

@@ -119,7 +119,9 @@ def test_the_shell_completes_fixed_choices(
     assert capsys.readouterr().out.split() == names.split()
 
 
-@pytest.mark.parametrize("error", [MemoryError(), type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory.")])
+@pytest.mark.parametrize(
+    "error", [MemoryError(), type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory.")]
+)
 def test_out_of_memory_is_no_bug_and_has_a_remedy(
     error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -23,12 +23,16 @@ def build():
 def test_a_model_of_ones_own_faces_a_suite_of_ones_own(tmp_path: Path) -> None:
     (tmp_path / "my.py").write_text(MODEL)
     (tmp_path / "suite.yaml").write_text(
-        "- clean\n- {attack: pgd, steps: 2, step_size: 8/255, label: my-pgd}\n- transfer:my.py:build@fgsm\n"
+        "- clean\n- {attack: pgd, steps: 2, step_size: 8/255, label: my-pgd}\n- "
+        "transfer:my.py:build@fgsm\n"
     )
     wrong = call("eval", "runs/a", "--model-file", "my.py:build", cwd=tmp_path)
     assert (wrong.code, "'runs/a' is one too many" in wrong.message) == (2, True)
     wrong = call("eval", "--model-file", "my.py", cwd=tmp_path)
-    assert (wrong.code, "is not of the form FILE.py:FUNCTION. Example: my.py:build" in wrong.message) == (2, True)
+    assert (
+        wrong.code,
+        "is not of the form FILE.py:FUNCTION. Example: my.py:build" in wrong.message,
+    ) == (2, True)
     options = (
         "--data",
         "fashion-mini",

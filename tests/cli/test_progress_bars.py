@@ -13,7 +13,9 @@ def test_only_what_is_said_beside_the_bars_gives_way_on_a_narrow_terminal(width:
     terminal = Console(width=width, file=io.StringIO(), force_terminal=True, color_system=None)
     bars = _bars(terminal)
     terms = "ce 3.523  consistency 0.044  ra 0.001  kl 0.120  pairing 0.250  margin 0.500"
-    bars.add_task("training", total=320, completed=9, info="epoch 1/10  clean 71.0 %  robust 56.2 %")
+    bars.add_task(
+        "training", total=320, completed=9, info="epoch 1/10  clean 71.0 %  robust 56.2 %"
+    )
     bars.add_task("epoch 1", total=32, completed=9, info=f"9/32  396 img/s  {terms}")
     with terminal.capture() as seen:
         terminal.print(bars.get_renderable())

@@ -1,4 +1,5 @@
-"""`rpat recipes`, `rpat train --recipe`, `--dry-run`, `--plugin`, and `rpat eval` of a published file."""
+"""`rpat recipes`, `rpat train --recipe`, `--dry-run`, `--plugin`, and `rpat eval` of a published
+file."""
 
 import json
 import subprocess
@@ -68,7 +69,18 @@ def test_a_dry_run_tells_the_cost_and_writes_nothing(rpat: Rpat, tmp_path: Path)
 
 def test_a_plugins_method_trains_and_its_run_loads_it_again(rpat: Rpat, tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(PLUGIN)
-    trained = rpat("train", "--plugin", "mine.py", "--method", "twin", *QUICK, "--stop-after", "1", "--out", "run")
+    trained = rpat(
+        "train",
+        "--plugin",
+        "mine.py",
+        "--method",
+        "twin",
+        *QUICK,
+        "--stop-after",
+        "1",
+        "--out",
+        "run",
+    )
     assert trained.code == 0, trained.err
     assert f"- {tmp_path / 'mine.py'}" in (tmp_path / "run" / "recipe.yaml").read_text()
     evaluated = rpat("eval", "run", "--checkpoint", "last", "--attack", "clean", "--quiet")
@@ -78,20 +90,29 @@ def test_a_plugins_method_trains_and_its_run_loads_it_again(rpat: Rpat, tmp_path
 def test_a_published_file_is_evaluated(tmp_path: Path) -> None:
     net = MODELS["small-cnn"](1, 28, 10)
     torch.save(
-        {"model_state_dict": {f"module.{key}": value for key, value in net.state_dict().items()}}, tmp_path / "wa.pth"
+        {"model_state_dict": {f"module.{key}": value for key, value in net.state_dict().items()}},
+        tmp_path / "wa.pth",
     )
-    answer = call("eval", "wa.pth", "--data", "fashion-mini", "--attack", "clean", "--json", cwd=tmp_path)
+    answer = call(
+        "eval", "wa.pth", "--data", "fashion-mini", "--attack", "clean", "--json", cwd=tmp_path
+    )
     assert answer.code == 0, answer.err
     assert json.loads(answer.out)["model"]["name"] == "small-cnn"
 
 
-def test_python_has_recipes_and_published_files_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_python_has_recipes_and_published_files_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.yaml").write_text("extends: fashion-mini/pgd\nattack: {steps: 1}\n")
-    run = rpat_package.train("mine.yaml", epochs=1, eval=["clean"], validation={"steps": 1}, out="run")
+    run = rpat_package.train(
+        "mine.yaml", epochs=1, eval=["clean"], validation={"steps": 1}, out="run"
+    )
     assert run.report.exists()
     with pytest.raises(ConfigError, match="says itself which network"):
         rpat_package.load_model(run.checkpoint("last"), model="vgg16")
     net = MODELS["small-cnn"](1, 28, 10)
     torch.save(net.state_dict(), "last.model")
-    assert rpat_package.load_model("last.model", data="fashion-mini").architecture.name == "small-cnn"
+    assert (
+        rpat_package.load_model("last.model", data="fashion-mini").architecture.name == "small-cnn"
+    )

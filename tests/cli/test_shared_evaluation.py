@@ -1,4 +1,5 @@
-"""One evaluation by several processes, with the real command: killed, stopped, resumed by others, failing."""
+"""One evaluation by several processes, with the real command: killed, stopped, resumed by others,
+failing."""
 
 import json
 import signal
@@ -21,8 +22,29 @@ from rpat_cli.runs.evaluate import EvalOptions, eval_run
 
 RPAT = ("-m", "rpat_cli")
 ATTACKS = "pgd-10x4,autoattack:apgd-ce"
-ARGUMENTS = ("eval", "net.pt", "--attack", ATTACKS, "--eps", "0.02", "--batch-size", "5", "--limit", "40")
-KEYS = ("label", "correct_after", "predicted", "broken_by", "distance", "margin", "forward", "backward", "flags")
+ARGUMENTS = (
+    "eval",
+    "net.pt",
+    "--attack",
+    ATTACKS,
+    "--eps",
+    "0.02",
+    "--batch-size",
+    "5",
+    "--limit",
+    "40",
+)
+KEYS = (
+    "label",
+    "correct_after",
+    "predicted",
+    "broken_by",
+    "distance",
+    "margin",
+    "forward",
+    "backward",
+    "flags",
+)
 
 
 def torchrun(count: int) -> tuple[str, ...]:
@@ -31,7 +53,8 @@ def torchrun(count: int) -> tuple[str, ...]:
 
 @pytest.fixture(scope="module")
 def content() -> dict[str, Any]:
-    """A checkpoint of small-cnn after an epoch of plain training: some images break at eps 0.02, some do not."""
+    """A checkpoint of small-cnn after an epoch of plain training: some images break at eps 0.02,
+    some do not."""
     recipe = resolve([Layer("test", {"model": "small-cnn", "device": "cpu"})])
     data = build_data(recipe.data, recipe.seed)
     architecture = architecture_for(recipe, data)
@@ -43,7 +66,11 @@ def content() -> dict[str, Any]:
             optimizer.zero_grad()
             F.cross_entropy(model(x[batch]), y[batch]).backward()
             optimizer.step()
-    saved = {"recipe": recipe.model_dump(mode="json"), "architecture": architecture.to_dict(), "epoch": 1}
+    saved = {
+        "recipe": recipe.model_dump(mode="json"),
+        "architecture": architecture.to_dict(),
+        "epoch": 1,
+    }
     return {**saved, "model": model.state_dict()}
 
 
@@ -59,7 +86,9 @@ def alone(content: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> 
     path = tmp_path_factory.mktemp("alone") / "net.pt"
     save_checkpoint(path, content)
     changes = [Layer("--eps", {"threat": {"eps": 0.02}})]
-    _, file = eval_run(path, parse_suite(ATTACKS), changes=changes, options=EvalOptions(batch_size=5, limit=40))
+    _, file = eval_run(
+        path, parse_suite(ATTACKS), changes=changes, options=EvalOptions(batch_size=5, limit=40)
+    )
     found = flags(file)
     assert 0 < found[-1][1].count("1") < 40
     return found
@@ -82,12 +111,19 @@ def start(folder: Path, *command: str, **extra: str) -> "subprocess.Popen[str]":
 
 def chunks(folder: Path) -> list[tuple[str, int, int]]:
     """Label, stage and number of every chunk on disk."""
-    lines = [line for file in (folder / "evals" / "partial").glob("*.jsonl") for line in file.read_text().splitlines()]
+    lines = [
+        line
+        for file in (folder / "evals" / "partial").glob("*.jsonl")
+        for line in file.read_text().splitlines()
+    ]
     return [(line["label"], line["stage"], line["chunk"]) for line in map(json.loads, lines[1:])]
 
 
-def signal_after(process: "subprocess.Popen[str]", number: int, folder: Path, fresh: int) -> tuple[str, list[Any]]:
-    """Signal a command when it has written so many chunks; what it said, and the chunks that were then on disk."""
+def signal_after(
+    process: "subprocess.Popen[str]", number: int, folder: Path, fresh: int
+) -> tuple[str, list[Any]]:
+    """Signal a command when it has written so many chunks; what it said, and the chunks that were
+    then on disk."""
     known, deadline = len(chunks(folder)), time.monotonic() + 300
     while len(chunks(folder)) < known + fresh:
         assert process.poll() is None, process.communicate()
@@ -117,7 +153,9 @@ def test_ranks_that_are_killed_or_stopped_leave_their_chunks_to_any_other_number
 
 
 @pytest.mark.slow
-def test_jobs_that_are_killed_go_on_and_end_with_the_flags_of_one_process(folder: Path, alone: list[Any]) -> None:
+def test_jobs_that_are_killed_go_on_and_end_with_the_flags_of_one_process(
+    folder: Path, alone: list[Any]
+) -> None:
     before: list[Any] = []
     for fresh in (1, 4):
         process = start(folder, *RPAT, *ARGUMENTS, "--jobs", "2")
@@ -141,7 +179,16 @@ def test_what_fails_in_one_rank_is_said_once_and_ends_all(folder: Path) -> None:
         "        return super().forward(x.flatten(1))\n"
         "def build(): return Net(784, 10)\n"
     )
-    model = ("--model-file", "broken.py:build", "--data", "fashion-mini", "--limit", "40", "--batch-size", "1")
+    model = (
+        "--model-file",
+        "broken.py:build",
+        "--data",
+        "fashion-mini",
+        "--limit",
+        "40",
+        "--batch-size",
+        "1",
+    )
     process = start(folder, *torchrun(2), "eval", *model, "--attack", "pgd-5")
     out, err = process.communicate(timeout=300)
     assert process.returncode == 1
@@ -152,8 +199,14 @@ def test_what_fails_in_one_rank_is_said_once_and_ends_all(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (("train", "--epochs", "1"), "`rpat train` is the work of one: each would write the same files"),
-        (("eval", "net.pt", "--jobs", "2"), "the 2 processes of torchrun share the evaluation already"),
+        (
+            ("train", "--epochs", "1"),
+            "`rpat train` is the work of one: each would write the same files",
+        ),
+        (
+            ("eval", "net.pt", "--jobs", "2"),
+            "the 2 processes of torchrun share the evaluation already",
+        ),
     ],
 )
 def test_what_several_processes_cannot_share_is_refused_by_all_and_said_by_the_first(

@@ -1,4 +1,5 @@
-"""The whole way, with the real command: train, report, evaluate, resume, and everything that can go wrong."""
+"""The whole way, with the real command: train, report, evaluate, resume, and everything that can go
+wrong."""
 
 import json
 import os
@@ -33,7 +34,7 @@ def run(trained: Trained, tmp_path: Path) -> Path:
     return tmp_path / "runs" / "run"
 
 
-# ---------------------------------------------------------------------------------------------- the good way
+# ---- the good way
 
 
 def test_training_leaves_a_complete_run_folder_and_prints_the_report(trained: Trained) -> None:
@@ -63,7 +64,9 @@ def test_a_pipe_gets_plain_lines(trained: Trained) -> None:
 
 def test_the_saved_recipe_repeats_the_run(trained: Trained, tmp_path: Path) -> None:
     run, _ = trained
-    answer = call("train", "--config", run / "recipe.yaml", "--out", "again", "--eval", "clean", cwd=tmp_path)
+    answer = call(
+        "train", "--config", run / "recipe.yaml", "--out", "again", "--eval", "clean", cwd=tmp_path
+    )
     assert answer.code == 0
     assert same(weights(run), weights(tmp_path / "again"))
 
@@ -88,11 +91,27 @@ def test_eval_without_arguments_takes_the_newest_run(run: Path, tmp_path: Path) 
 def test_eval_writes_a_new_file_with_every_setting(run: Path, tmp_path: Path) -> None:
     before = set((run / "evals").iterdir())
     for _ in range(2):
-        assert call("eval", run, "--attack", "pgd-3", "--norm", "L2", "--checkpoint", "last", cwd=tmp_path).code == 0
+        assert (
+            call(
+                "eval",
+                run,
+                "--attack",
+                "pgd-3",
+                "--norm",
+                "L2",
+                "--checkpoint",
+                "last",
+                cwd=tmp_path,
+            ).code
+            == 0
+        )
     new = sorted(set((run / "evals").iterdir()) - before)
     assert len(new) == 2
     record = json.loads(new[0].read_text())
-    assert record["threat"] == {"norm": "L2", "eps": 1.5}  # eps follows the norm: Linf's is not kept
+    assert record["threat"] == {
+        "norm": "L2",
+        "eps": 1.5,
+    }  # eps follows the norm: Linf's is not kept
     assert record["checkpoint"] == "last"
     assert record["n"] == 500
     result = record["results"][0]
@@ -103,7 +122,9 @@ def test_eval_writes_a_new_file_with_every_setting(run: Path, tmp_path: Path) ->
 
 
 def test_eval_takes_a_checkpoint_file_and_prints_json(run: Path, tmp_path: Path) -> None:
-    answer = call("eval", run / "checkpoints" / "last.pt", "--attack", "clean", "--json", cwd=tmp_path)
+    answer = call(
+        "eval", run / "checkpoints" / "last.pt", "--attack", "clean", "--json", cwd=tmp_path
+    )
     assert answer.code == 0
     assert json.loads(answer.out)["epoch"] == 2
     assert answer.err == ""
@@ -116,11 +137,15 @@ def test_train_prints_json_alone(rpat: Rpat) -> None:
     assert answer.err == ""
 
 
-# ---------------------------------------------------------------------------------------------- stop and go on
+# ---- stop and go on
 
 
-def test_stopped_and_resumed_gives_the_same_bits_as_one_go(trained: Trained, rpat: Rpat, tmp_path: Path) -> None:
-    stopped = rpat("train", "--method", "consistency", "--ra", *QUICK, "--out", "run", "--stop-after", "1")
+def test_stopped_and_resumed_gives_the_same_bits_as_one_go(
+    trained: Trained, rpat: Rpat, tmp_path: Path
+) -> None:
+    stopped = rpat(
+        "train", "--method", "consistency", "--ra", *QUICK, "--out", "run", "--stop-after", "1"
+    )
     assert stopped.code == 0
     assert "--resume run" in stopped.err
     assert not (tmp_path / "run" / "report.json").exists()
@@ -135,7 +160,17 @@ def test_stopped_and_resumed_gives_the_same_bits_as_one_go(trained: Trained, rpa
 
 
 def test_two_epochs_resumed_to_four_equal_four_in_one_go(rpat: Rpat, tmp_path: Path) -> None:
-    common = ("--method", "trades", "--ra", "--schedule", "constant", "--steps", "1", "--eval", "clean")
+    common = (
+        "--method",
+        "trades",
+        "--ra",
+        "--schedule",
+        "constant",
+        "--steps",
+        "1",
+        "--eval",
+        "clean",
+    )
     assert rpat("train", *common, "--epochs", "4", "--out", "whole").code == 0
     assert rpat("train", *common, "--epochs", "2", "--out", "parts").code == 0
     resumed = rpat("train", "--resume", "parts", "--epochs", "4")
@@ -150,7 +185,18 @@ def test_a_signal_stops_after_the_step_and_saves(
     trained: Trained, tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-m", "rpat_cli", "train", "--method", "consistency", "--ra", *QUICK, "--out", "run"],
+        [
+            sys.executable,
+            "-m",
+            "rpat_cli",
+            "train",
+            "--method",
+            "consistency",
+            "--ra",
+            *QUICK,
+            "--out",
+            "run",
+        ],
         cwd=tmp_path,
         env=environment(),
         stderr=subprocess.PIPE,
@@ -166,7 +212,9 @@ def test_a_signal_stops_after_the_step_and_saves(
     assert process.returncode == code, err
     assert "Traceback" not in err
     assert "rpat train --resume run" in " ".join(err.split())
-    assert call("train", "--resume", "last", cwd=tmp_path).code == 1  # there is no runs/ folder here
+    assert (
+        call("train", "--resume", "last", cwd=tmp_path).code == 1
+    )  # there is no runs/ folder here
     assert call("train", "--resume", "run", cwd=tmp_path).code == 0
     assert same(weights(trained[0]), weights(tmp_path / "run"))
 
@@ -175,18 +223,35 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(rpat: Rpat, tmp_path:
     whole = ("--method", "pgd", *QUICK)
     assert rpat("train", *whole, "--out", "whole").code == 0
     assert (
-        rpat("train", *whole, "--epochs", "3", "--schedule", "constant", "--out", "run", "--stop-after", "2").code == 0
+        rpat(
+            "train",
+            *whole,
+            "--epochs",
+            "3",
+            "--schedule",
+            "constant",
+            "--out",
+            "run",
+            "--stop-after",
+            "2",
+        ).code
+        == 0
     )
     last = tmp_path / "run" / "checkpoints" / "last.pt"
     last.write_bytes(last.read_bytes()[:1000])
     answer = rpat("train", "--resume", "run")
     assert answer.code == 0
     assert "previous one" in answer.message
-    lines = [json.loads(line)["epoch"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    lines = [
+        json.loads(line)["epoch"]
+        for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    ]
     assert lines == [1, 2, 3]
 
 
-def test_what_would_change_the_past_cannot_be_changed_when_resuming(run: Path, tmp_path: Path) -> None:
+def test_what_would_change_the_past_cannot_be_changed_when_resuming(
+    run: Path, tmp_path: Path
+) -> None:
     before = (run / "recipe.yaml").read_text()
     answer = call("train", "--resume", run, "--beta", "3", "--lr", "0.5", cwd=tmp_path)
     assert answer.code == 2
@@ -198,7 +263,7 @@ def test_what_would_change_the_past_cannot_be_changed_when_resuming(run: Path, t
     assert (run / "recipe.yaml").read_text() == before
 
 
-# ---------------------------------------------------------------------------------------------- what can go wrong
+# ---- what can go wrong
 
 
 @pytest.mark.parametrize(
@@ -236,7 +301,10 @@ def test_mistakes_get_one_clear_message_and_leave_nothing(
 
 
 def test_a_missing_data_set_names_the_path_looked_at(rpat: Rpat) -> None:
-    assert "somewhere/cifar-10-batches-py" in rpat("train", "--data", "cifar10", "--data-root", "somewhere").message
+    assert (
+        "somewhere/cifar-10-batches-py"
+        in rpat("train", "--data", "cifar10", "--data-root", "somewhere").message
+    )
 
 
 def test_all_mistakes_come_at_once(rpat: Rpat) -> None:

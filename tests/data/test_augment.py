@@ -70,9 +70,12 @@ def test_cutout_is_half_the_image_by_default():
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("spec", [*AUGMENTATIONS, "autoaugment:policy=svhn", "autoaugment:policy=imagenet"])
+@pytest.mark.parametrize(
+    "spec", [*AUGMENTATIONS, "autoaugment:policy=svhn", "autoaugment:policy=imagenet"]
+)
 def test_every_augmentation(spec, channels):
-    """Shape, range, input untouched, reproducible from the generator's state, its own draw for every sample."""
+    """Shape, range, input untouched, reproducible from the generator's state, its own draw for
+    every sample."""
     augment = build_augment(spec, 16)
     x = torch.rand(1, channels, 16, 16).repeat(24, 1, 1, 1)
     before = x.clone()
@@ -95,7 +98,9 @@ def test_augmentations_follow_one_another():
     torch.manual_seed(1)
     together = build_augment(["crop-flip", {"cutout": {"size": 2}}], 8)(x)
     torch.manual_seed(1)
-    expected = build_augment("cutout:size=2", 8)(build_augment("flip", 8)(build_augment({"crop": None}, 8)(x)))
+    expected = build_augment("cutout:size=2", 8)(
+        build_augment("flip", 8)(build_augment({"crop": None}, 8)(x))
+    )
     assert torch.equal(together, expected)
     assert torch.equal(build_augment([], 8)(x), x)
 

@@ -1,4 +1,5 @@
-"""Files of the published form are read image by image, and files of any other form are turned down with a reason."""
+"""Files of the published form are read image by image, and files of any other form are turned down
+with a reason."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -84,18 +85,39 @@ def _truncate(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (_without("fog", "labels"), r"lacks fog.npy, labels.npy; there are only: gaussian_noise, shot_noise"),
-        (_without(*STANDARD, *EXTRA), r"lacks gaussian_noise.npy.*no corruption is there.*unpacked"),
+        (
+            _without("fog", "labels"),
+            r"lacks fog.npy, labels.npy; there are only: gaussian_noise, shot_noise",
+        ),
+        (
+            _without(*STANDARD, *EXTRA),
+            r"lacks gaussian_noise.npy.*no corruption is there.*unpacked",
+        ),
         (_truncate, r"cannot read .*fog.npy"),
-        (_fog(np.zeros((200, 4, 4, 1))), r"fog.npy holds float64.*expected uint8 of shape \(200, 4, 4, 1\)"),
-        (_fog(np.zeros((40, 4, 4, 1), np.uint8)), r"fog.npy holds uint8 of shape \(40, 4, 4, 1\); expected uint8"),
-        (_fog(np.zeros((200, 6, 6, 3), np.uint8)), r"\(6, 6, 3\), the model takes \(4, 4, 1\).*was trained on"),
+        (
+            _fog(np.zeros((200, 4, 4, 1))),
+            r"fog.npy holds float64.*expected uint8 of shape \(200, 4, 4, 1\)",
+        ),
+        (
+            _fog(np.zeros((40, 4, 4, 1), np.uint8)),
+            r"fog.npy holds uint8 of shape \(40, 4, 4, 1\); expected uint8",
+        ),
+        (
+            _fog(np.zeros((200, 6, 6, 3), np.uint8)),
+            r"\(6, 6, 3\), the model takes \(4, 4, 1\).*was trained on",
+        ),
         (_labels(np.arange(7)), r"labels.npy holds int64 of shape \(7,\); expected whole numbers"),
         (_labels(np.zeros((40, 5), np.int64)), r"labels.npy holds int64 of shape \(40, 5\)"),
         (_labels(np.arange(200) % 7), r"five severities have other labels"),
         (_labels(np.tile(np.arange(40), 5)), r"labels from 0 to 39, the model knows 10 classes"),
-        (_labels(np.tile(np.zeros(40, np.int64), 5)), r"not of the model's test set: it has 40 images of class 0"),
-        (_labels(np.tile(LABELS[:20], 5)), r"gaussian_noise.npy.*expected uint8 of shape \(100, 4, 4, 1\)"),
+        (
+            _labels(np.tile(np.zeros(40, np.int64), 5)),
+            r"not of the model's test set: it has 40 images of class 0",
+        ),
+        (
+            _labels(np.tile(LABELS[:20], 5)),
+            r"gaussian_noise.npy.*expected uint8 of shape \(100, 4, 4, 1\)",
+        ),
     ],
 )
 def test_files_of_another_form_are_named_with_what_is_wrong(

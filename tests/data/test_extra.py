@@ -1,4 +1,5 @@
-"""Further training images: read from files as people have them, refused with reasons, mixed in by share."""
+"""Further training images: read from files as people have them, refused with reasons, mixed in by
+share."""
 
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,9 @@ def write(folder: Path, **arrays: Any) -> Path:
 
 @pytest.mark.parametrize("names", [("images", "labels"), ("image", "label"), ("x", "y")])
 @pytest.mark.parametrize("channels_last", [False, True])
-def test_both_orders_of_axes_and_the_usual_names(tmp_path: Path, names: tuple[str, str], channels_last: bool) -> None:
+def test_both_orders_of_axes_and_the_usual_names(
+    tmp_path: Path, names: tuple[str, str], channels_last: bool
+) -> None:
     images = IMAGES.transpose(0, 2, 3, 1) if channels_last else IMAGES
     path = write(tmp_path, **{names[0]: images, names[1]: LABELS.astype(np.int32)})
     split = load_extra(path, (3, 4, 5), 3)
@@ -48,7 +51,9 @@ def test_both_orders_of_axes_and_the_usual_names(tmp_path: Path, names: tuple[st
         ({"images": np.array([None]), "labels": LABELS}, "cannot be read"),
     ],
 )
-def test_a_file_that_does_not_fit_says_why(tmp_path: Path, arrays: dict[str, Any], message: str) -> None:
+def test_a_file_that_does_not_fit_says_why(
+    tmp_path: Path, arrays: dict[str, Any], message: str
+) -> None:
     path = write(tmp_path, **arrays)
     with pytest.raises(DataError, match=message):
         load_extra(path, (3, 4, 5), 3)
@@ -70,7 +75,9 @@ def test_a_file_that_is_none(tmp_path: Path) -> None:
 
 
 def test_joining_puts_the_data_set_first_and_needs_it_in_memory() -> None:
-    main = TensorSplit(torch.zeros(2, 3, 4, 5, dtype=torch.uint8), torch.zeros(2, dtype=torch.int64))
+    main = TensorSplit(
+        torch.zeros(2, 3, 4, 5, dtype=torch.uint8), torch.zeros(2, dtype=torch.int64)
+    )
     joined = join(main, TensorSplit(torch.from_numpy(IMAGES), torch.from_numpy(LABELS)))
     assert len(joined) == 8
     assert torch.equal(joined.images[2:], torch.from_numpy(IMAGES))
@@ -79,7 +86,9 @@ def test_joining_puts_the_data_set_first_and_needs_it_in_memory() -> None:
 
 
 @pytest.mark.parametrize(("extra", "share"), [(100, 0.7), (3, 0.5), (7, 0.1)])
-def test_every_batch_has_its_share_and_nothing_comes_twice_before_all_have_come_once(extra: int, share: float) -> None:
+def test_every_batch_has_its_share_and_nothing_comes_twice_before_all_have_come_once(
+    extra: int, share: float
+) -> None:
     order = SharedOrder(main=45, extra=extra, batch_size=10, share=share)
     assert len(order) == 45
     indices = order(torch.Generator().manual_seed(0)).view(4, 10)

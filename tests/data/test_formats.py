@@ -1,4 +1,5 @@
-"""Every set is read from small files in its real format; everything that can be wrong with files gives one message."""
+"""Every set is read from small files in its real format; everything that can be wrong with files
+gives one message."""
 
 import gzip
 import re
@@ -61,10 +62,12 @@ def no_debian(monkeypatch, tmp_path):
     return tmp_path / "debian"
 
 
-# -- good files ------------------------------------------------------------------------------------------------------
+# ---- good files
 
 
-@pytest.mark.parametrize(("name", "folder"), [("mnist", "MNIST/raw"), ("fashion-mnist", "FashionMNIST/raw")])
+@pytest.mark.parametrize(
+    ("name", "folder"), [("mnist", "MNIST/raw"), ("fashion-mnist", "FashionMNIST/raw")]
+)
 @pytest.mark.parametrize("suffix", ["", ".gz"])
 def test_idx_sets(tmp_path, no_debian, name, folder, suffix):
     arrays = write_mnist(tmp_path / folder, suffix)
@@ -76,7 +79,9 @@ def test_idx_sets(tmp_path, no_debian, name, folder, suffix):
 
 def test_fashion_mnist_of_debian_comes_second(tmp_path, no_debian):
     arrays = write_mnist(no_debian, ".gz")
-    assert np.array_equal(load("fashion-mnist", tmp_path).train.images.numpy()[:, 0], arrays["train"])
+    assert np.array_equal(
+        load("fashion-mnist", tmp_path).train.images.numpy()[:, 0], arrays["train"]
+    )
     write_mnist(tmp_path / "FashionMNIST/raw", train=30)
     assert len(load("fashion-mnist", tmp_path).train) == 30
 
@@ -181,7 +186,8 @@ def test_tiny_imagenet_is_downloaded_and_unpacked(tmp_path, monkeypatch, server,
         assert "half downloaded" in message
 
 
-# -- missing, damaged, wrong -----------------------------------------------------------------------------------------
+# -- missing, damaged, wrong
+# ----
 
 EXPECTED = {
     "mnist": "MNIST/raw",
@@ -267,7 +273,11 @@ def test_incomplete_folder_names_the_first_missing_file(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("name", "inner"),
-    [("cifar10", "cifar-10-batches-py"), ("mnist", "MNIST/raw"), ("tiny-imagenet", "tiny-imagenet-200")],
+    [
+        ("cifar10", "cifar-10-batches-py"),
+        ("mnist", "MNIST/raw"),
+        ("tiny-imagenet", "tiny-imagenet-200"),
+    ],
 )
 def test_a_root_inside_the_data_set_is_recognised(tmp_path, name, inner):
     if name == "cifar10":
@@ -296,7 +306,8 @@ def test_idx_file_cut_short(tmp_path, suffix):
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"\0\0\x08", b"\0\0\x08\x03\0\0", b"<html>404</html>", b"\0\0\x0d\x03" + bytes(40)]
+    "content",
+    [b"", b"\0\0\x08", b"\0\0\x08\x03\0\0", b"<html>404</html>", b"\0\0\x0d\x03" + bytes(40)],
 )
 def test_not_an_idx_file(tmp_path, content):
     write_mnist(tmp_path / "MNIST/raw")

@@ -14,7 +14,9 @@ from rpat_cli.errors import DataError
 
 
 def load(root, **options):
-    return load_dataset("imagefolder", root=root, **{"val_size": 0, "workers": 0, "image_size": 16, **options})
+    return load_dataset(
+        "imagefolder", root=root, **{"val_size": 0, "workers": 0, "image_size": 16, **options}
+    )
 
 
 @pytest.mark.parametrize("test", ["test", "val"])
@@ -41,7 +43,8 @@ def test_decode_resizes_the_shorter_side_and_cuts_the_centre(tmp_path):
     wide[:, 8:16] = (10, 20, 30)  # exactly the central square
     Image.fromarray(wide).save(tmp_path / "wide.png")
     assert torch.equal(
-        decode(tmp_path / "wide.png", 8), torch.tensor([10, 20, 30]).byte().view(3, 1, 1).expand(3, 8, 8)
+        decode(tmp_path / "wide.png", 8),
+        torch.tensor([10, 20, 30]).byte().view(3, 1, 1).expand(3, 8, 8),
     )
     assert decode(tmp_path / "wide.png", 4).shape == (3, 4, 4)
 
@@ -85,7 +88,9 @@ def test_streaming_gives_what_memory_gives(tmp_path, workers):
     assert torch.equal(state, torch.get_rng_state())  # the run's random numbers stay as they were
     two = list(stored.batches(order, 6, "cpu"))
     assert [len(y) for _, y in one] == [6, 6, 6, 2]
-    assert all(torch.equal(a, b) for pair in zip(one, two, strict=True) for a, b in zip(*pair, strict=True))
+    assert all(
+        torch.equal(a, b) for pair in zip(one, two, strict=True) for a, b in zip(*pair, strict=True)
+    )
     later = list(streamed.batches(order[12:], 6, "cpu"))
     assert torch.equal(later[0][0], one[2][0])
     assert list(streamed.batches(order[:0], 6, "cpu")) == []

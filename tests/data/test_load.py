@@ -74,7 +74,9 @@ def test_fashion_mini_constants_are_those_of_its_training_images():
     assert (round(float(x.double().std()), 4),) == FASHION_MINI.std
 
 
-@pytest.mark.skipif(not DEBIAN_FOLDER.is_dir(), reason="needs the Debian package dataset-fashion-mnist")
+@pytest.mark.skipif(
+    not DEBIAN_FOLDER.is_dir(), reason="needs the Debian package dataset-fashion-mnist"
+)
 def test_fashion_mini_is_reproduced_from_the_whole_set():
     made = make_mini()
     raw = load_mini(None)
@@ -84,7 +86,9 @@ def test_fashion_mini_is_reproduced_from_the_whole_set():
         assert np.array_equal(made[f"y_{part}"], split.labels.numpy())
 
 
-@pytest.mark.skipif(not DEBIAN_FOLDER.is_dir(), reason="needs the Debian package dataset-fashion-mnist")
+@pytest.mark.skipif(
+    not DEBIAN_FOLDER.is_dir(), reason="needs the Debian package dataset-fashion-mnist"
+)
 def test_fashion_mnist_is_found_where_debian_puts_it(tmp_path):
     data = load_dataset("fashion-mnist", root=tmp_path, val_size=1000)
     assert (len(data.train), len(data.val), len(data.test)) == (59000, 1000, 10000)
@@ -92,15 +96,21 @@ def test_fashion_mnist_is_found_where_debian_puts_it(tmp_path):
     assert (round(float(x.mean()), 3), round(float(x.std()), 3)) == (0.286, 0.353)
 
 
-@pytest.mark.parametrize(("val_size", "count"), [(200, 200), (0.1, 200), (7, 7), (0.0, 0), (1e-4, 1), (1990, 1990)])
+@pytest.mark.parametrize(
+    ("val_size", "count"), [(200, 200), (0.1, 200), (7, 7), (0.0, 0), (1e-4, 1), (1990, 1990)]
+)
 def test_validation_comes_out_of_training(val_size, count):
     whole, data = load(val_size=0), load(val_size=val_size)
     assert (len(data.val), len(data.train)) == (count, 2000 - count)
     together = torch.cat([data.train.images, data.val.images]).flatten(1)
-    assert sorted(map(tuple, together.tolist())) == sorted(map(tuple, whole.train.images.flatten(1).tolist()))
+    assert sorted(map(tuple, together.tolist())) == sorted(
+        map(tuple, whole.train.images.flatten(1).tolist())
+    )
     assert torch.equal(data.test.images, whole.test.images)
     per_class = Counter(data.val.labels.tolist())
-    assert max(per_class.values(), default=0) - min((per_class[c] for c in range(10)), default=0) <= 1
+    assert (
+        max(per_class.values(), default=0) - min((per_class[c] for c in range(10)), default=0) <= 1
+    )
 
 
 def test_validation_depends_on_the_seed_and_on_nothing_else():
@@ -163,9 +173,13 @@ def test_fingerprint_is_of_the_test_set():
     ],
 )
 def test_data_of_another_kind_than_announced(monkeypatch, images, labels, names, message):
-    split = TensorSplit(torch.zeros(images, dtype=torch.uint8), torch.tensor(labels, dtype=torch.int64))
+    split = TensorSplit(
+        torch.zeros(images, dtype=torch.uint8), torch.tensor(labels, dtype=torch.int64)
+    )
     raw = RawData(split, split, tuple(map(str, range(names))))
-    monkeypatch.setitem(DATASETS._entries, "fashion-mini", replace(FASHION_MINI, load=lambda _: raw))
+    monkeypatch.setitem(
+        DATASETS._entries, "fashion-mini", replace(FASHION_MINI, load=lambda _: raw)
+    )
     with pytest.raises(DataError, match=message):
         load(val_size=0)
 

@@ -1,4 +1,5 @@
-"""Mixed images and labels: shares that agree, views that agree, and the distributions they promise."""
+"""Mixed images and labels: shares that agree, views that agree, and the distributions they
+promise."""
 
 from typing import Any
 
@@ -13,9 +14,12 @@ CLASSES = 5
 
 
 def constant_images(count: int = 64, size: int = 16) -> tuple[Tensor, Tensor]:
-    """Image i is i / count everywhere, so that every pixel tells which image it came from; its class is i % 5."""
+    """Image i is i / count everywhere, so that every pixel tells which image it came from; its
+    class is i % 5."""
     values = torch.arange(count) / count
-    return values.view(-1, 1, 1, 1).expand(count, 3, size, size).clone(), torch.arange(count) % CLASSES
+    return values.view(-1, 1, 1, 1).expand(count, 3, size, size).clone(), torch.arange(
+        count
+    ) % CLASSES
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])

@@ -38,13 +38,18 @@ class AlwaysZero(nn.Module):
 
 
 def wrong(name: str, severity: int) -> int:
-    """Classes that are wrong: 1 to 5 by severity for the standard ones, of fog all but one; 2 for the extra ones."""
+    """Classes that are wrong: 1 to 5 by severity for the standard ones, of fog all but one; 2 for
+    the extra ones."""
     return 9 if name == "fog" else severity if name in STANDARD else 2
 
 
-def images(folder: Path, limit: int | None = None, names: tuple[str, ...] = (*STANDARD, *EXTRA)) -> CorruptedImages:
+def images(
+    folder: Path, limit: int | None = None, names: tuple[str, ...] = (*STANDARD, *EXTRA)
+) -> CorruptedImages:
     write_corrupted(folder, names, LABELS, wrong)
-    return open_corrupted(folder, shape=(1, 4, 4), test_labels=torch.from_numpy(LABELS), classes=CLASSES, limit=limit)
+    return open_corrupted(
+        folder, shape=(1, 4, 4), test_labels=torch.from_numpy(LABELS), classes=CLASSES, limit=limit
+    )
 
 
 @pytest.mark.parametrize("limit", [None, 10, 30])
@@ -67,7 +72,8 @@ def test_every_error_is_known(tmp_path: Path, limit: int | None) -> None:
 
 
 def test_mce_is_the_mean_of_ratios_of_sums_over_the_fifteen(tmp_path: Path) -> None:
-    """Against 90 % at every severity: 1.5 / 4.5 for fourteen corruptions, 1 for fog, none of the extra ones in it."""
+    """Against 90 % at every severity: 1.5 / 4.5 for fourteen corruptions, 1 for fog, none of the
+    extra ones in it."""
     corrupted = images(tmp_path / "C")
     other = measure_corruptions(AlwaysZero(), corrupted)
     assert other.mean_error == pytest.approx(0.9)
@@ -107,7 +113,9 @@ def measured(tmp_path: Path) -> Corruptions:
 
 def test_a_baseline_of_other_images_is_no_baseline(tmp_path: Path, measured: Corruptions) -> None:
     baseline = Baseline.from_dict("zero", measured.to_dict())
-    with pytest.raises(DataError, match="zero was measured on other images than the 10 of each severity.*--limit"):
+    with pytest.raises(
+        DataError, match="zero was measured on other images than the 10 of each severity.*--limit"
+    ):
         measure_corruptions(Reader(), images(tmp_path / "C", limit=10), baseline=baseline)
 
 

@@ -21,15 +21,29 @@ class Brightness(nn.Module):
         return torch.stack([lead, -lead], dim=1)
 
 
-MEANS = torch.tensor([0.52, 0.56, 0.59, 0.64, 0.69, 0.77, 0.97, 0.4])  # the last one is wrong from the start
+MEANS = torch.tensor(
+    [0.52, 0.56, 0.59, 0.64, 0.69, 0.77, 0.97, 0.4]
+)  # the last one is wrong from the start
 X, Y = MEANS.view(-1, 1, 1, 1).expand(-1, 1, 4, 4).contiguous(), torch.zeros(8, dtype=torch.int64)
 
 
 def test_the_curve_is_the_distribution_of_the_distances() -> None:
     curve = trace(Brightness(), X, Y, Threat("Linf", 0.1), batch_size=3)
-    expected = [7, 6, 6, 5, 4, 3, 2, 1, 1]  # of 8; distances are 0.02, 0.06, 0.09, 0.14, 0.19, 0.27, 0.47
+    expected = [
+        7,
+        6,
+        6,
+        5,
+        4,
+        3,
+        2,
+        1,
+        1,
+    ]  # of 8; distances are 0.02, 0.06, 0.09, 0.14, 0.19, 0.27, 0.47
     assert [point.accuracy.correct for point in curve.points] == expected
-    assert [point.eps for point in curve.points] == pytest.approx([0, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4])
+    assert [point.eps for point in curve.points] == pytest.approx(
+        [0, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4]
+    )
     assert {point.accuracy.n for point in curve.points} == {8} == {curve.n}
     assert curve.mended == 0
 
@@ -37,7 +51,8 @@ def test_the_curve_is_the_distribution_of_the_distances() -> None:
 def test_one_search_for_the_smallest_perturbations_draws_nearly_the_same_curve(honest: Any) -> None:
     pytest.importorskip("foolbox")
     pgd, fmn = (
-        trace(honest.model, honest.x[:60], honest.y[:60], honest.threat, attack=attack) for attack in ("pgd", "fmn")
+        trace(honest.model, honest.x[:60], honest.y[:60], honest.threat, attack=attack)
+        for attack in ("pgd", "fmn")
     )
     assert (fmn.attack, fmn.mended) == ("fmn-100", 0)
     for a, b in zip(pgd.points[:6], fmn.points[:6], strict=True):  # up to 1.5 eps
@@ -46,7 +61,8 @@ def test_one_search_for_the_smallest_perturbations_draws_nearly_the_same_curve(h
 
 
 def test_in_l2_the_distance_is_that_of_the_whole_image() -> None:
-    """16 pixels, each moved by d: 4 d. Of the multiples of 0.4 / 4 in each pixel the same curve comes out."""
+    """16 pixels, each moved by d: 4 d. Of the multiples of 0.4 / 4 in each pixel the same curve
+    comes out."""
     curve = trace(Brightness(), X, Y, Threat("L2", 0.4), steps=40)
     assert [point.accuracy.correct for point in curve.points] == [7, 6, 6, 5, 4, 3, 2, 1, 1]
 
@@ -56,7 +72,9 @@ def test_the_curve_ends_with_the_last_image_and_with_the_box() -> None:
     assert ends.points[-1].eps == pytest.approx(0.075)
     assert ends.points[-1].accuracy.correct == 0
     box = trace(Brightness(), X, Y, Threat("Linf", 0.6))
-    assert [point.eps for point in box.points] == pytest.approx([0, 0.15, 0.3, 0.45, 0.6])  # all have fallen
+    assert [point.eps for point in box.points] == pytest.approx(
+        [0, 0.15, 0.3, 0.45, 0.6]
+    )  # all have fallen
 
 
 def test_what_an_attack_misses_is_mended_and_counted() -> None:
@@ -67,7 +85,9 @@ def test_what_an_attack_misses_is_mended_and_counted() -> None:
         flags[found[radius]] = True
         return flags
 
-    points = draw([0.1, 0.2, 0.3, 0.4, 0.5], broken_at, n=5, right=4)  # 0.5 is not asked for: nothing is left
+    points = draw(
+        [0.1, 0.2, 0.3, 0.4, 0.5], broken_at, n=5, right=4
+    )  # 0.5 is not asked for: nothing is left
     assert [(point.eps, point.accuracy.correct, point.mended) for point in points] == [
         (0.0, 4, 0),
         (0.1, 3, 0),

@@ -15,7 +15,8 @@ from rpat_cli.errors import ConfigError, DataError
 
 
 class Linear(nn.Module):
-    """Logits (v, 0) with v = w . x, so the margin of class 0 is -v and its cross-entropy log(1 + exp(-v))."""
+    """Logits (v, 0) with v = w . x, so the margin of class 0 is -v and its cross-entropy log(1 +
+    exp(-v))."""
 
     def __init__(self, w: Tensor) -> None:
         super().__init__()
@@ -39,7 +40,9 @@ def test_along_the_gradient_the_margin_rises_by_the_dual_norm(norm: str, rise: f
     margin, entropy = found.surfaces["margin"], found.surfaces["ce"]
     start = -(X.flatten(1) @ W)
     assert found.shares == (-1.0, -0.5, 0.0, 0.5, 1.0)
-    assert margin.values[2] == pytest.approx([float(start.mean()) + share * eps * rise for share in found.shares])
+    assert margin.values[2] == pytest.approx(
+        [float(start.mean()) + share * eps * rise for share in found.shares]
+    )
     assert entropy.values[2] == pytest.approx(
         [float((start + share * eps * rise).exp().log1p().mean()) for share in found.shares]
     )
@@ -48,7 +51,9 @@ def test_along_the_gradient_the_margin_rises_by_the_dual_norm(norm: str, rise: f
 
 
 def test_the_margin_is_a_plane_in_both_directions() -> None:
-    values = torch.tensor(survey(Linear(W), X, Y, Threat("Linf", 0.1), side=7).surfaces["margin"].values)
+    values = torch.tensor(
+        survey(Linear(W), X, Y, Threat("Linf", 0.1), side=7).surfaces["margin"].values
+    )
     along, across = values.diff(dim=1), values.diff(dim=0)
     assert along.max() - along.min() < 1e-6
     assert across.max() - across.min() < 1e-6
@@ -61,12 +66,19 @@ def test_nonlinearity_is_that_of_the_cross_entropy_alone() -> None:
     found = survey(Linear(W), x, y, Threat("Linf", eps), side=5).surfaces["ce"]
     m, step = -float((x.flatten(1) @ W)[0]), 5.0 * eps
     slope = 1 / (1 + math.exp(-m))
-    departures = [abs(math.log1p(math.exp(m + a)) - math.log1p(math.exp(m)) - slope * a) for a in (step, -step)]
+    departures = [
+        abs(math.log1p(math.exp(m + a)) - math.log1p(math.exp(m)) - slope * a)
+        for a in (step, -step)
+    ]
     assert found.nonlinearity == pytest.approx(max(departures), rel=1e-4)
     assert found.predicted_rise == pytest.approx(slope * step, rel=1e-5)
-    assert found.rise == pytest.approx(math.log1p(math.exp(m + step)) - math.log1p(math.exp(m)), rel=1e-5)
+    assert found.rise == pytest.approx(
+        math.log1p(math.exp(m + step)) - math.log1p(math.exp(m)), rel=1e-5
+    )
     halved = survey(Linear(W), x, y, Threat("Linf", eps / 10), side=5).surfaces["ce"]
-    assert halved.nonlinearity == pytest.approx(found.nonlinearity / 100, rel=0.1)  # of second order in eps
+    assert halved.nonlinearity == pytest.approx(
+        found.nonlinearity / 100, rel=0.1
+    )  # of second order in eps
 
 
 def test_a_model_whose_gradient_is_cut_is_flat_along_it() -> None:
@@ -82,7 +94,9 @@ def test_a_model_whose_gradient_is_cut_is_flat_along_it() -> None:
 
 def test_pixels_stay_in_the_box() -> None:
     """White images and weights that would make them whiter: nothing changes on that side."""
-    margin = survey(Linear(-W.abs()), torch.ones(1, 1, 2, 2), Y[:1], Threat("Linf", 0.1), side=3).surfaces["margin"]
+    margin = survey(
+        Linear(-W.abs()), torch.ones(1, 1, 2, 2), Y[:1], Threat("Linf", 0.1), side=3
+    ).surfaces["margin"]
     assert margin.values[1][2] == margin.values[1][1] == pytest.approx(5.0)
     assert margin.values[1][0] == pytest.approx(4.5)
 

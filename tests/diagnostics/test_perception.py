@@ -36,17 +36,24 @@ def test_on_a_linear_model_every_figure_is_known() -> None:
     assert defended.accuracy == (1.0,) * 11
     # 0.52 falls after mix 0.2, 0.55 at 0.5, 0.57 after 0.7
     assert broken.accuracy[:3] == (1.0, 1.0, pytest.approx(1.0, abs=0.34))
-    assert [round(3 * a) for a in (broken.accuracy[4], broken.accuracy[6], broken.accuracy[8])] == [2, 1, 0]
+    assert [round(3 * a) for a in (broken.accuracy[4], broken.accuracy[6], broken.accuracy[8])] == [
+        2,
+        1,
+        0,
+    ]
     assert found["random", "broken"].n == 3
     assert found["random", "defended"].whole < 0.01
 
 
 def test_a_bend_shows_in_the_halves() -> None:
-    """Logits that stand still half-way and then jump by 1: nothing in the first half, all in the second."""
+    """Logits that stand still half-way and then jump by 1: nothing in the first half, all in the
+    second."""
     walk = torch.zeros(11, 2, 2)
     walk[:, :, 0] = 0.5
     walk[6:, 0, 1] = 1.0  # the first sample falls, the second does not
-    found = analyse_walks({"adversarial": walk, "random": walk[:1].expand(11, 2, 2)}, torch.zeros(2).long(), LINF, 20)
+    found = analyse_walks(
+        {"adversarial": walk, "random": walk[:1].expand(11, 2, 2)}, torch.zeros(2).long(), LINF, 20
+    )
     broken = found["adversarial", "broken"]
     assert (broken.n, broken.first_half, broken.second_half, broken.whole) == (1, 0.0, 0.5, 0.5)
     assert found["adversarial", "defended"].whole == 0.0
@@ -54,13 +61,17 @@ def test_a_bend_shows_in_the_halves() -> None:
 
 
 def walking(broken: list[float], defended: list[float]) -> Perception:
-    """Samples whose first logit moves evenly by so much; the second one's lead is lost by the broken ones."""
+    """Samples whose first logit moves evenly by so much; the second one's lead is lost by the
+    broken ones."""
     moves = torch.tensor([*broken, *defended])
     walk = torch.zeros(11, len(moves), 2)
     walk[:, :, 0] = 1 + torch.linspace(0, 1, 11)[:, None] * moves
     walk[-1, : len(broken), 1] = 100.0  # the last step alone: the second logit overtakes
     return analyse_walks(
-        {"adversarial": walk, "random": walk[:1].expand_as(walk)}, torch.zeros(len(moves)).long(), LINF, 20
+        {"adversarial": walk, "random": walk[:1].expand_as(walk)},
+        torch.zeros(len(moves)).long(),
+        LINF,
+        20,
     )
 
 
@@ -84,7 +95,9 @@ def test_the_papers_claim_is_judged_by_the_interval_of_the_difference(
     assert half.difference == pytest.approx(means[0] - means[1], rel=1e-5)
     if len(broken) > 1:
         test = stats.ttest_ind(*squares, equal_var=False)
-        assert half.interval == pytest.approx(tuple(test.confidence_interval(0.95)), abs=0.1 * abs(means[0]))
+        assert half.interval == pytest.approx(
+            tuple(test.confidence_interval(0.95)), abs=0.1 * abs(means[0])
+        )
     else:
         assert half.interval is None
 
@@ -99,7 +112,9 @@ def test_without_a_broken_sample_nothing_is_claimed_of_them() -> None:
     found = perceive(Brightness(), x, y, LINF)
     broken = found["adversarial", "broken"]
     assert (broken.n, broken.whole, broken.curve) == (0, None, ())
-    assert [(gap.difference, gap.interval, gap.claim) for gap in found.gaps] == [(None, None, "cannot tell")] * 3
+    assert [(gap.difference, gap.interval, gap.claim) for gap in found.gaps] == [
+        (None, None, "cannot tell")
+    ] * 3
 
 
 def test_the_model_stays_as_it_was_and_the_seed_decides(honest: Any) -> None:
@@ -107,6 +122,9 @@ def test_the_model_stays_as_it_was_and_the_seed_decides(honest: Any) -> None:
     first = perceive(honest.model, honest.x[:60], honest.y[:60], honest.threat, batch_size=25)
     assert_same(before, snapshot(honest.model))
     assert (
-        first.to_dict() == perceive(honest.model, honest.x[:60], honest.y[:60], honest.threat, batch_size=25).to_dict()
+        first.to_dict()
+        == perceive(
+            honest.model, honest.x[:60], honest.y[:60], honest.threat, batch_size=25
+        ).to_dict()
     )
     assert first["adversarial", "defended"].whole > first["random", "defended"].whole

@@ -1,4 +1,5 @@
-"""Defences that only look robust are found out, each for its own reason; a robust model is let pass."""
+"""Defences that only look robust are found out, each for its own reason; a robust model is let
+pass."""
 
 import math
 from dataclasses import replace
@@ -88,10 +89,18 @@ class Denoising(nn.Module):
 
 BROKEN = {
     "quantised input": (lambda m: nn.Sequential(Quantised(), m), "gradients are there", "FAIL"),
-    "shattered gradient": (lambda m: nn.Sequential(Shattering(), m), "white box beats black box", "WARN"),
+    "shattered gradient": (
+        lambda m: nn.Sequential(Shattering(), m),
+        "white box beats black box",
+        "WARN",
+    ),
     "randomised input": (lambda m: nn.Sequential(Randomised(), m), "same answer twice", "FAIL"),
     "saturated logits": (lambda m: nn.Sequential(m, Scaled()), "logits in a sane range", "FAIL"),
-    "softmax output": (lambda m: nn.Sequential(m, nn.Softmax(dim=1)), "logits, not probabilities", "FAIL"),
+    "softmax output": (
+        lambda m: nn.Sequential(m, nn.Softmax(dim=1)),
+        "logits, not probabilities",
+        "FAIL",
+    ),
     "detached gradient": (lambda m: nn.Sequential(Detached(), m), "gradients are there", "FAIL"),
     "dropout left on": (lambda m: nn.Sequential(StubbornDropout(0.2), m), "eval mode", "FAIL"),
     "dynamic": (Denoising, "no optimisation inside", "WARN"),
@@ -126,9 +135,20 @@ def test_a_broken_defence_is_found_out_for_its_own_reason(defence: str, honest: 
 
 
 def seen(n: int = 500, **changes: Any) -> Evidence:
-    """What one sees of a model that gets all of n images right, falls to nothing at eps, and to everything at 1."""
+    """What one sees of a model that gets all of n images right, falls to nothing at eps, and to
+    everything at 1."""
     none, everything = torch.zeros(n, dtype=torch.bool), torch.ones(n, dtype=torch.bool)
-    names = ("noise", "fgsm", "pgd-5", "pgd-20", "pgd-50", "apgd-ce", "square", "substitute", "eps x 1")
+    names = (
+        "noise",
+        "fgsm",
+        "pgd-5",
+        "pgd-20",
+        "pgd-50",
+        "apgd-ce",
+        "square",
+        "substitute",
+        "eps x 1",
+    )
     evidence = Evidence(
         threat=Threat("Linf", 0.1),
         y=torch.zeros(n, dtype=torch.int64),
@@ -166,14 +186,24 @@ def test_the_evidence_of_these_tests_is_in_order() -> None:
 @pytest.mark.parametrize(
     ("square", "apgd", "level"),
     [
-        (slice(100, 102), slice(0, 100), "PASS"),  # two images of 500 more: AutoAttack's own flag would fire
+        (
+            slice(100, 102),
+            slice(0, 100),
+            "PASS",
+        ),  # two images of 500 more: AutoAttack's own flag would fire
         (slice(0, 2), slice(0, 0), "PASS"),
         (slice(0, 7), slice(0, 0), "WARN"),  # 2^-7 by chance
         (slice(0, 10), slice(0, 0), "FAIL"),  # 2^-10
-        (slice(100, 140), slice(0, 100), "WARN"),  # fewer than apgd-ce, but a tenth of what it leaves
+        (
+            slice(100, 140),
+            slice(0, 100),
+            "WARN",
+        ),  # fewer than apgd-ce, but a tenth of what it leaves
     ],
 )
-def test_square_is_judged_by_counts_not_by_a_percentage(square: slice, apgd: slice, level: str) -> None:
+def test_square_is_judged_by_counts_not_by_a_percentage(
+    square: slice, apgd: slice, level: str
+) -> None:
     finding = check_black_box(breaking(seen(), square=square, apgd_ce=apgd))
     assert finding.level == level, finding.reason
     assert "Croce" in finding.paper
@@ -188,15 +218,23 @@ def test_a_check_that_could_not_run_does_not_pass() -> None:
 
 def test_weak_attacks_that_win_are_found() -> None:
     assert check_noise(breaking(seen(), noise=slice(0, 20))).level == "FAIL"
-    assert check_single_step(breaking(seen(), fgsm=slice(0, 20), pgd_20=slice(30, 33))).level == "FAIL"
-    assert check_single_step(breaking(seen(), fgsm=slice(0, 20), pgd_20=slice(10, 40))).level == "PASS"
-    fewer = check_steps(breaking(seen(), pgd_5=slice(0, 60), pgd_20=slice(0, 60), pgd_50=slice(0, 40)))
+    assert (
+        check_single_step(breaking(seen(), fgsm=slice(0, 20), pgd_20=slice(30, 33))).level == "FAIL"
+    )
+    assert (
+        check_single_step(breaking(seen(), fgsm=slice(0, 20), pgd_20=slice(10, 40))).level == "PASS"
+    )
+    fewer = check_steps(
+        breaking(seen(), pgd_5=slice(0, 60), pgd_20=slice(0, 60), pgd_50=slice(0, 40))
+    )
     assert fewer.level == "FAIL"
     assert "20 by pgd-20 only" in fewer.reason
 
 
 @pytest.mark.parametrize("defence", ["shattered gradient", "detached gradient"])
-def test_what_is_made_on_a_substitute_breaks_a_model_whose_own_gradient_lies(defence: str, honest: Any) -> None:
+def test_what_is_made_on_a_substitute_breaks_a_model_whose_own_gradient_lies(
+    defence: str, honest: Any
+) -> None:
     verdict = verdict_of(BROKEN[defence][0](honest.model), honest, images=200, questions=QUESTIONS)
     finding = verdict["white box beats transfer"]
     assert finding.level == "FAIL", finding.reason
@@ -205,15 +243,24 @@ def test_what_is_made_on_a_substitute_breaks_a_model_whose_own_gradient_lies(def
 
 
 def test_a_given_source_counts_beside_the_substitute(honest: Any) -> None:
-    """The model itself, handed over as the source for a defence that cuts its gradient, breaks it at once."""
+    """The model itself, handed over as the source for a defence that cuts its gradient, breaks it
+    at once."""
     cut = nn.Sequential(Detached(), honest.model)
-    evidence = gather(cut, honest.x, honest.y, honest.threat, **TINY, sources={"transfer:twin": honest.model})
+    evidence = gather(
+        cut, honest.x, honest.y, honest.threat, **TINY, sources={"transfer:twin": honest.model}
+    )
     assert evidence.transfers == ("transfer:twin", "substitute")
     own = gather(honest.model, honest.x, honest.y, honest.threat, **TINY)
-    assert int(evidence.broken["transfer:twin"].sum()) == pytest.approx(int(own.broken["pgd-20"].sum()), abs=2)
+    assert int(evidence.broken["transfer:twin"].sum()) == pytest.approx(
+        int(own.broken["pgd-20"].sum()), abs=2
+    )
     twin = breaking(seen(), substitute=slice(0, 3), pgd_20=slice(0, 5), pgd_50=slice(0, 2))
     assert check_transfer(twin).level == "PASS"
-    beaten = replace(twin, broken={**twin.broken, "transfer:a": torch.arange(500) < 40}, transfers=("transfer:a",))
+    beaten = replace(
+        twin,
+        broken={**twin.broken, "transfer:a": torch.arange(500) < 40},
+        transfers=("transfer:a",),
+    )
     assert check_transfer(beaten).level == "FAIL"
     assert "35 by transfer:a only" in check_transfer(beaten).reason
     assert "images broken: 0 by pgd-20 only" in check_transfer(beaten).reason
@@ -225,7 +272,9 @@ def test_robust_accuracy_has_to_fall_to_nothing_as_eps_grows() -> None:
     standing = check_unbounded(breaking(seen(), whole_box=slice(0, 100)))
     assert standing.level == "FAIL"
     assert "80 % at 1" in standing.reason
-    many = torch.tensor([[4.0, *[0.0] * 199]]).repeat(500, 1)  # of 200 classes chance would get 2.5 images right
+    many = torch.tensor([[4.0, *[0.0] * 199]]).repeat(
+        500, 1
+    )  # of 200 classes chance would get 2.5 images right
     assert check_unbounded(breaking(seen(logits=many), whole_box=slice(0, 490))).level == "PASS"
     assert check_unbounded(breaking(seen(logits=many), whole_box=slice(0, 400))).level == "FAIL"
     rising = replace(breaking(seen(), whole_box=slice(0, 50)))
@@ -248,18 +297,29 @@ def test_a_loss_that_still_rises_is_seen(losses: list[float], level: str) -> Non
     assert "-0.0" not in finding.reason
 
 
-@pytest.mark.parametrize(("lead", "level"), [(9.0, "PASS"), (40.0, "WARN"), (4e4, "FAIL"), (1e-5, "WARN")])
+@pytest.mark.parametrize(
+    ("lead", "level"), [(9.0, "PASS"), (40.0, "WARN"), (4e4, "FAIL"), (1e-5, "WARN")]
+)
 def test_logits_out_of_range_are_seen(lead: float, level: str) -> None:
     logits = F.one_hot(torch.zeros(500, dtype=torch.int64), 4) * lead
     assert check_logit_range(seen(logits=logits, logits_again=logits)).level == level
 
 
-@pytest.mark.parametrize(("only_by_margin", "level"), [(1, "PASS"), (6, "PASS"), (7, "WARN")])  # chance: 2^-6, 2^-7
-def test_a_sure_model_is_suspect_only_where_that_hides_something(only_by_margin: int, level: str) -> None:
-    """Saturated logits, which PGD on the cross-entropy leaves standing: does PGD on the margin break them?"""
+@pytest.mark.parametrize(
+    ("only_by_margin", "level"), [(1, "PASS"), (6, "PASS"), (7, "WARN")]
+)  # chance: 2^-6, 2^-7
+def test_a_sure_model_is_suspect_only_where_that_hides_something(
+    only_by_margin: int, level: str
+) -> None:
+    """Saturated logits, which PGD on the cross-entropy leaves standing: does PGD on the margin
+    break them?"""
     logits = F.one_hot(torch.zeros(500, dtype=torch.int64), 4) * 40.0
-    evidence = seen(logits=logits, logits_again=logits, gradient_norm=(torch.arange(500) >= 20).float())
-    evidence = replace(evidence, broken={**evidence.broken, "cw-pgd": torch.arange(500) < only_by_margin})
+    evidence = seen(
+        logits=logits, logits_again=logits, gradient_norm=(torch.arange(500) >= 20).float()
+    )
+    evidence = replace(
+        evidence, broken={**evidence.broken, "cw-pgd": torch.arange(500) < only_by_margin}
+    )
     assert check_logit_range(evidence).level == check_zero_gradients(evidence).level == level
 
 
@@ -267,10 +327,14 @@ def test_a_few_images_are_not_enough_to_trust_a_model() -> None:
     assert judge(seen(20)).level == "PASS"
     few = judge(seen(19))
     assert (few.level, few["better than guessing"].level) == ("WARN", "WARN")
-    assert "19 of 19 images are right without an attack: too few" in few["better than guessing"].reason
+    assert (
+        "19 of 19 images are right without an attack: too few" in few["better than guessing"].reason
+    )
 
 
-@pytest.mark.parametrize(("pixels", "level"), [((0, 1), "PASS"), ((-0.4, 2.8), "FAIL"), ((0, 1 / 255), "WARN")])
+@pytest.mark.parametrize(
+    ("pixels", "level"), [((0, 1), "PASS"), ((-0.4, 2.8), "FAIL"), ((0, 1 / 255), "WARN")]
+)
 def test_pixels_out_of_range_are_seen(pixels: tuple[float, float], level: str) -> None:
     assert check_pixels(seen(pixels=pixels)).level == level
 
@@ -294,7 +358,10 @@ def test_the_model_comes_out_as_it_went_in_and_the_seed_decides(honest: Any) -> 
     first = gather(honest.model, honest.x, honest.y, honest.threat, **options)
     assert_same(before, snapshot(honest.model))
     torch.manual_seed(9)
-    assert first.to_dict() == gather(honest.model, honest.x, honest.y, honest.threat, **options).to_dict()
+    assert (
+        first.to_dict()
+        == gather(honest.model, honest.x, honest.y, honest.threat, **options).to_dict()
+    )
 
 
 @pytest.mark.parametrize("classes", [2, 3, 200])
@@ -302,16 +369,21 @@ def test_any_number_of_classes(classes: int) -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, classes))
     x = torch.rand(2 * classes, 1, 8, 8)
     y = model(x).argmax(dim=1)
-    verdict = judge(gather(model.eval(), x, y, Threat("Linf", 0.05), images=20, queries=20, questions=100))
+    verdict = judge(
+        gather(model.eval(), x, y, Threat("Linf", 0.05), images=20, queries=20, questions=100)
+    )
     assert verdict.to_dict()["evidence"]["clean_acc"] == 1.0
 
 
 @pytest.mark.parametrize(
-    ("more", "less", "p"), [(0, 0, 1.0), (1, 0, 0.5), (2, 1, 0.5), (10, 0, 2**-10), (3, 7, 0.9453125)]
+    ("more", "less", "p"),
+    [(0, 0, 1.0), (1, 0, 0.5), (2, 1, 0.5), (10, 0, 2**-10), (3, 7, 0.9453125)],
 )
 def test_the_sign_test_is_exact(more: int, less: int, p: float) -> None:
     assert sign_test(more, less) == pytest.approx(p)
 
 
 def test_the_sign_test_of_every_image_of_a_large_test_set_takes_no_minutes() -> None:
-    assert sign_test(10_000, 10_000) == pytest.approx(0.5 + 0.5 / math.sqrt(math.pi * 10_000), rel=1e-4)
+    assert sign_test(10_000, 10_000) == pytest.approx(
+        0.5 + 0.5 / math.sqrt(math.pi * 10_000), rel=1e-4
+    )

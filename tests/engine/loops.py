@@ -85,4 +85,8 @@ def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
 
 def terms_of(record: StepRecord) -> dict[str, float]:
     """The loss terms of a step by name."""
-    return {name: value for name, value in record.terms.items() if name != "loss" and not name.endswith("_acc")}
+    return {
+        name: value
+        for name, value in record.terms.items()
+        if name != "loss" and not name.endswith("_acc")
+    }

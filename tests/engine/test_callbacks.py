@@ -14,7 +14,9 @@ from rpat_cli.engine.loop import EpochRecord
 
 def test_a_resumed_training_tells_every_epoch_once(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
-    first = make_loop(epochs=3, callbacks=(MetricsLog(path),), should_stop=lambda loop: loop.epoch == 2)
+    first = make_loop(
+        epochs=3, callbacks=(MetricsLog(path),), should_stop=lambda loop: loop.epoch == 2
+    )
     first.run()
     told = path.read_text()
     # The crash came in the third epoch's line, and the checkpoint is that of the first epoch.
@@ -37,9 +39,12 @@ def test_the_record_of_an_epoch_is_plain_json(tmp_path: Path) -> None:
 
 def test_a_line_says_what_the_epoch_brought_and_how_long_it_still_takes() -> None:
     train = {"loss": 1.25, "ce": 1.0, "ra": 0.25, "robust_acc": 0.5, "clean_acc": 0.6}
-    record = EpochRecord(3, 0.05, train, 2.0, 1234.4, validation={"clean_acc": 0.7, "robust_acc_wa": 0.55})
+    record = EpochRecord(
+        3, 0.05, train, 2.0, 1234.4, validation={"clean_acc": 0.7, "robust_acc_wa": 0.55}
+    )
     assert epoch_line(record, 10) == (
-        "epoch  3/10  loss 1.2500  (ce 1.0000, ra 0.2500)  train robust 50.0 %  clean 70.0 %  robust wa 55.0 %  "
+        "epoch  3/10  loss 1.2500  (ce 1.0000, ra 0.2500)  train robust 50.0 %  clean 70.0 %  "
+        "robust wa 55.0 %  "
         "lr 0.05  1234 img/s"
     )
     lines: list[str] = []
@@ -48,7 +53,9 @@ def test_a_line_says_what_the_epoch_brought_and_how_long_it_still_takes() -> Non
     assert lines[-1].endswith("left 0:00:00")
 
 
-@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75), (signal.SIGUSR1, 75)])
+@pytest.mark.parametrize(
+    ("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75), (signal.SIGUSR1, 75)]
+)
 def test_a_signal_leaves_a_note_and_the_handlers_come_back(sent: signal.Signals, code: int) -> None:
     before = [signal.getsignal(getattr(signal, name)) for name in StopSignals.SIGNALS]
     with StopSignals() as signals:

@@ -1,4 +1,5 @@
-"""Weight averaging, weight perturbation, mixed labels, parts of a batch: each with every method, and by hand."""
+"""Weight averaging, weight perturbation, mixed labels, parts of a batch: each with every method,
+and by hand."""
 
 import math
 from dataclasses import replace
@@ -41,7 +42,9 @@ WITH: dict[str, dict[str, Any]] = {
 
 
 def method_with(name: str, ra: bool) -> Any:
-    return compose(METHODS[name](), *([REGULARISERS["ra"](form=METHODS[name].ra_form)] if ra else []))
+    return compose(
+        METHODS[name](), *([REGULARISERS["ra"](form=METHODS[name].ra_form)] if ra else [])
+    )
 
 
 @pytest.mark.parametrize("collaborators", WITH)
@@ -65,7 +68,9 @@ def test_every_method_trains_with_everything_and_goes_on_to_the_same_bits(
         assert math.isfinite(record.terms["loss"])
         assert sum(terms.values()) == pytest.approx(record.terms["loss"], rel=1e-5)
     assert ("ra" in terms) == ra
-    first = make_loop(method, should_stop=lambda loop: (loop.epoch, loop.step) >= (1, 1), **settings)
+    first = make_loop(
+        method, should_stop=lambda loop: (loop.epoch, loop.step) >= (1, 1), **settings
+    )
     assert not first.run()
     state = first.state_dict()
     second = make_loop(method, **settings)
@@ -78,7 +83,7 @@ def test_every_method_trains_with_everything_and_goes_on_to_the_same_bits(
         assert not same(weights(whole), whole.averaging.state_dict())
 
 
-# ---------------------------------------------------------------------------------------------- averaging
+# ---- averaging
 
 
 def test_the_average_is_exponential_over_parameters_and_statistics(net: nn.Module) -> None:
@@ -130,18 +135,22 @@ def test_the_scheduled_beta_follows_the_learning_rate() -> None:
     assert betas[-1] > betas[0]
 
 
-# ---------------------------------------------------------------------------------------------- awp
+# ---- awp
 
 
 def context(model: nn.Module, batch: Batch, bn_mode: str = "eval", **changes: Any) -> StepContext:
-    return StepContext(model, PGD(Threat("Linf", 8 / 255), 2 / 255, 2, bn_mode=bn_mode), *batch, **changes)
+    return StepContext(
+        model, PGD(Threat("Linf", 8 / 255), 2 / 255, 2, bn_mode=bn_mode), *batch, **changes
+    )
 
 
 def loss_of(method: Any) -> Any:
     return lambda step: sum(method(step).terms.values())
 
 
-def test_awp_takes_one_relative_step_up_the_loss_and_comes_back(net: nn.Module, batch: Batch) -> None:
+def test_awp_takes_one_relative_step_up_the_loss_and_comes_back(
+    net: nn.Module, batch: Batch
+) -> None:
     method, step = METHODS["pgd"](), context(net, batch)
     seen: list[Tensor] = []
 
@@ -154,13 +163,17 @@ def test_awp_takes_one_relative_step_up_the_loss_and_comes_back(net: nn.Module, 
         at = dict(net.named_parameters())
         perturbed = {name: p.detach().clone() for name, p in at.items()}
         outcome = method(inside)
-        assert torch.equal(outcome.x_adv, seen[0])  # the very examples that the direction was found on
+        assert torch.equal(
+            outcome.x_adv, seen[0]
+        )  # the very examples that the direction was found on
     for name, p in at.items():
         if p.ndim == 1:
             assert torch.equal(perturbed[name], before["state"][name])
         else:
             step_taken = perturbed[name] - before["state"][name]
-            assert step_taken.norm() == pytest.approx(0.1 * before["state"][name].norm().item(), rel=1e-4)
+            assert step_taken.norm() == pytest.approx(
+                0.1 * before["state"][name].norm().item(), rel=1e-4
+            )
     assert all(torch.equal(p, before["state"][name]) for name, p in net.named_parameters())
     assert all(p.grad is None for p in net.parameters())
     clean = F.cross_entropy(net(seen[0]), batch[1])
@@ -168,11 +181,17 @@ def test_awp_takes_one_relative_step_up_the_loss_and_comes_back(net: nn.Module, 
 
 
 @pytest.mark.parametrize("bn_mode", ["eval", "train"])
-def test_awp_moves_statistics_as_often_as_training_without_it(net: nn.Module, batch: Batch, bn_mode: str) -> None:
+def test_awp_moves_statistics_as_often_as_training_without_it(
+    net: nn.Module, batch: Batch, bn_mode: str
+) -> None:
     method = METHODS["pgd"]()
-    with WeightPerturbation().worst_weights(context(net, batch, bn_mode), loss_of(method)) as inside:
+    with WeightPerturbation().worst_weights(
+        context(net, batch, bn_mode), loss_of(method)
+    ) as inside:
         loss_of(method)(inside)
-    expected = 1 if bn_mode == "eval" else 1 + 2  # the training pass, and the attack's where they count
+    expected = (
+        1 if bn_mode == "eval" else 1 + 2
+    )  # the training pass, and the attack's where they count
     assert net[1].num_batches_tracked.item() == expected
 
 
@@ -217,7 +236,8 @@ def test_awp_restores_the_weights_when_the_step_fails(net: nn.Module, batch: Bat
     assert_same(before, snapshot(net))
 
 
-# ---------------------------------------------------------------------------------------------- parts, clipping, stages
+# ----
+# parts, clipping, stages
 
 
 def without_batchnorm() -> nn.Module:
@@ -231,7 +251,11 @@ def test_parts_of_a_batch_add_up_to_the_gradient_of_the_whole(parts: int) -> Non
     for accumulate in (1, parts):
         recorder = Recorder()
         loop = make_loop(
-            METHODS["standard"](), model=without_batchnorm(), accumulate=accumulate, callbacks=(recorder,), epochs=1
+            METHODS["standard"](),
+            model=without_batchnorm(),
+            accumulate=accumulate,
+            callbacks=(recorder,),
+            epochs=1,
         )
         loop.augment = lambda x: x
         loop.run()
@@ -243,14 +267,21 @@ def test_parts_of_a_batch_add_up_to_the_gradient_of_the_whole(parts: int) -> Non
         torch.testing.assert_close(trained[1][name], value, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("dtype", [None, torch.float16])  # float16 gradients are scaled until they are clipped
+@pytest.mark.parametrize(
+    "dtype", [None, torch.float16]
+)  # float16 gradients are scaled until they are clipped
 def test_a_gradient_longer_than_clip_norm_is_shortened_to_it(dtype: torch.dtype | None) -> None:
     lengths = {}
     for clip in (None, 0.01, 1e6):
-        loop = make_loop(clip_norm=clip, epochs=1, should_stop=lambda loop: loop.step == 1, dtype=dtype)
+        loop = make_loop(
+            clip_norm=clip, epochs=1, should_stop=lambda loop: loop.step == 1, dtype=dtype
+        )
         before = weights(loop)
         loop.run()
-        moved = [(weights(loop)[name] - before[name]).flatten() for name, _ in loop.model.named_parameters()]
+        moved = [
+            (weights(loop)[name] - before[name]).flatten()
+            for name, _ in loop.model.named_parameters()
+        ]
         lengths[clip] = torch.cat(moved).norm().item() / loop.optimizer.param_groups[0]["lr"]
     assert lengths[None] == lengths[1e6] > 0.01
     assert lengths[0.01] == pytest.approx(0.01, rel=1e-3)
@@ -259,17 +290,23 @@ def test_a_gradient_longer_than_clip_norm_is_shortened_to_it(dtype: torch.dtype 
 def test_another_attack_and_other_augmentations_take_over_from_their_epoch_on() -> None:
     seen: list[tuple[int, float, float]] = []
     attack = PGD(Threat("Linf", 0.1), 0.1, 2)
-    loop = make_loop(late_attack=FromEpoch(1, attack), late_augment=FromEpoch(2, lambda x: x * 0), epochs=3)
+    loop = make_loop(
+        late_attack=FromEpoch(1, attack), late_augment=FromEpoch(2, lambda x: x * 0), epochs=3
+    )
     method = loop.method
 
     def watched(step: StepContext) -> Any:
         outcome = method(step)
-        seen.append((step.epoch, (outcome.x_adv - outcome.x).abs().max().item(), step.x.max().item()))
+        seen.append(
+            (step.epoch, (outcome.x_adv - outcome.x).abs().max().item(), step.x.max().item())
+        )
         return outcome
 
     loop.method = watched
     loop.run()
-    assert all(reach == pytest.approx(8 / 255 if epoch == 0 else 0.1, abs=1e-6) for epoch, reach, _ in seen)
+    assert all(
+        reach == pytest.approx(8 / 255 if epoch == 0 else 0.1, abs=1e-6) for epoch, reach, _ in seen
+    )
     assert [brightest > 0 for _, _, brightest in seen] == [True] * 6 + [False] * 3
 
 

@@ -4,13 +4,21 @@ import pytest
 import torch
 from helpers import tiny_net
 
-from rpat_cli.engine.compute import Compute, resolve_compute, rng_state, seed_everything, set_rng_state
+from rpat_cli.engine.compute import (
+    Compute,
+    resolve_compute,
+    rng_state,
+    seed_everything,
+    set_rng_state,
+)
 from rpat_cli.errors import ConfigError
 
 CPU = torch.device("cpu")
 
 
-def test_what_this_machine_lacks_is_refused_with_what_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_this_machine_lacks_is_refused_with_what_it_has(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     assert resolve_compute() == Compute(CPU)
@@ -31,8 +39,12 @@ def test_a_gpu_computes_in_bfloat16_where_it_does_so_natively(
     assert resolve_compute("cuda", "fp16").precision == "fp16"
 
 
-@pytest.mark.parametrize(("name", "dtype"), [("fp32", None), ("bf16", torch.bfloat16), ("fp16", torch.float16)])
-def test_passes_run_in_the_precision_and_only_float16_is_scaled(name: str, dtype: torch.dtype | None) -> None:
+@pytest.mark.parametrize(
+    ("name", "dtype"), [("fp32", None), ("bf16", torch.bfloat16), ("fp16", torch.float16)]
+)
+def test_passes_run_in_the_precision_and_only_float16_is_scaled(
+    name: str, dtype: torch.dtype | None
+) -> None:
     compute = Compute(CPU, dtype)
     assert compute.precision == name
     with compute.autocast():

@@ -1,4 +1,5 @@
-"""The training loop on tiny random images: resuming, divergence, the record of its terms and passes."""
+"""The training loop on tiny random images: resuming, divergence, the record of its terms and
+passes."""
 
 import math
 from dataclasses import dataclass
@@ -27,7 +28,11 @@ METHODS_WITHOUT_TEACHER = [name for name in METHODS if name != "rebat"]
 def test_every_method_trains_in_every_norm(name: str, ra: bool, norm: str) -> None:
     recorder = Recorder()
     method = compose(METHODS[name](), *([REGULARISERS["ra"]()] if ra else []))
-    loop = make_loop(method, threat=Threat(norm, {"Linf": 8 / 255, "L2": 0.5, "L1": 8.0}[norm]), callbacks=(recorder,))
+    loop = make_loop(
+        method,
+        threat=Threat(norm, {"Linf": 8 / 255, "L2": 0.5, "L1": 8.0}[norm]),
+        callbacks=(recorder,),
+    )
     before = weights(loop)
     assert loop.run()
     assert not same(before, weights(loop))
@@ -55,23 +60,33 @@ def test_robust_perception_of_weight_0_changes_no_bit(name: str) -> None:
 
 def test_before_its_start_epoch_robust_perception_costs_no_pass() -> None:
     recorder = Recorder()
-    make_loop(compose(METHODS["pgd"](), REGULARISERS["ra"](start_epoch=1)), callbacks=(recorder,)).run()
+    make_loop(
+        compose(METHODS["pgd"](), REGULARISERS["ra"](start_epoch=1)), callbacks=(recorder,)
+    ).run()
     first, second = recorder.epochs
     steps = 3
-    assert (first.forward, first.backward) == (steps * (2 + 1), steps * (2 + 1))  # two attack steps and the update
+    assert (first.forward, first.backward) == (
+        steps * (2 + 1),
+        steps * (2 + 1),
+    )  # two attack steps and the update
     assert second.forward == steps * (2 + 1 + 2)  # f(x) and f(x_mix) come on top
 
 
 @pytest.mark.parametrize("dtype", [None, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("stop_at", [(1, 0), (1, 2), (0, 1)])
-def test_a_stopped_training_goes_on_to_the_same_bits(stop_at: tuple[int, int], dtype: torch.dtype | None) -> None:
+def test_a_stopped_training_goes_on_to_the_same_bits(
+    stop_at: tuple[int, int], dtype: torch.dtype | None
+) -> None:
     settings: dict[str, Any] = {"epochs": 3, "dtype": dtype}
     method = compose(METHODS["consistency"](), REGULARISERS["ra"]())
     whole_record, first_record, second_record = Recorder(), Recorder(), Recorder()
     whole = make_loop(method, callbacks=(whole_record,), **settings)
     whole.run()
     first = make_loop(
-        method, callbacks=(first_record,), should_stop=lambda loop: (loop.epoch, loop.step) >= stop_at, **settings
+        method,
+        callbacks=(first_record,),
+        should_stop=lambda loop: (loop.epoch, loop.step) >= stop_at,
+        **settings,
     )
     assert not first.run()
     state = first.state_dict()
@@ -125,7 +140,9 @@ def test_the_rate_of_a_step_is_that_of_its_middle_so_never_0() -> None:
     loop = make_loop(METHODS["standard"](), callbacks=(recorder,))
     loop.schedule = OneCycle(peak=0.5)  # it begins and ends at 0
     loop.run()
-    assert [record.lr for record in recorder.steps] == pytest.approx([0.1 * k / 6 for k in (1, 3, 5, 5, 3, 1)])
+    assert [record.lr for record in recorder.steps] == pytest.approx(
+        [0.1 * k / 6 for k in (1, 3, 5, 5, 3, 1)]
+    )
 
 
 def test_a_loss_that_is_not_finite_never_reaches_the_weights() -> None:
@@ -170,7 +187,9 @@ def test_a_step_whose_float16_gradient_overflows_is_left_out_and_the_scale_is_lo
     assert loop.state_dict()["scaler"]["scale"] == scale / 2
 
 
-def validation(scores: list[tuple[float, float]], every: int = 1) -> tuple[Validation, list[tuple[str, int]]]:
+def validation(
+    scores: list[tuple[float, float]], every: int = 1
+) -> tuple[Validation, list[tuple[str, int]]]:
     saved: list[tuple[str, int]] = []
     left = iter(scores)
 
@@ -178,7 +197,9 @@ def validation(scores: list[tuple[float, float]], every: int = 1) -> tuple[Valid
         clean, robust = next(left)
         return {"clean_acc": clean, "robust_acc": robust}
 
-    return Validation(validate, every, lambda ending, model, record: saved.append((ending, record.epoch))), saved
+    return Validation(
+        validate, every, lambda ending, model, record: saved.append((ending, record.epoch))
+    ), saved
 
 
 def test_the_best_epoch_is_the_most_robust_then_the_most_accurate_then_the_first() -> None:

@@ -1,7 +1,15 @@
 import pytest
 from pydantic import TypeAdapter
 
-from rpat_cli.engine.schedules import SCHEDULES, Cosine, Linear, MultiStep, OneCycle, Piecewise, learning_rate
+from rpat_cli.engine.schedules import (
+    SCHEDULES,
+    Cosine,
+    Linear,
+    MultiStep,
+    OneCycle,
+    Piecewise,
+    learning_rate,
+)
 
 
 def rates(schedule: object, epochs: int) -> list[float]:
@@ -10,7 +18,9 @@ def rates(schedule: object, epochs: int) -> list[float]:
 
 def test_multistep_falls_at_100_and_105_of_110_epochs() -> None:
     factors = rates(MultiStep(), 110)
-    assert [factors[e] for e in (0, 99, 100, 104, 105, 109)] == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
+    assert [factors[e] for e in (0, 99, 100, 104, 105, 109)] == pytest.approx(
+        [1, 1, 0.1, 0.1, 0.01, 0.01]
+    )
 
 
 def test_multistep_falls_at_half_and_three_quarters_of_200_epochs() -> None:
@@ -24,7 +34,9 @@ def test_multistep_changes_between_epochs_only() -> None:
 
 
 def test_piecewise_divides_by_its_factor() -> None:
-    assert [Piecewise(4.0)(e, 200) for e in (99.9, 100, 149.9, 150)] == pytest.approx([1, 1 / 4, 1 / 4, 1 / 16])
+    assert [Piecewise(4.0)(e, 200) for e in (99.9, 100, 149.9, 150)] == pytest.approx(
+        [1, 1 / 4, 1 / 4, 1 / 16]
+    )
 
 
 @pytest.mark.parametrize("schedule", [MultiStep, Piecewise])
@@ -48,4 +60,6 @@ def test_every_schedule_stays_between_0_and_1_and_checks_its_settings(name: str)
 
 
 def test_warm_up_rises_linearly_to_the_schedule() -> None:
-    assert [learning_rate(0.2, Linear(), e, 10, warmup_epochs=2) for e in (0, 1, 2)] == pytest.approx([0, 0.09, 0.16])
+    assert [
+        learning_rate(0.2, Linear(), e, 10, warmup_epochs=2) for e in (0, 1, 2)
+    ] == pytest.approx([0, 0.09, 0.16])

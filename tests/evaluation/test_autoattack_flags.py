@@ -1,4 +1,5 @@
-"""Driven attack by attack and chunk by chunk, AutoAttack must come to its own verdict on every single sample."""
+"""Driven attack by attack and chunk by chunk, AutoAttack must come to its own verdict on every
+single sample."""
 
 from typing import Any
 
@@ -23,12 +24,19 @@ pytestmark = pytest.mark.usefixtures("small_budgets")
 
 
 def direct(
-    toy: Any, norm: str, attacks: tuple[str, ...], version: str = "custom", samples: Tensor | None = None
+    toy: Any,
+    norm: str,
+    attacks: tuple[str, ...],
+    version: str = "custom",
+    samples: Tensor | None = None,
 ) -> Tensor:
-    """Flags from the library's own loop, all samples in one batch. It reseeds the global generator: fork it."""
+    """Flags from the library's own loop, all samples in one batch. It reseeds the global generator:
+    fork it."""
     x, y = (toy.x, toy.y) if samples is None else (toy.x[samples], toy.y[samples])
     with torch.random.fork_rng(devices=[]):
-        attack = pyautoattack.AutoAttack(toy.model, norm=norm, eps=EPS[norm], seed=0, version=version)
+        attack = pyautoattack.AutoAttack(
+            toy.model, norm=norm, eps=EPS[norm], seed=0, version=version
+        )
         attack.attacks_to_run = list(attacks)
         classes = toy.model(toy.x[:1]).shape[1]
         for targeted in (attack.apgd_targeted, attack.fab):
@@ -49,7 +57,9 @@ def direct_in_pieces(toy: Any, norm: str, attacks: tuple[str, ...], batch_size: 
 
 def ours(toy: Any, norm: str, attacks: str, batch_size: int, **options: Any) -> Evaluation:
     specs = parse_suite(attacks)
-    return evaluate(toy.model, toy.x, toy.y, specs, Threat(norm, EPS[norm]), batch_size=batch_size, **options)
+    return evaluate(
+        toy.model, toy.x, toy.y, specs, Threat(norm, EPS[norm]), batch_size=batch_size, **options
+    )
 
 
 @pytest.mark.parametrize("norm", ["Linf", "L2", "L1"])
@@ -67,7 +77,9 @@ def test_so_are_those_of_even_pieces(toy: Any, norm: str) -> None:
     assert torch.equal(result.correct_after, direct_in_pieces(toy, norm, ORDER, 16))
 
 
-@pytest.mark.parametrize(("n", "most", "sizes"), [(314, 100, [79, 79, 78, 78]), (100, 100, [100]), (3, 1, [1, 1, 1])])
+@pytest.mark.parametrize(
+    ("n", "most", "sizes"), [(314, 100, [79, 79, 78, 78]), (100, 100, [100]), (3, 1, [1, 1, 1])]
+)
 def test_pieces_are_even_and_as_few_as_can_be(n: int, most: int, sizes: list[int]) -> None:
     pieces = even_pieces(torch.arange(n), most)
     assert [len(piece) for piece in pieces] == sizes
@@ -100,11 +112,15 @@ def test_each_part_runs_alone_as_the_standard_version_runs_it(toy: Any, name: st
     indirect=["toy"],
 )
 @pytest.mark.parametrize("norm", ["Linf", "L2", "L1"])
-def test_few_classes_run_what_is_defined_and_say_what_is_not(toy: Any, defined: list[str], norm: str) -> None:
+def test_few_classes_run_what_is_defined_and_say_what_is_not(
+    toy: Any, defined: list[str], norm: str
+) -> None:
     (result,) = ours(toy, norm, "autoattack", 48).results
     assert list(result.settings["attacks"]) == defined
     assert torch.equal(result.correct_after, direct(toy, norm, tuple(defined), "standard"))
-    left_out = [note for note in result.notes if "apgd-t left out: it needs at least 4 classes" in note]
+    left_out = [
+        note for note in result.notes if "apgd-t left out: it needs at least 4 classes" in note
+    ]
     assert len(left_out) == ("apgd-t" not in defined)
 
 

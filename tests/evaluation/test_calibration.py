@@ -20,20 +20,25 @@ def test_one_bin_is_the_distance_between_accuracy_and_confidence() -> None:
 
 
 def test_bins_weigh_by_their_images_and_do_not_cancel_out() -> None:
-    # Three images of confidence 0.5 and accuracy 1, one of confidence 0.9 and accuracy 0: signed, they would cancel.
+    # Three images of confidence 0.5 and accuracy 1, one of confidence 0.9 and accuracy 0: signed,
+    # they would cancel.
     found = calibration(*[(0.5, True)] * 3, (0.9, False))
     assert found.ece == pytest.approx(0.75 * 0.5 + 0.25 * 0.9)
 
 
 def test_a_model_right_as_often_as_it_is_confident_has_no_error() -> None:
-    found = calibration(*[(0.75, True)] * 3, (0.75, False), *[(0.25, False)] * 3, (0.25, True), (1.0, True))
+    found = calibration(
+        *[(0.75, True)] * 3, (0.75, False), *[(0.25, False)] * 3, (0.25, True), (1.0, True)
+    )
     assert found.ece == pytest.approx(0)
 
 
 def test_an_edge_belongs_to_the_bin_below_it_and_empty_bins_are_left_out() -> None:
     found = calibration((0.0, False), (0.5, True), (0.51, True), (1.0, False), bins=2)
     assert found.bins == (Bin(0.0, 0.5, 2, 0.25, 0.5), Bin(0.5, 1.0, 2, 0.755, 0.5))
-    assert [(part.low, part.n) for part in calibration((0.95, True)).bins] == [(pytest.approx(14 / 15), 1)]
+    assert [(part.low, part.n) for part in calibration((0.95, True)).bins] == [
+        (pytest.approx(14 / 15), 1)
+    ]
     assert Calibration.of(torch.zeros(0), torch.zeros(0, dtype=torch.bool)).ece == 0
 
 
@@ -43,7 +48,10 @@ def test_no_image_is_lost_and_one_bin_is_the_least_error(images: list[tuple[floa
     assert found.n == len(images)
     # By the triangle inequality: merging bins can only let errors cancel.
     assert calibration(*images, bins=1).ece - 1e-9 <= found.ece <= 1
-    assert all(part.low <= part.confidence + 1e-9 and part.confidence <= part.high + 1e-9 for part in found.bins)
+    assert all(
+        part.low <= part.confidence + 1e-9 and part.confidence <= part.high + 1e-9
+        for part in found.bins
+    )
 
 
 def test_it_reads_single_precision_without_losing_the_top_bin() -> None:

@@ -40,7 +40,14 @@ def evaluation(clean: str, threat: Threat = LINF, **attacks: str) -> Evaluation:
 
 @pytest.mark.parametrize(
     ("only_a", "only_b", "p"),
-    [(0, 0, 1.0), (1, 1, 1.0), (5, 0, 2 / 32), (0, 5, 2 / 32), (8, 2, 2 * 56 / 1024), (1200, 1200, 1.0)],
+    [
+        (0, 0, 1.0),
+        (1, 1, 1.0),
+        (5, 0, 2 / 32),
+        (0, 5, 2 / 32),
+        (8, 2, 2 * 56 / 1024),
+        (1200, 1200, 1.0),
+    ],
 )
 def test_mcnemar_is_exact_and_two_sided(only_a: int, only_b: int, p: float) -> None:
     assert mcnemar(only_a, only_b) == pytest.approx(p)
@@ -53,7 +60,10 @@ def test_each_attack_and_the_worst_case_are_compared_image_by_image() -> None:
     assert (clean.label, clean.only_a, clean.only_b, clean.p) == ("clean", (0,), (), 1.0)
     assert (fgsm.only_a, fgsm.only_b) == ((0, 1), (4, 5))
     assert (worst.label, worst.a.correct, worst.b.correct) == (WORST, 2, 2)
-    assert [each.label for each in compare(a, evaluation("111111", pgd="111111"))] == ["clean", "pgd"]
+    assert [each.label for each in compare(a, evaluation("111111", pgd="111111"))] == [
+        "clean",
+        "pgd",
+    ]
 
 
 def test_changed_images_are_named_up_to_ten_or_all_of_them() -> None:
@@ -90,7 +100,9 @@ def test_files_and_run_folders_are_read_and_mistakes_are_told(tmp_path: Path) ->
         (folder / "evals").mkdir(parents=True, exist_ok=True)
         (folder / "recipe.yaml").touch()
         file = folder / "evals" / name
-        file.write_text(json.dumps({"data": {"name": images, "fingerprint": images}, **content.to_dict()}))
+        file.write_text(
+            json.dumps({"data": {"name": images, "fingerprint": images}, **content.to_dict()})
+        )
         return file
 
     a, b = write("a", "1.json", evaluation("1111")), write("b", "1.json", evaluation("1000"))

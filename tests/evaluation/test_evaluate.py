@@ -22,8 +22,12 @@ LINF = Threat("Linf", 0.1)
 pytestmark = pytest.mark.usefixtures("small_budgets")
 
 
-def run(toy: Any, text: str = "clean,fgsm,pgd-3", threat: Threat = LINF, **options: Any) -> Evaluation:
-    return evaluate(toy.model, toy.x, toy.y, parse_suite(text), threat, **{"batch_size": 16, **options})
+def run(
+    toy: Any, text: str = "clean,fgsm,pgd-3", threat: Threat = LINF, **options: Any
+) -> Evaluation:
+    return evaluate(
+        toy.model, toy.x, toy.y, parse_suite(text), threat, **{"batch_size": 16, **options}
+    )
 
 
 def linear_model() -> nn.Module:
@@ -39,9 +43,14 @@ class Shift(nn.Module):
         return x - 0.5
 
 
-@pytest.mark.parametrize(("norm", "eps", "reach"), [("Linf", 0.1, 0.1), ("L2", 0.2, 0.1), ("L1", 0.4, 0.1)])
-def test_a_linear_model_breaks_exactly_where_its_closed_form_says(norm: str, eps: float, reach: float) -> None:
-    """The mean pixel can move by `reach`; class 0 holds as long as the mean stays above one half."""
+@pytest.mark.parametrize(
+    ("norm", "eps", "reach"), [("Linf", 0.1, 0.1), ("L2", 0.2, 0.1), ("L1", 0.4, 0.1)]
+)
+def test_a_linear_model_breaks_exactly_where_its_closed_form_says(
+    norm: str, eps: float, reach: float
+) -> None:
+    """The mean pixel can move by `reach`; class 0 holds as long as the mean stays above one
+    half."""
     means = torch.linspace(0.52, 0.7, 19)
     x = means.view(-1, 1, 1, 1).expand(-1, 1, 2, 2).contiguous()
     y = torch.zeros(19, dtype=torch.int64)
@@ -54,11 +63,16 @@ def test_a_linear_model_breaks_exactly_where_its_closed_form_says(norm: str, eps
 
 
 @pytest.mark.parametrize("norm", ["Linf", "L2", "L1"])
-def test_model_gradients_modes_and_all_generators_come_out_as_they_went_in(toy: Any, norm: str) -> None:
+def test_model_gradients_modes_and_all_generators_come_out_as_they_went_in(
+    toy: Any, norm: str
+) -> None:
     toy.model.train()
     toy.model[4].eval()
     toy.model(toy.x).sum().backward()
-    before, rng = snapshot(toy.model), (random.getstate(), np.random.get_state()[1].copy(), torch.get_rng_state())
+    before, rng = (
+        snapshot(toy.model),
+        (random.getstate(), np.random.get_state()[1].copy(), torch.get_rng_state()),
+    )
     try:
         run(toy, "noise,fgsm,pgd-2x2,mim-2,apgd-ce,fab-t", Threat(norm, 0.3))
         assert_same(before, snapshot(toy.model))
@@ -76,7 +90,9 @@ def test_the_seed_alone_decides(toy: Any) -> None:
     timed = {"seconds": 0, "stages": 0}
     assert first["pgd-1"].to_dict() | timed == again["pgd-1"].to_dict() | timed
     other = run(toy, "pgd-1", seed=1)
-    assert not torch.equal(first["pgd-1"].distance.nan_to_num(), other["pgd-1"].distance.nan_to_num())
+    assert not torch.equal(
+        first["pgd-1"].distance.nan_to_num(), other["pgd-1"].distance.nan_to_num()
+    )
 
 
 def test_steps_restarts_and_passes_are_what_was_asked_for(toy: Any) -> None:
@@ -102,7 +118,9 @@ def test_steps_restarts_and_passes_are_what_was_asked_for(toy: Any) -> None:
 
 def test_more_restarts_never_help_the_defence_and_worst_is_below_last(toy: Any) -> None:
     spec = AttackSpec("noise", "noise-50", {"draws": 50})
-    one, many = evaluate(toy.model, toy.x, toy.y, [*parse_suite("noise"), spec], Threat("Linf", 0.25)).results
+    one, many = evaluate(
+        toy.model, toy.x, toy.y, [*parse_suite("noise"), spec], Threat("Linf", 0.25)
+    ).results
     assert many.robust_acc < one.robust_acc
     last = run(toy, "pgd-3")["pgd-3"]
     (worst,) = evaluate(
@@ -140,7 +158,13 @@ def test_progress_tells_where_it_stands(toy: Any) -> None:
     seen: list[Progress] = []
     result = run(toy, "autoattack:square+apgd-ce", on_progress=seen.append).results[0]
     first, last = seen[0], seen[-1]
-    assert (first.stage, first.stage_number, first.stages, first.chunk, first.done) == ("square", 1, 2, 0, 0)
+    assert (first.stage, first.stage_number, first.stages, first.chunk, first.done) == (
+        "square",
+        1,
+        2,
+        0,
+        0,
+    )
     assert first.eta is None
     assert (last.stage, last.chunk, last.done, last.eta) == ("apgd-ce", last.chunks, last.total, 0)
     assert last.robust_acc == pytest.approx(result.robust_acc)
@@ -194,7 +218,10 @@ def test_nothing_outside_the_threat_ever_counts(toy: Any, monkeypatch: pytest.Mo
     assert (result.distance.nan_to_num() <= 1e-4 + 1e-6).all()
     liar.nan = True
     result = evaluate(toy.model, toy.x, toy.y, [spec], tiny)["liar"]
-    assert result.robust_acc == evaluate(toy.model, toy.x, toy.y, parse_suite("clean"), tiny).clean.value
+    assert (
+        result.robust_acc
+        == evaluate(toy.model, toy.x, toy.y, parse_suite("clean"), tiny).clean.value
+    )
     assert "did not count" in result.notes[0]
 
 
@@ -228,7 +255,11 @@ class Sick(nn.Module):
 
 @pytest.mark.parametrize(
     ("kind", "said"),
-    [("dead", "not finite"), ("fragile", "not finite"), ("shape", r"must return logits \(B, classes\)")],
+    [
+        ("dead", "not finite"),
+        ("fragile", "not finite"),
+        ("shape", r"must return logits \(B, classes\)"),
+    ],
 )
 def test_a_sick_model_gets_no_accuracy_but_a_reason(toy: Any, kind: str, said: str) -> None:
     model = Sick(toy.x, kind)
@@ -256,7 +287,13 @@ def test_mistakes_of_all_attacks_are_told_at_once(toy: Any) -> None:
     with pytest.raises(
         ConfigError, match=r"(?s)2 mistakes in the attacks.*zoo-10: queries: .*autoattack:apgd-t: "
     ) as caught:
-        evaluate(Rounded(2, torch.float32), toy.x, toy.y % 2, parse_suite("fgsm,zoo-10,autoattack:apgd-t"), LINF)
+        evaluate(
+            Rounded(2, torch.float32),
+            toy.x,
+            toy.y % 2,
+            parse_suite("fgsm,zoo-10,autoattack:apgd-t"),
+            LINF,
+        )
     assert len(caught.value.problems) == 2
 
 
@@ -276,7 +313,9 @@ def test_logits_of_another_precision_are_refused_before_an_attack_stumbles_over_
     toy: Any, dtype: torch.dtype
 ) -> None:
     name = str(dtype).removeprefix("torch.")
-    with pytest.raises(RpatError, match=rf"logits in float32, this one gave {name}. Return logits.float\(\)"):
+    with pytest.raises(
+        RpatError, match=rf"logits in float32, this one gave {name}. Return logits.float\(\)"
+    ):
         evaluate(Rounded(10, dtype), toy.x, toy.y, parse_suite("square"), LINF)
 
 

@@ -27,7 +27,9 @@ AUTOATTACK = {
         ("autoattack", AUTOATTACK, [300, 2700, 5000]),
     ],
 )
-def test_what_an_attack_costs_follows_its_settings(word: str, settings: dict, passes: list[float]) -> None:
+def test_what_an_attack_costs_follows_its_settings(
+    word: str, settings: dict, passes: list[float]
+) -> None:
     [spec] = parse_suite(word)
     stages = list(settings.get("attacks", {spec.name: None}))
     assert [load.passes for load in loads_of(spec, stages, settings)] == passes
@@ -46,7 +48,18 @@ def test_what_is_left_goes_by_the_pace_so_far() -> None:
     forecast(progress("pgd-20", "pgd", 50, 0.4, each * 50 * 60))
     forecast(progress("pgd-20", "pgd", 100, 0.4, 0.0))
     forecast(progress("aa", "apgd-ce", 0, 0.5, None))
-    forecast(progress("aa", "apgd-ce", 50, 0.3, each * 50 * 300))  # 0.3 x 200 images will face Square
+    forecast(
+        progress("aa", "apgd-ce", 50, 0.3, each * 50 * 300)
+    )  # 0.3 x 200 images will face Square
     forecast(progress("aa", "square", 100, 0.3, 0.0))
-    in_passes = [None, 50 * 60 + 100 * 5300, 100 * 5300, 100 * 300 + 100 * 5000, 50 * 300 + 60 * 5000, 0]
-    assert told == [None if passes is None else pytest.approx(passes * each) for passes in in_passes]
+    in_passes = [
+        None,
+        50 * 60 + 100 * 5300,
+        100 * 5300,
+        100 * 300 + 100 * 5000,
+        50 * 300 + 60 * 5000,
+        0,
+    ]
+    assert told == [
+        None if passes is None else pytest.approx(passes * each) for passes in in_passes
+    ]

@@ -1,4 +1,5 @@
-"""What is recorded of each sample beside its flag: margin and confidence, in closed form, and through JSON."""
+"""What is recorded of each sample beside its flag: margin and confidence, in closed form, and
+through JSON."""
 
 import json
 from typing import Any
@@ -30,18 +31,24 @@ class Linear(nn.Module):
 
 
 def grey(means: Tensor) -> tuple[Tensor, Tensor]:
-    return means.view(-1, 1, 1, 1).expand(-1, 1, 2, 2).contiguous(), torch.zeros(len(means), dtype=torch.int64)
+    return means.view(-1, 1, 1, 1).expand(-1, 1, 2, 2).contiguous(), torch.zeros(
+        len(means), dtype=torch.int64
+    )
 
 
 def test_margin_and_confidence_of_a_linear_model_are_those_of_its_closed_form() -> None:
     means = torch.tensor([0.3, 0.45, 0.55, 0.58, 0.65, 0.75])
     evaluation = evaluate(Linear(), *grey(means), parse_suite("clean,pgd-40"), LINF)
     clean = 8 * (means - 0.5)  # 2 s
-    attacked = torch.where(clean > 0, clean - 8 * 0.1, clean)  # every pixel down by eps; what is wrong stays as it is
+    attacked = torch.where(
+        clean > 0, clean - 8 * 0.1, clean
+    )  # every pixel down by eps; what is wrong stays as it is
     assert evaluation.clean_margin is not None
     assert evaluation.clean_confidence is not None
     torch.testing.assert_close(evaluation.clean_margin, clean, atol=1e-5, rtol=0)
-    torch.testing.assert_close(evaluation.clean_confidence, clean.abs().sigmoid(), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        evaluation.clean_confidence, clean.abs().sigmoid(), atol=1e-5, rtol=0
+    )
     for label, margin in (("clean", clean), ("pgd-40", attacked)):
         found = evaluation[label]
         assert found.margin is not None
@@ -61,7 +68,9 @@ def test_margins_flags_and_predictions_tell_of_the_same_image(toy: Any) -> None:
         assert found.confidence is not None
         assert torch.equal(found.correct_after, found.margin > 0)
         assert (found.margin <= evaluation.clean_margin).all()
-        assert ((found.confidence >= 0.1) & (found.confidence <= 1)).all()  # the largest of ten cannot be less
+        assert (
+            (found.confidence >= 0.1) & (found.confidence <= 1)
+        ).all()  # the largest of ten cannot be less
         assert torch.equal(found.correct_after, found.predicted == toy.y)
 
 
@@ -85,7 +94,9 @@ def chunk(stage: int, broken: bool, margin: float) -> ChunkResult:
 
 def test_the_smallest_margin_of_all_stages_counts_unless_one_breaks_the_sample() -> None:
     y = torch.zeros(2, dtype=torch.int64)
-    state = State.clean(Prediction(y.clone(), torch.tensor([9.0, 3.0]), torch.tensor([0.9, 0.8])), y)
+    state = State.clean(
+        Prediction(y.clone(), torch.tensor([9.0, 3.0]), torch.tensor([0.9, 0.8])), y
+    )
     for stage, margin in enumerate([2.0, 1.0, 5.0]):
         state.add(chunk(stage, False, margin))
     assert (state.margin.tolist(), state.robust.tolist()) == ([9.0, 1.0], [True, True])
@@ -96,7 +107,9 @@ def test_the_smallest_margin_of_all_stages_counts_unless_one_breaks_the_sample()
 
 
 def test_steps_are_the_passes_that_each_attacked_sample_took(toy: Any) -> None:
-    evaluation = evaluate(toy.model, toy.x, toy.y, parse_suite("pgd-7,autoattack:square+apgd-ce"), LINF)
+    evaluation = evaluate(
+        toy.model, toy.x, toy.y, parse_suite("pgd-7,autoattack:square+apgd-ce"), LINF
+    )
     (pgd,) = evaluation["pgd-7"].stages
     assert pgd.steps == {"forward": 8.0, "backward": 7.0}  # and one to predict again
     result = evaluation["autoattack:square+apgd-ce"]
@@ -109,7 +122,8 @@ def test_steps_are_the_passes_that_each_attacked_sample_took(toy: Any) -> None:
 
 
 def from_texts(clean: str, y: str, **attacks: tuple[str, str]) -> Evaluation:
-    """From one digit per image: what is predicted without an attack, the label, and after each attack with margins."""
+    """From one digit per image: what is predicted without an attack, the label, and after each
+    attack with margins."""
 
     def digits(text: str) -> Tensor:
         return torch.tensor([int(digit) for digit in text])
@@ -143,7 +157,10 @@ def test_json_tells_by_class_and_what_the_strongest_attack_does() -> None:
     worst = {"class": 0, "robust_acc": 0.5, "interval_95": list(Accuracy(1, 2).interval), "n": 2}
     assert record["worst_class"] == worst
     strongest = record["strongest"]
-    assert (strongest["label"], strongest["confusion"]) == ("pgd", [[1, 1, 0], [1, 1, 0], [0, 1, 1]])
+    assert (strongest["label"], strongest["confusion"]) == (
+        "pgd",
+        [[1, 1, 0], [1, 1, 0], [0, 1, 1]],
+    )
     # Of the five at 0.5 two are right, and the one at 0.9 is.
     assert strongest["calibration"]["ece"] == pytest.approx((5 * 0.1 + 0.1) / 6)
     assert record["clean_calibration"] is None  # no confidence was given
@@ -162,14 +179,27 @@ def test_single_precision_comes_back_bit_for_bit(toy: Any) -> None:
 
 def test_files_of_versions_that_did_not_record_them_still_load(toy: Any) -> None:
     whole = evaluate(toy.model, toy.x, toy.y, parse_suite("clean,pgd-3"), LINF)
-    new = {"classes", "per_class", "worst_class", "clean_calibration", "strongest", "clean_margin", "clean_confidence"}
+    new = {
+        "classes",
+        "per_class",
+        "worst_class",
+        "clean_calibration",
+        "strongest",
+        "clean_margin",
+        "clean_confidence",
+    }
     record = {key: value for key, value in whole.to_dict().items() if key not in new}
     for result in record["results"]:
         del result["margin"], result["confidence"]
         for stage in result["stages"]:
             del stage["forward"], stage["backward"], stage["steps"]
     old = Evaluation.from_dict(record)
-    assert (old.clean_margin, old.clean_calibration, old["pgd-3"].margin, old["pgd-3"].calibration) == (None,) * 4
+    assert (
+        old.clean_margin,
+        old.clean_calibration,
+        old["pgd-3"].margin,
+        old["pgd-3"].calibration,
+    ) == (None,) * 4
     assert torch.equal(old.worst_case, whole.worst_case)
     assert old["pgd-3"].stages[0].steps is None
     assert old.class_count == 10

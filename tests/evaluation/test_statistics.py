@@ -68,7 +68,9 @@ def test_welch_interval_is_scipys_with_its_degrees_of_freedom_rounded_down() -> 
     exact = stats.ttest_ind(a.numpy(), b.numpy(), equal_var=False).confidence_interval(0.95)
     assert (low + high) / 2 == pytest.approx(float(a.mean() - b.mean()))
     assert 1 <= (high - low) / (exact.high - exact.low) < 1.02
-    equal = torch.tensor([1.0, 2.0, 3.0])  # two samples of three, of equal variance 1: four degrees of freedom
+    equal = torch.tensor(
+        [1.0, 2.0, 3.0]
+    )  # two samples of three, of equal variance 1: four degrees of freedom
     assert welch_interval(equal + 1, equal) == pytest.approx(
         (1 - 2.776445 * (2 / 3) ** 0.5, 1 + 2.776445 * (2 / 3) ** 0.5)
     )

@@ -26,11 +26,16 @@ def labels(text: str, **overrides: float) -> list[str]:
         ("cw-l2-50", AttackSpec("cw-l2", "cw-l2-50", {"steps": 50})),
         ("zoo-2000", AttackSpec("zoo", "zoo-2000", {"queries": 2000})),
         ("autoattack-plus", AttackSpec("autoattack", "autoattack-plus", {"version": "plus"})),
-        ("apgd-t", AttackSpec("autoattack", "apgd-t", {"version": "standard", "attacks": ("apgd-t",)})),
+        (
+            "apgd-t",
+            AttackSpec("autoattack", "apgd-t", {"version": "standard", "attacks": ("apgd-t",)}),
+        ),
         (
             "autoattack:square+apgd-ce",
             AttackSpec(
-                "autoattack", "autoattack:square+apgd-ce", {"version": "custom", "attacks": ("square", "apgd-ce")}
+                "autoattack",
+                "autoattack:square+apgd-ce",
+                {"version": "custom", "attacks": ("square", "apgd-ce")},
             ),
         ),
     ],
@@ -100,5 +105,11 @@ def test_the_list_is_complete_and_every_word_can_be_run() -> None:
 
 
 def test_help_pages_can_use_it_without_torch() -> None:
-    code = "import sys, rpat_cli.evaluation.suite as s; s.list_attacks(); print('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
+    code = (
+        "import sys, rpat_cli.evaluation.suite as s; s.list_attacks(); print('torch' in "
+        "sys.modules)"
+    )
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip()
+        == "False"
+    )

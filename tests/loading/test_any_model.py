@@ -1,4 +1,5 @@
-"""`rpat eval` on models that are unlike a well-trained ten-class network: cut off, or with few or many classes."""
+"""`rpat eval` on models that are unlike a well-trained ten-class network: cut off, or with few or
+many classes."""
 
 from pathlib import Path
 from typing import Any
@@ -28,17 +29,30 @@ class Detached(nn.Module):
 
 
 def attack(toy: Any, text: str, norm: str = "Linf", eps: float = 0.1) -> Evaluation:
-    return evaluate(Detached(toy.model), toy.x[:20], toy.y[:20], parse_suite(text), Threat(norm, eps), batch_size=20)
+    return evaluate(
+        Detached(toy.model),
+        toy.x[:20],
+        toy.y[:20],
+        parse_suite(text),
+        Threat(norm, eps),
+        batch_size=20,
+    )
 
 
 @pytest.mark.usefixtures("small_budgets")
-@pytest.mark.parametrize("word", ["fgsm", "bim-2", "mim-2", "pgd-2x2", "cw-pgd-2", "apgd-ce", "apgd-t", "fab", "fab-t"])
-def test_without_a_gradient_an_attack_that_follows_one_breaks_nothing_and_says_why(toy: Any, word: str) -> None:
+@pytest.mark.parametrize(
+    "word", ["fgsm", "bim-2", "mim-2", "pgd-2x2", "cw-pgd-2", "apgd-ce", "apgd-t", "fab", "fab-t"]
+)
+def test_without_a_gradient_an_attack_that_follows_one_breaks_nothing_and_says_why(
+    toy: Any, word: str
+) -> None:
     evaluation = attack(toy, word, eps=0.4)
     (result,) = evaluation.results
     assert result.robust_acc == evaluation.clean.value > 0.5
     assert result.flags[0].startswith("no gradient reaches the input: the model cuts it off")
-    assert any(f"{word}: no gradient reaches" in remark for remark in evaluation_remarks(evaluation))
+    assert any(
+        f"{word}: no gradient reaches" in remark for remark in evaluation_remarks(evaluation)
+    )
 
 
 @pytest.mark.parametrize("word", ["cw-l2-2", "ddn-2", "fmn-2"])
@@ -67,7 +81,11 @@ def test_what_needs_no_gradient_goes_on_as_ever(toy: Any) -> None:
 
 def test_the_list_of_those_that_follow_a_gradient_knows_every_word() -> None:
     without = {"clean", "noise", "square", "hopskipjump", "boundary", "zoo", "transfer"}
-    words = [word for word in list_attacks() if not word.startswith("autoattack") and "transfer:" not in word]
+    words = [
+        word
+        for word in list_attacks()
+        if not word.startswith("autoattack") and "transfer:" not in word
+    ]
     names = {spec.name for word in words for spec in parse_suite(word)} - {"autoattack"}
     assert names - without == set(FOLLOW_A_GRADIENT) & names
 
@@ -86,14 +104,21 @@ class Red(nn.Module):
 def build():
     return Red()
 """
-"""The class is the one that comes nearest to the redness of the image: right by half a level of 255."""
+"""The class is the one that comes nearest to the redness of the image: right by half a level of
+255."""
 
 
 @pytest.mark.usefixtures("small_budgets")
 @pytest.mark.parametrize(
     ("classes", "left_out"),
     [
-        (2, ["apgd-dlr left out: it needs at least 3 classes", "apgd-t left out: it needs at least 4 classes"]),
+        (
+            2,
+            [
+                "apgd-dlr left out: it needs at least 3 classes",
+                "apgd-t left out: it needs at least 4 classes",
+            ],
+        ),
         (3, ["apgd-t left out: it needs at least 4 classes, the model has 3"]),
         (10, []),
         (200, []),
@@ -102,7 +127,8 @@ def build():
 def test_any_number_of_classes_works_or_is_told_what_is_undefined(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, classes: int, left_out: list[str]
 ) -> None:
-    """A folder of images, a model from a file, and AutoAttack with the attacks of both of its standard lists."""
+    """A folder of images, a model from a file, and AutoAttack with the attacks of both of its
+    standard lists."""
     monkeypatch.chdir(tmp_path)
     for split, count in (("train", 2), ("test", max(1, 20 // classes))):
         for number in range(classes):
@@ -121,7 +147,9 @@ def test_any_number_of_classes_works_or_is_told_what_is_undefined(
     assert file.exists()
     assert evaluation.n == (18 if classes == 3 else 20)
     assert evaluation.clean.value == evaluation.robust.value == 1.0
-    notes = [note for note in evaluation["autoattack:" + "+".join(NAMES)].notes if "left out" in note]
+    notes = [
+        note for note in evaluation["autoattack:" + "+".join(NAMES)].notes if "left out" in note
+    ]
     assert len(notes) == len(left_out)
     assert all(any(told in note for note in notes) for told in left_out)
     undefined = {note.split()[0] for note in notes}

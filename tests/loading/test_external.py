@@ -1,4 +1,5 @@
-"""Models that rpat has not trained: from a function in a file, of a model library, at hand in Python."""
+"""Models that rpat has not trained: from a function in a file, of a model library, at hand in
+Python."""
 
 import pickle
 import sys
@@ -79,20 +80,27 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(sys, "path", [*sys.path])
     (tmp_path / "my.py").write_text(FILE)
     (tmp_path / "layers_beside.py").write_text(
-        "from torch import nn\nclass Doubled(nn.Module):\n    def forward(self, x):\n        return 2 * x\n"
+        "from torch import nn\nclass Doubled(nn.Module):\n    def forward(self, x):\n        "
+        "return 2 * x\n"
     )
     monkeypatch.delitem(sys.modules, "layers_beside", raising=False)
     return tmp_path
 
 
-def test_a_function_in_a_file_is_measured_and_its_results_are_kept_apart_from_runs(here: Path) -> None:
-    evaluation, file = eval_run(Path("my.py:build"), parse_suite("fgsm"), changes=[DATA], options=EvalOptions(limit=40))
+def test_a_function_in_a_file_is_measured_and_its_results_are_kept_apart_from_runs(
+    here: Path,
+) -> None:
+    evaluation, file = eval_run(
+        Path("my.py:build"), parse_suite("fgsm"), changes=[DATA], options=EvalOptions(limit=40)
+    )
     assert evaluation.n == 40
     assert evaluation.robust.correct <= evaluation.clean.correct
     assert file.parent == Path("runs/external/my-build/evals")
     assert '"name": "my.py:build"' in file.read_text()
     first, again = (load_model("my.py:build", changes=[DATA]) for _ in range(2))
-    assert first.fingerprint() == again.fingerprint()  # what the function draws, it draws again: resuming is right
+    assert (
+        first.fingerprint() == again.fingerprint()
+    )  # what the function draws, it draws again: resuming is right
     assert not first.model.training
     (here / "my.py").write_text(FILE + "# a word more\n")
     assert load_model("my.py:build", changes=[DATA]).fingerprint() != first.fingerprint()
@@ -113,7 +121,9 @@ def test_what_programs_and_libraries_say_does_not_stand_among_results(
     assert err == "a program that talks\nweights read\nDownloading weights\n"
 
 
-def test_it_travels_to_another_process_with_everything_in_it(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_travels_to_another_process_with_everything_in_it(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = ModelFile.parse(f"{here}/my.py:build").build().eval()  # type: ignore[union-attr]
     x = torch.rand(3, 1, 28, 28)
     parcel, told = pickle.dumps(model), model(x)
@@ -131,22 +141,38 @@ def test_it_travels_to_another_process_with_everything_in_it(here: Path, monkeyp
     ("target", "told"),
     [
         ("mi.py:build", "there is no file mi.py. Did you mean 'my.py'?"),
-        ("my.py:bild", "there is no function 'bild' in my.py. Did you mean 'build'? Its functions: build, closed,"),
+        (
+            "my.py:bild",
+            "there is no function 'bild' in my.py. Did you mean 'build'? Its functions: build, "
+            "closed,",
+        ),
         ("my.py:ready", "'ready' is no function but Net. Name a function"),
         ("my.py:wants", "missing a required argument: 'depth'. It is called without arguments"),
         (
             "my.py:breaks",
-            f"my.py:{FILE.splitlines().index('    return 1 / 0') + 1}: breaks() failed: ZeroDivisionError: division",
+            f"my.py:{FILE.splitlines().index('    return 1 / 0') + 1}: breaks() failed: "
+            "ZeroDivisionError: division",
         ),
         ("my.py:number", "number() returned int, not a torch.nn.Module."),
-        ("my.py:colour", "my.py:colour: the model fails on an image of shape (1, 28, 28): RuntimeError"),
-        ("my.py:double", "my.py:double: evaluation is in float32, but the model has parameters in float64."),
-        ("my.py:features", "must return logits (B, classes) for B = 1 images, this one gave (1, 4, 26, 26)"),
+        (
+            "my.py:colour",
+            "my.py:colour: the model fails on an image of shape (1, 28, 28): RuntimeError",
+        ),
+        (
+            "my.py:double",
+            "my.py:double: evaluation is in float32, but the model has parameters in float64.",
+        ),
+        (
+            "my.py:features",
+            "must return logits (B, classes) for B = 1 images, this one gave (1, 4, 26, 26)",
+        ),
         ("my.py:three", "in 3 classes; the data set has (1, 28, 28) in 10. Choose the data set"),
         ("wrong.py:build", "wrong.py:2: the file failed: SyntaxError"),
     ],
 )
-def test_what_is_wrong_with_a_model_file_is_said_in_one_line(here: Path, target: str, told: str) -> None:
+def test_what_is_wrong_with_a_model_file_is_said_in_one_line(
+    here: Path, target: str, told: str
+) -> None:
     (here / "wrong.py").write_text("x = 1\nif x\n")
     with pytest.raises(RpatError) as error:
         open_target(Path(target), "best", [DATA])
@@ -174,7 +200,10 @@ def test_a_model_at_hand_is_measured_and_left_as_it_was(here: Path) -> None:
     model = Flat()
     before = model.head.weight.detach().clone()
     evaluation, file = rpat.evaluate(model, "clean,pgd-2", limit=30, data="fashion-mini")
-    assert (evaluation.n, [result.label for result in evaluation.results]) == (30, ["clean", "pgd-2"])
+    assert (evaluation.n, [result.label for result in evaluation.results]) == (
+        30,
+        ["clean", "pgd-2"],
+    )
     assert file.parent == Path("runs/external/Flat/evals")
     assert model.training
     assert torch.equal(model.head.weight, before)
@@ -200,14 +229,20 @@ def test_a_library_model_brings_its_weights_and_its_own_normalisation(
     monkeypatch.setattr("torch.hub.download_url_to_file", no_net)
     with pytest.raises(CheckpointError) as error:
         load_model(f"torchvision:{NAME}", changes=COLOUR)
-    assert f"are not at {file}, and {weights.url} could not be read (<urlopen error no route>)" in str(error.value)
+    assert (
+        f"are not at {file}, and {weights.url} could not be read (<urlopen error no route>)"
+        in str(error.value)
+    )
     net = models.get_model(NAME).eval()
     file.parent.mkdir(parents=True, exist_ok=True)
     torch.save(net.state_dict(), file)
     saved = load_model(f"torchvision:{NAME}", changes=COLOUR)
     assert (saved.architecture.shape, saved.architecture.classes) == ((3, 64, 64), 1000)
     x = torch.rand(2, 3, 64, 64)
-    mean, std = (torch.tensor(each).view(3, 1, 1) for each in (weights.transforms().mean, weights.transforms().std))
+    mean, std = (
+        torch.tensor(each).view(3, 1, 1)
+        for each in (weights.transforms().mean, weights.transforms().std)
+    )
     torch.testing.assert_close(saved.model(x), net((x - mean) / std))
     assert saved.folder.path == Path("runs/external/torchvision-shufflenet_v2_x0_5")
     with pytest.raises(ConfigError, match="takes images of 3 channels; these have 1"):

@@ -39,7 +39,9 @@ def x() -> Tensor:
     return torch.rand(2, *SHAPE, generator=torch.Generator().manual_seed(2))
 
 
-def logits_of(net: nn.Module, x: Tensor, normalisation: dict[str, tuple[float, ...]] = GIVEN) -> Tensor:
+def logits_of(
+    net: nn.Module, x: Tensor, normalisation: dict[str, tuple[float, ...]] = GIVEN
+) -> Tensor:
     with torch.no_grad():
         return Classifier(net, **normalisation).eval()(x)
 
@@ -57,15 +59,25 @@ NESTED: dict[str, Callable[[State], Any]] = {
     "plain": lambda state: state,
     "ordered": OrderedDict,
     "state_dict": lambda state: {"state_dict": state, "epoch": 200},
-    "model_state_dict": lambda state: {"epoch": 3, "model_state_dict": state, "opt_state": {"lr": 0.1}},
-    "numpy figures": lambda state: {"state_dict": state, "test_acc": np.float64(0.8), "best": np.float32(0.5)},
+    "model_state_dict": lambda state: {
+        "epoch": 3,
+        "model_state_dict": state,
+        "opt_state": {"lr": 0.1},
+    },
+    "numpy figures": lambda state: {
+        "state_dict": state,
+        "test_acc": np.float64(0.8),
+        "best": np.float32(0.5),
+    },
     "net": lambda state: {"net": state, "acc": 80.1},
     "twice": lambda state: {"state": {"model": state}},
     "DataParallel": lambda state: prefixed(state, "module."),
     "compiled": lambda state: prefixed(state, "_orig_mod."),
     "both": lambda state: {"model": prefixed(state, "module.model.")},
     "averaged": lambda state: {"n_averaged": torch.tensor(7), **prefixed(state, "module.")},
-    "old, without counters": lambda state: {k: v for k, v in state.items() if "num_batches" not in k},
+    "old, without counters": lambda state: {
+        k: v for k, v in state.items() if "num_batches" not in k
+    },
 }
 
 
@@ -78,35 +90,61 @@ def test_nestings_and_prefixes(nesting: str, net: nn.Module, x: Tensor, tmp_path
 
 
 def buffers(shape: tuple[int, ...], names: tuple[str, str] = ("mean", "std")) -> State:
-    return {name: torch.tensor(FILE[key]).view(shape) for name, key in zip(names, ("mean", "std"), strict=True)}
+    return {
+        name: torch.tensor(FILE[key]).view(shape)
+        for name, key in zip(names, ("mean", "std"), strict=True)
+    }
 
 
 NORMALISED: dict[str, Callable[[State], State]] = {
     "sequential": lambda s: prefixed(buffers((3, 1, 1)), "0.") | prefixed(s, "1."),
-    "data parallel sequential": lambda s: prefixed(prefixed(buffers((3,)), "0.") | prefixed(s, "1."), "module."),
-    "wrapper module": lambda s: prefixed(buffers((1, 3, 1, 1)), "normalize.") | prefixed(s, "model."),
+    "data parallel sequential": lambda s: prefixed(
+        prefixed(buffers((3,)), "0.") | prefixed(s, "1."), "module."
+    ),
+    "wrapper module": lambda s: (
+        prefixed(buffers((1, 3, 1, 1)), "normalize.") | prefixed(s, "model.")
+    ),
     "mu and sigma": lambda s: buffers((1, 3, 1, 1), ("mu", "sigma")) | prefixed(s, "model."),
-    "mu and sigma beside": lambda s: prefixed(buffers((1, 3, 1, 1), ("mu", "sigma")) | s, "module."),
+    "mu and sigma beside": lambda s: prefixed(
+        buffers((1, 3, 1, 1), ("mu", "sigma")) | s, "module."
+    ),
     "our own": lambda s: buffers((3, 1, 1)) | prefixed(s, "net."),
 }
 
 
 @pytest.mark.parametrize("layout", NORMALISED)
-def test_normalisation_of_the_file_is_taken_over(layout: str, net: nn.Module, x: Tensor, tmp_path: Path) -> None:
-    path = saved({"state_dict": NORMALISED[layout](net.state_dict())}, tmp_path, "wa_model_best.pth")
+def test_normalisation_of_the_file_is_taken_over(
+    layout: str, net: nn.Module, x: Tensor, tmp_path: Path
+) -> None:
+    path = saved(
+        {"state_dict": NORMALISED[layout](net.state_dict())}, tmp_path, "wa_model_best.pth"
+    )
     model = load_foreign("mobilenet-v2", path, shape=SHAPE, classes=10, **GIVEN)
     torch.testing.assert_close(model(x), logits_of(net, x, FILE), rtol=0, atol=0)
 
 
 def test_one_figure_normalises_all_channels(net: nn.Module, x: Tensor, tmp_path: Path) -> None:
-    state = {"mu": torch.tensor([0.5]), "sigma": torch.tensor([0.25]), **prefixed(net.state_dict(), "model.")}
-    model = load_foreign("mobilenet-v2", saved(state, tmp_path), shape=SHAPE, classes=10, mean=(0, 0, 0), std=(1, 1, 1))
+    state = {
+        "mu": torch.tensor([0.5]),
+        "sigma": torch.tensor([0.25]),
+        **prefixed(net.state_dict(), "model."),
+    }
+    model = load_foreign(
+        "mobilenet-v2",
+        saved(state, tmp_path),
+        shape=SHAPE,
+        classes=10,
+        mean=(0, 0, 0),
+        std=(1, 1, 1),
+    )
     torch.testing.assert_close(model(x), logits_of(net, x), rtol=0, atol=0)
 
 
 def test_normalisation_of_another_channel_count(net: nn.Module, tmp_path: Path) -> None:
     path = saved(net.state_dict(), tmp_path)
-    with pytest.raises(ConfigError, match="normalisation has 2 figures, the images have 3 channels"):
+    with pytest.raises(
+        ConfigError, match="normalisation has 2 figures, the images have 3 channels"
+    ):
         load_foreign("mobilenet-v2", path, shape=SHAPE, classes=10, mean=(0.5, 0.5), std=(1.0, 1.0))
 
 
@@ -152,7 +190,10 @@ def test_every_architecture_is_recognised(name: str, channels: int, classes: int
 
 
 def test_no_architecture_comes_near() -> None:
-    assert nearest_architecture({"a.weight": torch.zeros(3, 3, 3, 3), "b.weight": torch.zeros(5, 7)}) is None
+    assert (
+        nearest_architecture({"a.weight": torch.zeros(3, 3, 3, 3), "b.weight": torch.zeros(5, 7)})
+        is None
+    )
     assert nearest_architecture({}) is None
 
 
@@ -178,14 +219,19 @@ def test_mismatch_lists_names_and_the_nearest_architecture(net: nn.Module, tmp_p
     assert "unexpected: bn1.bias, bn1.running_mean" in message
     assert " more" in message
     assert "of another shape: linear.weight (file [10, 1280], model [10, 1024])" in message
-    assert "nearest known model is 'mobilenet-v2', for 10 classes and 3 image channels, with 100% in common" in message
+    assert (
+        "nearest known model is 'mobilenet-v2', for 10 classes and 3 image channels, with 100% "
+        "in common" in message
+    )
 
 
 def test_class_count_that_differs_is_named(net: nn.Module, tmp_path: Path) -> None:
     path = saved(net.state_dict(), tmp_path)
     with pytest.raises(CheckpointError) as caught:
         load_foreign("mobilenet-v2", path, shape=SHAPE, classes=100, **GIVEN)
-    assert "2 of another shape: linear.weight (file [10, 1280], model [100, 1280])" in str(caught.value)
+    assert "2 of another shape: linear.weight (file [10, 1280], model [100, 1280])" in str(
+        caught.value
+    )
     assert "looks like 'mobilenet-v2' for 10 classes" in str(caught.value)
 
 

@@ -41,11 +41,19 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def nets() -> dict[str, nn.Module]:
     torch.manual_seed(1)
-    return {name: MODELS[name](3, 16, 2).eval() for name in ("preact-resnet18", "resnet18-bottleneck")}
+    return {
+        name: MODELS[name](3, 16, 2).eval() for name in ("preact-resnet18", "resnet18-bottleneck")
+    }
 
 
 def layers(images: Path, **flags: str) -> list[Layer]:
-    given = {"data.name": "imagefolder", "data.root": str(images), "data.image_size": "16", "device": "cpu", **flags}
+    given = {
+        "data.name": "imagefolder",
+        "data.root": str(images),
+        "data.image_size": "16",
+        "device": "cpu",
+        **flags,
+    }
     return flag_layers({f"--{key}": (tuple(key.split(".")), value) for key, value in given.items()})
 
 
@@ -54,7 +62,8 @@ def data_parallel(state: State) -> State:
 
 
 def with_normalisation(state: State) -> State:
-    """As RPAT_SOTAs and ReBAT save it: the network behind a normalising layer that holds buffers."""
+    """As RPAT_SOTAs and ReBAT save it: the network behind a normalising layer that holds
+    buffers."""
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in OWN)
     return {"mean": mean, "std": std, **{f"model.{key}": value for key, value in state.items()}}
 
@@ -62,7 +71,12 @@ def with_normalisation(state: State) -> State:
 # Repository: file name, network, what is saved, and the normalisation that must be in force.
 PUBLISHED: dict[str, tuple[str, str, Callable[[State], Any], tuple[Any, Any]]] = {
     "RPAT_Benchmarks": ("last.model", "resnet18-bottleneck", lambda state: state, IMAGENET),
-    "RPAT_Benchmarks on several GPUs": ("best.model", "resnet18-bottleneck", data_parallel, IMAGENET),
+    "RPAT_Benchmarks on several GPUs": (
+        "best.model",
+        "resnet18-bottleneck",
+        data_parallel,
+        IMAGENET,
+    ),
     "Consistency-AT": ("last.model", "preact-resnet18", data_parallel, IMAGENET),
     "RPAT_SOTAs": (
         "wa_model_best.pth",
@@ -76,17 +90,28 @@ PUBLISHED: dict[str, tuple[str, str, Callable[[State], Any], tuple[Any, Any]]] =
         lambda state: {"model_state_dict": data_parallel(with_normalisation(state)), "epoch": 199},
         OWN,
     ),
-    "RobustBench": ("Wang2023.pt", "preact-resnet18", lambda state: {"state_dict": data_parallel(state)}, IMAGENET),
+    "RobustBench": (
+        "Wang2023.pt",
+        "preact-resnet18",
+        lambda state: {"state_dict": data_parallel(state)},
+        IMAGENET,
+    ),
 }
 
 
 @pytest.mark.parametrize("repository", PUBLISHED)
-def test_published_files_evaluate(repository: str, images: Path, nets: dict[str, nn.Module], tmp_path: Path) -> None:
+def test_published_files_evaluate(
+    repository: str, images: Path, nets: dict[str, nn.Module], tmp_path: Path
+) -> None:
     file, name, nested, (mean, std) = PUBLISHED[repository]
     torch.save(nested(nets[name].state_dict()), tmp_path / file)
     changes = layers(images)
     saved = load_model(tmp_path / file, changes=changes)
-    assert (saved.architecture.name, saved.recipe.model, saved.architecture.classes) == (name, name, 2)
+    assert (saved.architecture.name, saved.recipe.model, saved.architecture.classes) == (
+        name,
+        name,
+        2,
+    )
     x = torch.rand(3, 3, 16, 16)
     with torch.no_grad():
         torch.testing.assert_close(saved.model(x), Classifier(nets[name], mean, std).eval()(x))
@@ -106,7 +131,9 @@ def test_published_files_evaluate(repository: str, images: Path, nets: dict[str,
     assert clean == right / 8
 
 
-def test_it_is_normalised_as_asked(images: Path, nets: dict[str, nn.Module], tmp_path: Path) -> None:
+def test_it_is_normalised_as_asked(
+    images: Path, nets: dict[str, nn.Module], tmp_path: Path
+) -> None:
     """The published CIFAR-100 models were trained with the figures of CIFAR-10."""
     torch.save(nets["preact-resnet18"].state_dict(), tmp_path / "last.model")
     changes = [*layers(images), Layer("--set", {"data": {"normalise_as": "cifar10"}})]
@@ -119,16 +146,23 @@ def test_it_is_normalised_as_asked(images: Path, nets: dict[str, nn.Module], tmp
     )
 
 
-def test_a_file_without_a_recipe_asks_for_its_data_set(nets: dict[str, nn.Module], tmp_path: Path) -> None:
+def test_a_file_without_a_recipe_asks_for_its_data_set(
+    nets: dict[str, nn.Module], tmp_path: Path
+) -> None:
     torch.save(nets["preact-resnet18"].state_dict(), tmp_path / "last.model")
     for changes in ([], flag_layers({"--data-root": (("data", "root"), "data")})):
         with pytest.raises(ConfigError, match="Name its data set with --data"):
             load_model(tmp_path / "last.model", changes=changes)
 
 
-def test_a_file_of_another_network_names_the_nearest(images: Path, nets: dict[str, nn.Module], tmp_path: Path) -> None:
+def test_a_file_of_another_network_names_the_nearest(
+    images: Path, nets: dict[str, nn.Module], tmp_path: Path
+) -> None:
     torch.save(nets["preact-resnet18"].state_dict(), tmp_path / "last.model")
-    with pytest.raises(CheckpointError, match=r"does not fit the model 'resnet18'.*nearest known model is 'preact-res"):
+    with pytest.raises(
+        CheckpointError,
+        match=r"does not fit the model 'resnet18'.*nearest known model is 'preact-res",
+    ):
         load_model(tmp_path / "last.model", changes=layers(images, model="resnet18"))
 
 
@@ -137,7 +171,9 @@ def test_a_file_for_other_classes_is_refused_before_anything_is_attacked(
 ) -> None:
     torch.save(nets["preact-resnet18"].state_dict(), tmp_path / "last.model")
     with pytest.raises(CheckpointError, match="2 classes"):
-        load_model(tmp_path / "last.model", changes=[Layer("--data", {"data": {"name": "cifar10"}})])
+        load_model(
+            tmp_path / "last.model", changes=[Layer("--data", {"data": {"name": "cifar10"}})]
+        )
 
 
 def test_a_missing_file_is_said_to_be_missing(images: Path, tmp_path: Path) -> None:
@@ -145,7 +181,9 @@ def test_a_missing_file_is_said_to_be_missing(images: Path, tmp_path: Path) -> N
         load_model(tmp_path / "last.model", changes=layers(images, model="resnet18"))
 
 
-def test_a_file_that_could_run_code_is_not_loaded(images: Path, nets: dict[str, nn.Module], tmp_path: Path) -> None:
+def test_a_file_that_could_run_code_is_not_loaded(
+    images: Path, nets: dict[str, nn.Module], tmp_path: Path
+) -> None:
     torch.save(nets["preact-resnet18"], tmp_path / "whole.pt")
     with pytest.raises(CheckpointError, match="could run code"):
         load_model(tmp_path / "whole.pt", changes=layers(images))

@@ -16,7 +16,8 @@ GOLDEN = [*NAMES, *(f"{name}_ra" for name in NAMES), "consistency_trades", "cons
 
 
 class Fixed:
-    """Stands in for the attack with the recorded batch, so that the loss is compared on exactly that."""
+    """Stands in for the attack with the recorded batch, so that the loss is compared on exactly
+    that."""
 
     def __init__(self, x_adv: Tensor) -> None:
         self.x_adv = x_adv
@@ -30,9 +31,13 @@ class Fixed:
 
 def method_of(golden: Golden) -> Composite:
     hyper = golden.hyper
-    consistency = REGULARISERS["consistency"](weight=hyper.get("lam"), temperature=hyper.get("temperature"))
+    consistency = REGULARISERS["consistency"](
+        weight=hyper.get("lam"), temperature=hyper.get("temperature")
+    )
     if golden.name.startswith("consistency_") and not golden.name.endswith("_ra"):
-        return compose(METHODS[golden.name.removeprefix("consistency_")](beta=hyper["beta"]), consistency)
+        return compose(
+            METHODS[golden.name.removeprefix("consistency_")](beta=hyper["beta"]), consistency
+        )
     name = golden.name.removesuffix("_ra")
     settings = {
         "consistency": {"weight": hyper.get("lam"), "temperature": hyper.get("temperature")},
@@ -43,7 +48,9 @@ def method_of(golden: Golden) -> Composite:
     method = METHODS[name](**settings)
     if not golden.name.endswith("_ra"):
         return compose(method)
-    ra = REGULARISERS["ra"](weight=hyper.get("lam", 1.0), mix=1 - hyper["interp"], form=method.ra_form)
+    ra = REGULARISERS["ra"](
+        weight=hyper.get("lam", 1.0), mix=1 - hyper["interp"], form=method.ra_form
+    )
     return compose(method, ra)
 
 
@@ -84,10 +91,15 @@ def test_loss_and_every_gradient(name: str, whole_step: bool) -> None:
     outcome = method_of(golden)(context(golden, model, attack))
     loss = sum(outcome.terms.values())
     loss.backward()
-    tolerance = 1e-6 if name.startswith("rebat") else 1e-9  # rebat's record holds mean and std in float32
+    tolerance = (
+        1e-6 if name.startswith("rebat") else 1e-9
+    )  # rebat's record holds mean and std in float32
     assert float(loss.detach()) == pytest.approx(float(golden["loss"]), rel=tolerance)
     recorded = golden.group("grad")
-    ours = {key.split(".", 1)[1] if name.startswith("rebat") else key: p.grad for key, p in model.named_parameters()}
+    ours = {
+        key.split(".", 1)[1] if name.startswith("rebat") else key: p.grad
+        for key, p in model.named_parameters()
+    }
     assert ours.keys() == recorded.keys()
     # biases before BatchNorm have a gradient of zero but for rounding, hence one scale for all
     scale = max(float(grad.abs().max()) for grad in recorded.values())
@@ -117,7 +129,9 @@ def test_the_published_second_clean_pass_changes_running_statistics_only(name: s
     method = compose(METHODS["trades"](beta=golden.hyper["beta"], extra_clean_pass=True), *ra)
     outcome = method(context(golden, model, Fixed(golden.x_adv)))
     assert count.train == int(golden["n_train_forwards"])
-    assert torch.stack(list(outcome.terms.values())).sum().item() == pytest.approx(float(golden["loss"]), rel=1e-9)
+    assert torch.stack(list(outcome.terms.values())).sum().item() == pytest.approx(
+        float(golden["loss"]), rel=1e-9
+    )
     x, x_adv = golden["x"], golden.x_adv
     x_mix = [golden.hyper["interp"] * x + (1 - golden.hyper["interp"]) * x_adv] if ra else []
     for seen in (x, x_adv, x, *x_mix):

@@ -26,9 +26,13 @@ FORMS = ["mse", "kl", "cosine", "teacher-kl"]
 STEPS = 3
 
 
-def context(model: nn.Module, method: Any, batch: Batch, norm: str = "Linf", **changes: Any) -> StepContext:
+def context(
+    model: nn.Module, method: Any, batch: Batch, norm: str = "Linf", **changes: Any
+) -> StepContext:
     settings = {"steps": STEPS, **getattr(method, "method", method).attack_defaults}
-    return StepContext(model, ATTACKS["pgd"](Threat(norm, DEFAULT_EPS[norm]), **settings), *batch, **changes)
+    return StepContext(
+        model, ATTACKS["pgd"](Threat(norm, DEFAULT_EPS[norm]), **settings), *batch, **changes
+    )
 
 
 def updated(method: Method, batch: Batch, **changes: Any) -> dict[str, Any]:
@@ -48,7 +52,9 @@ def teacher() -> nn.Module:
 @pytest.mark.parametrize("norm", DEFAULT_EPS)
 @pytest.mark.parametrize("form", [None, *FORMS])
 @pytest.mark.parametrize("name", METHODS)
-def test_every_method_with_and_without_ra_in_every_norm(name: str, form: str | None, norm: str, batch: Batch) -> None:
+def test_every_method_with_and_without_ra_in_every_norm(
+    name: str, form: str | None, norm: str, batch: Batch
+) -> None:
     method = compose(METHODS[name](), *([REGULARISERS["ra"](form=form)] if form else []))
     model = tiny_net()
     outcome = method(context(model, method, batch, norm, teacher=teacher()))
@@ -62,7 +68,9 @@ def test_every_method_with_and_without_ra_in_every_norm(name: str, form: str | N
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("name", METHODS)
-def test_weight_zero_and_before_its_epoch_ra_is_not_there(name: str, form: str, batch: Batch) -> None:
+def test_weight_zero_and_before_its_epoch_ra_is_not_there(
+    name: str, form: str, batch: Batch
+) -> None:
     guide = teacher()
     bare = updated(METHODS[name](), batch, teacher=guide, epoch=3)
     for settings in ({"weight": 0.0}, {"start_epoch": 4}):
@@ -77,7 +85,8 @@ def test_consistency_weight_zero_is_pgd(batch: Batch) -> None:
     assert_same(updated(METHODS["pgd"](), batch), updated(METHODS["consistency"](weight=0), batch))
 
 
-# train-mode passes of the student: f(x') and f(x) where the loss has them; ra adds f(x_mix), and f(x) if it is missing
+# train-mode passes of the student: f(x') and f(x) where the loss has them; ra adds f(x_mix), and
+# f(x) if it is missing
 PASSES = {"standard": 1, "noise": 1, "pgd": 1, "trades": 2, "mart": 2, "consistency": 1}
 
 
@@ -120,7 +129,9 @@ def test_beta_weighs_the_teachers_term_with_and_without_ra(ra: bool, batch: Batc
 
     def term(lr_ratio: float = 1.0, **settings: Any) -> float:
         torch.manual_seed(3)
-        method = compose(METHODS["rebat"](**settings), *([REGULARISERS["ra"](form="teacher-kl")] if ra else []))
+        method = compose(
+            METHODS["rebat"](**settings), *([REGULARISERS["ra"](form="teacher-kl")] if ra else [])
+        )
         terms = method(context(tiny_net(), method, batch, teacher=guide, lr_ratio=lr_ratio)).terms
         return float(terms["ra" if ra else "teacher_kl"].detach())
 
@@ -166,7 +177,9 @@ def test_divergences_by_hand() -> None:
     expected = ((p * (p / m).log()).sum() + (q * (q / m).log()).sum()) / 2 / 5
     torch.testing.assert_close(jsd(a, b, 0.5), expected)
     assert jsd(a, a, 0.5).abs() < 1e-15
-    rare, rarer = (torch.tensor([[0.0, x, y]], dtype=torch.float64) for x, y in ((-12, -30), (-13, -25)))
+    rare, rarer = (
+        torch.tensor([[0.0, x, y]], dtype=torch.float64) for x, y in ((-12, -30), (-13, -25))
+    )
     p, q = rare.softmax(1), rarer.softmax(1)
     m = ((p + q) / 2).clamp(min=1e-8)  # which the last class is below
     expected = ((p * (p / m).log()).sum() + (q * (q / m).log()).sum()) / 2
@@ -183,7 +196,9 @@ def test_noise_method_uses_the_noise_as_it_is(batch: Batch) -> None:
     eps = DEFAULT_EPS["Linf"]
     noisy = (batch[0] + torch.empty_like(batch[0]).uniform_(-eps, eps)).clamp(0, 1)
     torch.testing.assert_close(outcome.x_adv, noisy, rtol=0, atol=1e-7)
-    torch.testing.assert_close(outcome.terms["ce"], F.cross_entropy(tiny_copy(model)(noisy), batch[1]))
+    torch.testing.assert_close(
+        outcome.terms["ce"], F.cross_entropy(tiny_copy(model)(noisy), batch[1])
+    )
 
 
 def tiny_copy(model: nn.Module) -> nn.Module:
@@ -192,13 +207,17 @@ def tiny_copy(model: nn.Module) -> nn.Module:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_autocast_leaves_no_parameter_without_gradient(name: str, batch: Batch) -> None:
-    """Half-precision copies of weights, cached by a pass without graph, must not serve the training pass."""
+    """Half-precision copies of weights, cached by a pass without graph, must not serve the training
+    pass."""
     model = tiny_net()
     method = compose(METHODS[name](), REGULARISERS["ra"]())
     with torch.autocast("cpu", torch.bfloat16):
         outcome = method(context(model, method, batch, teacher=teacher()))
     sum(outcome.terms.values()).backward()
-    assert all(p.grad is not None and p.grad.any() for p in (model[0].weight, model[3].weight, model[8].weight))
+    assert all(
+        p.grad is not None and p.grad.any()
+        for p in (model[0].weight, model[3].weight, model[8].weight)
+    )
     assert all(torch.isfinite(p.grad).all() for p in model.parameters())
 
 
@@ -212,7 +231,9 @@ def test_soft_labels_that_are_hard_change_nothing(name: str, batch: Batch) -> No
 
 
 def test_as_many_views_as_the_part_that_needs_most() -> None:
-    assert compose(METHODS["trades"](), REGULARISERS["consistency"](), REGULARISERS["ra"]()).views == 2
+    assert (
+        compose(METHODS["trades"](), REGULARISERS["consistency"](), REGULARISERS["ra"]()).views == 2
+    )
     assert compose(METHODS["consistency"]()).views == 2
     assert compose(METHODS["rebat"](), REGULARISERS["ra"](form="teacher-kl")).views == 1
 

@@ -48,7 +48,9 @@ def _fill(k: int, name: str, entry: Tensor) -> Tensor:
 
 def wave(size: int) -> Tensor:
     """The fixed input of tests/golden/README.md."""
-    return (0.5 + 0.5 * torch.sin(0.11 * torch.arange(6 * size * size, dtype=torch.float64))).view(2, 3, size, size)
+    return (0.5 + 0.5 * torch.sin(0.11 * torch.arange(6 * size * size, dtype=torch.float64))).view(
+        2, 3, size, size
+    )
 
 
 def test_every_golden_network_is_tested() -> None:
@@ -60,7 +62,9 @@ def test_reproduces_the_published_network(published: str) -> None:
     golden = GOLDEN[published]
     net = MODELS[PUBLISHED[published]](3, golden["image_size"], golden["classes"]).double().eval()
     state = net.state_dict()
-    assert [(name, list(entry.shape)) for name, entry in state.items()] == list(golden["state"].items())
+    assert [(name, list(entry.shape)) for name, entry in state.items()] == list(
+        golden["state"].items()
+    )
     assert sum(p.numel() for p in net.parameters()) == golden["parameters"]
     net.load_state_dict(filled(state))
     with torch.no_grad():
@@ -89,7 +93,10 @@ def test_smallest_allowed_image_works_and_the_next_smaller_is_refused(name: str)
     size = SMALLEST.get(name, 8)
     with torch.device("meta"):
         assert MODELS[name](3, size, 10).eval()(torch.zeros(2, 3, size, size)).shape == (2, 10)
-    with pytest.raises(ConfigError, match=rf"'{name}' takes images of at least {size} x {size} .* have {size - 1}\."):
+    with pytest.raises(
+        ConfigError,
+        match=rf"'{name}' takes images of at least {size} x {size} .* have {size - 1}\.",
+    ):
         MODELS[name](3, size - 1, 10)
 
 
@@ -123,9 +130,12 @@ def test_small_cnn_learns() -> None:
 
 def test_listing_names_needs_no_torch() -> None:
     code = (
-        "import sys, rpat_cli.models as m; m.model_names(); m.is_model_name('x:y'); assert 'torch' not in sys.modules"
+        "import sys, rpat_cli.models as m; m.model_names(); m.is_model_name('x:y'); assert "
+        "'torch' not in sys.modules"
     )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[2])
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[2]
+    )
     assert result.returncode == 0, result.stderr
 
 

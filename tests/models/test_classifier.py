@@ -33,13 +33,17 @@ def test_mean_and_std_move_with_the_model() -> None:
     assert model(torch.rand(1, 3, 2, 2, dtype=torch.float64)).dtype == torch.float64
 
 
-@pytest.mark.parametrize(("mean", "std"), [([0.5], [0.5, 0.5]), ([], []), ([0.5], [0.0]), ([0.5], [-1.0])])
+@pytest.mark.parametrize(
+    ("mean", "std"), [([0.5], [0.5, 0.5]), ([], []), ([0.5], [0.0]), ([0.5], [-1.0])]
+)
 def test_impossible_normalisation(mean: list[float], std: list[float]) -> None:
     with pytest.raises(ConfigError, match=r"^(mean and std need|std must be positive)"):
         Classifier(nn.Identity(), mean, std)
 
 
-@pytest.mark.parametrize(("mean", "std", "key"), [([0.5], [0.5] * 3, "mean"), ([0.5] * 3, [0.5] * 2, "std")])
+@pytest.mark.parametrize(
+    ("mean", "std", "key"), [([0.5], [0.5] * 3, "mean"), ([0.5] * 3, [0.5] * 2, "std")]
+)
 def test_one_figure_per_channel(mean: list[float], std: list[float], key: str) -> None:
     with pytest.raises(ConfigError, match=f"{key} needs one figure per channel: 3; given"):
         build_model("small-cnn", shape=(3, 32, 32), classes=10, mean=mean, std=std)
@@ -60,7 +64,9 @@ def test_one_class_is_no_classifier() -> None:
 def test_networks_of_other_libraries(name: str, channels: int) -> None:
     if name.startswith("timm:"):
         pytest.importorskip("timm")
-    model = build_model(name, shape=(channels, 64, 64), classes=7, mean=[0.5] * channels, std=[0.5] * channels)
+    model = build_model(
+        name, shape=(channels, 64, 64), classes=7, mean=[0.5] * channels, std=[0.5] * channels
+    )
     assert model.training
     with torch.no_grad():
         assert model.eval()(torch.rand(2, channels, 64, 64)).shape == (2, 7)
@@ -78,13 +84,16 @@ def test_torchvision_vit_takes_the_size_of_the_images() -> None:
 
 def test_timm_names_the_size_it_is_made_for() -> None:
     pytest.importorskip("timm")
-    with pytest.raises(ConfigError, match=r"'timm:test_vit' does not take images of 40 x 40 .* made for 160 x 160"):
+    with pytest.raises(
+        ConfigError, match=r"'timm:test_vit' does not take images of 40 x 40 .* made for 160 x 160"
+    ):
         build_model("timm:test_vit", shape=(3, 40, 40), classes=7, **RGB)
 
 
 def test_torchvision_names_the_smallest_image() -> None:
     with pytest.raises(
-        ConfigError, match="'torchvision:alexnet' takes images of at least 63 x 63 pixels; these have 32"
+        ConfigError,
+        match="'torchvision:alexnet' takes images of at least 63 x 63 pixels; these have 32",
     ):
         build_model("torchvision:alexnet", shape=(3, 32, 32), classes=10, **RGB)
 

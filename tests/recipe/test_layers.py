@@ -26,12 +26,16 @@ def test_each_layer_overrides_the_one_before(tmp_path: Path) -> None:
         write(tmp_path, "epochs: 7\nbatch_size: 7\nseed: 7"),
         write(tmp_path, "batch_size: 8\nseed: 8", "b.yaml"),
     )
-    recipe = load_recipe([first, second], ["seed=9", "optimizer.lr=1/4"], {"--seed": (("seed",), "10")})
+    recipe = load_recipe(
+        [first, second], ["seed=9", "optimizer.lr=1/4"], {"--seed": (("seed",), "10")}
+    )
     assert (recipe.epochs, recipe.batch_size, recipe.seed, recipe.optimizer.lr) == (7, 8, 10, 0.25)
 
 
 def test_short_and_long_forms_mean_the_same() -> None:
-    short = resolve([Layer("s", {"method": "trades", "ra": True, "data": "fashion-mini", "schedule": "cosine"})])
+    short = resolve(
+        [Layer("s", {"method": "trades", "ra": True, "data": "fashion-mini", "schedule": "cosine"})]
+    )
     long = resolve(
         [
             Layer(
@@ -49,7 +53,9 @@ def test_short_and_long_forms_mean_the_same() -> None:
     assert short.method.options["beta"] == 6.0
 
 
-def test_a_later_layer_keeps_hyper_parameters_of_the_same_method_and_drops_those_of_another() -> None:
+def test_a_later_layer_keeps_hyper_parameters_of_the_same_method_and_drops_those_of_another() -> (
+    None
+):
     base = Layer("base", {"method": {"name": "trades", "beta": 3}})
     assert resolve([base, Layer("flag", {"method": "trades"})]).method.options["beta"] == 3.0
     assert resolve([base, Layer("flag", {"method": "pgd"})]).method.options == {}
@@ -66,32 +72,42 @@ def test_a_later_layer_keeps_hyper_parameters_of_the_same_method_and_drops_those
         ("fashion-mini", "Linf", 0.1, 0.025),
     ],
 )
-def test_threat_and_step_follow_data_set_and_norm(data: str, norm: str, eps: float, step: float) -> None:
+def test_threat_and_step_follow_data_set_and_norm(
+    data: str, norm: str, eps: float, step: float
+) -> None:
     recipe = resolve([Layer("flags", {"data": data, "threat": {"norm": norm}})])
     assert recipe.threat.eps == pytest.approx(eps)
     assert recipe.attack.step_size == pytest.approx(step)
 
 
 def test_step_size_follows_a_given_eps() -> None:
-    assert resolve([Layer("f", {"data": "cifar10", "threat": {"eps": "4/255"}})]).attack.step_size == pytest.approx(
-        1 / 255
-    )
+    assert resolve(
+        [Layer("f", {"data": "cifar10", "threat": {"eps": "4/255"}})]
+    ).attack.step_size == pytest.approx(1 / 255)
 
 
 def test_attack_details_follow_the_method_unless_given() -> None:
     assert resolve([Layer("f", {"method": "trades"})]).attack.start == "gaussian"
     assert resolve([Layer("f", {"method": "rebat"})]).attack.bn_mode == "train"
-    assert resolve([Layer("f", {"method": "trades", "attack": {"start": "zero"}})]).attack.start == "zero"
+    assert (
+        resolve([Layer("f", {"method": "trades", "attack": {"start": "zero"}})]).attack.start
+        == "zero"
+    )
     assert resolve([Layer("f", {"method": "noise"})]).attack.steps == 0
     with pytest.raises(ConfigError, match="makes no attack steps"):
         resolve([Layer("f", {"method": "noise", "attack": {"steps": 5}})])
 
 
 def test_all_mistakes_are_listed_at_once_each_with_its_place(tmp_path: Path) -> None:
-    path = write(tmp_path, "epoch: 3\nbatch_size: -1\nmethod:\n  name: trades\n  betta: 2\nthreat: {norm: Linff}\n")
+    path = write(
+        tmp_path,
+        "epoch: 3\nbatch_size: -1\nmethod:\n  name: trades\n  betta: 2\nthreat: {norm: Linff}\n",
+    )
     with pytest.raises(ConfigError) as error:
         load_recipe(
-            [path], ["optimizer.lrr=1"], {"--model": (("model",), "resnet81"), "--eps": (("threat", "eps"), "8/x")}
+            [path],
+            ["optimizer.lrr=1"],
+            {"--model": (("model",), "resnet81"), "--eps": (("threat", "eps"), "8/x")},
         )
     told = "\n".join(messages(error))
     assert len(error.value.problems) == 7
@@ -119,7 +135,10 @@ def test_a_mistyped_hyper_parameter_of_any_method_names_the_right_ones(name: str
         ("seed: 1\nepochs: [3\nlr: 1\n", "while parsing a flow sequence begun in line 2."),
         ("epochs: ten\n", "epochs: 'ten': should be a valid integer"),
         ("optimizer: 3\n", "optimizer: 3: should be a mapping of keys to values"),
-        ("method: {name: pgd, beta: 6}\n", "method.beta: unknown key. The method 'pgd' takes no settings."),
+        (
+            "method: {name: pgd, beta: 6}\n",
+            "method.beta: unknown key. The method 'pgd' takes no settings.",
+        ),
         ("epochs: 1\nepochs: 2\n", "recipe.yaml:2: epochs: stands twice"),
         ("ra: sometimes\n", "must be true, false, or a mapping"),
         ("data: {val_size: 10.5}\n", "whole number of images"),
@@ -172,7 +191,7 @@ def test_augmentations_from_a_flag() -> None:
     assert load_recipe([], [], {"--augment": (("data", "augment"), "none")}).data.augment == []
 
 
-# ---------------------------------------------------------------------------------------------- extends
+# ---- extends
 
 
 def test_a_file_lies_over_what_it_extends_and_a_shared_base_counts_once(tmp_path: Path) -> None:
@@ -195,14 +214,25 @@ def test_another_method_drops_the_settings_of_the_one_it_extends(tmp_path: Path)
     ("text", "told"),
     [
         ("extends: recipe.yaml", "the files extend one another: recipe.yaml -> recipe.yaml"),
-        ("extends: there.yaml", "the files extend one another: recipe.yaml -> there.yaml -> recipe.yaml"),
-        ("epochs: 2\nextends: quickstrat", "recipe.yaml:2: unknown recipe 'quickstrat'. Did you mean 'quickstart'?"),
+        (
+            "extends: there.yaml",
+            "the files extend one another: recipe.yaml -> there.yaml -> recipe.yaml",
+        ),
+        (
+            "epochs: 2\nextends: quickstrat",
+            "recipe.yaml:2: unknown recipe 'quickstrat'. Did you mean 'quickstart'?",
+        ),
         ("extends: gone.yaml", "gone.yaml: there is no such recipe file"),
-        ("extends: {a: 1}", "recipe.yaml:1: extends: {'a': 1}: should be one name or a list of names"),
+        (
+            "extends: {a: 1}",
+            "recipe.yaml:1: extends: {'a': 1}: should be one name or a list of names",
+        ),
         ("extends: wrong.yaml", "wrong.yaml:1: epochs: -1"),
     ],
 )
-def test_mistakes_in_what_is_extended_are_told_where_they_stand(tmp_path: Path, text: str, told: str) -> None:
+def test_mistakes_in_what_is_extended_are_told_where_they_stand(
+    tmp_path: Path, text: str, told: str
+) -> None:
     write(tmp_path, "extends: recipe.yaml", "there.yaml")
     write(tmp_path, "epochs: -1", "wrong.yaml")
     with pytest.raises(ConfigError) as error:

@@ -63,12 +63,17 @@ def test_a_method_of_ones_own_trains_with_everything_that_ours_train_with(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write(tmp_path, EXAMPLE)
-    recipe = load_recipe([], ["method=alp", "method.weight=2", "ra=true", "wa=true", "attack.steps=1"], flag(path))
+    recipe = load_recipe(
+        [], ["method=alp", "method.weight=2", "ra=true", "wa=true", "attack.steps=1"], flag(path)
+    )
     assert recipe.method.options == {"weight": 2.0}
     assert recipe.plugins == [str(path)]
     monkeypatch.setattr(dry, "STEPS", 1)
     took = dry.dry_run(recipe)
-    assert (took.forward, took.backward) == (4, 4)  # attack, f(x'), f(x), and f of the point between: f(x) is shared
+    assert (took.forward, took.backward) == (
+        4,
+        4,
+    )  # attack, f(x'), f(x), and f of the point between: f(x) is shared
 
 
 def test_its_settings_are_checked_as_ours_are(tmp_path: Path) -> None:
@@ -83,7 +88,11 @@ def test_the_recipe_remembers_it_and_a_file_names_it_from_where_it_lies(tmp_path
     (tmp_path / "lab").mkdir()
     path = write(tmp_path / "lab", EXAMPLE)
     config = write(tmp_path / "lab", "plugins: [mine.py]\nmethod: alp\n", "recipe.yaml")
-    other = write(tmp_path, "from rpat_cli.models import MODELS\nMODELS.add('net', 'nowhere:net')\n", "other.py")
+    other = write(
+        tmp_path,
+        "from rpat_cli.models import MODELS\nMODELS.add('net', 'nowhere:net')\n",
+        "other.py",
+    )
     recipe = load_recipe([config], ["model=net"], flag(other))
     assert recipe.plugins == [str(path), str(other)]
     again = write(tmp_path, to_yaml(recipe), "again.yaml")
@@ -120,11 +129,15 @@ def test_a_missing_plugin_and_one_that_is_no_python_are_told(tmp_path: Path) -> 
         load_recipe([], [], flag(write(tmp_path, "", "notes.txt")))
 
 
-def test_an_installed_package_may_bring_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_installed_package_may_bring_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write(tmp_path, EXAMPLE, "rpat_alp.py")
     monkeypatch.syspath_prepend(str(tmp_path))
     point = EntryPoint("alp", "rpat_alp", plugins.GROUP)
-    monkeypatch.setattr(plugins, "entry_points", lambda group: [point] if group == "rpat.plugins" else [])
+    monkeypatch.setattr(
+        plugins, "entry_points", lambda group: [point] if group == "rpat.plugins" else []
+    )
     plugins.load_installed.cache_clear()
     try:
         assert load_recipe([], ["method=alp"]).method.options == {"weight": 0.5}

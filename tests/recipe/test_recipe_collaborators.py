@@ -1,4 +1,5 @@
-"""What goes with what in a recipe: what turns itself on, what follows from what, what is refused and why."""
+"""What goes with what in a recipe: what turns itself on, what follows from what, what is refused
+and why."""
 
 from typing import Any
 
@@ -26,12 +27,19 @@ def recipe(**values: Any) -> Recipe:
 
 
 @pytest.mark.parametrize(
-    "values", [{"method": "rebat"}, {"method": "rebat", "ra": True}, {"method": "pgd", "ra": {"form": "teacher-kl"}}]
+    "values",
+    [
+        {"method": "rebat"},
+        {"method": "rebat", "ra": True},
+        {"method": "pgd", "ra": {"form": "teacher-kl"}},
+    ],
 )
 def test_what_needs_a_teacher_turns_averaging_on(values: dict[str, Any]) -> None:
     made = recipe(**values, epochs=200)
     assert made.wa == {"decay": 0.999, "start_epoch": 105}
-    with pytest.raises(ConfigError, match=r"wa is false, but the method learns from the averaged weights"):
+    with pytest.raises(
+        ConfigError, match=r"wa is false, but the method learns from the averaged weights"
+    ):
         recipe(**values, wa=False)
 
 
@@ -39,8 +47,13 @@ def test_averaging_is_off_unless_asked_for_and_follows_the_epochs() -> None:
     assert not recipe(method="trades").wa
     assert not recipe(method="trades", wa=False).wa
     assert recipe(method="trades", wa=True, epochs=40).wa == {"decay": 0.999, "start_epoch": 21}
-    assert recipe(wa={"decay": 0.5, "start_epoch": 3}, epochs=4).wa == {"decay": 0.5, "start_epoch": 3}
-    with pytest.raises(ConfigError, match=r"wa.start_epoch: .* after 4 epochs, but there are only 4"):
+    assert recipe(wa={"decay": 0.5, "start_epoch": 3}, epochs=4).wa == {
+        "decay": 0.5,
+        "start_epoch": 3,
+    }
+    with pytest.raises(
+        ConfigError, match=r"wa.start_epoch: .* after 4 epochs, but there are only 4"
+    ):
         recipe(wa={"start_epoch": 4}, epochs=4)
     with pytest.raises(ConfigError, match=r"wa\.dekay: unknown key\..*'decay'"):
         recipe(wa={"dekay": 0.5})
@@ -62,17 +75,27 @@ def test_the_resolved_recipe_reads_back_as_itself() -> None:
 def test_mixing_needs_labels_that_may_be_mixed() -> None:
     for method in ("pgd", "trades", "consistency", "rebat"):
         assert recipe(method=method, mix="cutmix").mix.name == "cutmix"
-    with pytest.raises(ConfigError, match=r"cutmix is not defined with mart, which needs the one class of every image"):
+    with pytest.raises(
+        ConfigError,
+        match=r"cutmix is not defined with mart, which needs the one class of every image",
+    ):
         recipe(method="mart", mix="cutmix")
-    with pytest.raises(ConfigError, match=r"mixup is not defined with the attack cw-pgd: its margin needs"):
+    with pytest.raises(
+        ConfigError, match=r"mixup is not defined with the attack cw-pgd: its margin needs"
+    ):
         recipe(attack="cw-pgd", mix="mixup")
-    assert recipe(method="mart", label_smoothing=0.1).label_smoothing == 0.1  # the true class is still there
+    assert (
+        recipe(method="mart", label_smoothing=0.1).label_smoothing == 0.1
+    )  # the true class is still there
     with pytest.raises(ConfigError, match=r"unknown mixing 'cutmx'.*Did you mean 'cutmix'"):
         recipe(mix="cutmx")
 
 
 def test_none_takes_a_mixing_back() -> None:
-    layers = [Layer("file", {"mix": {"name": "cutmix", "alpha": 0.5}}), *flag_layers({"--mix": (("mix",), "none")})]
+    layers = [
+        Layer("file", {"mix": {"name": "cutmix", "alpha": 0.5}}),
+        *flag_layers({"--mix": (("mix",), "none")}),
+    ]
     assert resolve(layers).mix is None
     assert build_relabel(recipe(), 10) is None
     assert resolve([layers[0]]).mix.options == {"alpha": 0.5, "probability": 1.0}
@@ -104,7 +127,9 @@ def test_the_strong_attack_follows_the_usual_one() -> None:
         ("noise", ("uniform", 0, 0.025)),
     ],
 )
-def test_a_training_with_another_attack_goes_that_attacks_way(name: str, way: tuple[str, int, float]) -> None:
+def test_a_training_with_another_attack_goes_that_attacks_way(
+    name: str, way: tuple[str, int, float]
+) -> None:
     made = recipe(attack=name, threat={"norm": "Linf", "eps": 0.1})
     attack = build_attack(made.attack, build_threat(made))
     assert isinstance(attack, PGD)
@@ -113,9 +138,13 @@ def test_a_training_with_another_attack_goes_that_attacks_way(name: str, way: tu
 
 
 def test_what_is_given_stands_above_the_attacks_way_and_that_above_the_methods() -> None:
-    given = recipe(attack={"name": "fgsm", "steps": 2, "start": "uniform"}, threat={"eps": 0.1}).attack
+    given = recipe(
+        attack={"name": "fgsm", "steps": 2, "start": "uniform"}, threat={"eps": 0.1}
+    ).attack
     assert (given.start, given.steps, given.step_size) == ("uniform", 2, 0.1)
-    assert recipe(attack={"name": "mim", "steps": 20}, threat={"eps": 0.1}).attack.step_size == pytest.approx(0.005)
+    assert recipe(
+        attack={"name": "mim", "steps": 20}, threat={"eps": 0.1}
+    ).attack.step_size == pytest.approx(0.005)
     assert recipe(attack="fgsm", method="rebat").attack.bn_mode == "train"
     assert recipe(attack="cw-pgd", method="mart").attack.start == "gaussian"
     assert recipe(attack="noise", method="trades").attack.start == "uniform"
@@ -127,38 +156,63 @@ def test_what_is_given_stands_above_the_attacks_way_and_that_above_the_methods()
 @pytest.mark.parametrize(
     ("values", "told"),
     [
-        ({"attack": {"step_size": 2}}, r"attack\.step_size: pixels lie in \[0, 1\].*Did you mean 2/255"),
-        ({"attack": {"start": "zero", "restarts": 2}}, r"attack\.restarts: 2 restarts from one fixed start"),
-        ({"attack": {"strong": {"eps": "10/255"}}}, r"from which epoch on\? Give attack\.strong\.from_epoch"),
-        ({"data": {"augment_from": {"augment": "flip"}}}, r"from which epoch on\? Give data\.augment_from\.epoch"),
-        ({"optimizer": {"nesterov": True, "momentum": 0}}, r"optimizer\.nesterov: needs a momentum"),
+        (
+            {"attack": {"step_size": 2}},
+            r"attack\.step_size: pixels lie in \[0, 1\].*Did you mean 2/255",
+        ),
+        (
+            {"attack": {"start": "zero", "restarts": 2}},
+            r"attack\.restarts: 2 restarts from one fixed start",
+        ),
+        (
+            {"attack": {"strong": {"eps": "10/255"}}},
+            r"from which epoch on\? Give attack\.strong\.from_epoch",
+        ),
+        (
+            {"data": {"augment_from": {"augment": "flip"}}},
+            r"from which epoch on\? Give data\.augment_from\.epoch",
+        ),
+        (
+            {"optimizer": {"nesterov": True, "momentum": 0}},
+            r"optimizer\.nesterov: needs a momentum",
+        ),
         ({"method": "noise", "attack": "fgsm"}, r"'noise' makes no attack steps; leave out"),
     ],
 )
-def test_settings_that_would_do_nothing_or_fail_after_the_data_are_read(values: dict[str, Any], told: str) -> None:
+def test_settings_that_would_do_nothing_or_fail_after_the_data_are_read(
+    values: dict[str, Any], told: str
+) -> None:
     with pytest.raises(ConfigError, match=told):
         recipe(**values)
 
 
 def test_other_augmentations_from_the_middle_on() -> None:
     assert build_late_augment(recipe().data, 32) is None
-    later = build_late_augment(recipe(data={"augment_from": {"epoch": 5, "augment": "flip:p=1"}}).data, 32)
+    later = build_late_augment(
+        recipe(data={"augment_from": {"epoch": 5, "augment": "flip:p=1"}}).data, 32
+    )
     x = torch.rand(2, 3, 4, 4)
     assert later.epoch == 5
     assert torch.equal(later.value(x), x.flip(-1))
-    with pytest.raises(ConfigError, match=r"data.augment_from.augment.*unknown augmentation 'flop'"):
+    with pytest.raises(
+        ConfigError, match=r"data.augment_from.augment.*unknown augmentation 'flop'"
+    ):
         recipe(data={"augment_from": {"epoch": 5, "augment": "flop"}})
 
 
 def test_parts_and_shares_must_be_possible() -> None:
     with pytest.raises(ConfigError, match="batch of 4 images cannot be computed in 5 parts"):
         recipe(batch_size=4, accumulate=5)
-    with pytest.raises(ConfigError, match=r"data.extra.share: 0.01 of a batch of 4 leaves no image of one kind"):
+    with pytest.raises(
+        ConfigError, match=r"data.extra.share: 0.01 of a batch of 4 leaves no image of one kind"
+    ):
         recipe(batch_size=4, data={"extra": {"path": "x.npz", "share": 0.01}})
 
 
 def test_name_and_summary_show_what_is_on() -> None:
-    made = recipe(method="rebat", ra=True, awp=True, mix="cutmix", data={"extra": {"path": "a/gen.npz"}})
+    made = recipe(
+        method="rebat", ra=True, awp=True, mix="cutmix", data={"extra": {"path": "a/gen.npz"}}
+    )
     assert "_rebat+ra+wa+awp+cutmix_s0" in run_name(made)
     assert "_trades+fgsm+ra_s0" in run_name(recipe(method="trades", ra=True, attack="fgsm"))
     shown = summary(made)
@@ -172,7 +226,9 @@ def test_normalisation_can_be_that_of_another_data_set_as_published() -> None:
 
     from rpat_cli.data import DATASETS
 
-    data = SimpleNamespace(shape=(3, 32, 32), class_names=("",) * 100, mean=(0.1,) * 3, std=(0.2,) * 3)
+    data = SimpleNamespace(
+        shape=(3, 32, 32), class_names=("",) * 100, mean=(0.1,) * 3, std=(0.2,) * 3
+    )
     own = architecture_for(recipe(data="cifar100"), data)  # type: ignore[arg-type]
     published = architecture_for(recipe(data={"name": "cifar100", "normalise_as": "cifar10"}), data)  # type: ignore[arg-type]
     assert (own.mean, own.std) == (data.mean, data.std)

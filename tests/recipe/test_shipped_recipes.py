@@ -1,4 +1,5 @@
-"""Every shipped recipe: its header tells the truth, it repeats no other, its network builds and takes a step."""
+"""Every shipped recipe: its header tells the truth, it repeats no other, its network builds and
+takes a step."""
 
 import re
 from pathlib import Path
@@ -12,20 +13,26 @@ from rpat_cli.recipe.shipped import BASES, all_names, find, headline, recipe_nam
 from rpat_cli.runs import estimate as dry_run
 from rpat_cli.runs.estimate import Estimate
 
-COST = re.compile(r"# Cost: (\d+) forward and (\d+) backward passes per step of (\d+) images, ([\d,]+) steps\n")
+COST = re.compile(
+    r"# Cost: (\d+) forward and (\d+) backward passes per step of (\d+) images, ([\d,]+) steps\n"
+)
 FIRST_HOUR = ("quickstart", "fashion-mnist-small-cnn", "cifar10-preact-resnet18-fast")
 
 
 def slow(name: str) -> bool:
-    """Large images, large networks, and further data sets of a family that the quick ones stand for."""
+    """Large images, large networks, and further data sets of a family that the quick ones stand
+    for."""
     return any(part in name for part in ("wrn", "tiny", "cifar100", "l2"))
 
 
-STEPPED = [pytest.param(name, marks=pytest.mark.slow if slow(name) else ()) for name in recipe_names()]
+STEPPED = [
+    pytest.param(name, marks=pytest.mark.slow if slow(name) else ()) for name in recipe_names()
+]
 
 
 def one_step(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Estimate:
-    """One training step of two images and one step of the attack, on random images unless the data set is embedded."""
+    """One training step of two images and one step of the attack, on random images unless the data
+    set is embedded."""
     monkeypatch.setattr(dry_run, "STEPS", 1)
     little = ["batch_size=2", "attack.steps=1", f"data.root={tmp_path}"]
     if load_recipe(recipe=name).attack.strong.from_epoch is not None:
@@ -40,7 +47,8 @@ def test_it_takes_a_step_at_the_cost_that_its_header_states(
     recipe = load_recipe(recipe=name)
     took = one_step(name, monkeypatch, tmp_path)
     attack = recipe.attack
-    # Each step of the attack that was left out is one forward and one backward pass, no more and no less.
+    # Each step of the attack that was left out is one forward and one backward pass, no more and no
+    # less.
     left_out = (attack.steps if attack.strong.from_epoch is None else attack.strong.steps) - 1
     batches = took.steps_per_epoch * 2 // recipe.batch_size
     stated = COST.search(find(name).read_text())
@@ -75,25 +83,46 @@ def test_no_recipe_repeats_another() -> None:
 
 
 def test_every_cell_of_the_benchmark_tables_has_its_recipe() -> None:
-    for data, norm in (("cifar10", "Linf"), ("cifar10", "L2"), ("cifar100", "Linf"), ("tiny-imagenet", "Linf")):
+    for data, norm in (
+        ("cifar10", "Linf"),
+        ("cifar10", "L2"),
+        ("cifar100", "Linf"),
+        ("tiny-imagenet", "Linf"),
+    ):
         for method in ("pgd", "trades", "mart", "consistency"):
             for ra in (False, True):
                 name = f"benchmarks/{data}-{norm.lower()}-resnet18-bottleneck-{method}{'+ra' * ra}"
                 recipe = load_recipe(recipe=name)
-                assert (recipe.data.name, recipe.threat.norm, recipe.method.name) == (data, norm, method)
-                assert (recipe.model, recipe.epochs, recipe.batch_size) == ("resnet18-bottleneck", 110, 128)
+                assert (recipe.data.name, recipe.threat.norm, recipe.method.name) == (
+                    data,
+                    norm,
+                    method,
+                )
+                assert (recipe.model, recipe.epochs, recipe.batch_size) == (
+                    "resnet18-bottleneck",
+                    110,
+                    128,
+                )
                 assert (recipe.ra is not None) == ra
                 assert recipe.threat.eps * 255 == pytest.approx(8 if norm == "Linf" else 128)
                 assert recipe.attack.step_size * 255 == pytest.approx(2 if norm == "Linf" else 15)
 
 
 @pytest.mark.parametrize(
-    ("data", "model"), [("cifar10", "preact-resnet18"), ("cifar100", "preact-resnet18"), ("cifar10", "wrn-34-10")]
+    ("data", "model"),
+    [("cifar10", "preact-resnet18"), ("cifar100", "preact-resnet18"), ("cifar10", "wrn-34-10")],
 )
 def test_rebat_and_rpat_plus_plus_have_theirs(data: str, model: str) -> None:
-    plain, with_ra = (load_recipe(recipe=f"sotas/{data}-linf-{model}-rebat{ra}") for ra in ("", "+ra"))
+    plain, with_ra = (
+        load_recipe(recipe=f"sotas/{data}-linf-{model}-rebat{ra}") for ra in ("", "+ra")
+    )
     for recipe in (plain, with_ra):
-        assert (recipe.data.name, recipe.model, recipe.method.name, recipe.epochs) == (data, model, "rebat", 200)
+        assert (recipe.data.name, recipe.model, recipe.method.name, recipe.epochs) == (
+            data,
+            model,
+            "rebat",
+            200,
+        )
         assert recipe.wa == {"decay": 0.999, "start_epoch": 105}
         assert recipe.schedule.options["factor"] == 1.5
         assert recipe.attack.bn_mode == "train"
@@ -113,7 +142,9 @@ def test_the_first_hour_has_its_recipes_and_they_come_first() -> None:
 
 
 def test_names_are_looked_up_kindly() -> None:
-    with pytest.raises(ConfigError, match=r"--recipe: unknown recipe 'quickstrat'. Did you mean 'quickstart'\?"):
+    with pytest.raises(
+        ConfigError, match=r"--recipe: unknown recipe 'quickstrat'. Did you mean 'quickstart'\?"
+    ):
         load_recipe(recipe="quickstrat")
     with pytest.raises(ConfigError, match="use --config"):
         load_recipe(recipe="my.yaml")

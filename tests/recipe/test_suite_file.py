@@ -51,8 +51,10 @@ def test_all_mistakes_come_at_once_with_their_lines(tmp_path: Path) -> None:
     path = write(
         tmp_path,
         "- clen\n- {attack: pgd, stps: 5, restarts: 0}\n- attack: fgsm\n  steps: 5\n- {steps: 3}\n"
-        "- {attack: pgd-20, label: fgsm}\n- {attack: pgd-20, step_size: 2/0}\n- {attack: pgd-5, steps: 5}\n"
-        "- {attack: pgd, keep: wurst}\n- {attack: bim-3, step_size: 0.1}\n- bim-3\n- {attack: square, steps: 1}\n",
+        "- {attack: pgd-20, label: fgsm}\n- {attack: pgd-20, step_size: 2/0}\n- {attack: pgd-5, "
+        "steps: 5}\n"
+        "- {attack: pgd, keep: wurst}\n- {attack: bim-3, step_size: 0.1}\n- bim-3\n- {attack: "
+        "square, steps: 1}\n",
     )
     with pytest.raises(ConfigError) as error:
         read_suite(str(path))
@@ -91,13 +93,17 @@ def test_a_file_that_is_no_suite_is_refused(tmp_path: Path, text: str, told: str
 
 def test_a_missing_suite_file_is_named_with_its_neighbour(tmp_path: Path) -> None:
     write(tmp_path, SUITE)
-    with pytest.raises(ConfigError, match=r"there is no such suite file. Did you mean 'suite.yaml'\?"):
+    with pytest.raises(
+        ConfigError, match=r"there is no such suite file. Did you mean 'suite.yaml'\?"
+    ):
         read_suite(str(tmp_path / "siute.yaml"))
 
 
 def test_a_recipe_takes_the_same_entries_and_gives_them_back(tmp_path: Path) -> None:
     config = write(
-        tmp_path, "eval:\n  - clean\n  - {attack: pgd, steps: 5, step_size: 2/255, label: my-pgd}\n", "r.yaml"
+        tmp_path,
+        "eval:\n  - clean\n  - {attack: pgd, steps: 5, step_size: 2/255, label: my-pgd}\n",
+        "r.yaml",
     )
     recipe = load_recipe([config])
     assert [spec.label for spec in parse_suite(recipe.eval)] == ["clean", "my-pgd"]
@@ -108,7 +114,9 @@ def test_a_recipe_takes_the_same_entries_and_gives_them_back(tmp_path: Path) -> 
 
 
 def test_mistakes_in_a_recipes_suite_have_their_own_lines(tmp_path: Path) -> None:
-    config = write(tmp_path, "epochs: 3\neval:\n  - clean\n  - pdg\n  - {attack: pgd, stps: 5}\n", "r.yaml")
+    config = write(
+        tmp_path, "epochs: 3\neval:\n  - clean\n  - pdg\n  - {attack: pgd, stps: 5}\n", "r.yaml"
+    )
     with pytest.raises(ConfigError) as error:
         load_recipe([config])
     assert "r.yaml:4: eval.1: unknown attack 'pdg'. Did you mean 'pgd'?" in str(error.value)

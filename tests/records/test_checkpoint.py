@@ -6,7 +6,13 @@ import torch
 
 from rpat_cli.errors import CheckpointError, RunFolderError
 from rpat_cli.records import checkpoint as module
-from rpat_cli.records.checkpoint import checksum, load_checkpoint, load_newest, previous, save_checkpoint
+from rpat_cli.records.checkpoint import (
+    checksum,
+    load_checkpoint,
+    load_newest,
+    previous,
+    save_checkpoint,
+)
 
 
 def content(value: float = 1.0) -> dict[str, Any]:
@@ -39,8 +45,19 @@ def test_a_changed_weight_is_found(tmp_path: Path) -> None:
 
 
 def test_the_checksum_sees_values_shapes_types_and_names() -> None:
-    variants: list[Any] = [{"a": 1}, {"b": 1}, {"a": 1.0}, {"a": "1"}, {"a": [1]}, {"a": torch.tensor([1])}]
-    variants += [{"a": torch.tensor([1.0])}, {"a": torch.tensor([[1.0]])}, {"a": torch.tensor([1.0]).bfloat16()}]
+    variants: list[Any] = [
+        {"a": 1},
+        {"b": 1},
+        {"a": 1.0},
+        {"a": "1"},
+        {"a": [1]},
+        {"a": torch.tensor([1])},
+    ]
+    variants += [
+        {"a": torch.tensor([1.0])},
+        {"a": torch.tensor([[1.0]])},
+        {"a": torch.tensor([1.0]).bfloat16()},
+    ]
     assert len({checksum(variant) for variant in variants}) == len(variants)
     assert checksum({"a": 1, "b": 2}) == checksum({"b": 2, "a": 1})
 
@@ -62,7 +79,9 @@ def test_the_previous_checkpoint_is_kept_and_steps_in(tmp_path: Path) -> None:
     assert "weights_only" not in str(told.value)  # torch's advice would not help, and could harm
 
 
-def test_a_failing_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_write_leaves_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "last.pt"
     save_checkpoint(path, content(1))
 

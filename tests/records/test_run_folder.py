@@ -1,4 +1,5 @@
-"""The folder of a run: names that two runs never share, files that are whole, what a number depends on."""
+"""The folder of a run: names that two runs never share, files that are whole, what a number depends
+on."""
 
 import shutil
 import subprocess
@@ -12,7 +13,9 @@ from rpat_cli.records import run_folder
 from rpat_cli.records.run_folder import create_run, environment, run_name, write_whole
 
 
-def test_two_runs_that_begin_at_once_get_folders_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_runs_that_begin_at_once_get_folders_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     recipe, free = load_recipe(), run_folder._free
     first = create_run(recipe)
@@ -20,10 +23,15 @@ def test_two_runs_that_begin_at_once_get_folders_of_their_own(tmp_path: Path, mo
     monkeypatch.setattr(run_folder, "_free", lambda path: next(looked, None) or free(path))
     second = create_run(recipe)
     assert second.path.name == f"{first.path.name}-2"
-    assert all((folder.path / "checkpoints").is_dir() and folder.evals.is_dir() for folder in (first, second))
+    assert all(
+        (folder.path / "checkpoints").is_dir() and folder.evals.is_dir()
+        for folder in (first, second)
+    )
 
 
-def test_a_name_that_leads_nowhere_is_not_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_that_leads_nowhere_is_not_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     recipe = load_recipe()
     (tmp_path / "runs").mkdir()
@@ -55,7 +63,9 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
 
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
-def test_the_commit_is_the_one_that_a_process_began_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_commit_is_the_one_that_a_process_began_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     run_folder._commit.cache_clear()
     identity = ["-c", "user.name=x", "-c", "user.email=x@x", "-c", "commit.gpgsign=false"]

@@ -1,4 +1,5 @@
-"""A run folder made of the real dataclasses, so that a report is built from what runs really write."""
+"""A run folder made of the real dataclasses, so that a report is built from what runs really
+write."""
 
 import json
 import re
@@ -18,9 +19,26 @@ from rpat_cli.recipe.layers import Layer, resolve, to_yaml
 from rpat_cli.records.checkpoint import save_checkpoint
 from rpat_cli.records.run_folder import RunFolder
 
-NAMES = ("T-shirt", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
+NAMES = (
+    "T-shirt",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
+)
 
-ENVIRONMENT = {"rpat": "0.1.0", "torch": "2.9.1", "python": "3.12.3", "platform": "Linux", "commit": "3f2c9aa"}
+ENVIRONMENT = {
+    "rpat": "0.1.0",
+    "torch": "2.9.1",
+    "python": "3.12.3",
+    "platform": "Linux",
+    "commit": "3f2c9aa",
+}
 
 
 def an_attack(
@@ -32,7 +50,8 @@ def an_attack(
     stages: Sequence[str] = (),
     **more: Any,
 ) -> AttackResult:
-    """A result whose broken samples (`clean` but no longer `right`) are dealt to the stages in turn."""
+    """A result whose broken samples (`clean` but no longer `right`) are dealt to the stages in
+    turn."""
     broken_by = torch.where(clean & ~right, torch.arange(len(right)) % max(len(stages), 1), -1)
     parts, left = [], int(clean.sum())
     for number, stage in enumerate(stages):
@@ -67,9 +86,15 @@ def confidences(right: torch.Tensor) -> torch.Tensor:
 
 
 def an_evaluation(
-    clean: int, attacked: dict[str, int], n: int = 100, classes: int = 10, threat: Threat | None = None, **more: Any
+    clean: int,
+    attacked: dict[str, int],
+    n: int = 100,
+    classes: int = 10,
+    threat: Threat | None = None,
+    **more: Any,
 ) -> Evaluation:
-    """`clean` and `attacked[label]` images of `n` are right: the first ones; label i is i modulo `classes`.
+    """`clean` and `attacked[label]` images of `n` are right: the first ones; label i is i modulo
+    `classes`.
 
     What is wrong is taken for the class after its own.
     """
@@ -79,7 +104,11 @@ def an_evaluation(
     predicted = torch.where(flags, y, (y + 1) % classes)
     results = [an_attack("clean", flags, flags, predicted, threat)]
     for label, right in attacked.items():
-        parts = ("apgd-ce", "apgd-t", "fab-t", "square") if label == "autoattack" else (label.partition("-")[0],)
+        parts = (
+            ("apgd-ce", "apgd-t", "fab-t", "square")
+            if label == "autoattack"
+            else (label.partition("-")[0],)
+        )
         remarks = more if label == "autoattack" else {}
         left = torch.arange(n) < right
         after = torch.where(left, y, (y + 1) % classes)
@@ -120,7 +149,12 @@ class FakeRun:
         return self
 
     def evaluate(
-        self, checkpoint: str, epoch: int, evaluation: Evaluation, when: str = "12:00:00", data: str = "fashion-mini"
+        self,
+        checkpoint: str,
+        epoch: int,
+        evaluation: Evaluation,
+        when: str = "12:00:00",
+        data: str = "fashion-mini",
     ) -> Path:
         record = {
             "format": 1,
@@ -132,17 +166,23 @@ class FakeRun:
             "data": {"name": data, "split": "test", "n": evaluation.n, "fingerprint": "ab"},
             **evaluation.to_dict(),
         }
-        path = self.folder.new_eval(f"{checkpoint}_{evaluation.threat.norm}_{when.replace(':', '-')}")
+        path = self.folder.new_eval(
+            f"{checkpoint}_{evaluation.threat.norm}_{when.replace(':', '-')}"
+        )
         path.write_text(json.dumps(record), encoding="utf-8")
         return path
 
 
-def an_epoch(epoch: int, clean: float | None = None, robust: float | None = None, **terms: float) -> EpochRecord:
+def an_epoch(
+    epoch: int, clean: float | None = None, robust: float | None = None, **terms: float
+) -> EpochRecord:
     """One epoch of ten seconds; validated if accuracies are given."""
     terms = terms or {"ce": 1.0 / epoch, "ra": 0.1}
     validation = {} if robust is None else {"clean_acc": clean or 0.0, "robust_acc": robust}
     train = {"loss": sum(terms.values()), **terms, "robust_acc": 0.5}
-    return EpochRecord(epoch, 0.1, train, 10.0, 200.0, forward=220, backward=200, validation=validation)
+    return EpochRecord(
+        epoch, 0.1, train, 10.0, 200.0, forward=220, backward=200, validation=validation
+    )
 
 
 @pytest.fixture

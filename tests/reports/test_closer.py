@@ -1,4 +1,5 @@
-"""The closer looks of a run's evaluations: which of them the report holds, and how the page shows them."""
+"""The closer looks of a run's evaluations: which of them the report holds, and how the page shows
+them."""
 
 import json
 from pathlib import Path
@@ -29,8 +30,18 @@ LINF = Threat("Linf", 0.1)
 
 def a_verdict(level: str = "WARN") -> dict[str, Any]:
     findings = [
-        {"name": "PGD beats random noise", "level": "PASS", "reason": "20 images fall.", "paper": "Carlini et al."},
-        {"name": "gradients are there", "level": level, "reason": "7 <b>images</b>.", "paper": "Athalye et al."},
+        {
+            "name": "PGD beats random noise",
+            "level": "PASS",
+            "reason": "20 images fall.",
+            "paper": "Carlini et al.",
+        },
+        {
+            "name": "gradients are there",
+            "level": level,
+            "reason": "7 <b>images</b>.",
+            "paper": "Athalye et al.",
+        },
     ]
     evidence = {"threat": {"norm": "Linf", "eps": 0.1}, "n": 200}
     return {"level": level, "findings": findings, "evidence": evidence}
@@ -38,7 +49,11 @@ def a_verdict(level: str = "WARN") -> dict[str, Any]:
 
 def a_curve(attack: str = "pgd-20", threat: Threat = LINF) -> EpsCurve:
     right = {0.0: 80, 0.05: 60, 0.1: 40, 0.2: 10, 0.4: 0}
-    return EpsCurve(threat, attack, tuple(Point(eps, Accuracy(k, 100), int(eps == 0.2)) for eps, k in right.items()))
+    return EpsCurve(
+        threat,
+        attack,
+        tuple(Point(eps, Accuracy(k, 100), int(eps == 0.2)) for eps, k in right.items()),
+    )
 
 
 def a_surface(norm: str = "Linf") -> LossSurface:
@@ -74,7 +89,9 @@ def add(file: Path, looks: dict[str, Any]) -> None:
 @pytest.fixture
 def run(make_run: Any) -> FakeRun:
     """Two epochs, the first of them the best."""
-    run: FakeRun = make_run(epochs=2).train([an_epoch(1, 0.7, 0.5), an_epoch(2, 0.6, 0.4)]).save_last(2)
+    run: FakeRun = (
+        make_run(epochs=2).train([an_epoch(1, 0.7, 0.5), an_epoch(2, 0.6, 0.4)]).save_last(2)
+    )
     return run
 
 
@@ -101,9 +118,20 @@ def test_every_look_stands_on_the_page(run: FakeRun) -> None:
     ):
         assert words in text, words
     assert "<b>images" not in html
-    images = [attributes for tag, attributes in page.elements if tag == "svg" and attributes.get("role") == "img"]
+    images = [
+        attributes
+        for tag, attributes in page.elements
+        if tag == "svg" and attributes.get("role") == "img"
+    ]
     names = [attributes["aria-labelledby"] for attributes in images]
-    assert {"surface-1", "surface-2", "chart-slice", "chart-eps-1", "chart-eps-2", "chart-perception-1"} <= {*names}
+    assert {
+        "surface-1",
+        "surface-2",
+        "chart-slice",
+        "chart-eps-1",
+        "chart-eps-2",
+        "chart-perception-1",
+    } <= {*names}
     assert len(names) == len(set(names))
     assert {*names} <= {attributes.get("id") for tag, attributes in page.elements if tag == "title"}
 
@@ -111,7 +139,9 @@ def test_every_look_stands_on_the_page(run: FakeRun) -> None:
 def test_the_loss_surface_fits_a_terminal_however_large_the_margins() -> None:
     plane = Surface(((-1.366,) * 5,) * 5, 0.0, 0.0, 0.0)
     steep = Surface(((-123.456,) * 5,) * 5, 0.0, 0.0, 0.0)
-    table = surface_table(LossSurface(LINF, 64, (-1.0, -0.5, 0.0, 0.5, 1.0), {"ce": plane, "margin": steep}))
+    table = surface_table(
+        LossSurface(LINF, 64, (-1.0, -0.5, 0.0, 0.5, 1.0), {"ce": plane, "margin": steep})
+    )
     text = shown(table)
     assert text.count("-1.366") == text.count("-123.5") == 2 * 5
 
@@ -134,15 +164,25 @@ def test_the_newest_of_each_counts_also_when_it_is_of_some_images(run: FakeRun) 
     small = an_evaluation(40, {}, n=50)
     file = run.evaluate("last", 2, small, "13:00:00")
     add(file, {"verdict": a_verdict("PASS"), "limit": 50})
-    add(run.evaluate("best", 9, small, "14:00:00"), {"verdict": a_verdict("FAIL")})  # weights that are gone
+    add(
+        run.evaluate("best", 9, small, "14:00:00"), {"verdict": a_verdict("FAIL")}
+    )  # weights that are gone
     add(run.evaluate("last", 2, small, "15:00:00", data="cifar10"), {"verdict": a_verdict("FAIL")})
     report = build_report(run.folder)
     look = report.looks["verdict"]
-    assert (look.result.level, look.checkpoint, look.evaluation) == ("PASS", "last (epoch 2)", file.name)
-    assert any(f"not part of this report: evals/{file.name} (50)" in remark for remark in report.remarks)
+    assert (look.result.level, look.checkpoint, look.evaluation) == (
+        "PASS",
+        "last (epoch 2)",
+        file.name,
+    )
+    assert any(
+        f"not part of this report: evals/{file.name} (50)" in remark for remark in report.remarks
+    )
 
 
-@pytest.mark.parametrize("damaged", [{}, [], None, "x", {"findings": [{"name": 1}], "evidence": {}}, {"points": [{}]}])
+@pytest.mark.parametrize(
+    "damaged", [{}, [], None, "x", {"findings": [{"name": 1}], "evidence": {}}, {"points": [{}]}]
+)
 @pytest.mark.parametrize("name", READERS)
 def test_a_damaged_look_is_left_out_and_named(run: FakeRun, name: str, damaged: Any) -> None:
     file = run.evaluate("best", 1, an_evaluation(80, {"pgd-20": 60}))
@@ -154,20 +194,30 @@ def test_a_damaged_look_is_left_out_and_named(run: FakeRun, name: str, damaged: 
 
 
 def test_nothing_was_broken(run: FakeRun) -> None:
-    add(run.evaluate("best", 1, an_evaluation(80, {})), {"perception": a_perception(broken=0).to_dict()})
+    add(
+        run.evaluate("best", 1, an_evaluation(80, {})),
+        {"perception": a_perception(broken=0).to_dict()},
+    )
     assert "cannot tell: too few samples" in Page(render_html(build_report(run.folder))).text
 
 
 def test_a_heat_map_has_the_gradient_to_the_right_and_the_random_direction_upwards() -> None:
     plane, flat = heat_maps(a_surface())
     by_text = {cell.text: cell for cell in plane.cells}
-    lowest, highest = by_text["gradient -1, random 1: -0.100"], by_text["gradient 1, random -1: 1.100"]
+    lowest, highest = (
+        by_text["gradient -1, random 1: -0.100"],
+        by_text["gradient 1, random -1: 1.100"],
+    )
     assert (lowest.share, highest.share, plane.low, plane.high) == (0.0, 1.0, "-0.1", "1.1")
     assert (lowest.x, lowest.y) == (HeatMap.left, HeatMap.top)
     assert highest.x == pytest.approx(HeatMap.left + HeatMap.side - plane.size)
     assert highest.y == pytest.approx(HeatMap.top + HeatMap.side - plane.size)
     assert {cell.share for cell in flat.cells} == {0.0}
-    assert [heat_maps(a_surface(norm))[0].round_edge for norm in ("Linf", "L2", "L1")] == [False, True, False]
+    assert [heat_maps(a_surface(norm))[0].round_edge for norm in ("Linf", "L2", "L1")] == [
+        False,
+        True,
+        False,
+    ]
 
 
 def test_the_eps_chart_marks_the_threat_and_shows_the_interval() -> None:

@@ -37,9 +37,14 @@ def test_the_front_is_what_no_other_point_beats() -> None:
 def test_the_front_agrees_with_its_definition() -> None:
     generator = random.Random(0)
     for _ in range(50):
-        points = [point(generator.randint(0, 6) / 6, generator.randint(0, 6) / 6, str(k)) for k in range(12)]
+        points = [
+            point(generator.randint(0, 6) / 6, generator.randint(0, 6) / 6, str(k))
+            for k in range(12)
+        ]
         unbeaten = {
-            p.name for p in points if not any(o.x >= p.x and o.y >= p.y and (o.x > p.x or o.y > p.y) for o in points)
+            p.name
+            for p in points
+            if not any(o.x >= p.x and o.y >= p.y and (o.x > p.x or o.y > p.y) for o in points)
         }
         front = pareto_front(points)
         assert {p.name for p in front} == unbeaten
@@ -55,8 +60,14 @@ def test_points_and_error_bars_stand_where_the_axes_say() -> None:
     across, upright = mark.bars
     assert across == pytest.approx((*at(panel, left, 0.6), *at(panel, right, 0.6)), abs=0.1)
     assert upright == pytest.approx((*at(panel, 0.7, top), *at(panel, 0.7, bottom)), abs=0.1)
-    assert [mark.front for mark in sorted(panel.marks, key=lambda mark: mark.x)] == [True, False, True]
-    assert panel.front.split() == [f"{x:g},{y:g}" for x, y in sorted((m.x, m.y) for m in panel.marks if m.front)]
+    assert [mark.front for mark in sorted(panel.marks, key=lambda mark: mark.x)] == [
+        True,
+        False,
+        True,
+    ]
+    assert panel.front.split() == [
+        f"{x:g},{y:g}" for x, y in sorted((m.x, m.y) for m in panel.marks if m.front)
+    ]
 
 
 def test_a_group_far_above_the_rest_has_a_frame_of_its_own() -> None:
@@ -92,7 +103,11 @@ def crowd(count: int) -> list[Point]:
         family = f"method {k // 2}"
         name = family + (" + ra" if k % 2 else "")
         for kind, shift in (("best", 0.0), ("last", 0.004)):
-            found.append(point(x + shift, y - shift, name, kind, family=family, baseline=k % 2 == 0, x_sd=0.003))
+            found.append(
+                point(
+                    x + shift, y - shift, name, kind, family=family, baseline=k % 2 == 0, x_sd=0.003
+                )
+            )
     return found
 
 
@@ -120,7 +135,9 @@ def test_of_many_names_those_of_the_front_are_written() -> None:
 def test_a_baseline_is_hollow_and_shares_its_colour_and_kinds_have_shapes() -> None:
     (panel,) = plot_of(crowd(4)).panels
     looks = {(mark.colour, mark.hollow, mark.shape) for mark in panel.marks}
-    assert looks == {(colour, hollow, shape) for colour in (0, 1) for hollow in (True, False) for shape in (0, 1)}
+    assert looks == {
+        (colour, hollow, shape) for colour in (0, 1) for hollow in (True, False) for shape in (0, 1)
+    }
     assert len(panel.links) == 4  # best and last of each name
 
 
@@ -132,7 +149,9 @@ def test_long_names_are_cut() -> None:
 def test_the_picture_stands_alone() -> None:
     from xml.etree import ElementTree
 
-    text = template("pareto.svg.j2").render(plot=plot_of([point(0.5, 0.5, "a<b & c", told="a<b")]), reason="")
+    text = template("pareto.svg.j2").render(
+        plot=plot_of([point(0.5, 0.5, "a<b & c", told="a<b")]), reason=""
+    )
     root = ElementTree.fromstring(text)
     assert root.tag == "{http://www.w3.org/2000/svg}svg"
     assert "a<b & c" in "".join(root.itertext())

@@ -18,13 +18,19 @@ def run(make_run):
     """Three epochs, the second the best, both checkpoints evaluated."""
     run = make_run(epochs=3).save_last(3)
     run.train([an_epoch(1, 0.6, 0.3), an_epoch(2, 0.7, 0.5), an_epoch(3, 0.8, 0.4)])
-    run.evaluate("best", 2, an_evaluation(80, {"pgd-20": 60, "autoattack": 40}, flags=("odd gradients",)))
+    run.evaluate(
+        "best", 2, an_evaluation(80, {"pgd-20": 60, "autoattack": 40}, flags=("odd gradients",))
+    )
     run.evaluate("last", 3, an_evaluation(90, {"pgd-20": 55, "autoattack": 30}))
     return run
 
 
 def figures(report):
-    return {(row.checkpoint.name, label): f.accuracy.value for row in report.rows for label, f in row.findings.items()}
+    return {
+        (row.checkpoint.name, label): f.accuracy.value
+        for row in report.rows
+        for label, f in row.findings.items()
+    }
 
 
 def test_figures_are_those_put_in(run):
@@ -38,7 +44,10 @@ def test_figures_are_those_put_in(run):
         ("last", "autoattack"): 0.3,
     }
     assert report.labels == ("clean", "pgd-20", "autoattack")
-    assert (report.best_epoch, [c.title for c in report.checkpoints]) == (2, ["best (epoch 2)", "last (epoch 3)"])
+    assert (report.best_epoch, [c.title for c in report.checkpoints]) == (
+        2,
+        ["best (epoch 2)", "last (epoch 3)"],
+    )
     assert (report.seconds, report.forward, report.backward) == (30.0, 660, 600)
     assert report.environment == ENVIRONMENT
     assert report.device == "cpu"
@@ -48,7 +57,9 @@ def test_figures_are_those_put_in(run):
 
 def test_per_class_and_stages(run):
     best = build_report(run.folder).rows[0].findings["autoattack"]
-    assert [accuracy.correct for accuracy in best.per_class] == [4] * 10  # the first 40 of 100, dealt to ten classes
+    assert [accuracy.correct for accuracy in best.per_class] == [
+        4
+    ] * 10  # the first 40 of 100, dealt to ten classes
     assert [accuracy.n for accuracy in best.per_class] == [10] * 10
     assert sum(stage.broken for stage in best.stages) == 80 - 40
     assert [stage.name for stage in best.stages] == ["apgd-ce", "apgd-t", "fab-t", "square"]
@@ -128,13 +139,17 @@ def test_a_part_of_the_test_images_does_not_replace_all_of_them(run):
 def test_another_threat_gets_its_own_rows(run):
     run.evaluate("best", 2, an_evaluation(80, {"pgd-20": 20}, threat=Threat("L2", 0.5)), "13:00:00")
     report = build_report(run.folder)
-    found = [(r.checkpoint.name, r.threat.norm, r.findings["pgd-20"].accuracy.value) for r in report.rows]
+    found = [
+        (r.checkpoint.name, r.threat.norm, r.findings["pgd-20"].accuracy.value) for r in report.rows
+    ]
     assert found == [("best", "Linf", 0.6), ("last", "Linf", 0.55), ("best", "L2", 0.2)]
     assert report.rows[2].findings["clean"].accuracy.value == 0.8
     assert report.rows[2].mean is None
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"created": "yesterday"}', '{"created": 3}'])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "{}", '{"created": "yesterday"}', '{"created": 3}']
+)
 def test_a_damaged_evaluation_is_named_and_left_out(run, text):
     (run.folder.evals / "broken.json").write_text(text, encoding="utf-8")
     report = write_report(run.folder)
@@ -152,19 +167,32 @@ def test_a_damaged_checkpoint_costs_the_environment_only(run):
 
 
 def test_best_epoch_rank_and_ties(make_run):
-    records = [an_epoch(1), an_epoch(2, 0.7, 0.5), an_epoch(3, 0.8, 0.5), an_epoch(4, 0.8, 0.5), an_epoch(5)]
+    records = [
+        an_epoch(1),
+        an_epoch(2, 0.7, 0.5),
+        an_epoch(3, 0.8, 0.5),
+        an_epoch(4, 0.8, 0.5),
+        an_epoch(5),
+    ]
     assert build_report(make_run(epochs=5).train(records).folder).best_epoch == 3
 
 
 def test_an_empty_run(make_run):
     report = write_report(make_run(epochs=3).folder)
-    assert (report.rows, report.best_epoch, report.checkpoints, report.forward) == ((), None, (), None)
+    assert (report.rows, report.best_epoch, report.checkpoints, report.forward) == (
+        (),
+        None,
+        (),
+        None,
+    )
     assert report.remarks == ("the training stands at epoch 0 of 3",)
 
 
 def test_passes_are_unknown_rather_than_short(make_run):
     run = make_run(epochs=2).train([an_epoch(1), an_epoch(2)])
-    lines = [json.loads(line) for line in run.folder.metrics.read_text(encoding="utf-8").splitlines()]
+    lines = [
+        json.loads(line) for line in run.folder.metrics.read_text(encoding="utf-8").splitlines()
+    ]
     del lines[0]["forward"]
     run.folder.metrics.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
     report = build_report(run.folder)
@@ -175,13 +203,22 @@ def test_json_holds_fractions_and_everything_else(run):
     report = write_report(run.folder)
     content = json.loads(run.folder.report.read_text(encoding="utf-8"))
     assert content == json.loads(json.dumps(report.to_dict()))
-    first = next(item for item in content["results"] if (item["checkpoint"], item["label"]) == ("best", "autoattack"))
+    first = next(
+        item
+        for item in content["results"]
+        if (item["checkpoint"], item["label"]) == ("best", "autoattack")
+    )
     assert first["acc"] == 0.4
     assert first["interval_95"] == list(wilson_interval(40, 100))
     assert first["threat"] == {"norm": "Linf", "eps": 0.1}
     assert first["flags"] == ["odd gradients"]
     assert first["per_class"][0] == {"correct": 4, "n": 10}
-    assert first["worst_class"] == {"class": 0, "robust_acc": 0.4, "interval_95": list(wilson_interval(4, 10)), "n": 10}
+    assert first["worst_class"] == {
+        "class": 0,
+        "robust_acc": 0.4,
+        "interval_95": list(wilson_interval(4, 10)),
+        "n": 10,
+    }
     # 40 of 100 are right with confidence 0.9, the others wrong with 0.5.
     assert first["ece"] == pytest.approx(0.4 * 0.1 + 0.6 * 0.5)
     assert first["stages"][0]["steps"] is None

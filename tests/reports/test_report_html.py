@@ -15,7 +15,9 @@ from rpat_cli.reports.report import build_report
 from rpat_cli.reports.scores import DASH
 
 VOID = {"meta", "link", "br", "img", "input", "hr"}
-PAPERS = {f"https://arxiv.org/abs/{number}" for number in ("2508.02186", "2003.01690", "1706.04599")}
+PAPERS = {
+    f"https://arxiv.org/abs/{number}" for number in ("2508.02186", "2003.01690", "1706.04599")
+}
 
 
 class Page(HTMLParser):
@@ -33,7 +35,11 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         self.elements.append((tag, dict(attrs)))
-        self.references += [value for name, value in attrs if name in ("src", "href", "data", "srcset", "xlink:href")]
+        self.references += [
+            value
+            for name, value in attrs
+            if name in ("src", "href", "data", "srcset", "xlink:href")
+        ]
         if tag not in VOID:
             self.open.append(tag)
 
@@ -52,7 +58,9 @@ class Page(HTMLParser):
 
 
 def build(make_run, epochs=3, classes=10, names=None, attacked=None, n=100):
-    run = make_run(epochs=epochs).train([an_epoch(e, 0.7, 0.5, ce=1 / e, ra=0.1) for e in range(1, epochs + 1)])
+    run = make_run(epochs=epochs).train(
+        [an_epoch(e, 0.7, 0.5, ce=1 / e, ra=0.1) for e in range(1, epochs + 1)]
+    )
     run.save_last(epochs, names=names or [f"class {k}" for k in range(classes)])
     if attacked:
         run.evaluate("best", 1, an_evaluation(n * 8 // 10, attacked, n=n, classes=classes))
@@ -62,7 +70,12 @@ def build(make_run, epochs=3, classes=10, names=None, attacked=None, n=100):
 CASES = {
     "usual": {"attacked": {"pgd-20": 60, "autoattack": 40}},
     "one epoch": {"epochs": 1, "attacked": {"pgd-20": 60}},
-    "200 epochs, 200 classes": {"epochs": 200, "classes": 200, "attacked": {"autoattack": 400}, "n": 1000},
+    "200 epochs, 200 classes": {
+        "epochs": 200,
+        "classes": 200,
+        "attacked": {"autoattack": 400},
+        "n": 1000,
+    },
     "not evaluated": {},
     "everything broken": {"attacked": {"autoattack": 0}},
 }
@@ -77,7 +90,11 @@ def test_well_formed_and_alone(make_run, case):
     assert "@import" not in html
     assert "url(" not in html
     assert page.count("title") >= 1
-    charts = [attributes for tag, attributes in page.elements if tag == "svg" and attributes.get("role") == "img"]
+    charts = [
+        attributes
+        for tag, attributes in page.elements
+        if tag == "svg" and attributes.get("role") == "img"
+    ]
     labels = {attributes.get("id") for tag, attributes in page.elements if tag == "title"}
     assert len(charts) == (5 if "attacked" in case else 3)  # calibration without and under attack
     assert all(attributes["aria-labelledby"] in labels for attributes in charts)
@@ -91,7 +108,15 @@ def test_a_run_without_anything(make_run):
 
 def test_figures_stand_in_the_text(make_run):
     text = Page(render_html(build(make_run, **CASES["usual"]))).text
-    for figure in ("80.00", "60.00", "40.00", f"30.9{DASH}49.8", "53.33", "80 of 100 test images", "best (epoch 1)"):
+    for figure in (
+        "80.00",
+        "60.00",
+        "40.00",
+        f"30.9{DASH}49.8",
+        "53.33",
+        "80 of 100 test images",
+        "best (epoch 1)",
+    ):
         assert figure in text
 
 
@@ -110,14 +135,23 @@ def test_no_number_leaves_the_picture(make_run):
                 assert chart.left <= x <= chart.right
                 assert chart.top <= y <= chart.bottom
     assert not re.search(
-        r"\b(nan|inf)\b", render_html(build(make_run, **CASES["one epoch"])).lower().split("<body>")[1]
+        r"\b(nan|inf)\b",
+        render_html(build(make_run, **CASES["one epoch"])).lower().split("<body>")[1],
     )
 
 
 def test_charts_show_what_there_is(make_run):
     accuracy, loss, rate = training_charts(build(make_run, epochs=4))
-    assert [line.name for line in accuracy.lines] == ["validation clean", "validation robust", "training robust"]
-    assert [(line.name, line.last) for line in loss.lines] == [("sum", "0.35"), ("ce", "0.25"), ("ra", "0.1")]
+    assert [line.name for line in accuracy.lines] == [
+        "validation clean",
+        "validation robust",
+        "training robust",
+    ]
+    assert [(line.name, line.last) for line in loss.lines] == [
+        ("sum", "0.35"),
+        ("ce", "0.25"),
+        ("ra", "0.1"),
+    ]
     assert rate.lines[0].last == "0.1"
     assert accuracy.mark == accuracy.lines[0].dots[0][0]  # all epochs alike: the first is the best
 
@@ -147,7 +181,8 @@ def test_many_classes_show_the_weakest(make_run):
     report = build(make_run, classes=200, attacked={"pgd-20": 450}, n=1000)
     shown = class_rows(report, report.rows[0])
     assert len(shown) == 10
-    # Label i is i modulo 200 and the first 450 are right: classes 0 to 49 keep 3 of 5, the others 2 of 5.
+    # Label i is i modulo 200 and the first 450 are right: classes 0 to 49 keep 3 of 5, the others 2
+    # of 5.
     assert {item.robust.value for item in shown} == {0.4}
     assert "The 10 weakest of 200 classes" in Page(render_html(report)).text
 
@@ -160,8 +195,13 @@ def test_the_strongest_attack_is_the_one_that_leaves_least(make_run):
 
 
 def table_of(page, kind):
-    """The rows of the first table of that class: of each cell its classes, its style and its title."""
-    start = next(i for i, (tag, found) in enumerate(page.elements) if tag == "table" and found.get("class") == kind)
+    """The rows of the first table of that class: of each cell its classes, its style and its
+    title."""
+    start = next(
+        i
+        for i, (tag, found) in enumerate(page.elements)
+        if tag == "table" and found.get("class") == kind
+    )
     rows = []
     for tag, attributes in page.elements[start:]:
         if tag == "tr":
@@ -181,7 +221,10 @@ def test_the_heat_map_has_a_cell_for_every_pair_of_classes(make_run):
     # 40 of 100 are right, 4 of every class; the other 6 are taken for the next class.
     for k, row in enumerate(rows):
         assert (row[k]["class"], row[k]["style"]) == ("right", "--share:0.400")
-        assert (row[(k + 1) % 10].get("class"), row[(k + 1) % 10]["style"]) == (None, "--share:0.600")
+        assert (row[(k + 1) % 10].get("class"), row[(k + 1) % 10]["style"]) == (
+            None,
+            "--share:0.600",
+        )
         assert sum(cell["style"] == "--share:0.000" for cell in row) == 8
     assert rows[0][1]["title"] == "T-shirt taken for Trouser: 6 images, 60.0 %"
     assert "Worst under autoattack: T-shirt with 40.00 %" in page.text
@@ -230,7 +273,9 @@ def test_without_recorded_confidences_there_is_no_calibration(make_run):
     run = make_run(epochs=1).train([an_epoch(1, 0.6, 0.3)])
     evaluation = an_evaluation(80, {"pgd-20": 60})
     old = [replace(result, confidence=None, margin=None) for result in evaluation.results]
-    run.evaluate("best", 1, replace(evaluation, results=tuple(old), clean_confidence=None, classes=None))
+    run.evaluate(
+        "best", 1, replace(evaluation, results=tuple(old), clean_confidence=None, classes=None)
+    )
     page = Page(render_html(build_report(run.folder)))
     assert "Calibration" not in page.text
     assert "Confusion under pgd-20" in page.text

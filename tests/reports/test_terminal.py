@@ -17,7 +17,15 @@ from rpat_cli.reports.terminal import (
     report_table,
 )
 
-FULL = {"noise": 79, "fgsm": 70, "bim-10": 66, "mim-10": 65, "pgd-20": 60, "pgd-50x10": 58, "cw-pgd-20": 59}
+FULL = {
+    "noise": 79,
+    "fgsm": 70,
+    "bim-10": 66,
+    "mim-10": 65,
+    "pgd-20": 60,
+    "pgd-50x10": 58,
+    "cw-pgd-20": 59,
+}
 
 
 def shown(renderable, width=80):
@@ -59,7 +67,9 @@ def test_report_table(run, width):
 def test_many_attacks_turn_the_table(run):
     run.evaluate("best", 1, an_evaluation(80, {**FULL, "autoattack": 40}))
     text = shown(report_table(build_report(run.folder)))
-    first = [line.split()[0] for line in text.splitlines() if line.startswith("  ") and line.strip()]
+    first = [
+        line.split()[0] for line in text.splitlines() if line.startswith("  ") and line.strip()
+    ]
     order = [word for word in first if word[0].isalpha()]
     assert order == ["best", "clean", *FULL, "autoattack", "Mean", "NRR"]
 
@@ -78,9 +88,20 @@ def test_nothing_evaluated(run):
 
 @pytest.mark.parametrize("width", [80, 100])
 def test_evaluation_table(width):
-    evaluation = an_evaluation(80, {**FULL, "autoattack": 40}, flags=("odd [gradients]",), notes=("a note",))
+    evaluation = an_evaluation(
+        80, {**FULL, "autoattack": 40}, flags=("odd [gradients]",), notes=("a note",)
+    )
     text = shown(evaluation_table(evaluation), width)
-    assert text.split("autoattack", 1)[1].split()[:8] == ["40.00", f"30.9{DASH}49.8", "40", "12", "s", "2k", "/", "1k"]
+    assert text.split("autoattack", 1)[1].split()[:8] == [
+        "40.00",
+        f"30.9{DASH}49.8",
+        "40",
+        "12",
+        "s",
+        "2k",
+        "/",
+        "1k",
+    ]
     assert text.split("worst case", 1)[1].split()[:3] == ["40.00", f"30.9{DASH}49.8", "40"]
     assert text.split("clean", 1)[1].split()[0] == "80.00"
     remarks = evaluation_remarks(evaluation)
@@ -93,13 +114,16 @@ def test_worst_case_is_over_all_attacks():
     from dataclasses import replace
 
     evaluation = an_evaluation(100, {"pgd-20": 60, "fgsm": 60})
-    flipped = replace(evaluation.results[2], correct_after=evaluation.results[2].correct_after.flip(0))
+    flipped = replace(
+        evaluation.results[2], correct_after=evaluation.results[2].correct_after.flip(0)
+    )
     evaluation = replace(evaluation, results=(*evaluation.results[:2], flipped))
     assert shown(evaluation_table(evaluation)).split("worst case", 1)[1].split()[0] == "20.00"
 
 
 def test_the_worst_class_and_calibration_are_below_the_table():
-    # The first 32 images are right, and label i is i modulo 10: labels 0 and 1 keep 4 of 10, the others 3.
+    # The first 32 images are right, and label i is i modulo 10: labels 0 and 1 keep 4 of 10, the
+    # others 3.
     evaluation = an_evaluation(80, {"fgsm": 70, "autoattack": 32})
     text = shown(evaluation_summary(evaluation, NAMES))
     interval = DASH.join(f"{100 * end:.1f}" for end in wilson_interval(3, 10))
@@ -113,7 +137,10 @@ def test_old_and_unattacked_evaluations_have_a_shorter_summary():
     from dataclasses import replace
 
     evaluation = an_evaluation(80, {})
-    assert shown(evaluation_summary(evaluation, NAMES)).split("\n")[1].strip() == "ECE          18.00 clean"
+    assert (
+        shown(evaluation_summary(evaluation, NAMES)).split("\n")[1].strip()
+        == "ECE          18.00 clean"
+    )
     text = shown(evaluation_summary(replace(evaluation, clean_confidence=None), NAMES))
     assert text.strip() == f"worst class  T-shirt: 80.00 (49.0{DASH}94.3)"
 
@@ -133,7 +160,12 @@ def test_scores_in_closed_form():
 
 
 def test_figures_for_people():
-    assert [percent(0.51044), percent(1.0), percent(None), percent(0.5, 1)] == ["51.04", "100.00", DASH, "50.0"]
+    assert [percent(0.51044), percent(1.0), percent(None), percent(0.5, 1)] == [
+        "51.04",
+        "100.00",
+        DASH,
+        "50.0",
+    ]
     spans = [duration(s) for s in (0.44, 37.2, 59.7, 312, 3599.7, 11100, 86399.6, 187_200)]
     assert spans == [
         "0.4 s",
@@ -145,4 +177,10 @@ def test_figures_for_people():
         "1 d 0 h",
         "2 d 4 h",
     ]
-    assert [compact(n) for n in (0, 999, 1000, 1_234_567, 8 * 10**9)] == ["0", "999", "1k", "1.23M", "8G"]
+    assert [compact(n) for n in (0, 999, 1000, 1_234_567, 8 * 10**9)] == [
+        "0",
+        "999",
+        "1k",
+        "1.23M",
+        "8G",
+    ]

@@ -1,4 +1,5 @@
-"""A run with everything at once, from recipe to report: averaged weights, perturbed weights, further images."""
+"""A run with everything at once, from recipe to report: averaged weights, perturbed weights,
+further images."""
 
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,9 @@ def test_the_average_is_saved_evaluated_and_reported_beside_the_model(run: Path)
     report = build_report(open_run(run))
     assert [c.name for c in report.checkpoints] == ["best", "last", "best_wa", "last_wa"]
     assert {(row.checkpoint.name, label) for row in report.rows for label in row.findings} == {
-        (name, label) for name in ("best", "last", "best_wa", "last_wa") for label in ("clean", "pgd-1")
+        (name, label)
+        for name in ("best", "last", "best_wa", "last_wa")
+        for label in ("clean", "pgd-1")
     }
     assert not same(weights(run, "last"), weights(run, "last_wa"))
     assert "robust_acc_wa" in report.epochs[1]["validation"]
@@ -72,11 +75,17 @@ def test_the_averaged_model_loads_and_evaluates_by_its_name(run: Path, name: str
     assert same(dict(saved.model.state_dict()), weights(run, name))
     result, file = evaluate(run, "clean", checkpoint=name)
     assert file.name.startswith(name)
-    reported = [f for f in build_report(open_run(run)).findings if (f.checkpoint, f.label) == (name, "clean")]
+    reported = [
+        f
+        for f in build_report(open_run(run)).findings
+        if (f.checkpoint, f.label) == (name, "clean")
+    ]
     assert [f.accuracy.value for f in reported] == [result.clean.value]
 
 
-def test_a_stopped_run_goes_on_to_the_same_bits_of_model_and_average(run: Path, tmp_path: Path) -> None:
+def test_a_stopped_run_goes_on_to_the_same_bits_of_model_and_average(
+    run: Path, tmp_path: Path
+) -> None:
     folder = train_run(recipe(tmp_path), out=tmp_path / "run", stop_after=1)
     torch.rand(10)
     resume_run(folder.path)

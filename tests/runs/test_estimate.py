@@ -23,12 +23,18 @@ def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         (["method=pgd"], 3, 3),
         (["method=pgd", "ra=true"], 5, 5),
         (["method=trades"], 5, 4),  # the attack's target f(x) is in eval mode and needs no gradient
-        (["method=rebat"], 4, 3),  # the teacher's pass, which only the epochs after the start of averaging have
+        (
+            ["method=rebat"],
+            4,
+            3,
+        ),  # the teacher's pass, which only the epochs after the start of averaging have
         (["method=pgd", "ra.start_epoch=1", "epochs=2"], 5, 5),
         (["method=pgd", "accumulate=2"], 6, 6),
     ],
 )
-def test_passes_are_counted_with_everything_on(settings: list[str], forward: int, backward: int) -> None:
+def test_passes_are_counted_with_everything_on(
+    settings: list[str], forward: int, backward: int
+) -> None:
     took = dry_run(load_recipe([], [*QUICK, *settings]))
     assert (took.forward, took.backward) == (forward, backward)
 
@@ -44,7 +50,13 @@ def test_the_embedded_images_are_used_and_nothing_is_written(tmp_path: Path) -> 
 
 
 def test_a_data_set_that_is_not_here_is_stood_in_for(tmp_path: Path) -> None:
-    settings = ["data=cifar10", "data.download=true", "data.root=none", "model=small-cnn", "data.val_size=0.1"]
+    settings = [
+        "data=cifar10",
+        "data.download=true",
+        "data.root=none",
+        "model=small-cnn",
+        "data.val_size=0.1",
+    ]
     took = dry_run(load_recipe([], [*QUICK, *settings, "accumulate=1"]))
     assert not took.real_data
     assert took.steps_per_epoch == 45_000 // 8

@@ -1,4 +1,5 @@
-"""From checkpoint to JSON: interrupted, resumed, limited. In this process, on the embedded images."""
+"""From checkpoint to JSON: interrupted, resumed, limited. In this process, on the embedded
+images."""
 
 import json
 import math
@@ -20,7 +21,14 @@ from rpat_cli.records.checkpoint import save_checkpoint
 from rpat_cli.records.run_folder import write_whole
 from rpat_cli.runs.build import architecture_for, build_data
 from rpat_cli.runs.diagnose import ANALYSES, Found, analyse
-from rpat_cli.runs.evaluate import LOOKS_LEFT, EvalOptions, eval_run, is_evaluated, limited, load_model
+from rpat_cli.runs.evaluate import (
+    LOOKS_LEFT,
+    EvalOptions,
+    eval_run,
+    is_evaluated,
+    limited,
+    load_model,
+)
 from rpat_cli.runs.listener import Listener
 
 SUITE = parse_suite("fgsm,pgd-2")
@@ -34,7 +42,11 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = architecture.build()
-    content = {"recipe": recipe.model_dump(mode="json"), "architecture": architecture.to_dict(), "epoch": 1}
+    content = {
+        "recipe": recipe.model_dump(mode="json"),
+        "architecture": architecture.to_dict(),
+        "epoch": 1,
+    }
     path = tmp_path_factory.mktemp("model") / "net.pt"
     save_checkpoint(path, {**content, "model": model.state_dict()})
     return path
@@ -47,14 +59,18 @@ def net(checkpoint: Path, tmp_path: Path) -> Path:
     return path
 
 
-def measure(net: Path, on_progress: Callable[[Any], None] = lambda _: None, **options: Any) -> tuple[Any, str]:
+def measure(
+    net: Path, on_progress: Callable[[Any], None] = lambda _: None, **options: Any
+) -> tuple[Any, str]:
     """The record that was written, without times, and what was said."""
     said: list[str] = []
     _, file = eval_run(
         net,
         SUITE,
         changes=options.pop("changes", ()),
-        options=EvalOptions(**{"batch_size": 4, "limit": 200, "again": "rpat eval net.pt", **options}),
+        options=EvalOptions(
+            **{"batch_size": 4, "limit": 200, "again": "rpat eval net.pt", **options}
+        ),
         listener=Listener(said.append, on_progress=on_progress),
     )
     return json.loads(file.read_text()), "".join(said)
@@ -65,8 +81,12 @@ def flags(record: Any) -> list[Any]:
     return [[result[key] for key in keys] for result in record["results"]]
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75), (signal.SIGUSR1, 75)])
-def test_a_signal_keeps_the_chunks_and_the_next_start_goes_on(net: Path, number: int, code: int) -> None:
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75), (signal.SIGUSR1, 75)]
+)
+def test_a_signal_keeps_the_chunks_and_the_next_start_goes_on(
+    net: Path, number: int, code: int
+) -> None:
     handler = signal.getsignal(number)
     whole, said = measure(net)
     assert said == ""
@@ -81,7 +101,11 @@ def test_a_signal_keeps_the_chunks_and_the_next_start_goes_on(net: Path, number:
     assert signal.getsignal(number) == handler
     (partial,) = (net.parent / "evals" / "partial").iterdir()
     known = len(partial.read_text().splitlines()) - 1
-    assert 1 < known < 2 * math.ceil(sum(whole["clean_predicted"][i] == y for i, y in enumerate(whole["y"])) / 4)
+    assert (
+        1
+        < known
+        < 2 * math.ceil(sum(whole["clean_predicted"][i] == y for i, y in enumerate(whole["y"])) / 4)
+    )
     begun: list[int] = []
     resumed, said = measure(net, lambda progress: begun.append(progress.chunk))
     assert said == f"resuming: {known} chunks known"
@@ -102,14 +126,18 @@ def test_evaluations_that_end_at_the_same_moment_do_not_overwrite_each_other(
         write_whole(path, text)
 
     monkeypatch.setattr("rpat_cli.runs.evaluate.write_whole", write)
-    monkeypatch.setattr("rpat_cli.runs.evaluate.datetime", SimpleNamespace(now=lambda: datetime(2026, 1, 1)))
+    monkeypatch.setattr(
+        "rpat_cli.runs.evaluate.datetime", SimpleNamespace(now=lambda: datetime(2026, 1, 1))
+    )
     record, _ = measure(net, limit=10)
     files = [json.loads(file.read_text()) for file in sorted((net.parent / "evals").glob("*.json"))]
     assert [file["n"] for file in files] == [20, 10]
     assert files == [measured[0], record]
 
 
-def test_a_result_that_cannot_be_written_leaves_no_empty_file(net: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_result_that_cannot_be_written_leaves_no_empty_file(
+    net: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(path: Path, text: str) -> None:
         raise RunFolderError("no space left on device")
 
@@ -121,11 +149,16 @@ def test_a_result_that_cannot_be_written_leaves_no_empty_file(net: Path, monkeyp
     assert "resuming: " in measure(net)[1]
 
 
-def test_closer_looks_that_were_stopped_go_on_without_the_attacks(net: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_closer_looks_that_were_stopped_go_on_without_the_attacks(
+    net: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def measured() -> tuple[Any, Path, str]:
         said: list[str] = []
         options = EvalOptions(batch_size=4, limit=20)
-        return (*eval_run(net, SUITE, options=options, listener=Listener(said.append)), "".join(said))
+        return (
+            *eval_run(net, SUITE, options=options, listener=Listener(said.append)),
+            "".join(said),
+        )
 
     def stop(subject: Any) -> Found:
         raise KeyboardInterrupt
@@ -165,7 +198,9 @@ def test_another_threat_does_not_take_over_what_is_unfinished(net: Path) -> None
     assert "resuming: 1 chunk known" in measure(net)[1]
 
 
-def test_chunks_of_a_version_with_other_records_are_not_taken_over(net: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chunks_of_a_version_with_other_records_are_not_taken_over(
+    net: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def stop(progress: Any) -> None:
         if progress.chunk:
             raise KeyboardInterrupt
@@ -175,7 +210,9 @@ def test_chunks_of_a_version_with_other_records_are_not_taken_over(net: Path, mo
         measure(net, stop)
     (partial,) = (net.parent / "evals" / "partial").iterdir()
     header, line = partial.read_text().splitlines()
-    old = {key: value for key, value in json.loads(line).items() if key not in ("margin", "confidence")}
+    old = {
+        key: value for key, value in json.loads(line).items() if key not in ("margin", "confidence")
+    }
     partial.write_text(f"{header}\n{json.dumps(old)}\n")
     monkeypatch.undo()
     record, said = measure(net)

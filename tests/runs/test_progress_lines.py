@@ -16,7 +16,9 @@ def test_a_long_attack_speaks_now_and_then_and_at_its_end(monkeypatch: pytest.Mo
         left = 90.0 * (500 - done) if done else None
         lines(Progress("autoattack", "square", 4, 4, 0, 5, done, 500, 0.5, 12.0, None, left))
     assert [" ".join(line.split()) for line in said] == [
-        "autoattack 4/4 square robust 50.00 % so far, 200 of 500 images all done in about 7 h 30 min",
-        "autoattack 4/4 square robust 50.00 % so far, 400 of 500 images all done in about 2 h 30 min",
+        "autoattack 4/4 square robust 50.00 % so far, 200 of 500 images all done in about 7 h 30 "
+        "min",
+        "autoattack 4/4 square robust 50.00 % so far, 400 of 500 images all done in about 2 h 30 "
+        "min",
         "autoattack 4/4 square robust 50.00 % after 12 s",
     ]

@@ -1,4 +1,5 @@
-"""Where a training stops and how it goes on: signals, more epochs, the images that choose the best one."""
+"""Where a training stops and how it goes on: signals, more epochs, the images that choose the best
+one."""
 
 import os
 import signal
@@ -28,14 +29,19 @@ SMALL = {"epochs": 1, "batch_size": 500, "attack": {"steps": 1}, "eval": ["clean
         ("constant", False),
         ({"name": "multistep", "milestones": [3]}, False),
         ({"name": "multistep", "milestones": [1]}, False),
-        ("multistep", False),  # its rate falls in the last tenth: not within 4 of 4 epochs, nor of 10
+        (
+            "multistep",
+            False,
+        ),  # its rate falls in the last tenth: not within 4 of 4 epochs, nor of 10
         ("piecewise", True),
         ("cosine", True),
         ("linear", True),
         ("one-cycle", True),
     ],
 )
-def test_more_epochs_change_the_past_if_the_schedule_looks_at_the_end(schedule: Any, differ: bool) -> None:
+def test_more_epochs_change_the_past_if_the_schedule_looks_at_the_end(
+    schedule: Any, differ: bool
+) -> None:
     recipe = resolve([Layer("test", {"epochs": 10, "schedule": schedule})])
     assert _rates_differ(recipe, epochs_before=4, done=4) == differ
     assert not _rates_differ(recipe, epochs_before=10, done=4)
@@ -50,7 +56,9 @@ class SignalAtTheEnd(Callback):
 def test_a_signal_in_the_last_epoch_puts_the_final_evaluation_off(tmp_path: Path) -> None:
     """Slurm's time is up: an evaluation that begins now would be killed in the middle."""
     recipe = resolve([Layer("test", {**SMALL, "validation": {"steps": 1, "limit": 20}})])
-    with pytest.raises(Interrupted, match="stopped after the last epoch; everything is saved") as stopped:
+    with pytest.raises(
+        Interrupted, match="stopped after the last epoch; everything is saved"
+    ) as stopped:
         train_run(recipe, out=tmp_path / "run", listener=Listener(callbacks=(SignalAtTheEnd(),)))
     assert stopped.value.exit_code == 75
     assert not list((tmp_path / "run" / "evals").iterdir())
@@ -68,20 +76,33 @@ class ResumeAtTheEnd(Callback):
 
     def on_epoch_end(self, loop: Any, record: Any) -> None:
         program = f"from rpat_cli.runs.train import *; resume_run(Path({str(self.run)!r}))"
-        self.said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stderr
+        self.said = subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True
+        ).stderr
 
 
 def test_two_processes_do_not_train_one_run(tmp_path: Path) -> None:
     other = ResumeAtTheEnd(tmp_path / "run")
-    run = train_run(resolve([Layer("test", SMALL)]), out=tmp_path / "run", listener=Listener(callbacks=(other,)))
+    run = train_run(
+        resolve([Layer("test", SMALL)]), out=tmp_path / "run", listener=Listener(callbacks=(other,))
+    )
     assert f"another process is training {run.path}" in other.said
     assert len(run.metrics.read_text().splitlines()) == 1
     resume_run(run.path)  # once it has ended nothing is in the way
 
 
-def test_a_limit_of_validation_leaves_every_class_its_share(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_limit_of_validation_leaves_every_class_its_share(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """In files of folders the first images are of one class."""
-    recipe = resolve([Layer("test", {**SMALL, "data": {"val_size": 200}, "validation": {"steps": 1, "limit": 50}})])
+    recipe = resolve(
+        [
+            Layer(
+                "test",
+                {**SMALL, "data": {"val_size": 200}, "validation": {"steps": 1, "limit": 50}},
+            )
+        ]
+    )
     seen: list[torch.Tensor] = []
 
     def evaluate(*given: Any, **options: Any) -> Any:

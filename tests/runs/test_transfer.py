@@ -23,7 +23,12 @@ LINF = Threat("Linf", 0.1)
 @pytest.mark.parametrize(
     ("word", "spec"),
     [
-        ("transfer:runs/a", AttackSpec("transfer", "transfer:a", {"source": "runs/a", "attack": "pgd", "steps": 20})),
+        (
+            "transfer:runs/a",
+            AttackSpec(
+                "transfer", "transfer:a", {"source": "runs/a", "attack": "pgd", "steps": 20}
+            ),
+        ),
         (
             "transfer:runs/a/checkpoints/last.pt@mim-5",
             AttackSpec(
@@ -32,9 +37,15 @@ LINF = Threat("Linf", 0.1)
                 {"source": "runs/a/checkpoints/last.pt", "attack": "mim", "steps": 5},
             ),
         ),
-        ("transfer:at@home/run@pgd-20", AttackSpec("transfer", "transfer:run", {"source": "at@home/run"})),
+        (
+            "transfer:at@home/run@pgd-20",
+            AttackSpec("transfer", "transfer:run", {"source": "at@home/run"}),
+        ),
         ("transfer:at@home/run", AttackSpec("transfer", "transfer:run", {"source": "at@home/run"})),
-        ("transfer:my.py:build@fgsm", AttackSpec("transfer", "transfer:my.py:build@fgsm", {"source": "my.py:build"})),
+        (
+            "transfer:my.py:build@fgsm",
+            AttackSpec("transfer", "transfer:my.py:build@fgsm", {"source": "my.py:build"}),
+        ),
     ],
 )
 def test_the_word_names_a_model_and_perhaps_an_attack(word: str, spec: AttackSpec) -> None:
@@ -68,13 +79,19 @@ class Linear(nn.Module):
 
 
 def test_what_transfers_between_linear_models_is_known_in_advance() -> None:
-    """The images lie 0.05 from grey towards their class; the source's step of 0.1 has to undo that in most pixels."""
+    """The images lie 0.05 from grey towards their class; the source's step of 0.1 has to undo that
+    in most pixels."""
     weights = torch.tensor([1.0] * 8 + [-1.0] * 8)  # balanced: grey lies on the border
     x = (0.5 + 0.05 * torch.stack([weights, -weights])).view(2, 1, 4, 4)
     y = torch.tensor([1, 0])
     target = Linear(weights, cut=True)
     spec = parse_suite("transfer:a")
-    for disagreeing, robust in ((0, 0.0), (3, 0.0), (5, 1.0), (16, 1.0)):  # 0.05 * 16 against 0.1 * (16 - 2 d)
+    for disagreeing, robust in (
+        (0, 0.0),
+        (3, 0.0),
+        (5, 1.0),
+        (16, 1.0),
+    ):  # 0.05 * 16 against 0.1 * (16 - 2 d)
         other = weights.clone()
         other[:disagreeing] *= -1
         evaluation = evaluate(target, x, y, spec, LINF, sources={"transfer:a": Linear(other)})
@@ -86,7 +103,13 @@ def test_what_transfers_between_linear_models_is_known_in_advance() -> None:
 
 def test_a_transfer_without_its_source_is_a_mistake() -> None:
     with pytest.raises(ConfigError, match="no source model was given for transfer:a"):
-        evaluate(Linear(torch.ones(4)), torch.rand(2, 1, 2, 2), torch.ones(2).long(), parse_suite("transfer:a"), LINF)
+        evaluate(
+            Linear(torch.ones(4)),
+            torch.rand(2, 1, 2, 2),
+            torch.ones(2).long(),
+            parse_suite("transfer:a"),
+            LINF,
+        )
 
 
 def test_the_source_travels_to_the_workers_and_comes_out_as_it_went_in(toy: Any) -> None:
@@ -97,7 +120,9 @@ def test_the_source_travels_to_the_workers_and_comes_out_as_it_went_in(toy: Any)
     threat = Threat("Linf", 0.3)
     alone = evaluate(toy.model, toy.x, toy.y, specs, threat, batch_size=12, sources=sources)
     assert source.training
-    assert all(parameter.requires_grad and parameter.grad is None for parameter in source.parameters())
+    assert all(
+        parameter.requires_grad and parameter.grad is None for parameter in source.parameters()
+    )
     remarks: list[str] = []
     with Workers(2, torch.device("cpu")) as workers:
         shared = evaluate(
@@ -152,15 +177,23 @@ def test_from_the_command_to_the_verdict(tmp_path: Path, monkeypatch: pytest.Mon
     saved, recipe, data = open_target(target, "best", DATA)
     assert is_evaluated(saved, data, specs, recipe, options)
     seen: dict[str, Any] = {}
-    monkeypatch.setattr("rpat_cli.runs.diagnose.gather", lambda *_, **given: seen.update(given) or 1 / 0)
+    monkeypatch.setattr(
+        "rpat_cli.runs.diagnose.gather", lambda *_, **given: seen.update(given) or 1 / 0
+    )
     with pytest.raises(ZeroDivisionError):
         analyse(["verdict"], target, file, changes=DATA, limit=30)
     assert list(seen["sources"]) == [result["label"]]
     (tmp_path / "my.py").write_text(FILE.format(seed=2))  # another source is another evaluation
     assert not is_evaluated(saved, data, specs, recipe, options)
-    for source, told in (("few", "in 3 classes, the model"), ("small", "fails on an image"), ("gone", "no function")):
+    for source, told in (
+        ("few", "in 3 classes, the model"),
+        ("small", "fails on an image"),
+        ("gone", "no function"),
+    ):
         with pytest.raises(RpatError, match=told):
             eval_run(target, parse_suite(f"transfer:my.py:{source}"), changes=DATA, options=options)
     with pytest.raises(ConfigError) as error:
-        eval_run(target, parse_suite("transfer:runs/x,transfer:gone.pt"), changes=DATA, options=options)
+        eval_run(
+            target, parse_suite("transfer:runs/x,transfer:gone.pt"), changes=DATA, options=options
+        )
     assert len(error.value.problems) == 2

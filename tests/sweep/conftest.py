@@ -31,7 +31,8 @@ def write(tmp_path: Path) -> Write:
 
 @pytest.fixture
 def runner(tmp_path: Path, write: Write, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Runner]:
-    """A runner for the text of a sweep file, whose trials are fake; on two slots, or another engine."""
+    """A runner for the text of a sweep file, whose trials are fake; on two slots, or another
+    engine."""
 
     def command(folder: TrialFolder) -> tuple[str, ...]:
         until = [str(folder.until)] if folder.until is not None else []
@@ -39,7 +40,9 @@ def runner(tmp_path: Path, write: Write, monkeypatch: pytest.MonkeyPatch) -> Cal
 
     monkeypatch.setattr(TrialFolder, "command", command)
 
-    def make(text: str, folder: str = "out", engine: Engine | None = None, **options: object) -> Runner:
+    def make(
+        text: str, folder: str = "out", engine: Engine | None = None, **options: object
+    ) -> Runner:
         engine = engine or Local(local_slots(2, [], 2))
         return Runner(plan_sweep(write(text)), tmp_path / folder, engine, **options)
 

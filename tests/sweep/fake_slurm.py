@@ -1,7 +1,9 @@
-"""Slurm's commands on one machine, as far as submitit and the sweep use them: `python fake_slurm.py COMMAND ...`.
+"""Slurm's commands on one machine, as far as submitit and the sweep use them: `python fake_slurm.py
+COMMAND ...`.
 
-A job is a folder under FAKE_SLURM: `script`, `name`, `batch` (the process that runs the script), `step` (the one that
-signals go to), `requeue` if it is to run once more. While FAKE_SLURM/full exists, jobs wait.
+A job is a folder under FAKE_SLURM: `script`, `name`, `batch` (the process that runs the script),
+`step` (the one that signals go to), `requeue` if it is to run once more. While FAKE_SLURM/full
+exists, jobs wait.
 """
 
 import os
@@ -70,7 +72,9 @@ def alive(job: Path) -> bool:
 
 def scancel(*arguments: str) -> None:
     job = ROOT / arguments[-1]
-    number = next((word.partition("=")[2] for word in arguments if word.startswith("--signal=")), None)
+    number = next(
+        (word.partition("=")[2] for word in arguments if word.startswith("--signal=")), None
+    )
     runs = (job / "step").exists()
     if "--state=PENDING" in arguments and not runs:
         os.kill(int((job / "batch").read_text()), signal.SIGKILL)

@@ -1,9 +1,11 @@
-"""A trial of a fraction of a second that keeps the promises of `rpat train`: checkpoints, resuming, exit codes, report.
+"""A trial of a fraction of a second that keeps the promises of `rpat train`: checkpoints, resuming,
+exit codes, report.
 
-`python fake_trial.py RECIPE RUN [UNTIL]`, to pause after epoch UNTIL. What happens stands in the recipe's batch size:
-13 raises, 14 is killed by the system, 15 meets a full disk, 16 fails the first time only, 17 ends without a report,
-18 learns the faster, the higher its learning rate, 19 waits in epoch 3, the first time, until it is told to save.
-Each start, epoch and end is a line of `history.txt` beside the run.
+`python fake_trial.py RECIPE RUN [UNTIL]`, to pause after epoch UNTIL. What happens stands in the
+recipe's batch size: 13 raises, 14 is killed by the system, 15 meets a full disk, 16 fails the first
+time only, 17 ends without a report, 18 learns the faster, the higher its learning rate, 19 waits in
+epoch 3, the first time, until it is told to save. Each start, epoch and end is a line of
+`history.txt` beside the run.
 """
 
 import errno
@@ -42,7 +44,11 @@ def main(recipe_file: Path, run: Path, until: int | None = None) -> None:
         while recipe["batch_size"] == 19 and epoch == 3 and not done and not stopping:
             time.sleep(0.01)
         line = json.dumps(
-            {"epoch": epoch, "seconds": 0.05, "validation": {"clean_acc": 0.5, "robust_acc": pace * epoch}}
+            {
+                "epoch": epoch,
+                "seconds": 0.05,
+                "validation": {"clean_acc": 0.5, "robust_acc": pace * epoch},
+            }
         )
         with metrics.open("a") as file:
             file.write(line + "\n")

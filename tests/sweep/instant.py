@@ -1,4 +1,5 @@
-"""An engine for tests of searches: its trials take no time, and end in an order that a seed decides."""
+"""An engine for tests of searches: its trials take no time, and end in an order that a seed
+decides."""
 
 import json
 import random
@@ -11,11 +12,13 @@ from fake_trial import report
 from rpat_cli.sweep.engines.base import Ended, Job
 
 Learn = Callable[[dict, int], dict[str, float]]
-"""From recipe and epoch to what validation finds there. Raises `ValueError` if the training fails."""
+"""From recipe and epoch to what validation finds there. Raises `ValueError` if the training
+fails."""
 
 
 class Instant:
-    """Trains in this process. `epochs` counts what was spent, `begun` is every trial that was begun, in order."""
+    """Trains in this process. `epochs` counts what was spent, `begun` is every trial that was
+    begun, in order."""
 
     def __init__(self, learn: Learn, slots: int = 1, seed: int = 0) -> None:
         self.learn = learn
@@ -53,7 +56,10 @@ class Instant:
         with metrics.open("a") as file:
             for epoch in range(done + 1, (until or recipe["epochs"]) + 1):
                 file.write(
-                    json.dumps({"epoch": epoch, "seconds": 0.05, "validation": self.learn(recipe, epoch)}) + "\n"
+                    json.dumps(
+                        {"epoch": epoch, "seconds": 0.05, "validation": self.learn(recipe, epoch)}
+                    )
+                    + "\n"
                 )
                 self.epochs += 1
         if until is None:

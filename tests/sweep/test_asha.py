@@ -63,7 +63,9 @@ def test_the_worse_half_is_stopped_and_the_best_never(runner: Make, slots: int, 
     assert 81 <= engine.epochs < 729 / 4
     assert engine.epochs == sum(epoch for _, epoch in ends.values())  # nothing was trained twice
     assert table.failures == {}
-    [row] = [row for row in table.rows if (row.label, row.checkpoint) == ("optimizer.lr=0.27", "best")]
+    [row] = [
+        row for row in table.rows if (row.label, row.checkpoint) == ("optimizer.lr=0.27", "best")
+    ]
     assert row.n == 1
     assert "optimizer.lr=0.01: stopped at epoch 1 by asha" in table.notes
     assert "\n- optimizer.lr=0.01: stopped at epoch 1 by asha\n" in to_markdown(table)
@@ -84,7 +86,9 @@ def test_more_slots_do_not_wait_for_a_whole_rung(runner: Make) -> None:
     asha = runner(sweep(), engine=engine)
     asha.run()
     first_again = next(n for n, name in enumerate(engine.begun) if name in engine.begun[:n])
-    assert first_again == 3  # with one of three on the first rung promoted, it goes before what has not begun
+    assert (
+        first_again == 3
+    )  # with one of three on the first rung promoted, it goes before what has not begun
 
 
 def test_a_second_call_runs_nothing_and_the_dry_run_tells_the_states(runner: Make) -> None:
@@ -94,7 +98,9 @@ def test_a_second_call_runs_nothing_and_the_dry_run_tells_the_states(runner: Mak
     again = runner(sweep(), engine=engine)
     assert reached(again) == reached(first)
     listed = search_for(again.plan, again.folder)
-    assert {s.reason for s in listed.statuses.values() if s.state is State.PRUNED} >= {"stopped at epoch 1 by asha"}
+    assert {s.reason for s in listed.statuses.values() if s.state is State.PRUNED} >= {
+        "stopped at epoch 1 by asha"
+    }
     assert to_json(again.run()) == to_json(table)
     assert engine.begun == []
 
@@ -107,7 +113,9 @@ def test_further_trials_may_bring_on_more_promotions(runner: Make) -> None:
     more.run()
     ends = reached(more)
     assert ends[0.27] == (State.DONE, 27)
-    assert earlier.epochs + later.epochs == sum(epoch for _, epoch in ends.values())  # nothing was trained twice
+    assert earlier.epochs + later.epochs == sum(
+        epoch for _, epoch in ends.values()
+    )  # nothing was trained twice
     assert all(ends[rate][1] >= epoch for rate, (_, epoch) in reached(few).items())
     whole = runner(sweep(), "whole", Instant(by_rate))
     whole.run()
@@ -138,7 +146,11 @@ def test_a_failed_trial_is_no_obstacle_and_has_another_chance(runner: Make) -> N
     text = sweep([0.1, 0.3, 0.2], epochs=9)
     asha = runner(text, engine=Instant(fails))
     table = asha.run()
-    assert [status.state for status in asha.statuses.values()] == [State.PRUNED, State.FAILED, State.DONE]
+    assert [status.state for status in asha.statuses.values()] == [
+        State.PRUNED,
+        State.FAILED,
+        State.DONE,
+    ]
     assert list(table.failures) == ["optimizer.lr=0.3, seed 0"]
     mended = runner(text, engine=Instant(by_rate))
     assert mended.run().failures == {}
@@ -211,7 +223,9 @@ def test_killed_at_any_moment_the_end_is_the_same(runner: Make) -> None:
     last = runner(text)
     assert to_json(last.run()) == expected
     assert reached(last) == reached(whole)
-    histories = [(s.folder.path / "history.txt").read_text().splitlines() for s in last.statuses.values()]
+    histories = [
+        (s.folder.path / "history.txt").read_text().splitlines() for s in last.statuses.values()
+    ]
     assert all("clash" not in lines for lines in histories)
 
 
@@ -223,9 +237,18 @@ def test_killed_at_any_moment_the_end_is_the_same(runner: Make) -> None:
         ("search: {}", "must be exactly one of asha, optuna"),
         ("search: {asha: {factor: 1}}", "should be greater than or equal to 2"),
         ("search: {asha: {metric: robust}}", "unknown metric 'robust'. Did you mean 'robust_acc'?"),
-        ("search: {asha: {min_epochs: 4}}\nrecipe: {epochs: 4}", "4: must be below the epochs of the recipe, 4."),
-        ("search: {asha: {}}\ngrid: {epochs: [3, 4]}", "the combinations have different epochs (3, 4)"),
-        ("search: {asha: {}}\nrecipe: {epochs: 4, validation: {every: 2}}", "the first validation is at epoch 2"),
+        (
+            "search: {asha: {min_epochs: 4}}\nrecipe: {epochs: 4}",
+            "4: must be below the epochs of the recipe, 4.",
+        ),
+        (
+            "search: {asha: {}}\ngrid: {epochs: [3, 4]}",
+            "the combinations have different epochs (3, 4)",
+        ),
+        (
+            "search: {asha: {}}\nrecipe: {epochs: 4, validation: {every: 2}}",
+            "the first validation is at epoch 2",
+        ),
     ],
 )
 def test_mistakes_are_explained(runner: Make, text: str, message: str) -> None:

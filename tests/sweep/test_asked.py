@@ -1,4 +1,5 @@
-"""A search with Optuna comes near the optimum, goes on after any kill, and knows the Pareto front."""
+"""A search with Optuna comes near the optimum, goes on after any kill, and knows the Pareto
+front."""
 
 import json
 import math
@@ -37,7 +38,8 @@ search:
 
 
 def hill(recipe: dict, epoch: int) -> dict[str, float]:
-    """Highest, with 1, at a learning rate of 0.03 and momentum 0.5 in the second of three epochs."""
+    """Highest, with 1, at a learning rate of 0.03 and momentum 0.5 in the second of three
+    epochs."""
     optimizer = recipe["optimizer"]
     height = 1 - math.log10(optimizer["lr"] / 0.03) ** 2 - 4 * (optimizer["momentum"] - 0.5) ** 2
     return {"robust_acc": height - (epoch != 2) / 10, "clean_acc": height / 2 + epoch / 10}
@@ -78,7 +80,9 @@ def test_what_is_told_is_the_mean_over_the_seeds_at_the_best_epoch(runner: Make)
     def seeded(recipe: dict, epoch: int) -> dict[str, float]:
         return {name: value - recipe["seed"] / 10 for name, value in hill(recipe, epoch).items()}
 
-    search = runner(sweep(3, "objective: [clean_acc, robust_acc]", "seeds: 3"), engine=Instant(seeded, 2))
+    search = runner(
+        sweep(3, "objective: [clean_acc, robust_acc]", "seeds: 3"), engine=Instant(seeded, 2)
+    )
     assert search.expected == 9
     search.run()
     assert len(search.statuses) == 9
@@ -88,8 +92,12 @@ def test_what_is_told_is_the_mean_over_the_seeds_at_the_best_epoch(runner: Make)
             for status in search.statuses.values()
             if status.trial.recipe.optimizer.lr == trial.params["optimizer.lr"]
         ]
-        expected = hill(recipe, 2)  # the clean accuracy is higher in epoch 3, which is not the one that was chosen
-        assert trial.values == pytest.approx([expected["clean_acc"] - 0.1, expected["robust_acc"] - 0.1])
+        expected = hill(
+            recipe, 2
+        )  # the clean accuracy is higher in epoch 3, which is not the one that was chosen
+        assert trial.values == pytest.approx(
+            [expected["clean_acc"] - 0.1, expected["robust_acc"] - 0.1]
+        )
 
 
 def killed(runner: Runner, owner: object, method: str, nth: int) -> None:
@@ -152,7 +160,8 @@ def test_a_second_call_asks_for_nothing_and_a_longer_search_for_the_rest(runner:
 @pytest.mark.parametrize("sampler", ["tpe", "random", "nsga2"])
 def test_the_pareto_front_is_the_known_one(runner: Make, sampler: str) -> None:
     def trade(recipe: dict, epoch: int) -> dict[str, float]:
-        """Momentum trades one accuracy for the other; with the wrong batch size both are far worse."""
+        """Momentum trades one accuracy for the other; with the wrong batch size both are far
+        worse."""
         worse = 0.6 * (recipe["batch_size"] == 20)
         momentum = recipe["optimizer"]["momentum"]
         return {"clean_acc": 1 - momentum**2 - worse, "robust_acc": 1 - (1 - momentum) ** 2 - worse}
@@ -168,8 +177,14 @@ search:
 """
     search = runner(text, engine=Instant(trade, 2))
     table = search.run()
-    front = {line.split(": ")[1] for line in table.notes if line.startswith("on the Pareto front (validation): ")}
-    good = {variant.label for variant in search.search.plan.variants if variant.recipe.batch_size == 10}
+    front = {
+        line.split(": ")[1]
+        for line in table.notes
+        if line.startswith("on the Pareto front (validation): ")
+    }
+    good = {
+        variant.label for variant in search.search.plan.variants if variant.recipe.batch_size == 10
+    }
     assert front == good
     assert 0 < len(good) < 14
 
@@ -182,7 +197,10 @@ def test_what_is_no_recipe_or_fails_is_told_so_and_the_search_goes_on(runner: Ma
 
     text = """
 recipe: {epochs: 1}
-search: {optuna: {trials: 16, axes: {method: {choice: [pgd, trades]}, method.beta: {uniform: [1, 8]}}}}
+search:
+  optuna:
+    trials: 16
+    axes: {method: {choice: [pgd, trades]}, method.beta: {uniform: [1, 8]}}
 """
     engine = Instant(fails)
     search = runner(text, engine=engine)
@@ -190,7 +208,8 @@ search: {optuna: {trials: 16, axes: {method: {choice: [pgd, trades]}, method.bet
     trials = study(search).trials
     assert len(trials) == 16
     by_outcome = Counter(
-        (trial.params["method"], trial.params["method.beta"] > 6, trial.state.name) for trial in trials
+        (trial.params["method"], trial.params["method.beta"] > 6, trial.state.name)
+        for trial in trials
     )
     assert {(method, high): state for method, high, state in by_outcome} == {
         ('"pgd"', False): "FAIL",
@@ -199,7 +218,9 @@ search: {optuna: {trials: 16, axes: {method: {choice: [pgd, trades]}, method.bet
         ('"trades"', True): "FAIL",
     }
     wrong = [line for line in table.notes if " is no valid recipe: " in line]
-    assert len(wrong) == sum(count for (method, _, _), count in by_outcome.items() if method == '"pgd"')
+    assert len(wrong) == sum(
+        count for (method, _, _), count in by_outcome.items() if method == '"pgd"'
+    )
     assert "beta: unknown key." in wrong[0]
     assert len(table.failures) == by_outcome['"trades"', True, "FAIL"]
     again = runner(text, engine=engine)
@@ -209,7 +230,9 @@ search: {optuna: {trials: 16, axes: {method: {choice: [pgd, trades]}, method.bet
 
 
 def test_an_equal_combination_is_not_trained_again(runner: Make) -> None:
-    text = "recipe: {epochs: 1}\nsearch: {optuna: {trials: 9, axes: {batch_size: {choice: [10, 20]}}}}"
+    text = (
+        "recipe: {epochs: 1}\nsearch: {optuna: {trials: 9, axes: {batch_size: {choice: [10, 20]}}}}"
+    )
     engine = Instant(hill)
     search = runner(text, engine=engine)
     search.run()
@@ -227,7 +250,11 @@ def test_the_dry_run_writes_nothing_and_says_how_many_will_follow(runner: Make) 
 
 @pytest.mark.parametrize(
     ("before", "after"),
-    [("[0, 0.9]", "[0, 0.8]"), ("objective: robust_acc", "objective: clean_acc"), ("epochs: 3", "epochs: 2")],
+    [
+        ("[0, 0.9]", "[0, 0.8]"),
+        ("objective: robust_acc", "objective: clean_acc"),
+        ("epochs: 3", "epochs: 2"),
+    ],
 )
 def test_a_study_of_another_search_is_refused(runner: Make, before: str, after: str) -> None:
     text = sweep(2, "objective: robust_acc")
@@ -254,7 +281,9 @@ def test_a_full_disk_stops_the_search_and_the_next_call_goes_on(
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
-        with pytest.raises(RunFolderError, match="cannot write .*optuna.jsonl: No space left on device"):
+        with pytest.raises(
+            RunFolderError, match="cannot write .*optuna.jsonl: No space left on device"
+        ):
             search.run()
     last = runner(sweep(6), engine=Instant(hill))
     assert len(last.statuses) < 6
@@ -267,14 +296,26 @@ def test_a_full_disk_stops_the_search_and_the_next_call_goes_on(
         (sweep(0), "should be greater than or equal to 1"),
         (sweep(5, "sampler: tpa"), "unknown sampler 'tpa'. Did you mean 'tpe'?"),
         (sweep(5, "objective: robust"), "unknown objective 'robust'. Did you mean 'robust_acc'?"),
-        (sweep(5, "objective: robust_acc_wa"), "robust_acc_wa is of averaged weights, and the recipe averages none."),
+        (
+            sweep(5, "objective: robust_acc_wa"),
+            "robust_acc_wa is of averaged weights, and the recipe averages none.",
+        ),
         (sweep(5, "objective: [robust_acc, robust_acc]"), "must be different from one another"),
         (sweep(5, "trial: 3"), "unknown key. Did you mean 'trials'?"),
-        (sweep(5).replace("uniform", "unifrom"), "unknown key. Did you mean 'uniform'? Allowed: choice, uniform"),
-        (sweep(5).replace("optimizer.lr", "optimiser.lr"), "optimiser: unknown key. Did you mean 'optimizer'?"),
+        (
+            sweep(5).replace("uniform", "unifrom"),
+            "unknown key. Did you mean 'uniform'? Allowed: choice, uniform",
+        ),
+        (
+            sweep(5).replace("optimizer.lr", "optimiser.lr"),
+            "optimiser: unknown key. Did you mean 'optimizer'?",
+        ),
         (sweep(5).replace("[0, 0.9]", "[0, 2]"), "optimizer.momentum: 2.0: should be less than 1"),
         (sweep(5, more="grid: {ra: [true]}\nbaseline: {ra: true}"), "leave out grid, baseline"),
-        (sweep(5, more="").replace("search:", "search:\n  asha: {}"), "must be exactly one of asha, optuna"),
+        (
+            sweep(5, more="").replace("search:", "search:\n  asha: {}"),
+            "must be exactly one of asha, optuna",
+        ),
     ],
 )
 def test_mistakes_are_explained(runner: Make, text: str, message: str) -> None:
@@ -284,7 +325,9 @@ def test_mistakes_are_explained(runner: Make, text: str, message: str) -> None:
     assert "sweep.yaml" in str(caught.value)
 
 
-def test_without_optuna_it_says_what_to_install(runner: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_optuna_it_says_what_to_install(
+    runner: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "optuna", None)
     monkeypatch.delitem(sys.modules, "rpat_cli.sweep.search.asked")
     monkeypatch.setitem(SEARCHES._entries, "optuna", "rpat_cli.sweep.search.asked:Asked")
@@ -292,7 +335,9 @@ def test_without_optuna_it_says_what_to_install(runner: Make, monkeypatch: pytes
         runner(sweep(5))
 
 
-@pytest.mark.parametrize("choice", [[1, 2.5, "a"], [True, False, None], [["flip"], ["flip", "crop"]], [{"weight": 2}]])
+@pytest.mark.parametrize(
+    "choice", [[1, 2.5, "a"], [True, False, None], [["flip"], ["flip", "crop"]], [{"weight": 2}]]
+)
 def test_a_choice_may_be_anything_that_a_recipe_holds(choice: list) -> None:
     axis = Draw(choice=choice)
     distribution = _distribution(axis)

@@ -1,4 +1,5 @@
-"""Every engine keeps the same promises: exit codes, logs, saving when cancelled, one process at a time in a folder.
+"""Every engine keeps the same promises: exit codes, logs, saving when cancelled, one process at a
+time in a folder.
 
 Slurm is submitit's local executor here, Ray a real one that is started for these tests.
 """
@@ -100,7 +101,11 @@ def epochs(folder: Path) -> list[int]:
 
 def test_exit_codes_and_logs_are_those_of_the_command(engine: Engine, tmp_path: Path) -> None:
     assert engine.slots == 2
-    texts = {"good": "echo out; echo err >&2", "bad": "echo threads $OMP_NUM_THREADS; exit 3", "killed": "kill -9 $$"}
+    texts = {
+        "good": "echo out; echo err >&2",
+        "bad": "echo threads $OMP_NUM_THREADS; exit 3",
+        "killed": "kill -9 $$",
+    }
     (tmp_path / "good").mkdir()
     (tmp_path / "good" / "log.txt").write_text("earlier\n")
     for name, text in texts.items():
@@ -140,7 +145,12 @@ def test_a_task_whose_worker_is_told_to_end_saves_first(ray: None, tmp_path: Pat
     engine = started("ray")
     assert engine.submit(fake(folder, epochs=500))
     until(lambda: len(epochs(folder)) >= 2)
-    worker = Path(f"/proc/{(folder / 'lock').read_text()}/stat").read_text().rpartition(")")[2].split()[1]
+    worker = (
+        Path(f"/proc/{(folder / 'lock').read_text()}/stat")
+        .read_text()
+        .rpartition(")")[2]
+        .split()[1]
+    )
     os.kill(int(worker), signal.SIGTERM)
     assert ended(engine) == {"trial": 75}
 
@@ -148,21 +158,28 @@ def test_a_task_whose_worker_is_told_to_end_saves_first(ray: None, tmp_path: Pat
 def test_a_task_of_a_sweep_in_the_background_can_be_cancelled(tmp_path: Path) -> None:
     (tmp_path / "log.txt").touch()
     program = (
-        "import _thread, signal, threading, time; from pathlib import Path; from rpat_cli.sweep.engines.node import *\n"
-        "signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a shell starts what is to stay in the background\n"
+        "import _thread, signal, threading, time; from pathlib import Path; from "
+        "rpat_cli.sweep.engines.node import *\n"
+        "signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a shell starts what is to stay in "
+        "the background\n"
         "def interrupt():\n"
         "    while 'ready' not in Path('log.txt').read_text(): time.sleep(0.02)\n"
         "    _thread.interrupt_main()  # as Ray does\n"
         "threading.Thread(target=interrupt).start()\n"
-        "command = ('sh', '-c', 'trap \"exit 75\" TERM; echo ready; for i in 1 2 3 4 5 6 7 8 9; do sleep 1; done')\n"
+        "command = ('sh', '-c', 'trap \"exit 75\" TERM; echo ready; for i in 1 2 3 4 5 6 7 8 9; "
+        "do sleep 1; done')\n"
         "print(run_until_cancelled(Work(command, Path('log.txt').resolve(), {}, Path.cwd())))"
     )
-    found = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True)
+    found = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
     assert found.stdout == "75\n"
 
 
 def test_forced_it_ends_at_once(engine: Engine, tmp_path: Path) -> None:
-    assert engine.submit(shell(tmp_path / "deaf", "trap '' TERM; echo $$; while true; do sleep 0.1; done"))
+    assert engine.submit(
+        shell(tmp_path / "deaf", "trap '' TERM; echo $$; while true; do sleep 0.1; done")
+    )
     log = tmp_path / "deaf" / "log.txt"
     until(lambda: log.exists() and log.read_text().endswith("\n"))
     engine.cancel("deaf")
@@ -202,7 +219,9 @@ def test_a_folder_that_another_process_holds_is_left_alone(engine: Engine, tmp_p
     assert ended(engine) == {"held": 0}
 
 
-def test_a_command_that_does_not_exist_is_an_error_or_a_failure(engine: Engine, tmp_path: Path) -> None:
+def test_a_command_that_does_not_exist_is_an_error_or_a_failure(
+    engine: Engine, tmp_path: Path
+) -> None:
     """Where the job starts at once it raises; on a cluster it turns out later."""
     job = Job("none", partial(tuple, ["/no/such/program"]), tmp_path / "none" / "log.txt")
     try:
@@ -222,7 +241,11 @@ from typing import Any
 from rpat_cli.sweep.engines import ENGINES, node
 from rpat_cli.sweep.engines.base import Job
 name, folder, *command = sys.argv[1:]
-settings = {"local": {}, "slurm": {"cluster": "local", "cpus": 1, "gpus": 0}, "ray": {"address": "auto"}}[name]
+settings = {
+    "local": {},
+    "slurm": {"cluster": "local", "cpus": 1, "gpus": 0},
+    "ray": {"address": "auto"},
+}[name]
 engine = ENGINES[name].model_validate({"name": name, **settings}).start(1)
 engine.submit(Job("trial", partial(tuple, command), Path(folder) / "log.txt"))
 time.sleep(60)
@@ -230,10 +253,14 @@ time.sleep(60)
 
 
 @pytest.mark.slow
-def test_when_the_sweep_is_killed_the_next_one_never_starts_a_second_process(name: str, tmp_path: Path) -> None:
+def test_when_the_sweep_is_killed_the_next_one_never_starts_a_second_process(
+    name: str, tmp_path: Path
+) -> None:
     folder = tmp_path / "trial"
     job = fake(folder, epochs=40)
-    first = subprocess.Popen([sys.executable, "-c", SWEEP_OF_ONE, name, str(folder), *job.prepare()])
+    first = subprocess.Popen(
+        [sys.executable, "-c", SWEEP_OF_ONE, name, str(folder), *job.prepare()]
+    )
     until(lambda: len(epochs(folder)) >= 2)
     first.kill()
     first.wait()
@@ -248,19 +275,24 @@ def test_a_runner_does_the_same_on_every_engine(name: str, runner: Callable[...,
     sweep = runner("recipe: {epochs: 2}\ngrid: {batch_size: [10, 13], optimizer.lr: [0.1, 0.2]}")
     sweep.engine = started(name)
     table = sweep.run()
-    assert [status.state for status in sweep.statuses.values()] == [State.DONE] * 2 + [State.FAILED] * 2
+    assert [status.state for status in sweep.statuses.values()] == [State.DONE] * 2 + [
+        State.FAILED
+    ] * 2
     assert all("thirteen [images]" in reason for reason in table.failures.values())
     assert {row.label: row.n for row in table.rows}["batch_size=10, optimizer.lr=0.2"] == 1
 
 
-# ---------------------------------------------------------------------------------------------- slurm
+# ---- slurm
 
 
 @pytest.mark.slow
 def test_out_of_time_it_saves_and_is_queued_again_by_the_cluster(tmp_path: Path) -> None:
-    """The runner hears of it only when all is done: a job that both took up again would run twice."""
+    """The runner hears of it only when all is done: a job that both took up again would run
+    twice."""
     folder = tmp_path / "trial"
-    engine = started("slurm", time=1, grace=56)  # it is asked to save after four seconds, and needs five
+    engine = started(
+        "slurm", time=1, grace=56
+    )  # it is asked to save after four seconds, and needs five
     assert engine.submit(fake(folder, epochs=100))
     assert ended(engine) == {"trial": 0}
     assert history(folder).count("start") >= 2  # on a busy machine it is out of time more often
@@ -293,7 +325,9 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     jobs.mkdir()
     programs.mkdir()
     for name in ("sbatch", "srun", "squeue", "scancel", "scontrol"):
-        (programs / name).write_text(f'#!/bin/sh\nexec {sys.executable} {FAKE.parent}/fake_slurm.py {name} "$@"\n')
+        (programs / name).write_text(
+            f'#!/bin/sh\nexec {sys.executable} {FAKE.parent}/fake_slurm.py {name} "$@"\n'
+        )
         (programs / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
     monkeypatch.setenv("FAKE_SLURM", str(jobs))
@@ -314,7 +348,14 @@ def send(jobs: Path, number: str) -> None:
 
 def test_settings_reach_sbatch(slurm: Path, tmp_path: Path) -> None:
     engine = on_cluster(
-        partition="gpu", account="me", time=30, grace=45, gpus=2, memory=1.5, setup=["export A=1"], sbatch={"nice": 7}
+        partition="gpu",
+        account="me",
+        time=30,
+        grace=45,
+        gpus=2,
+        memory=1.5,
+        setup=["export A=1"],
+        sbatch={"nice": 7},
     )
     assert engine.submit(shell(tmp_path / "trial", "echo $A $OMP_NUM_THREADS; exit 4"))
     assert ended(engine) == {"trial": 4}
@@ -324,9 +365,18 @@ def test_settings_reach_sbatch(slurm: Path, tmp_path: Path) -> None:
         for line in (slurm / "1" / "script").read_text().splitlines()
         if line.startswith("#SBATCH")
     }
-    asked = {"partition=gpu", "account=me", "time=30", "gpus-per-node=2", "cpus-per-task=3", "mem=1536MB", "nice=7"}
+    asked = {
+        "partition=gpu",
+        "account=me",
+        "time=30",
+        "gpus-per-node=2",
+        "cpus-per-task=3",
+        "mem=1536MB",
+        "nice=7",
+    }
     assert asked <= options
-    # It is asked to save in time, may be queued again, and never runs beside another job of its name.
+    # It is asked to save in time, may be queued again, and never runs beside another job of its
+    # name.
     assert {"signal=USR2@45", "requeue", "dependency=singleton"} <= options
 
 
@@ -356,7 +406,9 @@ def test_a_trial_is_shown_as_queued_until_its_process_begins(
     assert seen == [State.QUEUED, State.RUNNING, State.DONE]
 
 
-def test_a_waiting_job_is_taken_from_the_queue_and_a_running_one_saves(slurm: Path, tmp_path: Path) -> None:
+def test_a_waiting_job_is_taken_from_the_queue_and_a_running_one_saves(
+    slurm: Path, tmp_path: Path
+) -> None:
     engine = on_cluster()
     assert engine.submit(fake(tmp_path / "running", epochs=500))
     until(lambda: epochs(tmp_path / "running"))
@@ -423,26 +475,38 @@ def test_a_job_that_the_cluster_kills_is_lost_and_its_last_words_are_kept(
     engine = on_cluster()
     assert engine.submit(shell(tmp_path / "trial", "sleep 30"))
     until((tmp_path / "trial" / "log.txt").exists)
-    (tmp_path / "trial" / "slurm" / "1_0_log.err").write_text("slurmstepd: error: Detected 1 oom_kill event\n")
+    (tmp_path / "trial" / "slurm" / "1_0_log.err").write_text(
+        "slurmstepd: error: Detected 1 oom_kill event\n"
+    )
     send(slurm, "KILL")
     assert ended(engine) == {"trial": -signal.SIGKILL}
-    assert (tmp_path / "trial" / "log.txt").read_text() == "slurmstepd: error: Detected 1 oom_kill event\n"
+    assert (
+        tmp_path / "trial" / "log.txt"
+    ).read_text() == "slurmstepd: error: Detected 1 oom_kill event\n"
 
 
 def test_a_cluster_that_refuses_says_why(slurm: Path, tmp_path: Path) -> None:
     engine = on_cluster()
-    (tmp_path / "bin" / "sbatch").write_text("#!/bin/sh\necho 'sbatch: error: invalid partition' >&2\nexit 1\n")
-    with pytest.raises(EngineError, match="Slurm does not take the job: sbatch: error: invalid partition"):
+    (tmp_path / "bin" / "sbatch").write_text(
+        "#!/bin/sh\necho 'sbatch: error: invalid partition' >&2\nexit 1\n"
+    )
+    with pytest.raises(
+        EngineError, match="Slurm does not take the job: sbatch: error: invalid partition"
+    ):
         engine.submit(shell(tmp_path / "trial", "true"))
-    (tmp_path / "bin" / "squeue").write_text("#!/bin/sh\necho 'squeue: error: no controller' >&2\nexit 1\n")
+    (tmp_path / "bin" / "squeue").write_text(
+        "#!/bin/sh\necho 'squeue: error: no controller' >&2\nexit 1\n"
+    )
     with pytest.raises(EngineError, match="queue cannot be read: squeue: error: no controller"):
         on_cluster().submit(shell(tmp_path / "trial", "true"))
 
 
-# ---------------------------------------------------------------------------------------------- the section
+# ---- the section
 
 
-def test_the_section_of_the_file_is_checked_with_all_its_mistakes(write: Callable[[str], Path]) -> None:
+def test_the_section_of_the_file_is_checked_with_all_its_mistakes(
+    write: Callable[[str], Path],
+) -> None:
     with pytest.raises(ConfigError) as caught:
         plan_sweep(write("engine:\n  name: slurm\n  partiton: gpu\n  time: soon\n  cpus: 0\n"))
     text = "\n".join(str(problem) for problem in caught.value.problems)
@@ -455,23 +519,35 @@ def test_the_section_of_the_file_is_checked_with_all_its_mistakes(write: Callabl
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("engine: slrum", "unknown engine 'slrum'. Did you mean 'slurm'? Allowed: local, slurm, ray."),
+        (
+            "engine: slrum",
+            "unknown engine 'slrum'. Did you mean 'slurm'? Allowed: local, slurm, ray.",
+        ),
         ("engine: {jobs: 3}", "must be local, slurm, ray, or a mapping with such a `name`"),
-        ("engine: {name: ray, adress: auto}", "engine.adress: unknown key. Did you mean 'address'?"),
+        (
+            "engine: {name: ray, adress: auto}",
+            "engine.adress: unknown key. Did you mean 'address'?",
+        ),
         ("engine: {name: local, partition: gpu}", "Allowed: name, jobs."),
     ],
 )
-def test_each_mistake_in_the_section_is_told(write: Callable[[str], Path], text: str, said: str) -> None:
+def test_each_mistake_in_the_section_is_told(
+    write: Callable[[str], Path], text: str, said: str
+) -> None:
     with pytest.raises(ConfigError) as caught:
         plan_sweep(write(text))
     assert said in str(caught.value)
 
 
-def test_the_section_is_a_name_or_settings_and_jobs_can_be_given(write: Callable[[str], Path]) -> None:
+def test_the_section_is_a_name_or_settings_and_jobs_can_be_given(
+    write: Callable[[str], Path],
+) -> None:
     assert read_sweep(write("seeds: 1"))[0].engine.name == "local"
     slurm = read_sweep(write("engine: slurm"))[0].engine
     assert (slurm.slots(None), slurm.slots(3)) == (100, 3)
-    ray = read_sweep(write("engine: {name: ray, address: auto, jobs: 7, resources: {big: 1}}"))[0].engine
+    ray = read_sweep(write("engine: {name: ray, address: auto, jobs: 7, resources: {big: 1}}"))[
+        0
+    ].engine
     assert (ray.slots(None), ray.slots(2)) == (7, 2)
     assert ray.fit({"CPU": 8, "GPU": 3, "big": 2}) == 2
     assert ray.fit({"CPU": 8, "GPU": 3}) == 0
@@ -490,15 +566,21 @@ def test_without_a_cluster_the_error_says_what_to_do(monkeypatch: pytest.MonkeyP
         started("slurm", cluster="slurm")
 
 
-def test_a_ray_that_is_not_there_or_too_small_is_told(ray: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_ray_that_is_not_there_or_too_small_is_told(
+    ray: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(EngineError, match=r"asks for CPU 1000, GPU 0; the Ray cluster has CPU \d+"):
         ENGINES["ray"](cpus=1000).start(None)
     monkeypatch.setattr("ray.is_initialized", lambda: False)
-    with pytest.raises(EngineError, match="there is no Ray cluster at '127.0.0.1:9'.*ray start --head"):
+    with pytest.raises(
+        EngineError, match="there is no Ray cluster at '127.0.0.1:9'.*ray start --head"
+    ):
         started("ray", address="127.0.0.1:9")
 
 
-def test_ctrl_c_while_ray_begins_waits_until_it_has_begun(ray: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_while_ray_begins_waits_until_it_has_begun(
+    ray: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Ray crashes if an exception comes in the middle."""
     done: list[str] = []
 
@@ -522,13 +604,15 @@ def test_ctrl_c_while_ray_begins_waits_until_it_has_begun(ray: None, monkeypatch
 
 
 @pytest.mark.parametrize(("name", "package"), [("slurm", "submitit"), ("ray", "ray")])
-def test_a_missing_package_is_told_with_its_extra(name: str, package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_told_with_its_extra(
+    name: str, package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(Exception, match=rf"pip install 'rpat\[{name}\]'"):
         started(name)
 
 
-# ---------------------------------------------------------------------------------------------- real trials
+# ---- real trials
 
 REAL = """
 recipe: {epochs: 1, batch_size: 200, attack: {steps: 1}, validation: {steps: 1, limit: 50}}
@@ -548,7 +632,9 @@ def test_real_trials_are_the_same_on_every_engine(
         slots = Local([{"OMP_NUM_THREADS": "1"}] * 2) if name == "local" else started(name)
         sweep = Runner(plan, tmp_path / name, slots)
         sweep.run()
-        assert [status.state for status in sweep.statuses.values()] == [State.DONE] * 2, sweep.table().failures
+        assert [status.state for status in sweep.statuses.values()] == [State.DONE] * 2, (
+            sweep.table().failures
+        )
         for trial, status in sweep.statuses.items():
             saved = torch.load(status.folder.run.checkpoint("last"), weights_only=True)["model"]
             same = weights.setdefault(trial, saved)

@@ -49,9 +49,20 @@ def test_grid_zip_list_and_random_are_multiplied(write: Write) -> None:
     )
     assert len(plan.variants) == 2 * 3 * 2 * 5
     assert len(names(plan)) == len(plan.trials) == 2 * len(plan.variants)
-    assert {(v.recipe.batch_size, v.recipe.optimizer.lr) for v in plan.variants} == {(10, 0.1), (20, 0.2), (30, 0.3)}
-    assert {(v.recipe.ra["weight"], v.recipe.ra["mix"]) for v in plan.variants} == {(1.0, 0.5), (2.0, 0.7)}
-    assert {trial.seed for trial in plan.trials} == {trial.recipe.seed for trial in plan.trials} == {3, 8}
+    assert {(v.recipe.batch_size, v.recipe.optimizer.lr) for v in plan.variants} == {
+        (10, 0.1),
+        (20, 0.2),
+        (30, 0.3),
+    }
+    assert {(v.recipe.ra["weight"], v.recipe.ra["mix"]) for v in plan.variants} == {
+        (1.0, 0.5),
+        (2.0, 0.7),
+    }
+    assert (
+        {trial.seed for trial in plan.trials}
+        == {trial.recipe.seed for trial in plan.trials}
+        == {3, 8}
+    )
     assert {trial.recipe.epochs for trial in plan.trials} == {7}
 
 
@@ -78,9 +89,13 @@ def test_random_draws_stay_in_their_bounds_and_more_of_them_keep_the_first(write
 
 def test_the_name_follows_what_is_trained_and_nothing_else(write: Write) -> None:
     base = plan_sweep(write("recipe: {epochs: 3}"))
-    more_axes = plan_sweep(write("recipe: {epochs: 3}\ngrid: {method: [pgd, trades], attack.restarts: [1]}"))
+    more_axes = plan_sweep(
+        write("recipe: {epochs: 3}\ngrid: {method: [pgd, trades], attack.restarts: [1]}")
+    )
     assert names(base) < names(more_axes)
-    assert names(plan_sweep(write("recipe: {epochs: 3, data: {root: elsewhere}}\neval: clean"))) == names(base)
+    assert names(
+        plan_sweep(write("recipe: {epochs: 3, data: {root: elsewhere}}\neval: clean"))
+    ) == names(base)
     assert not names(plan_sweep(write("recipe: {epochs: 4}"))) & names(base)
     assert not names(plan_sweep(write("recipe: {epochs: 3}\nseeds: [1]"))) & names(base)
 
@@ -93,7 +108,10 @@ def test_equal_combinations_run_once(write: Write) -> None:
 
 def test_labels_are_for_people(write: Write) -> None:
     plan = plan_sweep(
-        write("grid: {method: [{name: trades, beta: 3}], ra: [false, true, {weight: 2}], threat.eps: [8/255]}")
+        write(
+            "grid: {method: [{name: trades, beta: 3}], ra: [false, true, {weight: 2}], "
+            "threat.eps: [8/255]}"
+        )
     )
     assert labels(plan) == [
         "trades(beta=3), threat.eps=8/255",
@@ -105,43 +123,62 @@ def test_labels_are_for_people(write: Write) -> None:
 
 
 def test_rows_are_compared_with_the_row_that_differs_in_the_baseline_only(write: Write) -> None:
-    plan = plan_sweep(write("grid: {method: [pgd, mart], ra: [false, true]}\nbaseline: {ra: false}"))
+    plan = plan_sweep(
+        write("grid: {method: [pgd, mart], ra: [false, true]}\nbaseline: {ra: false}")
+    )
     assert {v.label: v.baseline for v in plan.variants} == {
         "pgd": None,
         "pgd + ra": "pgd",
         "mart": None,
         "mart + ra": "mart",
     }
-    one = plan_sweep(write("grid: {method: [pgd, mart], ra: [false, true]}\nbaseline: {method: pgd, ra: false}"))
+    one = plan_sweep(
+        write("grid: {method: [pgd, mart], ra: [false, true]}\nbaseline: {method: pgd, ra: false}")
+    )
     assert [v.baseline for v in one.variants] == [None, "pgd", "pgd", "pgd"]
 
 
 def test_recipes_below_the_axes_are_shipped_ones_and_files(write: Write, tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("batch_size: 77\n")
     [variant] = plan_sweep(write("config: [quickstart, mine.yaml]\nrecipe: {epochs: 3}")).variants
-    assert (variant.recipe.data.name, variant.recipe.batch_size, variant.recipe.epochs) == ("fashion-mini", 77, 3)
+    assert (variant.recipe.data.name, variant.recipe.batch_size, variant.recipe.epochs) == (
+        "fashion-mini",
+        77,
+        3,
+    )
 
 
 def test_whole_recipes_are_an_axis_below_everything_else(write: Write, tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("batch_size: 77\nepochs: 9\n")
-    text = "recipe: {epochs: 3}\ngrid: {extends: [quickstart, mine.yaml], ra: [false, true]}\nbaseline: {ra: false}"
+    text = (
+        "recipe: {epochs: 3}\ngrid: {extends: [quickstart, mine.yaml], ra: [false, "
+        "true]}\nbaseline: {ra: false}"
+    )
     plan = plan_sweep(write(text))
     assert labels(plan) == ["quickstart", "quickstart + ra", "mine", "mine + ra"]
     assert [v.recipe.batch_size == 77 for v in plan.variants] == [False, False, True, True]
     assert {v.recipe.epochs for v in plan.variants} == {3}
-    assert "Did you mean 'quickstart'?" in "\n".join(problems(write(text.replace("quickstart", "quickstrat"))))
+    assert "Did you mean 'quickstart'?" in "\n".join(
+        problems(write(text.replace("quickstart", "quickstrat")))
+    )
 
 
 def test_mistakes_in_recipes_come_out_all_at_once_with_their_lines(write: Write) -> None:
     found = problems(
-        write("recipe: {epoch: 1}\ngrid:\n  method: [pgd, trade]\n  optimizer.lr: [0.1, fast]\n  optimiser.lr: [1]\n")
+        write(
+            "recipe: {epoch: 1}\ngrid:\n  method: [pgd, trade]\n  optimizer.lr: [0.1, fast]\n  "
+            "optimiser.lr: [1]\n"
+        )
     )
     assert len(found) == 4
     text = "\n".join(found)
     assert "sweep.yaml:1: epoch: unknown key. Did you mean 'epochs'?" in text
     assert "unknown method 'trade'. Did you mean 'trades'?" in text
     assert "sweep.yaml:4: optimizer.lr: 'fast'" in text
-    assert "sweep.yaml:5: optimiser: unknown key. Did you mean 'optimizer'?" in text or "optimiser" in text
+    assert (
+        "sweep.yaml:5: optimiser: unknown key. Did you mean 'optimizer'?" in text
+        or "optimiser" in text
+    )
     assert "(In: pgd, optimizer.lr=fast, optimiser.lr=1 and 1 more.)" in text
 
 
@@ -164,35 +201,66 @@ def test_mistakes_in_the_file_itself_come_out_all_at_once(write: Write) -> None:
     ("text", "said"),
     [
         ("zip: {epochs: [1], batch_size: [1, 2]}", "epochs 1, batch_size 2 values"),
-        ("grid: {epochs: [1]}\nexclude: [{epoch: 1}]", "epoch: is no axis of this sweep. Did you mean 'epochs'?"),
+        (
+            "grid: {epochs: [1]}\nexclude: [{epoch: 1}]",
+            "epoch: is no axis of this sweep. Did you mean 'epochs'?",
+        ),
         ("grid: {ra: [true]}\nexclude: [{ra: true}]", "nothing is left to do"),
         ("grid: {ra: [true, false]}\nbaseline: {ra: 3}", "no row has another row as its baseline"),
         ("config: quickstrat", "Did you mean 'quickstart'?"),
         ("seeds: 0", "seeds"),
-        ("random: {samples: 1, axes: {epochs: {integer: [5, 2]}}}", "from a smaller to a larger number"),
+        (
+            "random: {samples: 1, axes: {epochs: {integer: [5, 2]}}}",
+            "from a smaller to a larger number",
+        ),
         ("random: {samples: 1, axes: {optimizer.lr: {log: [0, 1]}}}", "above 0"),
-        ("random: {samples: 1, axes: {optimizer.lr: {log: [1, 2], uniform: [1, 2]}}}", "exactly one of"),
+        (
+            "random: {samples: 1, axes: {optimizer.lr: {log: [1, 2], uniform: [1, 2]}}}",
+            "exactly one of",
+        ),
         # Of another shape: told with an example.
         (
             "recipe: quickstart",
-            "sweep.yaml:1: recipe: must be a mapping of keys to values. Example: recipe: {epochs: 10}.",
+            "sweep.yaml:1: recipe: must be a mapping of keys to values. Example: recipe: "
+            "{epochs: 10}.",
         ),
-        ("grid: {method: pgd}", "sweep.yaml:1: grid.method: must be a list. Example: grid: {method: [pgd, trades]"),
-        ("search: asha", "sweep.yaml:1: search: must be a mapping of keys to values. Example: search: {asha:"),
+        (
+            "grid: {method: pgd}",
+            "sweep.yaml:1: grid.method: must be a list. Example: grid: {method: [pgd, trades]",
+        ),
+        (
+            "search: asha",
+            "sweep.yaml:1: search: must be a mapping of keys to values. Example: search: {asha:",
+        ),
         ("seeds: []", "sweep.yaml:1: seeds: must not be empty. Example: seeds: 3"),
         ("search: {optuna: {trials: 3}}", "search.optuna.axes: is missing."),
-        ("random: {samples: 3, axes: {optimizer.lr: [1, 2]}}", "random.axes.optimizer.lr: must be a mapping"),
+        (
+            "random: {samples: 3, axes: {optimizer.lr: [1, 2]}}",
+            "random.axes.optimizer.lr: must be a mapping",
+        ),
         ("1: a", "sweep.yaml:1: 1: "),
         ("- a\n- b", "a sweep is a mapping of keys to values. Example: grid:"),
         ("seeds: 1\nseeds: 2\ngrid: {ra: [true]}\ngrid: {}", "stands twice"),
         ("epochs: 1\nconfig: [quickstrat]", "sweep.yaml:2: unknown recipe 'quickstrat'."),
         ("seeds: 1\ngrid: {extends: [quickstrat]}", "sweep.yaml:2: unknown recipe 'quickstrat'."),
         # What would have no effect.
-        ("grid: {seed: [1, 2]}", "sweep.yaml:1: seed: is no axis: the seeds of all trials stand under seeds:."),
+        (
+            "grid: {seed: [1, 2]}",
+            "sweep.yaml:1: seed: is no axis: the seeds of all trials stand under seeds:.",
+        ),
         ("recipe:\n  seed: 5", "sweep.yaml:2: recipe.seed: has no effect here"),
-        ("grid: {eval: [clean, fgsm]}", "sweep.yaml:1: eval: is no axis: nothing else would be trained."),
-        ("grid: {ra: [true]}\nexclude: [{ra: false}]", "sweep.yaml:2: exclude.0: excludes nothing: no combination has"),
-        ("grid: {optimizer.lr: [1e-3]}\nexclude: [{optimizer.lr: 0.001}]", "Write the values as in the axes."),
+        (
+            "grid: {eval: [clean, fgsm]}",
+            "sweep.yaml:1: eval: is no axis: nothing else would be trained.",
+        ),
+        (
+            "grid: {ra: [true]}\nexclude: [{ra: false}]",
+            "sweep.yaml:2: exclude.0: excludes nothing: no combination has",
+        ),
+        (
+            "grid: {optimizer.lr: [1e-3]}\nexclude: [{optimizer.lr: 0.001}]",
+            "Write the values as in the axes.",
+        ),
     ],
 )
 def test_each_mistake_is_told(write: Write, text: str, said: str) -> None:
@@ -206,7 +274,9 @@ def test_what_is_drawn_at_random_may_escape_what_is_excluded(write: Write) -> No
 
 
 def test_mistakes_in_the_file_and_in_its_recipes_come_out_together(write: Write) -> None:
-    path = write("sedes: 3\nexclude: {ra: true}\ngrid:\n  method: [trade]\n  optimizer.momentum: [2]\n")
+    path = write(
+        "sedes: 3\nexclude: {ra: true}\ngrid:\n  method: [trade]\n  optimizer.momentum: [2]\n"
+    )
     found = "\n".join(problems(path))
     assert "4 mistakes in the sweep" in str(error_of(path))
     assert "sweep.yaml:1: sedes: unknown key. Did you mean 'seeds'?" in found
@@ -217,7 +287,8 @@ def test_mistakes_in_the_file_and_in_its_recipes_come_out_together(write: Write)
 
 def test_a_thousand_trials_expand_in_two_seconds(write: Write) -> None:
     path = write(
-        "grid: {method: [pgd, trades], ra: [false, true], epochs: [1, 2, 3, 4, 5], batch_size: [5, 6, 7, 8, 9]}\n"
+        "grid: {method: [pgd, trades], ra: [false, true], epochs: [1, 2, 3, 4, 5], batch_size: "
+        "[5, 6, 7, 8, 9]}\n"
         "seeds: 10"
     )
     began = time.process_time()

@@ -34,7 +34,10 @@ def bad(batch_size: int) -> str:
 
 
 def history(folder: Path) -> dict[str, list[str]]:
-    return {path.parent.name: path.read_text().splitlines() for path in folder.glob("trials/*/history.txt")}
+    return {
+        path.parent.name: path.read_text().splitlines()
+        for path in folder.glob("trials/*/history.txt")
+    }
 
 
 def states(runner: Runner) -> list[State]:
@@ -58,7 +61,9 @@ def test_a_second_call_runs_nothing_and_a_new_value_runs_only_itself(runner: Mak
     before = history(first.folder)
     assert runner(GRID).run() == first.table()
     assert history(first.folder) == before
-    more = runner(GRID.replace("0.3]", "0.3, 0.4]") + "\nzip: {batch_size: [50]}")  # 50 is what it was
+    more = runner(
+        GRID.replace("0.3]", "0.3, 0.4]") + "\nzip: {batch_size: [50]}"
+    )  # 50 is what it was
     more.run()
     after = history(first.folder)
     assert len(after) == 8
@@ -81,7 +86,9 @@ def test_a_changed_recipe_runs_anew(runner: Make) -> None:
         (17, "ended without a complete report"),
     ],
 )
-def test_a_failing_trial_leaves_the_others_and_says_why(runner: Make, batch_size: int, reason: str) -> None:
+def test_a_failing_trial_leaves_the_others_and_says_why(
+    runner: Make, batch_size: int, reason: str
+) -> None:
     sweep = runner(bad(batch_size))
     table = sweep.run()
     assert states(sweep) == [State.DONE, State.FAILED]
@@ -122,7 +129,9 @@ def test_enough_failures_end_the_sweep(runner: Make) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_stops_cleanly_and_the_next_call_goes_on(runner: Make, number: signal.Signals) -> None:
+def test_a_signal_stops_cleanly_and_the_next_call_goes_on(
+    runner: Make, number: signal.Signals
+) -> None:
     text = "recipe: {epochs: 6, batch_size: 19}\nseeds: 4"
     sweep = runner(text)
 
@@ -137,9 +146,13 @@ def test_a_signal_stops_cleanly_and_the_next_call_goes_on(runner: Make, number: 
         sweep.run()
     assert stopped.value.exit_code == (130 if number == signal.SIGINT else 75)
     assert states(sweep).count(State.STOPPED) == 2
-    runner(text.replace("seeds: 4", "seeds: 2")).run()  # the two that were stopped: the others would wait
+    runner(
+        text.replace("seeds: 4", "seeds: 2")
+    ).run()  # the two that were stopped: the others would wait
     for lines in history(sweep.folder).values():
-        assert [line for line in lines if line.startswith("epoch")] == [f"epoch {n}" for n in range(1, 7)]
+        assert [line for line in lines if line.startswith("epoch")] == [
+            f"epoch {n}" for n in range(1, 7)
+        ]
 
 
 def test_a_trial_that_others_stop_after_saving_goes_on_in_the_same_call(runner: Make) -> None:
@@ -189,7 +202,9 @@ def test_killed_at_any_moment_the_final_table_is_the_same(runner: Make) -> None:
         earlier = history(attempt.folder)
         sweep = fork(attempt)
         while history(attempt.folder) == earlier and is_alive(sweep):
-            time.sleep(0.01)  # until a trial has begun, which takes longer the busier the machine is
+            time.sleep(
+                0.01
+            )  # until a trial has begun, which takes longer the busier the machine is
         time.sleep(moments.uniform(0, 0.1))
         with suppress(FileNotFoundError):  # it may have finished
             for process in (sweep, *(children_of(sweep) if kill_children else ())):
@@ -205,7 +220,9 @@ def test_killed_at_any_moment_the_final_table_is_the_same(runner: Make) -> None:
         assert "clash" not in lines  # nor did two processes ever share a folder
 
 
-def test_a_full_disk_here_is_told_and_later_trials_are_unharmed(runner: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_here_is_told_and_later_trials_are_unharmed(
+    runner: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The first trial's recipe cannot be written, the second one's can."""
     write_text = Path.write_text
 
@@ -243,7 +260,8 @@ def test_a_final_table_that_cannot_be_written_is_an_error(runner: Make) -> None:
 
 
 def test_own_overhead_per_trial_is_small(runner: Make) -> None:
-    """Twelve trials: what the sweep computes itself, and how long a slot stays empty at most until it looks again."""
+    """Twelve trials: what the sweep computes itself, and how long a slot stays empty at most until
+    it looks again."""
     sweep = runner("recipe: {epochs: 1, batch_size: 13}\nseeds: 12")
     began = time.process_time()
     sweep.run()
@@ -251,8 +269,15 @@ def test_own_overhead_per_trial_is_small(runner: Make) -> None:
 
 
 def test_slots_share_gpus_and_cores() -> None:
-    assert local_slots(None, ["0", "3"], 8) == [{"CUDA_VISIBLE_DEVICES": "0"}, {"CUDA_VISIBLE_DEVICES": "3"}]
-    assert [slot["CUDA_VISIBLE_DEVICES"] for slot in local_slots(3, ["0", "1"], 8)] == ["0", "1", "0"]
+    assert local_slots(None, ["0", "3"], 8) == [
+        {"CUDA_VISIBLE_DEVICES": "0"},
+        {"CUDA_VISIBLE_DEVICES": "3"},
+    ]
+    assert [slot["CUDA_VISIBLE_DEVICES"] for slot in local_slots(3, ["0", "1"], 8)] == [
+        "0",
+        "1",
+        "0",
+    ]
     assert [slot["OMP_NUM_THREADS"] for slot in local_slots(2, [], 8)] == ["4", "4"]
     assert [slot["OMP_NUM_THREADS"] for slot in local_slots(None, [], 2)] == ["1", "1"]
     assert len(local_slots(5, [], 2)) == 5
@@ -260,7 +285,9 @@ def test_slots_share_gpus_and_cores() -> None:
 
 def test_a_job_runs_in_the_environment_of_its_slot(tmp_path: Path) -> None:
     engine = Local([{"OMP_NUM_THREADS": "7"}])
-    job = Job("a", lambda: ("sh", "-c", "echo threads $OMP_NUM_THREADS; exit 3"), tmp_path / "log.txt")
+    job = Job(
+        "a", lambda: ("sh", "-c", "echo threads $OMP_NUM_THREADS; exit 3"), tmp_path / "log.txt"
+    )
     assert engine.submit(job)
     while not (ended := engine.poll()):
         time.sleep(0.01)

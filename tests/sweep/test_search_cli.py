@@ -32,10 +32,14 @@ def test_asha_stops_real_trainings_before_they_see_the_test_set(tmp_path: Path) 
 @pytest.mark.slow
 def test_optuna_asks_for_real_trainings_and_goes_on_later(tmp_path: Path) -> None:
     search = (
-        "search: {optuna: {trials: %d, axes: {optimizer.lr: {log: [1e-3, 1e-1]}}, objective: [clean_acc, robust_acc]}}"
+        "search: {optuna: {trials: %d, axes: {optimizer.lr: {log: [1e-3, 1e-1]}}, objective: "
+        "[clean_acc, robust_acc]}}"
     )
     (tmp_path / "asked.yaml").write_text(RECIPE + search % 1)
-    assert "the search will ask for up to 1 more" in rpat("sweep", "asked.yaml", "--dry-run", cwd=tmp_path).stderr
+    assert (
+        "the search will ask for up to 1 more"
+        in rpat("sweep", "asked.yaml", "--dry-run", cwd=tmp_path).stderr
+    )
     assert not (tmp_path / "sweeps").exists()
     first = rpat("sweep", "asked.yaml", "--quiet", "--json", cwd=tmp_path)
     assert first.returncode == 0, first.stderr
@@ -45,5 +49,8 @@ def test_optuna_asks_for_real_trainings_and_goes_on_later(tmp_path: Path) -> Non
     tables = [json.loads(done.stdout) for done in (first, second)]
     assert [len(table["rows"]) for table in tables] == [2, 4]  # best and last of each
     assert tables[1]["rows"][:2] == tables[0]["rows"]
-    assert all(note.startswith("on the Pareto front (validation): optimizer.lr=") for note in tables[1]["notes"])
+    assert all(
+        note.startswith("on the Pareto front (validation): optimizer.lr=")
+        for note in tables[1]["notes"]
+    )
     assert 1 <= len(tables[1]["notes"]) <= 2

@@ -1,4 +1,5 @@
-"""The page of a sweep: alone, escaped, with the right headline; the plot's accuracies; the files that are written."""
+"""The page of a sweep: alone, escaped, with the right headline; the plot's accuracies; the files
+that are written."""
 
 from html.parser import HTMLParser
 from pathlib import Path
@@ -41,7 +42,9 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         self.tags.append(tag)
-        self.references += [value for name, value in attrs if name in ("src", "href", "data", "xlink:href")]
+        self.references += [
+            value for name, value in attrs if name in ("src", "href", "data", "xlink:href")
+        ]
         if tag not in VOID:
             self.open.append(tag)
 
@@ -55,7 +58,13 @@ class Page(HTMLParser):
         self.text += data
 
 
-def row(label: str, found: dict[str, float], baseline: str | None = None, low: float = -0.01, **more: object) -> Row:
+def row(
+    label: str,
+    found: dict[str, float],
+    baseline: str | None = None,
+    low: float = -0.01,
+    **more: object,
+) -> Row:
     """`low` to `low + 0.02` is the interval of each difference."""
     stats = {metric: Stat(mean, 0.01, 3) for metric, mean in found.items()}
     difference = Difference(low + 0.01, (low, low + 0.02), 3)
@@ -70,7 +79,9 @@ def row(label: str, found: dict[str, float], baseline: str | None = None, low: f
     )
 
 
-def table(*rows: Row, metrics: tuple[str, ...] = ("clean", "pgd-20", "apgd-t"), **more: object) -> SweepTable:
+def table(
+    *rows: Row, metrics: tuple[str, ...] = ("clean", "pgd-20", "apgd-t"), **more: object
+) -> SweepTable:
     return SweepTable("mine", metrics, rows, more.pop("failures", {}), source="mine.yaml", **more)  # type: ignore[arg-type]
 
 
@@ -86,10 +97,17 @@ def found() -> SweepTable:
 
 def test_robust_is_autoattack_or_else_the_strongest_attack(found: SweepTable) -> None:
     assert robust_metric(found) == "apgd-t"
-    both = table(row("pgd", {"clean": 0.8, "autoattack": 0.5, "apgd-t": 0.4, "Mean": 0.65, "NRR": 0.1}))
+    both = table(
+        row("pgd", {"clean": 0.8, "autoattack": 0.5, "apgd-t": 0.4, "Mean": 0.65, "NRR": 0.1})
+    )
     assert robust_metric(both) == "autoattack"
-    some = table(row("a", {"clean": 0.8, "pgd-20": 0.5}), row("b", {"clean": 0.8, "pgd-20": 0.5, "pgd-50": 0.4}))
-    assert robust_metric(some) == "pgd-20"  # a stronger one that only some rows have compares nothing
+    some = table(
+        row("a", {"clean": 0.8, "pgd-20": 0.5}),
+        row("b", {"clean": 0.8, "pgd-20": 0.5, "pgd-50": 0.4}),
+    )
+    assert (
+        robust_metric(some) == "pgd-20"
+    )  # a stronger one that only some rows have compares nothing
     assert robust_metric(table(row("a", {"clean": 0.8}))) is None
 
 
@@ -103,7 +121,10 @@ def test_points_are_rows_with_both_accuracies(found: SweepTable) -> None:
 
 
 def test_the_headline_is_the_best_and_what_stands_beyond_seed_noise(found: SweepTable) -> None:
-    assert (best_of(found, "clean").row.label, best_of(found, "apgd-t").row.checkpoint) == ("pgd + ra", "last")
+    assert (best_of(found, "clean").row.label, best_of(found, "apgd-t").row.checkpoint) == (
+        "pgd + ra",
+        "last",
+    )
     counted = tally(found, "apgd-t")
     assert (counted.n, counted.above, counted.below) == (2, 1, 1)
     assert tally(table(row("pgd", {"clean": 0.8})), "clean") is None
@@ -112,7 +133,9 @@ def test_the_headline_is_the_best_and_what_stands_beyond_seed_noise(found: Sweep
 def test_the_table_marks_the_front_and_what_is_decided(found: SweepTable) -> None:
     [pgd, ra, trades] = lines(found, "apgd-t")
     assert [line.front for line in (*pgd, *ra, *trades)] == [True, True, True, False]
-    assert [cell.decided for cell in (*pgd[0].cells, *ra[0].cells, *trades[0].cells)] == [0] * 3 + [-1] * 3 + [1] * 3
+    assert [cell.decided for cell in (*pgd[0].cells, *ra[0].cells, *trades[0].cells)] == [0] * 3 + [
+        -1
+    ] * 3 + [1] * 3
     assert ra[0].cells[0].value == "82.00 ± 1.00"
     assert ra[0].cells[0].difference == "-2.00 [-3.00, -1.00]"
 
@@ -145,7 +168,9 @@ def test_the_page_is_well_formed_alone_and_escaped(found: SweepTable) -> None:
         ([], "No trial is finished yet."),
     ],
 )
-def test_without_a_robust_accuracy_there_is_a_reason_in_place_of_the_plot(rows: list[Row], reason: str) -> None:
+def test_without_a_robust_accuracy_there_is_a_reason_in_place_of_the_plot(
+    rows: list[Row], reason: str
+) -> None:
     empty = table(*rows, metrics=("clean",))
     assert plot_of(empty) is None
     picture = to_svg(empty)
@@ -157,7 +182,9 @@ def test_without_a_robust_accuracy_there_is_a_reason_in_place_of_the_plot(rows: 
 
 def test_how_to_repeat_it_names_the_sweep(tmp_path: Path) -> None:
     shipped = build_table(plan_sweep(find_sweep("fashion-mini-methods")), {}, {})
-    assert command(shipped, Path("sweeps/fashion-mini-methods")) == "rpat sweep fashion-mini-methods"
+    assert (
+        command(shipped, Path("sweeps/fashion-mini-methods")) == "rpat sweep fashion-mini-methods"
+    )
     file = tmp_path / "my sweep.yaml"
     file.write_text("grid: {method: [pgd]}\n")
     own = build_table(plan_sweep(file), {}, {})

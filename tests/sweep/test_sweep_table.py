@@ -16,7 +16,15 @@ from rpat_cli.reports.scores import DASH
 from rpat_cli.sweep.expand import Plan, plan_sweep
 from rpat_cli.sweep.folder import Results
 from rpat_cli.sweep.intervals import Stat, paired_difference
-from rpat_cli.sweep.table import build_table, failures_text, sweep_table, to_csv, to_json, to_latex, to_markdown
+from rpat_cli.sweep.table import (
+    build_table,
+    failures_text,
+    sweep_table,
+    to_csv,
+    to_json,
+    to_latex,
+    to_markdown,
+)
 
 Write = Callable[[str], Path]
 
@@ -34,13 +42,17 @@ def plan(write: Write) -> Plan:
 
 
 def found(plan: Plan, without: frozenset[str] = frozenset()) -> dict[str, Results]:
-    """Results of all trials but those `without`; the last checkpoint is one point worse than the best."""
+    """Results of all trials but those `without`; the last checkpoint is one point worse than the
+    best."""
     results = {}
     for trial in plan.trials:
         clean = CLEAN[trial.label][trial.seed]
         best = {"clean": clean, "pgd-20": clean - 0.3, "autoattack": clean - 0.4}
         if trial.title not in without:
-            results[trial.name] = {"best": best, "last": {label: acc - 0.01 for label, acc in best.items()}}
+            results[trial.name] = {
+                "best": best,
+                "last": {label: acc - 0.01 for label, acc in best.items()},
+            }
     return results
 
 
@@ -56,7 +68,9 @@ def test_the_t_quantile_has_its_closed_forms() -> None:
 
 
 def test_paired_differences_are_of_common_seeds() -> None:
-    difference = paired_difference({0: 0.81, 1: 0.85, 2: 0.86, 7: 0.1}, {0: 0.80, 1: 0.82, 2: 0.84, 9: 0.9})
+    difference = paired_difference(
+        {0: 0.81, 1: 0.85, 2: 0.86, 7: 0.1}, {0: 0.80, 1: 0.82, 2: 0.84, 9: 0.9}
+    )
     assert difference is not None
     assert difference.mean == pytest.approx(0.02)
     assert difference.n == 3
@@ -75,7 +89,12 @@ def test_rows_hold_mean_sd_n_scores_and_differences(plan: Plan) -> None:
     table = build_table(plan, found(plan), {})
     assert table.metrics == ("clean", "pgd-20", "autoattack", "Mean", "NRR")
     rows = {(row.label, row.checkpoint): row for row in table.rows}
-    assert list(rows) == [("pgd", "best"), ("pgd", "last"), ("pgd + ra", "best"), ("pgd + ra", "last")]
+    assert list(rows) == [
+        ("pgd", "best"),
+        ("pgd", "last"),
+        ("pgd + ra", "best"),
+        ("pgd + ra", "last"),
+    ]
     best = rows["pgd + ra", "best"]
     assert best.stats["clean"].mean == pytest.approx(0.84)
     assert best.stats["clean"].sd == pytest.approx(math.sqrt((9 + 1 + 4) / 2) / 100)
@@ -89,7 +108,9 @@ def test_rows_hold_mean_sd_n_scores_and_differences(plan: Plan) -> None:
 
 def test_what_is_missing_is_left_out_of_n_and_of_the_pairs(plan: Plan) -> None:
     gone = frozenset({"pgd, seed 0"})
-    failed = {trial.name: "killed by SIGKILL\n[last] line" for trial in plan.trials if trial.title in gone}
+    failed = {
+        trial.name: "killed by SIGKILL\n[last] line" for trial in plan.trials if trial.title in gone
+    }
     table = build_table(plan, found(plan, gone), failed)
     rows = {(row.label, row.checkpoint): row for row in table.rows}
     assert (rows["pgd", "best"].n, rows["pgd", "best"].planned) == (2, 3)
@@ -108,7 +129,9 @@ def test_what_has_no_result_is_in_every_format(plan: Plan) -> None:
 
 
 def test_averaged_weights_are_rows_and_compare_with_plain_ones(write: Write) -> None:
-    plan = plan_sweep(write("recipe: {epochs: 4}\ngrid: {wa: [false, true]}\nbaseline: {wa: false}"))
+    plan = plan_sweep(
+        write("recipe: {epochs: 4}\ngrid: {wa: [false, true]}\nbaseline: {wa: false}")
+    )
     plain, averaging = (trial.name for trial in plan.trials)
     results = {
         plain: {"best": {"clean": 0.5}, "last": {"clean": 0.4}},
@@ -126,14 +149,18 @@ def test_every_format_holds_the_same_figures(plan: Plan) -> None:
     assert len(lines) == 4 * 5
     for row in json.loads(to_json(table))["rows"]:
         for line in (
-            line for line in lines if (line["variant"], line["checkpoint"]) == (row["label"], row["checkpoint"])
+            line
+            for line in lines
+            if (line["variant"], line["checkpoint"]) == (row["label"], row["checkpoint"])
         ):
             assert float(line["mean"]) == row["stats"][line["metric"]]["mean"]
             assert float(line["sd"]) == row["stats"][line["metric"]]["sd"]
             if row["baseline"]:
                 assert float(line["low_95"]) == row["differences"][line["metric"]]["interval"][0]
     assert "| pgd + ra | best | 3 | 84.00 ± 2.65<br>+2.00 [-0.48, +4.48] |" in to_markdown(table)
-    assert r"pgd + ra & best & 3 & 84.00 $\pm$ 2.65 {\small $+2.00 [-0.48, +4.48]$} &" in to_latex(table)
+    assert r"pgd + ra & best & 3 & 84.00 $\pm$ 2.65 {\small $+2.00 [-0.48, +4.48]$} &" in to_latex(
+        table
+    )
     screen = Console(width=160, record=True, file=io.StringIO())
     screen.print(sweep_table(table))
     assert "84.00 ± 2.65" in (text := screen.export_text())

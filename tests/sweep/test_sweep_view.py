@@ -31,9 +31,13 @@ def test_the_live_table_shows_every_trial_and_totals(runner: Callable[..., Runne
     status = next(iter(sweep.statuses.values()))
     status.folder.run.path.mkdir(parents=True)
     epoch = {"seconds": 0.1, "validation": {"clean_acc": 0.5, "robust_acc": 0.3}}
-    status.folder.run.metrics.write_text("".join(json.dumps({"epoch": n, **epoch}) + "\n" for n in (1, 2, 3)))
+    status.folder.run.metrics.write_text(
+        "".join(json.dumps({"epoch": n, **epoch}) + "\n" for n in (1, 2, 3))
+    )
     status.state, status.began = State.RUNNING, time.monotonic() - 100
-    assert "running 3/9 50.0 30.0 1 min 40 s 0.6 s" in rendered(sweep)  # epoch, clean, robust, time, left
+    assert "running 3/9 50.0 30.0 1 min 40 s 0.6 s" in rendered(
+        sweep
+    )  # epoch, clean, robust, time, left
     status.state, status.began = State.WAITING, 0.0
     sweep.run()
     assert "seed 0 done 9 70.0 35.0" in rendered(sweep)
@@ -42,7 +46,9 @@ def test_the_live_table_shows_every_trial_and_totals(runner: Callable[..., Runne
 
 
 def test_a_dry_run_lists_what_it_would_cost_and_why_that_is_unknown(
-    runner: Callable[..., Runner], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    runner: Callable[..., Runner],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     said: list[str] = []
     monkeypatch.setattr(console, "say", said.append)
@@ -56,9 +62,13 @@ def test_a_dry_run_lists_what_it_would_cost_and_why_that_is_unknown(
     search = runner(TEXT).search
     sweep_session._list(search, 2, cost=True, as_json=False)
     listed = capsys.readouterr().out
-    assert "36 steps of 3 forward and 2 backward passes, about 18 s before the final report" in listed
+    assert (
+        "36 steps of 3 forward and 2 backward passes, about 18 s before the final report" in listed
+    )
     assert "cost unknown: ce is nan" in listed
-    assert said[-1].startswith("about 18 s to train what is not done (without 1 of unknown cost), 2 at a time")
+    assert said[-1].startswith(
+        "about 18 s to train what is not done (without 1 of unknown cost), 2 at a time"
+    )
     sweep_session._list(search, 2, cost=True, as_json=True)
     costs = [item["cost"] for item in json.loads(capsys.readouterr().out)]
     assert costs == [{"forward": 108, "backward": 72, "seconds": 18.0}, {"unknown": "ce is nan"}]
@@ -66,12 +76,16 @@ def test_a_dry_run_lists_what_it_would_cost_and_why_that_is_unknown(
     assert said[-1].startswith("add --cost for the passes and the time")
 
 
-def test_trials_that_do_not_fit_are_counted(runner: Callable[..., Runner], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trials_that_do_not_fit_are_counted(
+    runner: Callable[..., Runner], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(console, "err", Console(height=10, file=io.StringIO()))
     assert "; 16 not shown" in rendered(runner("recipe: {epochs: 1}\nseeds: 20"))
 
 
-def test_in_a_pipe_each_change_is_a_line(runner: Callable[..., Runner], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_in_a_pipe_each_change_is_a_line(
+    runner: Callable[..., Runner], monkeypatch: pytest.MonkeyPatch
+) -> None:
     lines: list[str] = []
     monkeypatch.setattr(console, "say", lines.append)
     monkeypatch.setattr(console, "err", Console(file=io.StringIO()))
@@ -92,11 +106,16 @@ def test_trials_that_a_search_stopped_are_not_shown_as_failed(
     lines: list[str] = []
     monkeypatch.setattr(console, "say", lines.append)
     monkeypatch.setattr(console, "err", Console(file=io.StringIO()))
-    text = "recipe: {epochs: 4, batch_size: 18}\ngrid: {optimizer.lr: [0.1, 0.2]}\nsearch: {asha: {factor: 2}}"
+    text = (
+        "recipe: {epochs: 4, batch_size: 18}\ngrid: {optimizer.lr: [0.1, 0.2]}\nsearch: {asha: "
+        "{factor: 2}}"
+    )
     sweep = runner(text)
     with sweep_session._watching(sweep, quiet=False):
         sweep.run()
     assert "optimizer.lr=0.1, seed 0 pruned 1/4 50.0 10.0" in rendered(sweep)
     assert "1 done, 1 pruned; left 0.0 s" in rendered(sweep)
-    assert any("pruned   optimizer.lr=0.1, seed 0: stopped at epoch 1 by asha" in line for line in lines)
+    assert any(
+        "pruned   optimizer.lr=0.1, seed 0: stopped at epoch 1 by asha" in line for line in lines
+    )
     assert "2/2  done     optimizer.lr=0.2, seed 0" in lines[-1]

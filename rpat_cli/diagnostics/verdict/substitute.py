@@ -1,7 +1,9 @@
-"""A stand-in for a model, fitted to nothing but its answers, for attacks that need no gradient of the model itself.
+"""A stand-in for a model, fitted to nothing but its answers, for attacks that need no gradient of
+the model itself.
 
-Papernot et al., Practical black-box attacks against machine learning, 2017 (arXiv 1602.02697): what fools the
-substitute often fools the model. Where that breaks more than attacks on the model's own gradient, the gradient lies.
+Papernot et al., Practical black-box attacks against machine learning, 2017 (arXiv 1602.02697): what
+fools the substitute often fools the model. Where that breaks more than attacks on the model's own
+gradient, the gradient lies.
 """
 
 import torch
@@ -23,18 +25,21 @@ SHIFT = 2
 def fit_substitute(
     model: nn.Module, x: Tensor, threat: Threat, device: torch.device, questions: int = QUESTIONS
 ) -> nn.Module:
-    """A small network that answers images like `x` (N, C, H, W) as `model` does, in eval mode, on `device`.
+    """A small network that answers images like `x` (N, C, H, W) as `model` does, in eval mode, on
+    `device`.
 
-    The model is asked about images shifted by up to two pixels and moved, from some noise on, one step towards what
-    fools the substitute as it stands: there the two have to agree if attacks are to transfer. It answers `questions`
-    images in all. Draws from torch's global generator. Raises `RpatError` for a model without finite logits (B,
-    classes).
+    The model is asked about images shifted by up to two pixels and moved, from some noise on, one
+    step towards what fools the substitute as it stands: there the two have to agree if attacks are
+    to transfer. It answers `questions` images in all. Draws from torch's global generator. Raises
+    `RpatError` for a model without finite logits (B, classes).
     """
     classes = checked_logits(model, x[:1].to(device)).shape[1]
     substitute = _network(x.shape[1], x.shape[-2:], classes).to(device)
     optimizer = torch.optim.Adam(substitute.parameters(), lr=LEARNING_RATE)
     steps = max(1, questions // BATCH)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=LEARNING_RATE, total_steps=steps)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, max_lr=LEARNING_RATE, total_steps=steps
+    )
     ascent = ATTACKS["pgd"](threat, steps=1, step_size=threat.eps)
     for _ in range(steps):
         some = torch.randint(len(x), (min(BATCH, len(x)),))
@@ -54,10 +59,18 @@ def fit_substitute(
 def _network(channels: int, size: torch.Size, classes: int) -> nn.Sequential:
     shrink = max(1, -(-max(size) // LARGEST_SIDE))
     layers: list[nn.Module] = [nn.AvgPool2d(shrink)] if shrink > 1 else []
-    for width in WIDTHS:  # wide filters: what they respond to transfers better than what 3 x 3 ones do
-        layers += [nn.Conv2d(channels, width, 5, stride=2, padding=2), nn.BatchNorm2d(width), nn.ReLU()]
+    for (
+        width
+    ) in WIDTHS:  # wide filters: what they respond to transfers better than what 3 x 3 ones do
+        layers += [
+            nn.Conv2d(channels, width, 5, stride=2, padding=2),
+            nn.BatchNorm2d(width),
+            nn.ReLU(),
+        ]
         channels = width
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(16 * channels, classes))
+    return nn.Sequential(
+        *layers, nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(16 * channels, classes)
+    )
 
 
 def _shifted(x: Tensor) -> Tensor:
@@ -68,6 +81,7 @@ def _shifted(x: Tensor) -> Tensor:
 
 
 def _comparable(logits: Tensor) -> Tensor:
-    """Centred and scaled to a deviation of 1: huge logits, and probabilities in their place, can be learned as well."""
+    """Centred and scaled to a deviation of 1: huge logits, and probabilities in their place, can be
+    learned as well."""
     logits = logits - logits.mean(dim=1, keepdim=True)
     return logits / logits.std().clamp_min(1e-12)

@@ -1,8 +1,9 @@
-"""Is this robust accuracy real, or are the attacks being fooled? A list of checks, each from a paper.
+"""Is this robust accuracy real, or are the attacks being fooled? A list of checks, each from a
+paper.
 
-`gather` attacks some images in many cheap ways and keeps what happened as `Evidence`; each check looks at it and gives
-one `Finding`. Attacks are compared image by image, by exact tests, so that honest models raise no false alarm: two
-images more of 500 are chance.
+`gather` attacks some images in many cheap ways and keeps what happened as `Evidence`; each check
+looks at it and gives one `Finding`. Attacks are compared image by image, by exact tests, so that
+honest models raise no false alarm: two images more of 500 are chance.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -45,16 +46,26 @@ SATURATED = 17
 """1 - exp(-17) rounds to 1 in float32: a softmax whose true class leads by more is flat."""
 
 ENOUGH = 20
-"""With fewer images the exact tests could hardly find anything, and that they found nothing would say nothing."""
+"""With fewer images the exact tests could hardly find anything, and that they found nothing would
+say nothing."""
 
 FEW = 0.1
-"""What may stand by luck, where the attack misses some: the chance of ten classes, also for more of them."""
+"""What may stand by luck, where the attack misses some: the chance of ten classes, also for more of
+them."""
 
-ATHALYE = "Athalye, Carlini & Wagner, Obfuscated gradients give a false sense of security, ICML 2018"
+ATHALYE = (
+    "Athalye, Carlini & Wagner, Obfuscated gradients give a false sense of security, ICML 2018"
+)
 CARLINI = "Carlini et al., On evaluating adversarial robustness, 2019 (arXiv 1902.06705)"
-DISTILLATION = "Carlini & Wagner, Defensive distillation is not robust to adversarial examples, 2016"
-AUTOATTACK = "Croce & Hein, Reliable evaluation with an ensemble of parameter-free attacks, ICML 2020"
-ADAPTIVE = "Croce et al., Evaluating the adversarial robustness of adaptive test-time defenses, ICML 2022"
+DISTILLATION = (
+    "Carlini & Wagner, Defensive distillation is not robust to adversarial examples, 2016"
+)
+AUTOATTACK = (
+    "Croce & Hein, Reliable evaluation with an ensemble of parameter-free attacks, ICML 2020"
+)
+ADAPTIVE = (
+    "Croce et al., Evaluating the adversarial robustness of adaptive test-time defenses, ICML 2022"
+)
 PAPERNOT = "Papernot et al., Practical black-box attacks against machine learning, ASIA CCS 2017"
 INDICATORS = "Pintor et al., Indicators of attack failure, NeurIPS 2022"
 
@@ -73,13 +84,16 @@ class Finding:
 class Evidence:
     """What was seen of a model on `correct.n` images. Tensors are on the CPU.
 
-    `logits` (N, classes) in eval mode, `logits_again` of a second pass. `y` (N,). `pixels` is the range of the images.
-    `training`: modules that stay in train mode when they are told not to. `was_training`: the model was handed over in
-    train mode. `connected`: the logits depend on the image through a gradient. `gradient_norm` (M,): the L1 norm of the
-    cross-entropy's gradient at the M correctly classified images. `broken`: per attack (M,), which of them it breaks;
-    `eps` maps the names of the attacks with a larger radius to that radius, in rising order. `losses`: mean
-    cross-entropy before, after each step of, and at the end of PGD with 50 steps. `flags`: AutoAttack's own warnings,
-    `skipped`: attacks that could not run and why. `transfers`: which of the attacks were made on other models.
+    `logits` (N, classes) in eval mode, `logits_again` of a second pass. `y` (N,). `pixels` is the
+    range of the images.
+    `training`: modules that stay in train mode when they are told not to. `was_training`: the model
+    was handed over in train mode. `connected`: the logits depend on the image through a gradient.
+    `gradient_norm` (M,): the L1 norm of the cross-entropy's gradient at the M correctly classified
+    images. `broken`: per attack (M,), which of them it breaks; `eps` maps the names of the attacks
+    with a larger radius to that radius, in rising order. `losses`: mean cross-entropy before, after
+    each step of, and at the end of PGD with 50 steps. `flags`: AutoAttack's own warnings,
+    `skipped`: attacks that could not run and why. `transfers`: which of the attacks were made on
+    other models.
     """
 
     threat: Threat
@@ -114,10 +128,12 @@ class Evidence:
 
     @property
     def harmless(self) -> Tensor:
-        """(M,) bool: the softmax is saturated, and still hides nothing from the attacks on the cross-entropy.
+        """(M,) bool: the softmax is saturated, and still hides nothing from the attacks on the
+        cross-entropy.
 
-        PGD on the margin, which no softmax flattens, would break those images if only their flat loss protected them.
-        An honest model without any defence is often that sure of its easiest images.
+        PGD on the margin, which no softmax flattens, would break those images if only their flat
+        loss protected them. An honest model without any defence is often that sure of its easiest
+        images.
         """
         saturated = self.lead > SATURATED
         if not {"cw-pgd", "pgd-50"} <= self.broken.keys():
@@ -172,12 +188,13 @@ class Verdict:
 
 
 def judge(evidence: Evidence) -> Verdict:
-    """Run every check. Where the model gets no image right, only those that look at the model itself."""
+    """Run every check. Where the model gets no image right, only those that look at the model
+    itself."""
     checks = (*MODEL_CHECKS, *(ATTACK_CHECKS if evidence.correct.correct else ()))
     return Verdict(tuple(check(evidence) for check in checks), evidence)
 
 
-# ---------------------------------------------------------------------------------------------- gathering evidence
+# ---- gathering evidence
 
 
 def gather(
@@ -194,13 +211,14 @@ def gather(
     seed: int = 0,
     sources: Mapping[str, nn.Module] = MappingProxyType({}),
 ) -> Evidence:
-    """Attack up to `images` of x (N, C, H, W), y (N,), equally many of each class, in the cheap ways the checks need.
+    """Attack up to `images` of x (N, C, H, W), y (N,), equally many of each class, in the cheap
+    ways the checks need.
 
-    `sources` are other models on `device`, by a name for what is made on them; besides, a small substitute is fitted to
-    the model's answers to all of x: to so many `questions`.
+    `sources` are other models on `device`, by a name for what is made on them; besides, a small
+    substitute is fitted to the model's answers to all of x: to so many `questions`.
 
-    `queries` are Square's, per image. The model, its modes and gradients and all generators stay as they were. Raises
-    `RpatError` for a model without finite logits (B, classes).
+    `queries` are Square's, per image. The model, its modes and gradients and all generators stay as
+    they were. Raises `RpatError` for a model without finite logits (B, classes).
     """
     device = device or x.device
     enough = images <= len(y) - len(torch.unique(y))
@@ -208,7 +226,11 @@ def gather(
     everything = x
     x, y = x[chosen.to(x.device)].to(device), y[chosen.to(y.device)].to(device)
     was_training = unwrap(model).training
-    with frozen(model) as model, torch.autocast(device.type, enabled=False), own_randomness(device, seed):
+    with (
+        frozen(model) as model,
+        torch.autocast(device.type, enabled=False),
+        own_randomness(device, seed),
+    ):
         look = _Look(model, threat, batch_size)
         logits = look.logits(x)
         right = logits.argmax(dim=1) == y
@@ -219,7 +241,9 @@ def gather(
             threat=threat,
             y=y.cpu(),
             pixels=(float(low), float(high)),
-            training=tuple(name or type(m).__name__ for name, m in model.named_modules() if m.training),
+            training=tuple(
+                name or type(m).__name__ for name, m in model.named_modules() if m.training
+            ),
             was_training=was_training,
             connected=gradient_reaches(model, x[:1]),
             logits=logits.cpu(),
@@ -243,7 +267,9 @@ class _Look:
     batch_size: int
 
     def logits(self, x: Tensor) -> Tensor:
-        return torch.cat([checked_logits(self.model, part) for part in torch.split(x, self.batch_size)])
+        return torch.cat(
+            [checked_logits(self.model, part) for part in torch.split(x, self.batch_size)]
+        )
 
     def attacks(self, x: Tensor, y: Tensor, queries: int, seed: int) -> "_Seen":
         """Attack images `x`, all of which the model gets right."""
@@ -271,7 +297,8 @@ class _Look:
         sources: Mapping[str, nn.Module],
         seen: "_Seen",
     ) -> None:
-        """What PGD finds on other models, tried on this one: on those given, and on one fitted to its answers.
+        """What PGD finds on other models, tried on this one: on those given, and on one fitted to
+        its answers.
 
         Its inner loss is the margin, which here breaks a fifth more than the cross-entropy.
         """
@@ -286,22 +313,30 @@ class _Look:
     def _radii(self, x: Tensor) -> dict[str, float]:
         """The radius asked for, some multiples of it, and the one that holds every image."""
         whole = self.threat.whole_box(x).eps
-        multiples = {f"eps x {k}": k * self.threat.eps for k in MULTIPLES if k * self.threat.eps < whole}
+        multiples = {
+            f"eps x {k}": k * self.threat.eps for k in MULTIPLES if k * self.threat.eps < whole
+        }
         return {**multiples, "whole box": whole}
 
     def _broken(self, threat: Threat, name: str, x: Tensor, y: Tensor, **settings: Any) -> Tensor:
         attack = ATTACKS[name](threat, **settings)
         return self._verified(threat, x, y, lambda x, y: attack(self.model, x, y))
 
-    def _verified(self, threat: Threat, x: Tensor, y: Tensor, perturb: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    def _verified(
+        self, threat: Threat, x: Tensor, y: Tensor, perturb: Callable[[Tensor, Tensor], Tensor]
+    ) -> Tensor:
         parts = batches(x, y, self.batch_size, x.device)
-        return torch.cat([verify(self.model, threat, x, y, perturb(x, y)).broken for x, y in parts]).cpu()
+        return torch.cat(
+            [verify(self.model, threat, x, y, perturb(x, y)).broken for x, y in parts]
+        ).cpu()
 
     def gradient_norm(self, x: Tensor, y: Tensor) -> Tensor:
         if not len(x):
             return torch.zeros(0)
         parts = batches(x, y, self.batch_size, x.device)
-        return torch.cat([_gradient(self.model, x, y).flatten(1).abs().sum(dim=1) for x, y in parts])
+        return torch.cat(
+            [_gradient(self.model, x, y).flatten(1).abs().sum(dim=1) for x, y in parts]
+        )
 
     def _climb(self, x: Tensor, y: Tensor) -> tuple[float, ...]:
         """The mean loss along PGD: an inner loss that takes notes."""
@@ -322,9 +357,13 @@ class _Look:
         ensemble = attacks.on(self.model, x[first], y[first])
         for name in ensemble.names:
             if name == "apgd-ce" and not gradient_reaches(self.model, x[:1]):
-                seen.broken[name] = torch.zeros(len(x), dtype=torch.bool)  # it cannot take a single step
+                seen.broken[name] = torch.zeros(
+                    len(x), dtype=torch.bool
+                )  # it cannot take a single step
             else:
-                seen.broken[name] = self._verified(self.threat, x, y, partial(ensemble.perturb, name))
+                seen.broken[name] = self._verified(
+                    self.threat, x, y, partial(ensemble.perturb, name)
+                )
         seen.flags = tuple(ensemble.flags)
         for note in ensemble.notes:
             name, _, reason = note.partition(" left out: ")
@@ -358,7 +397,7 @@ def _noting(y: Tensor) -> tuple[list[float], Callable[[Tensor], Tensor]]:
     return noted, loss_fn
 
 
-# ------------------------------------------------------------------------------------------------------- the checks
+# ---- the checks
 
 
 def check_pixels(e: Evidence) -> Finding:
@@ -379,7 +418,10 @@ def check_mode(e: Evidence) -> Finding:
         return Finding(name, "FAIL", f"stays in train mode after model.eval(): {some}.", CARLINI)
     if e.was_training:
         return Finding(
-            name, "WARN", "the model came in train mode; everything here was measured in eval mode.", CARLINI
+            name,
+            "WARN",
+            "the model came in train mode; everything here was measured in eval mode.",
+            CARLINI,
         )
     return Finding(name, "PASS", "every module is in eval mode.", CARLINI)
 
@@ -388,9 +430,17 @@ def check_clean(e: Evidence) -> Finding:
     accuracy, chance = e.correct, 1 / e.logits.shape[1]
     text = f"{accuracy.correct} of {accuracy.n} images are right without an attack"
     if accuracy.interval[0] <= chance:
-        return Finding("better than guessing", "WARN", f"{text}: there is little or nothing to attack.", CARLINI)
+        return Finding(
+            "better than guessing",
+            "WARN",
+            f"{text}: there is little or nothing to attack.",
+            CARLINI,
+        )
     if accuracy.correct < ENOUGH:
-        reason = f"{text}: too few for the other checks to find much. Check at least {ENOUGH} such images."
+        reason = (
+            f"{text}: too few for the other checks to find much. Check at least {ENOUGH} such "
+            "images."
+        )
         return Finding("better than guessing", "WARN", reason, CARLINI)
     return Finding("better than guessing", "PASS", f"{text}.", CARLINI)
 
@@ -402,7 +452,8 @@ def check_randomness(e: Evidence) -> Finding:
     differing = int((gap > 1e-4).sum())  # well above what the order of sums in float32 does
     if changed or differing:
         reason = (
-            f"of {len(gap)} images given twice, {differing} get other logits and {changed} another class. Attacks that "
+            f"of {len(gap)} images given twice, {differing} get other logits and {changed} "
+            "another class. Attacks that "
             "follow one noisy gradient fail; use autoattack-rand, which averages over many."
         )
         return Finding(name, "FAIL", reason, ATHALYE)
@@ -412,7 +463,10 @@ def check_randomness(e: Evidence) -> Finding:
 def check_dynamic(e: Evidence) -> Finding:
     name = "no optimisation inside"
     if any("dynamic" in flag for flag in e.flags):
-        reason = "the model computes gradients while it predicts; standard attacks may not reach through that."
+        reason = (
+            "the model computes gradients while it predicts; standard attacks may not reach "
+            "through that."
+        )
         return Finding(name, "WARN", reason, ADAPTIVE)
     return Finding(name, "PASS", "predicting takes no gradient.", ADAPTIVE)
 
@@ -421,7 +475,10 @@ def check_probabilities(e: Evidence) -> Finding:
     name = "logits, not probabilities"
     sums = (e.logits.sum(dim=1) - 1).abs()
     if (e.logits >= -1e-5).all() and (e.logits <= 1 + 1e-5).all() and (sums < 1e-4).all():
-        reason = "the output is a probability distribution. A second softmax in the loss flattens the gradients."
+        reason = (
+            "the output is a probability distribution. A second softmax in the loss flattens the "
+            "gradients."
+        )
         return Finding(name, "FAIL", reason, AUTOATTACK)
     return Finding(name, "PASS", "the output is no probability distribution.", AUTOATTACK)
 
@@ -431,12 +488,19 @@ def check_logit_range(e: Evidence) -> Finding:
     name = "logits in a sane range"
     lead, harmless = e.lead, e.harmless
     spread = float((e.logits.amax(dim=1) - e.logits.amin(dim=1)).median())
-    lost, saturated = Accuracy.of((lead > 88) & ~harmless), Accuracy.of((lead > SATURATED) & ~harmless)
+    lost, saturated = (
+        Accuracy.of((lead > 88) & ~harmless),
+        Accuracy.of((lead > SATURATED) & ~harmless),
+    )
     text = f"median spread of the logits {spread:.3g}"
     if harmless.any():
-        text += f"; {int(harmless.sum())} images lead by over {SATURATED}, which hides nothing from PGD on the margin"
+        text += f"; {int(harmless.sum())} images lead by over {SATURATED}, "
+        text += "which hides nothing from PGD on the margin"
     if lost.n and lost.interval[0] > 0.05:
-        reason = f"{text}; {lost.correct} of {lost.n} images lead by over 88: their cross-entropy has no gradient."
+        reason = (
+            f"{text}; {lost.correct} of {lost.n} images lead by over 88: their cross-entropy has "
+            "no gradient."
+        )
         return Finding(name, "FAIL", reason, DISTILLATION)
     if saturated.n and saturated.interval[0] > 0.1:
         share = f"{saturated.correct} of {saturated.n} images"
@@ -453,9 +517,13 @@ def check_zero_gradients(e: Evidence) -> Finding:
     zero = Accuracy.of(none & ~e.harmless)
     text = f"{int(none.sum())} of {zero.n} images have no gradient of the cross-entropy"
     if zero.correct < none.sum():
-        text += f"; {int(none.sum()) - zero.correct} of them are saturated, which hides nothing from PGD on the margin"
+        text += f"; {int(none.sum()) - zero.correct} of them are saturated, "
+        text += "which hides nothing from PGD on the margin"
     if not e.connected:
-        reason = f"{text}: the computation is cut between the image and the logits (detach, no_grad, rounding?)."
+        reason = (
+            f"{text}: the computation is cut between the image and the logits (detach, no_grad, "
+            "rounding?)."
+        )
         return Finding(name, "FAIL", reason, ATHALYE)
     if zero.interval[0] > 0.05:
         return Finding(name, "FAIL", f"{text}: PGD and APGD on it cannot move.", ATHALYE)
@@ -482,36 +550,46 @@ def check_eps(e: Evidence) -> Finding:
 
 
 def check_black_box(e: Evidence) -> Finding:
-    """Square is allowed a few images of its own; beating a gradient attack image by image, or many of them, is not."""
+    """Square is allowed a few images of its own; beating a gradient attack image by image, or many
+    of them, is not."""
     name = "white box beats black box"
     if "square" not in e.broken or "apgd-ce" not in e.broken:
-        missing = "; ".join(f"{attack} could not run: {reason}" for attack, reason in e.skipped.items())
+        missing = "; ".join(
+            f"{attack} could not run: {reason}" for attack, reason in e.skipped.items()
+        )
         return Finding(name, "WARN", f"not known: {missing}.", AUTOATTACK)
     finding = _must_win(e, name, "square", "apgd-ce", AUTOATTACK)
     left = ~e.broken["apgd-ce"]
     extra = Accuracy.of(e.broken["square"][left])
     if finding.level == "PASS" and extra.n and extra.interval[0] > 0.02:
         reason = (
-            f"of {extra.n} images that apgd-ce leaves standing, square without any gradient breaks {extra.correct}."
+            f"of {extra.n} images that apgd-ce leaves standing, square without any gradient "
+            f"breaks {extra.correct}."
         )
         return Finding(name, "WARN", reason, AUTOATTACK)
     return finding
 
 
 def check_transfer(e: Evidence) -> Finding:
-    """Images made without the model's own gradient may not do better than the best that is made with it."""
-    strongest = max((name for name in WHITE_BOX if name in e.broken), key=lambda name: int(e.broken[name].sum()))
+    """Images made without the model's own gradient may not do better than the best that is made
+    with it."""
+    strongest = max(
+        (name for name in WHITE_BOX if name in e.broken), key=lambda name: int(e.broken[name].sum())
+    )
     pairs = [(name, strongest) for name in e.transfers]
     level, reason = _worst(e, pairs)
     return Finding("white box beats transfer", level, reason, f"{ATHALYE}; {PAPERNOT}")
 
 
 def check_unbounded(e: Evidence) -> Finding:
-    """Within the whole box any image can be turned into any other, so nothing can stand except by luck."""
+    """Within the whole box any image can be turned into any other, so nothing can stand except by
+    luck."""
     name = "nothing stands without a bound"
     left = e.standing("whole box")
     chance = max(1 / e.logits.shape[1], FEW)
-    curve = ", ".join(f"{100 * e.standing(name).value:.0f} % at {eps:.3g}" for name, eps in e.eps.items())
+    curve = ", ".join(
+        f"{100 * e.standing(name).value:.0f} % at {eps:.3g}" for name, eps in e.eps.items()
+    )
     text = f"robust accuracy as eps grows: {curve}"
     if left.interval[0] > chance:
         return Finding(name, "FAIL", f"{text}. Attacks that fail there fail everywhere.", ATHALYE)
@@ -521,19 +599,23 @@ def check_unbounded(e: Evidence) -> Finding:
 
 
 def check_convergence(e: Evidence) -> Finding:
-    """Of all that the loss gains, what comes in the last fifth of the steps? On a plateau, next to nothing."""
+    """Of all that the loss gains, what comes in the last fifth of the steps? On a plateau, next to
+    nothing."""
     name = "the attack has converged"
     gain = e.losses[-1] - e.losses[0]
     late = e.losses[-1] - e.losses[-1 - max(STEPS) // 5]
     if gain <= 0:
-        return Finding(name, "FAIL", f"{max(STEPS)} steps of PGD do not raise the loss at all.", INDICATORS)
+        return Finding(
+            name, "FAIL", f"{max(STEPS)} steps of PGD do not raise the loss at all.", INDICATORS
+        )
     share = round(100 * late / gain, 1) or 0.0  # and not -0.0
     text = f"{share:.1f} % of what the loss gains comes in the last fifth of {max(STEPS)} steps"
     return Finding(name, "WARN" if late > 0.1 * gain else "PASS", f"{text}.", INDICATORS)
 
 
 def _must_win(e: Evidence, name: str, weak: str, strong: str, paper: str) -> Finding:
-    """The weak attack may not break significantly more images that the strong one leaves than the other way round."""
+    """The weak attack may not break significantly more images that the strong one leaves than the
+    other way round."""
     return Finding(name, *_compare(e, weak, strong), paper)
 
 
@@ -546,7 +628,8 @@ def _never_falls(e: Evidence, name: str, pairs: Sequence[tuple[str, str]], paper
 
 
 def _worst(e: Evidence, pairs: Sequence[tuple[str, str]]) -> tuple[Level, str]:
-    """Of several comparisons, each of a weak attack with a strong one, the worst level and the reasons for it."""
+    """Of several comparisons, each of a weak attack with a strong one, the worst level and the
+    reasons for it."""
     results = [_compare(e, weak, strong) for weak, strong in pairs]
     worst = max((level for level, _ in results), key=LEVELS.index)
     return worst, " ".join(reason for level, reason in results if level == worst)
@@ -558,7 +641,10 @@ def _compare(e: Evidence, weak: str, strong: str) -> tuple[Level, str]:
     p = sign_test(only_weak, only_strong)
     level: Level = "FAIL" if p < SURE else "WARN" if p < SUSPECT else "PASS"
     odds = f" (p = {p:.1g} by chance)" if level != "PASS" else ""
-    return level, f"images broken: {only_strong} by {strong} only, {only_weak} by {weak} only{odds}."
+    return (
+        level,
+        f"images broken: {only_strong} by {strong} only, {only_weak} by {weak} only{odds}.",
+    )
 
 
 Check = Callable[[Evidence], Finding]

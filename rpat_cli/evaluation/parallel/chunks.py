@@ -1,8 +1,9 @@
 """One stage after another, chunk by chunk, each on the samples that are still robust.
 
-The unit of work is a chunk of one stage. Which samples it holds, and every random number in it, follow from the
-results of the stages before and from the seed alone: so chunks can be recorded, skipped when they are known already,
-and shared out among processes, and the flags at the end are the same.
+The unit of work is a chunk of one stage. Which samples it holds, and every random number in it,
+follow from the results of the stages before and from the seed alone: so chunks can be recorded,
+skipped when they are known already, and shared out among processes, and the flags at the end are
+the same.
 """
 
 import hashlib
@@ -19,7 +20,8 @@ from rpat_cli.evaluation.verify import Prediction
 
 @dataclass(frozen=True)
 class Task:
-    """One chunk to be attacked: what `ChunkResult` says of `label`, `stage`, `chunk` and `indices`, and its samples.
+    """One chunk to be attacked: what `ChunkResult` says of `label`, `stage`, `chunk` and `indices`,
+    and its samples.
 
     `x` is (M, C, H, W), `y` is (M,); all randomness in the chunk starts from `seed`.
     """
@@ -35,13 +37,15 @@ class Task:
 
 @dataclass(frozen=True)
 class ChunkResult:
-    """What one stage did to one chunk; tensors are (M,), on the CPU, in the order of `indices` (rows of x).
+    """What one stage did to one chunk; tensors are (M,), on the CPU, in the order of `indices`
+    (rows of x).
 
-    `predicted`, `margin`, `confidence` (see `Prediction`) and `distance` are of the images that the stage ended with.
-    `label` is the attack of the suite, `stage` and `chunk` count from 0. `strays` is how many answers of the attack lay
-    outside ball or box and could not be mended. Passes include the one that predicts again. `seconds` are of the clock,
-    since the result before, for `Runner` to fill in: where processes share a stage, those of its chunks add up to the
-    time they took together.
+    `predicted`, `margin`, `confidence` (see `Prediction`) and `distance` are of the images that the
+    stage ended with. `label` is the attack of the suite, `stage` and `chunk` count from 0. `strays`
+    is how many answers of the attack lay outside ball or box and could not be mended. Passes
+    include the one that predicts again. `seconds` are of the clock, since the result before, for
+    `Runner` to fill in: where processes share a stage, those of its chunks add up to the time they
+    took together.
     """
 
     label: str
@@ -62,11 +66,12 @@ class ChunkResult:
 
 @dataclass(frozen=True)
 class Progress:
-    """Where an evaluation stands. `stage_number` counts from 1; `done` of `total` samples of this stage are finished.
+    """Where an evaluation stands. `stage_number` counts from 1; `done` of `total` samples of this
+    stage are finished.
 
-    `robust_acc` is the fraction of all samples that no stage has broken so far; `elapsed` are seconds since this attack
-    of the suite began, `eta` those that the stage will still take, `left` roughly those of the whole evaluation; `None`
-    before anything is known.
+    `robust_acc` is the fraction of all samples that no stage has broken so far; `elapsed` are
+    seconds since this attack of the suite began, `eta` those that the stage will still take, `left`
+    roughly those of the whole evaluation; `None` before anything is known.
     """
 
     label: str
@@ -89,11 +94,13 @@ OnChunk = Callable[[ChunkResult], None]
 
 @dataclass(frozen=True)
 class State:
-    """Per sample (N,), on the CPU: what is known so far. Starts as the clean result, filled in place by chunks.
+    """Per sample (N,), on the CPU: what is known so far. Starts as the clean result, filled in
+    place by chunks.
 
-    `robust`: right so far. `broken_by`: the stage that broke the sample, -1 where none did. `distance`: of the
-    adversarial image that broke it; NaN where none did. `margin`, `confidence`: of the image that broke it; where none
-    did, of the one with the smallest margin among the clean image and those that the stages ended with.
+    `robust`: right so far. `broken_by`: the stage that broke the sample, -1 where none did.
+    `distance`: of the adversarial image that broke it; NaN where none did. `margin`, `confidence`:
+    of the image that broke it; where none did, of the one with the smallest margin among the clean
+    image and those that the stages ended with.
     """
 
     robust: Tensor
@@ -106,9 +113,15 @@ class State:
 
     @classmethod
     def clean(cls, prediction: Prediction, y: Tensor) -> "State":
-        predicted, margin, confidence = prediction.predicted, prediction.margin, prediction.confidence
+        predicted, margin, confidence = (
+            prediction.predicted,
+            prediction.margin,
+            prediction.confidence,
+        )
         none, unknown = torch.full_like(predicted, -1), torch.full(predicted.shape, torch.nan)
-        return cls(predicted == y, predicted.clone(), margin.clone(), confidence.clone(), none, unknown)
+        return cls(
+            predicted == y, predicted.clone(), margin.clone(), confidence.clone(), none, unknown
+        )
 
     def add(self, chunk: ChunkResult) -> None:
         hit = chunk.indices[chunk.broken]
@@ -131,8 +144,8 @@ Execute: TypeAlias = Callable[[Iterable[Task]], Iterable[ChunkResult]]
 class Runner:
     """Runs stages on `x` (N, C, H, W), `y` (N,) and writes what happens into a `State`.
 
-    `known` are chunks of an earlier, interrupted run of the same evaluation; they are taken over, not run. The others
-    go to `execute`.
+    `known` are chunks of an earlier, interrupted run of the same evaluation; they are taken over,
+    not run. The others go to `execute`.
     """
 
     label: str
@@ -147,7 +160,9 @@ class Runner:
 
     def run(self, stages: Sequence[str], state: State) -> None:
         """Let every stage attack what is still robust when it begins."""
-        known = {(chunk.stage, chunk.chunk): chunk for chunk in self.known if chunk.label == self.label}
+        known = {
+            (chunk.stage, chunk.chunk): chunk for chunk in self.known if chunk.label == self.label
+        }
         began = time.perf_counter()
         for number in range(len(stages)):
             todo = state.robust.nonzero().squeeze(1)
@@ -159,7 +174,9 @@ class Runner:
             fresh: list[int] = []
             for index, indices in enumerate(pieces):
                 chunk = known.get((number, index))
-                if chunk is None or not torch.equal(chunk.indices, indices):  # of other samples: no use
+                if chunk is None or not torch.equal(
+                    chunk.indices, indices
+                ):  # of other samples: no use
                     fresh.append(index)
                     continue
                 state.add(chunk)
@@ -167,7 +184,8 @@ class Runner:
                 meter.report(state)
             before = time.perf_counter()
             for chunk in self.execute(self._task(number, index, pieces[index]) for index in fresh):
-                # Shared among processes, each second of the clock holds several of work: `seconds` are the clock's.
+                # Shared among processes, each second of the clock holds several of work: `seconds`
+                # are the clock's.
                 now = time.perf_counter()
                 chunk, before = replace(chunk, seconds=now - before), now
                 if self.on_chunk:
@@ -179,18 +197,29 @@ class Runner:
 
     def _task(self, stage: int, chunk: int, indices: Tensor) -> Task:
         where = indices.to(self.x.device)
-        return Task(self.label, stage, chunk, indices, self.x[where], self.y[where], self._chunk_seed(stage, chunk))
+        return Task(
+            self.label,
+            stage,
+            chunk,
+            indices,
+            self.x[where],
+            self.y[where],
+            self._chunk_seed(stage, chunk),
+        )
 
     def _chunk_seed(self, stage: int, chunk: int) -> int:
-        """A seed of its own for each chunk: starts do not repeat, nor depend on what else this process ran."""
+        """A seed of its own for each chunk: starts do not repeat, nor depend on what else this
+        process ran."""
         text = f"{self.seed}/{self.label}/{stage}/{chunk}"
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
 
 
 def even_pieces(indices: Tensor, most: int) -> tuple[Tensor, ...]:
-    """`indices` (N,) in as few pieces of at most `most` as there can be, their sizes differing by one at most.
+    """`indices` (N,) in as few pieces of at most `most` as there can be, their sizes differing by
+    one at most.
 
-    Even pieces keep processes that share them equally busy; a short last one would leave all others waiting.
+    Even pieces keep processes that share them equally busy; a short last one would leave all others
+    waiting.
     """
     return torch.tensor_split(indices, -(-len(indices) // most))
 
@@ -199,7 +228,13 @@ class _Meter:
     """Counts one stage's samples and turns them into `Progress`."""
 
     def __init__(
-        self, runner: Runner, stages: Sequence[str], number: int, chunks: int, total: int, began: float
+        self,
+        runner: Runner,
+        stages: Sequence[str],
+        number: int,
+        chunks: int,
+        total: int,
+        began: float,
     ) -> None:
         self._runner, self._stages, self._number = runner, stages, number
         self._chunks, self._total, self._began = chunks, total, began
@@ -207,7 +242,8 @@ class _Meter:
         self._chunk = self._done = self._fresh = 0
 
     def add(self, samples: int, *, fresh: bool) -> None:
-        """A chunk is done; one taken over from an earlier run (not fresh) tells nothing of the time left."""
+        """A chunk is done; one taken over from an earlier run (not fresh) tells nothing of the time
+        left."""
         self._chunk += 1
         self._done += samples
         self._fresh += samples if fresh else 0

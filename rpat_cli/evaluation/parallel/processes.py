@@ -1,11 +1,12 @@
 """Several processes share the chunks of one evaluation.
 
-A small network leaves most cores of a machine idle, and one GPU knows nothing of the next: separate processes, each
-with its share of the cores or a GPU of its own, use them. Which process attacks a chunk does not matter to the result.
+A small network leaves most cores of a machine idle, and one GPU knows nothing of the next: separate
+processes, each with its share of the cores or a GPU of its own, use them. Which process attacks a
+chunk does not matter to the result.
 
-Workers are fresh interpreters ("spawn"): forking a process in which OpenMP or CUDA has run is not safe. What they need
-travels by value through pipes: against the seconds that a chunk takes that costs nothing, and unlike shared memory it
-works in containers, which have little of that.
+Workers are fresh interpreters ("spawn"): forking a process in which OpenMP or CUDA has run is not
+safe. What they need travels by value through pipes: against the seconds that a chunk takes that
+costs nothing, and unlike shared memory it works in containers, which have little of that.
 """
 
 import multiprocessing
@@ -38,7 +39,8 @@ _QUICK_STEPS = 100
 
 
 class Bench(Protocol):
-    """What workers are given: it can be pickled, is opened on a device, and attacks one chunk after another there."""
+    """What workers are given: it can be pickled, is opened on a device, and attacks one chunk after
+    another there."""
 
     device: torch.device
 
@@ -53,26 +55,32 @@ class Helpers(Protocol):
     def give(self, bench: Bench) -> None:
         """Hand everyone what is to be attacked with, in place of what they had.
 
-        Raises `NotPortableError` if that cannot be pickled here or read there, for instance a model whose class was
-        defined in a notebook.
+        Raises `NotPortableError` if that cannot be pickled here or read there, for instance a model
+        whose class was defined in a notebook.
         """
 
     def execute(self, tasks: Iterable[Task]) -> Iterator[ChunkResult]:
-        """Attack the chunks; results come as they are ready. Raises `RpatError` if a process dies."""
+        """Attack the chunks; results come as they are ready. Raises `RpatError` if a process
+        dies."""
 
 
 class NotPortableError(RpatError):
     """What was to be shared cannot be handed to another process."""
 
 
-def count_jobs(jobs: Jobs, specs: Sequence[AttackSpec], device: torch.device, *, samples: int, chunk_size: int) -> int:
+def count_jobs(
+    jobs: Jobs, specs: Sequence[AttackSpec], device: torch.device, *, samples: int, chunk_size: int
+) -> int:
     """How many processes are to share an evaluation; 1 means that this one does it alone.
 
-    "auto" is one per GPU, or per core that torch may use (`OMP_NUM_THREADS` is respected) up to 8, but 1 for suites
-    that would be done before a worker has started. Never more than there are chunks.
+    "auto" is one per GPU, or per core that torch may use (`OMP_NUM_THREADS` is respected) up to 8,
+    but 1 for suites that would be done before a worker has started. Never more than there are
+    chunks.
     """
     if jobs == "auto":
-        units = {"cuda": torch.cuda.device_count(), "cpu": torch.get_num_threads()}.get(device.type, 1)
+        units = {"cuda": torch.cuda.device_count(), "cpu": torch.get_num_threads()}.get(
+            device.type, 1
+        )
         wanted = min(units, MOST_AUTOMATIC_JOBS) if any(map(_is_long, specs)) else 1
     else:
         wanted = jobs
@@ -108,7 +116,8 @@ class _Worker:
     def _died(self) -> RpatError:
         self.process.join(5)
         if self.process.exitcode == -signal.SIGTERM:
-            time.sleep(1)  # the whole group was told to stop: so are we, and our own handler has the better words
+            # the whole group was told to stop: so are we, and our own handler has the better words
+            time.sleep(1)
         return RpatError(
             f"a worker process of the evaluation died (exit code {self.process.exitcode}"
             f"{', killed: is there enough memory?' if self.process.exitcode == -9 else ''}). "
@@ -131,7 +140,8 @@ class _Failure:
 class Desk:
     """Where a process works for another one: `answer` takes a bench, or a chunk to attack with it.
 
-    `device_of` says where to open a bench that was on another process's device. What goes wrong is an answer, too.
+    `device_of` says where to open a bench that was on another process's device. What goes wrong is
+    an answer, too.
     """
 
     def __init__(self, device_of: Callable[[torch.device], torch.device]) -> None:
@@ -177,7 +187,8 @@ def content_of(answer: bytes) -> Any:
 
 
 class Workers:
-    """`count` processes, started at once in the background, for as many evaluations as there are; close them.
+    """`count` processes, started at once in the background, for as many evaluations as there are;
+    close them.
 
     On a CPU they divide this process's threads; on CUDA they take the GPUs in turn.
     """
@@ -190,7 +201,9 @@ class Workers:
             for number in range(count):
                 ours, theirs = context.Pipe()
                 process = context.Process(
-                    target=_work, args=(theirs, str(_device_of(number, device)), threads), daemon=True
+                    target=_work,
+                    args=(theirs, str(_device_of(number, device)), threads),
+                    daemon=True,
                 )
                 process.start()
                 theirs.close()  # so that the pipe ends when the worker does
@@ -269,10 +282,13 @@ def _device_of(number: int, device: torch.device) -> torch.device:
 
 @contextmanager
 def _ignoring_signals() -> Iterator[None]:
-    """Children started in this block ignore Ctrl-C from their first moment on: their parent ends them, in silence."""
+    """Children started in this block ignore Ctrl-C from their first moment on: their parent ends
+    them, in silence."""
     before = {}
     for name in ("SIGINT", "SIGUSR1"):  # Windows lacks the latter
-        with suppress(AttributeError, ValueError):  # ValueError: not in the main thread, so not ours to decide
+        with suppress(
+            AttributeError, ValueError
+        ):  # ValueError: not in the main thread, so not ours to decide
             number = getattr(signal, name)
             before[number] = signal.signal(number, signal.SIG_IGN)
     try:

@@ -1,10 +1,13 @@
-"""The processes that torchrun started, on one machine or several, share the chunks of one evaluation.
+"""The processes that torchrun started, on one machine or several, share the chunks of one
+evaluation.
 
-Rank 0 leads: it alone reads and writes files, speaks, and knows how far the evaluation is. The others need neither
-model nor data of their own: like the workers of `--jobs` they take what they are sent, and answer. Chunks go out in
-rounds of one for each rank; they are even, so nobody waits long for the slowest.
+Rank 0 leads: it alone reads and writes files, speaks, and knows how far the evaluation is. The
+others need neither model nor data of their own: like the workers of `--jobs` they take what they
+are sent, and answer. Chunks go out in rounds of one for each rank; they are even, so nobody waits
+long for the slowest.
 
-What is said goes through gloo: results are small and lie on the CPU, and it notices at once when a process is gone.
+What is said goes through gloo: results are small and lie on the CPU, and it notices at once when a
+process is gone.
 """
 
 import os
@@ -27,13 +30,16 @@ from rpat_cli.evaluation.parallel.chunks import ChunkResult, Task
 from rpat_cli.evaluation.parallel.processes import Bench, Desk, content_of, packed
 
 LONGEST_START = timedelta(minutes=3)
-"""For whoever waits at the door: torchrun, or rank 0 reading from a slow disk, may be late, or may have been killed."""
+"""For whoever waits at the door: torchrun, or rank 0 reading from a slow disk, may be late, or may
+have been killed."""
 
 LONGEST_SILENCE = timedelta(hours=12)
-"""For networks that fail in silence; a process that dies is missed at once. One chunk may take hours on a CPU."""
+"""For networks that fail in silence; a process that dies is missed at once. One chunk may take
+hours on a CPU."""
 
 GRACE = 5.0
-"""Seconds that the other ranks outlive a signal, which reaches all: rank 0 shall hear it before it misses them."""
+"""Seconds that the other ranks outlive a signal, which reaches all: rank 0 shall hear it before it
+misses them."""
 
 _NOTHING = b""
 """What a rank is told, and answers, when there is no chunk left for it in a round."""
@@ -75,9 +81,11 @@ class Ranks:
 
 @contextmanager
 def leading() -> Iterator[Ranks]:
-    """What rank 0 does its evaluations with. The other ranks, who `serve`, may leave at the end of the block.
+    """What rank 0 does its evaluations with. The other ranks, who `serve`, may leave at the end of
+    the block.
 
-    After an error they leave when this process has left. Raises `RpatError` if the ranks do not find each other.
+    After an error they leave when this process has left. Raises `RpatError` if the ranks do not
+    find each other.
     """
     _join()
     ranks = Ranks()
@@ -87,7 +95,8 @@ def leading() -> Iterator[Ranks]:
 
 
 def serve() -> None:
-    """What all other ranks do: attack what rank 0 sends, until it has no more. Raises `RpatError` when it is gone."""
+    """What all other ranks do: attack what rank 0 sends, until it has no more. Raises `RpatError`
+    when it is gone."""
     for name in ("SIGINT", "SIGTERM", "SIGUSR1"):  # Windows lacks the latter
         with suppress(AttributeError):
             signal.signal(getattr(signal, name), _leave)
@@ -111,7 +120,8 @@ def _own_device(device: torch.device) -> torch.device:
     if local >= count:
         raise RpatError(
             f"rank {dist.get_rank()} should use GPU {local} of its machine, which has {count}. "
-            f"Start no more processes on each machine than it has GPUs: torchrun --nproc-per-node {max(count, 1)}"
+            "Start no more processes on each machine than it has GPUs: torchrun "
+            f"--nproc-per-node {max(count, 1)}"
         )
     return torch.device("cuda", local)
 
@@ -119,7 +129,9 @@ def _own_device(device: torch.device) -> torch.device:
 def _join() -> None:
     def join() -> None:
         store, rank, size = next(rendezvous("env://", timeout=LONGEST_START))
-        dist.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=LONGEST_SILENCE)
+        dist.init_process_group(
+            "gloo", store=store, rank=rank, world_size=size, timeout=LONGEST_SILENCE
+        )
 
     _patiently(join)
 
@@ -139,7 +151,8 @@ def _gather(answer: bytes) -> list[bytes]:
 
 
 def _patiently(call: Callable[..., Any], *args: Any) -> None:
-    """Wait for a call of torch.distributed in Python: inside, where it waits, no signal would be heard.
+    """Wait for a call of torch.distributed in Python: inside, where it waits, no signal would be
+    heard.
 
     Raises `RpatError` if it fails.
     """

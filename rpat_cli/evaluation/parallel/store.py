@@ -1,7 +1,9 @@
-"""Results of chunks on disk as soon as they are there, so that an evaluation killed at any moment can go on.
+"""Results of chunks on disk as soon as they are there, so that an evaluation killed at any moment
+can go on.
 
-One file per evaluation, named by a hash of everything that its results depend on: first a line that says what that is,
-then one line of JSON for each chunk. Lines are only ever appended; the last one may be torn and is then cut off.
+One file per evaluation, named by a hash of everything that its results depend on: first a line that
+says what that is, then one line of JSON for each chunk. Lines are only ever appended; the last one
+may be torn and is then cut off.
 """
 
 import hashlib
@@ -23,7 +25,8 @@ Identity = Mapping[str, Any]
 """What the results of an evaluation depend on, by name; plain builtins."""
 
 RECORDS = 2
-"""The version of what is recorded of a chunk: part of an identity, since lines of another version are of no use."""
+"""The version of what is recorded of a chunk: part of an identity, since lines of another version
+are of no use."""
 
 _FIGURES = ("margin", "confidence", "distance")
 
@@ -44,7 +47,8 @@ class ChunkStore:
 
     @classmethod
     def open(cls, folder: Path, identity: Identity, say: Callable[[str], None]) -> "ChunkStore":
-        """Find what is known of this very evaluation, and say so; or what differs from one that is not finished.
+        """Find what is known of this very evaluation, and say so; or what differs from one that is
+        not finished.
 
         Raises `RunFolderError` when a file cannot be read or mended.
         """
@@ -53,7 +57,9 @@ class ChunkStore:
             if path.exists():
                 records, length = _read(path)
                 os.truncate(path, length)
-                known = {(chunk.label, chunk.stage, chunk.chunk): chunk for chunk in _chunks(records)}
+                known = {
+                    (chunk.label, chunk.stage, chunk.chunk): chunk for chunk in _chunks(records)
+                }
                 say(f"resuming: {len(known)} chunk{'s' * (len(known) != 1)} known")
                 return cls(path, identity, tuple(known.values()), has_header=bool(records))
             if others := sorted(folder.glob("*.jsonl"), key=lambda other: other.stat().st_mtime):
@@ -77,7 +83,8 @@ class ChunkStore:
                 os.fsync(file.fileno())
         except OSError as error:
             raise RunFolderError(
-                f"cannot write {self.path}: {error.strerror}. What was written before is kept: mend that and run again."
+                f"cannot write {self.path}: {error.strerror}. What was written before is kept: "
+                "mend that and run again."
             ) from error
         self.has_header = True
 
@@ -127,7 +134,8 @@ def _record(chunk: ChunkResult) -> dict[str, Any]:
 
 
 def _chunks(records: Iterable[Any]) -> Iterator[ChunkResult]:
-    """Those that can be read, and no first line, of which two evaluations that begin at the same moment write two."""
+    """Those that can be read, and no first line, of which two evaluations that begin at the same
+    moment write two."""
     for record in records:
         with suppress(KeyError, TypeError, ValueError):
             yield _chunk(record)

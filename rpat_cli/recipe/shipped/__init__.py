@@ -1,7 +1,8 @@
-"""Recipes that come with the package: `quickstart.yaml` is the recipe `quickstart`, `base/sotas.yaml` is `base/sotas`.
+"""Recipes that come with the package: `quickstart.yaml` is the recipe `quickstart`,
+`base/sotas.yaml` is `base/sotas`.
 
-Those under `base/` are no runs of their own: other recipes extend them. The comment at the top of each file is its
-header; the header's first line says what the recipe is.
+Those under `base/` are no runs of their own: other recipes extend them. The comment at the top of
+each file is its header; the header's first line says what the recipe is.
 """
 
 from pathlib import Path
@@ -16,7 +17,10 @@ ELSEWHERE = "sweeps/"  # grids of runs: another kind of file
 def all_names() -> list[str]:
     """Every name that `extends` may give, bases included."""
     names = (path.relative_to(FOLDER).with_suffix("").as_posix() for path in FOLDER.rglob("*.yaml"))
-    return sorted((name for name in names if not name.startswith(ELSEWHERE)), key=lambda name: ("/" in name, name))
+    return sorted(
+        (name for name in names if not name.startswith(ELSEWHERE)),
+        key=lambda name: ("/" in name, name),
+    )
 
 
 def recipe_names() -> list[str]:
@@ -25,7 +29,8 @@ def recipe_names() -> list[str]:
 
 
 def find(name: str, source: str = "--recipe") -> Path:
-    """The file of a shipped recipe. Raises `ConfigError`, with the nearest name, if there is none of this name."""
+    """The file of a shipped recipe. Raises `ConfigError`, with the nearest name, if there is none
+    of this name."""
     names = all_names()
     if name in names:
         return FOLDER / f"{name}.yaml"

@@ -18,7 +18,8 @@ from rpat_cli.registry import Registry
 class Job:
     """A command to run; all that it prints goes to the end of `log`. `name` tells it from others.
 
-    `prepare` makes the folder ready and returns the command. It is called when no other process works there any more.
+    `prepare` makes the folder ready and returns the command. It is called when no other process
+    works there any more.
     """
 
     name: str
@@ -54,7 +55,8 @@ class Engine(Protocol):
         ...
 
     def cancel(self, name: str, *, force: bool = False) -> None:
-        """Ask a job to save and stop (SIGTERM), or with `force` end it at once. It comes out of `poll` when it has."""
+        """Ask a job to save and stop (SIGTERM), or with `force` end it at once. It comes out of
+        `poll` when it has."""
         ...
 
 
@@ -77,7 +79,8 @@ class EngineSection(Section):
 
 
 def engine_of(registry: Registry[type[EngineSection]]) -> Any:
-    """The type of the key `engine`: a name of `registry`, or a mapping with the `name` and that engine's settings."""
+    """The type of the key `engine`: a name of `registry`, or a mapping with the `name` and that
+    engine's settings."""
 
     def named(value: Any) -> Any:
         if isinstance(value, EngineSection):

@@ -32,7 +32,8 @@ class LocalSection(EngineSection):
 
 
 def local_slots(jobs: int | None, gpus: Sequence[str], cores: int) -> list[Slot]:
-    """One slot for each GPU, or `jobs` of them in turn; without a GPU, `jobs` (default: `cores`) sharing the cores."""
+    """One slot for each GPU, or `jobs` of them in turn; without a GPU, `jobs` (default: `cores`)
+    sharing the cores."""
     if gpus:
         return [{"CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)]} for i in range(jobs or len(gpus))]
     jobs = jobs or cores
@@ -49,7 +50,8 @@ def visible_gpus() -> list[str]:
 
 
 def usable_cores() -> int:
-    """The cores that this process may run on, which in a container or a job are fewer than the machine's."""
+    """The cores that this process may run on, which in a container or a job are fewer than the
+    machine's."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -62,8 +64,8 @@ class _Running:
 class Local:
     """Runs each job as a child process.
 
-    A job holds a lock beside its log for as long as it lives, even if we are killed: the next call waits for it
-    instead of starting a second one in the same folder.
+    A job holds a lock beside its log for as long as it lives, even if we are killed: the next call
+    waits for it instead of starting a second one in the same folder.
     """
 
     def __init__(self, slots: Sequence[Slot]) -> None:

@@ -1,6 +1,8 @@
-"""Where a trial runs, this machine or a node of a cluster: one process at a time in a folder, and its exit code.
+"""Where a trial runs, this machine or a node of a cluster: one process at a time in a folder, and
+its exit code.
 
-Standard library only: a cluster's job imports this module, and of ours only the lock, before it starts the trial.
+Standard library only: a cluster's job imports this module, and of ours only the lock, before it
+starts the trial.
 """
 
 import os
@@ -35,7 +37,8 @@ def threads(count: int) -> dict[str, str]:
 
 @contextmanager
 def alone(log: Path) -> Iterator[IO[str] | None]:
-    """Hold the lock beside a log, or None if another process does. Whoever inherits the file keeps the lock."""
+    """Hold the lock beside a log, or None if another process does. Whoever inherits the file keeps
+    the lock."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with lock_of(log).open("a") as lock:
         if locked(lock):
@@ -59,13 +62,16 @@ def has_begun(log: Path) -> bool:
 
 
 def start(
-    prepare: Callable[[], tuple[str, ...]], log: Path, env: Mapping[str, str], cwd: Path | None = None
+    prepare: Callable[[], tuple[str, ...]],
+    log: Path,
+    env: Mapping[str, str],
+    cwd: Path | None = None,
 ) -> subprocess.Popen[bytes] | None:
     """Start the command that `prepare` returns, unless another process holds the folder: None then.
 
-    The process holds a lock beside its log for as long as it lives, whatever becomes of us. It has a session of its
-    own, so that Ctrl-C at the keyboard reaches only us; all that it prints goes to the end of the log. Raises
-    `OSError` if it cannot be started, and whatever `prepare` raises.
+    The process holds a lock beside its log for as long as it lives, whatever becomes of us. It has
+    a session of its own, so that Ctrl-C at the keyboard reaches only us; all that it prints goes to
+    the end of the log. Raises `OSError` if it cannot be started, and whatever `prepare` raises.
     """
     with alone(log) as lock:
         if lock is None:
@@ -80,7 +86,9 @@ def start(
                 env={**os.environ, **env},
                 cwd=cwd,
                 start_new_session=True,
-                pass_fds=(lock.fileno(),) if os.name == "posix" else (),  # the child's copy keeps the lock
+                pass_fds=(lock.fileno(),)
+                if os.name == "posix"
+                else (),  # the child's copy keeps the lock
             )
         lock.write(str(process.pid))
         return process
@@ -104,7 +112,8 @@ def blocked(*signals: int) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Work:
-    """A command to run on a node, with absolute paths. `command` is what `Job.prepare` has returned already."""
+    """A command to run on a node, with absolute paths. `command` is what `Job.prepare` has returned
+    already."""
 
     command: tuple[str, ...]
     log: Path
@@ -118,11 +127,11 @@ class Work:
 
 
 def run_until_cancelled(work: Work) -> int:
-    """Run the command and return its exit code. It saves first when an interrupt comes, which is how Ray cancels, or
-    SIGTERM, which a node's processes get when it is shut down.
+    """Run the command and return its exit code. It saves first when an interrupt comes, which is
+    how Ray cancels, or SIGTERM, which a node's processes get when it is shut down.
 
-    When `end_at_once` is there, it is killed. We do that ourselves: if Ray killed this process, the command, which has
-    a session of its own, might survive it.
+    When `end_at_once` is there, it is killed. We do that ourselves: if Ray killed this process, the
+    command, which has a session of its own, might survive it.
     """
     with interrupts() as heard:
         process = start(lambda: work.command, work.log, work.env, work.cwd)
@@ -142,10 +151,12 @@ def run_until_cancelled(work: Work) -> int:
 
 @contextmanager
 def interrupts() -> Iterator[list[int]]:
-    """The SIGINTs and SIGTERMs that have come while this is entered, in place of an exception at any point of the code.
+    """The SIGINTs and SIGTERMs that have come while this is entered, in place of an exception at
+    any point of the code.
 
-    An exception could come before the process it is for has a name, or inside the handler of an earlier one. SIGINT is
-    heard even where it was ignored, as in a sweep that a shell started in the background.
+    An exception could come before the process it is for has a name, or inside the handler of an
+    earlier one. SIGINT is heard even where it was ignored, as in a sweep that a shell started in
+    the background.
     """
     heard: list[int] = []
     numbers = (signal.SIGINT, signal.SIGTERM)
@@ -159,10 +170,12 @@ def interrupts() -> Iterator[list[int]]:
 
 @dataclass
 class Attempt:
-    """What a job of Slurm does, as submitit knows it: `checkpoint` comes when time is up or the job is pre-empted.
+    """What a job of Slurm does, as submitit knows it: `checkpoint` comes when time is up or the job
+    is pre-empted.
 
-    The trial is then asked to save, and the job is queued again; `again` is `Job.prepare` pickled, which says how to
-    go on. The command is at hand for the first start, where unpickling it would cost a trial the import of torch.
+    The trial is then asked to save, and the job is queued again; `again` is `Job.prepare` pickled,
+    which says how to go on. The command is at hand for the first start, where unpickling it would
+    cost a trial the import of torch.
     """
 
     work: Work
@@ -189,14 +202,19 @@ class Attempt:
             self._wait()
             if process.wait() == SAVED:
                 with self.work.log.open("a", encoding="utf-8") as log:
-                    log.write(f"{error} It is saved and can go on; allow it more time or more requeues.\n")
+                    log.write(
+                        f"{error} It is saved and can go on; allow it more time or more requeues.\n"
+                    )
                 return 1
-        except subprocess.SubprocessError:  # jobs may not queue themselves here: the sweep takes it up again
+        except (
+            subprocess.SubprocessError
+        ):  # jobs may not queue themselves here: the sweep takes it up again
             pass
         return process.wait()
 
     def checkpoint(self) -> "DelayedSubmission | None":
-        """Called in a signal handler: let the trial save, and say what is to be queued; None if it has ended."""
+        """Called in a signal handler: let the trial save, and say what is to be queued; None if it
+        has ended."""
         from submitit.helpers import DelayedSubmission
 
         if self.process is not None:
@@ -206,7 +224,8 @@ class Attempt:
         return DelayedSubmission(replace(self, requeued=True))
 
     def _prepare(self) -> Callable[[], tuple[str, ...]]:
-        # SLURM_RESTART_COUNT: Slurm has queued the job again by itself, after a node failed or was taken away.
+        # SLURM_RESTART_COUNT: Slurm has queued the job again by itself, after a node failed or was
+        # taken away.
         if self.requeued or os.environ.get("SLURM_RESTART_COUNT", "0") != "0":
             prepare: Callable[[], tuple[str, ...]] = pickle.loads(self.again)
             return prepare
@@ -219,7 +238,8 @@ class Attempt:
                 os.kill(self.process, signal.SIGTERM)
 
     def _wait(self) -> int:
-        """Wait for the trial, leaving its exit code for others: `Popen.wait` would deadlock in a signal handler."""
+        """Wait for the trial, leaving its exit code for others: `Popen.wait` would deadlock in a
+        signal handler."""
         assert self.process is not None
         ended = os.waitid(os.P_PID, self.process, os.WEXITED | os.WNOWAIT)
         assert ended is not None  # WNOHANG is not asked for

@@ -1,8 +1,9 @@
 """Ray: each trial is a task that asks for cores and GPUs (Ray's core only, extra `ray`).
 
-On a cluster that runs already, by its address, or on one that is started on this machine and ends with the sweep. The
-nodes must share the file system that the sweep's folder is on, and have the same Python environment at the same place.
-If the sweep is killed, Ray ends its trials; the next call goes on from their checkpoints.
+On a cluster that runs already, by its address, or on one that is started on this machine and ends
+with the sweep. The nodes must share the file system that the sweep's folder is on, and have the
+same Python environment at the same place. If the sweep is killed, Ray ends its trials; the next
+call goes on from their checkpoints.
 """
 
 import os
@@ -21,23 +22,36 @@ from rpat_cli.sweep.engines.local import usable_cores, visible_gpus
 from rpat_cli.sweep.engines.node import Work, alone, interrupts, run_until_cancelled, threads
 
 OBJECT_STORE = 80 * 2**20
-"""Bytes of shared memory for a Ray that we start: exit codes are all that goes through it, and this is Ray's least."""
+"""Bytes of shared memory for a Ray that we start: exit codes are all that goes through it, and this
+is Ray's least."""
 
 
 class RaySection(EngineSection):
-    """A Ray cluster, or a Ray started for the sweep. Each trial is a task that asks for its share of the nodes."""
+    """A Ray cluster, or a Ray started for the sweep. Each trial is a task that asks for its share
+    of the nodes."""
 
     name: Literal["ray"] = Field("ray", description="trials are tasks of a Ray cluster")
-    address: str | None = Field(None, description="a running cluster: auto, or host:port; without, one is started here")
+    address: str | None = Field(
+        None, description="a running cluster: auto, or host:port; without, one is started here"
+    )
     cpus: float = Field(1, gt=0, description="cores for each trial")
-    gpus: float | None = Field(None, ge=0, description="GPUs for each trial, 0.5 for two on one (default: 1 if any)")
-    resources: dict[str, float] = Field({}, description="other resources of the cluster that each trial asks for")
+    gpus: float | None = Field(
+        None, ge=0, description="GPUs for each trial, 0.5 for two on one (default: 1 if any)"
+    )
+    resources: dict[str, float] = Field(
+        {}, description="other resources of the cluster that each trial asks for"
+    )
 
     def slots(self, jobs: int | None) -> int:
-        """Of a cluster that runs elsewhere nothing is known before we are there: 1 then, unless `jobs` say more."""
+        """Of a cluster that runs elsewhere nothing is known before we are there: 1 then, unless
+        `jobs` say more."""
         if self.address is not None:
             return jobs or self.jobs or 1
-        return jobs or self.jobs or max(1, self.fit({"CPU": usable_cores(), "GPU": len(visible_gpus())}))
+        return (
+            jobs
+            or self.jobs
+            or max(1, self.fit({"CPU": usable_cores(), "GPU": len(visible_gpus())}))
+        )
 
     def start(self, jobs: int | None) -> "Ray":
         return Ray(self, jobs or self.jobs)
@@ -54,7 +68,8 @@ class RaySection(EngineSection):
 
 
 class Ray:
-    """Runs each job as a task. Ray itself chooses the node, and tells the trial its GPUs by CUDA_VISIBLE_DEVICES."""
+    """Runs each job as a task. Ray itself chooses the node, and tells the trial its GPUs by
+    CUDA_VISIBLE_DEVICES."""
 
     def __init__(self, section: RaySection, jobs: int | None) -> None:
         self._ray = _connect(section.address)
@@ -62,8 +77,10 @@ class Ray:
         self.slots = jobs or section.fit(there)
         if not self.slots:
             raise EngineError(
-                f"a trial asks for {_shown(section.asked(there))}; the Ray cluster has {_shown(there)}. Ask for less "
-                "in the section `engine`, or say with `jobs` how many trials to run if the cluster grows by itself."
+                f"a trial asks for {_shown(section.asked(there))}; the Ray cluster has "
+                f"{_shown(there)}. Ask for less "
+                "in the section `engine`, or say with `jobs` how many trials to run if the "
+                "cluster grows by itself."
             )
         asked = section.asked(there)
         cpus, gpus = asked.pop("CPU"), asked.pop("GPU")
@@ -92,7 +109,11 @@ class Ray:
         if not self._running:
             return []
         done, _ = self._ray.wait(list(self._running), num_returns=len(self._running), timeout=0)
-        return [Ended(name, self._exit_code(ref, work)) for ref in done for name, work in [self._running.pop(ref)]]
+        return [
+            Ended(name, self._exit_code(ref, work))
+            for ref in done
+            for name, work in [self._running.pop(ref)]
+        ]
 
     def cancel(self, name: str, *, force: bool = False) -> None:
         for ref, (running, work) in self._running.items():
@@ -115,7 +136,8 @@ class Ray:
 
 
 def _connect(address: str | None) -> Any:
-    """Ray, quiet, on the cluster at `address`; without one as `RAY_ADDRESS` says, or else started here."""
+    """Ray, quiet, on the cluster at `address`; without one as `RAY_ADDRESS` says, or else started
+    here."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anybody
     try:
         import ray
@@ -137,10 +159,13 @@ def _connect(address: str | None) -> Any:
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         reason = str(error).rstrip(".")
         raise EngineError(
-            f"there is no Ray cluster at {where!r}: {reason}. Start one with `ray start --head`, or leave the address "
+            f"there is no Ray cluster at {where!r}: {reason}. Start one with `ray start --head`, "
+            "or leave the address "
             "out to have one started for this sweep."
         ) from error
-    meant = [number for number in heard if getsignal(number) != SIG_IGN]  # not a Ctrl-C at a sweep in the background
+    meant = [
+        number for number in heard if getsignal(number) != SIG_IGN
+    ]  # not a Ctrl-C at a sweep in the background
     if meant:
         ray.shutdown()
         raise_signal(meant[0])
@@ -155,5 +180,9 @@ def _knock(address: str) -> None:
 
 
 def _shown(resources: Mapping[str, float]) -> str:
-    named = [f"{name} {amount:g}" for name, amount in resources.items() if name in ("CPU", "GPU") or ":" not in name]
+    named = [
+        f"{name} {amount:g}"
+        for name, amount in resources.items()
+        if name in ("CPU", "GPU") or ":" not in name
+    ]
     return ", ".join(item for item in named if "memory" not in item)

@@ -1,14 +1,16 @@
 """Slurm: each trial is a job of its own on the cluster, by way of submitit (extra `slurm`).
 
-Call `rpat sweep` where `sbatch` works, with the sweep's folder and the Python environment on a file system that the
-nodes share. The jobs outlive the sweep: the next call finds them in the queue by their names and takes them over.
+Call `rpat sweep` where `sbatch` works, with the sweep's folder and the Python environment on a file
+system that the nodes share. The jobs outlive the sweep: the next call finds them in the queue by
+their names and takes them over.
 
-A trial that runs out of time saves, and its job queues itself again, whether or not the sweep still runs. So does one
-that is pre-empted, if Slurm is told to warn of it (`PreemptParameters=send_user_signal`). Without that the trial saves
-too; then either Slurm queues the job again (`PreemptMode=REQUEUE`), or the sweep does once the job has left the queue.
+A trial that runs out of time saves, and its job queues itself again, whether or not the sweep still
+runs. So does one that is pre-empted, if Slurm is told to warn of it
+(`PreemptParameters=send_user_signal`). Without that the trial saves too; then either Slurm queues
+the job again (`PreemptMode=REQUEUE`), or the sweep does once the job has left the queue.
 
-The tests run on one machine, against submitit's local executor and against programs that speak as Slurm's do; a cluster
-of many nodes is not at hand there.
+The tests run on one machine, against submitit's local executor and against programs that speak as
+Slurm's do; a cluster of many nodes is not at hand there.
 """
 
 import hashlib
@@ -29,7 +31,16 @@ from pydantic import Field
 
 from rpat_cli.errors import EngineError, MissingExtraError
 from rpat_cli.sweep.engines.base import Ended, EngineSection, Job
-from rpat_cli.sweep.engines.node import SAVED, Attempt, Work, alone, blocked, kill_group, lock_of, threads
+from rpat_cli.sweep.engines.node import (
+    SAVED,
+    Attempt,
+    Work,
+    alone,
+    blocked,
+    kill_group,
+    lock_of,
+    threads,
+)
 
 LOOK = 10.0
 """Seconds between two calls of `squeue`."""
@@ -38,7 +49,8 @@ RESULTS = 1.0
 """Seconds between two looks for results on a file system that many nodes share."""
 
 PATIENCE = 30.0
-"""Seconds for which a job may be neither in the queue nor have a result before it counts as lost."""
+"""Seconds for which a job may be neither in the queue nor have a result before it counts as
+lost."""
 
 TAIL = 5
 """How many of the last things that Slurm said of a lost job go to its log."""
@@ -48,20 +60,34 @@ class SlurmSection(EngineSection):
     """A Slurm cluster. Each trial is a job; the settings are those of `sbatch`."""
 
     name: Literal["slurm"] = Field("slurm", description="trials are jobs of a Slurm cluster")
-    jobs: int | None = Field(100, ge=1, description="trials queued or running at once; --jobs goes before it")
+    jobs: int | None = Field(
+        100, ge=1, description="trials queued or running at once; --jobs goes before it"
+    )
     partition: str | None = Field(None, description="partition of the jobs")
     account: str | None = Field(None, description="account that is charged")
     qos: str | None = Field(None, description="quality of service")
     constraint: str | None = Field(None, description="features that a node must have")
-    time: int = Field(240, ge=1, description="time limit in minutes; a trial that needs longer is queued again")
-    grace: int = Field(120, ge=1, description="seconds before the time limit at which a trial is asked to save")
-    requeues: int = Field(20, ge=0, description="how often a trial that runs out of time is queued again")
+    time: int = Field(
+        240, ge=1, description="time limit in minutes; a trial that needs longer is queued again"
+    )
+    grace: int = Field(
+        120, ge=1, description="seconds before the time limit at which a trial is asked to save"
+    )
+    requeues: int = Field(
+        20, ge=0, description="how often a trial that runs out of time is queued again"
+    )
     gpus: int = Field(1, ge=0, description="GPUs for each trial; 0 for a cluster without")
     cpus: int = Field(4, ge=1, description="cores for each trial")
     memory: float | None = Field(None, gt=0, description="memory for each trial in GB")
-    setup: list[str] = Field([], description="lines of shell that run first, such as `module load cuda`")
-    sbatch: dict[str, Any] = Field({}, description="further options of sbatch: {nodelist: node7, exclusive: true}")
-    cluster: Literal["slurm", "local"] = Field("slurm", description="`local` tries it out on this machine, unqueued")
+    setup: list[str] = Field(
+        [], description="lines of shell that run first, such as `module load cuda`"
+    )
+    sbatch: dict[str, Any] = Field(
+        {}, description="further options of sbatch: {nodelist: node7, exclusive: true}"
+    )
+    cluster: Literal["slurm", "local"] = Field(
+        "slurm", description="`local` tries it out on this machine, unqueued"
+    )
 
     def slots(self, jobs: int | None) -> int:
         return jobs or self.jobs or 1
@@ -80,11 +106,13 @@ class _Cluster(Protocol):
         ...
 
     def queued(self) -> Mapping[str, str]:
-        """Names and ids of the jobs that wait or run. Raises `EngineError` if that cannot be told."""
+        """Names and ids of the jobs that wait or run. Raises `EngineError` if that cannot be
+        told."""
         ...
 
     def lost(self, under_way: "_UnderWay") -> bool:
-        """Whether a job is neither queued nor running any more, so that no other result will come."""
+        """Whether a job is neither queued nor running any more, so that no other result will
+        come."""
         ...
 
     def stop(self, under_way: "_UnderWay", *, force: bool) -> None: ...
@@ -92,7 +120,8 @@ class _Cluster(Protocol):
 
 @dataclass
 class _UnderWay:
-    """A job of submitit that was submitted or taken over at `since`, and was last asked to stop at `asked`."""
+    """A job of submitit that was submitted or taken over at `since`, and was last asked to stop at
+    `asked`."""
 
     job: Any
     log: Path
@@ -107,7 +136,9 @@ class Slurm:
         self.slots = slots
         self._section = section
         self._submitit = _submitit()
-        self._cluster: _Cluster = (_Commands if section.cluster == "slurm" else _Here)(self._submitit)
+        self._cluster: _Cluster = (_Commands if section.cluster == "slurm" else _Here)(
+            self._submitit
+        )
         self._running: dict[str, _UnderWay] = {}
         self._over: set[str] = set()  # ids of jobs that may still stand in the queue
         self._due = 0.0
@@ -143,7 +174,9 @@ class Slurm:
             if code is not None:
                 self._over.add(self._running.pop(name).job.job_id)
                 ended.append(Ended(name, code))
-            elif under_way.asked is not None and now - under_way.asked > LOOK:  # it may have come before the job began
+            elif (
+                under_way.asked is not None and now - under_way.asked > LOOK
+            ):  # it may have come before the job began
                 self.cancel(name)
         return ended
 
@@ -156,11 +189,13 @@ class Slurm:
         """The trial's exit code; None as long as there is none."""
         lost = self._cluster.lost(under_way)  # asked first: its result may come meanwhile
         paths = under_way.job.paths
-        # Listing a folder asks the file server; looking for a file may be answered from an old memory of its absence.
+        # Listing a folder asks the file server; looking for a file may be answered from an old
+        # memory of its absence.
         if paths.result_pickle in paths.folder.glob("*_result.pkl"):
             outcome, result = pickle.loads(paths.result_pickle.read_bytes())
             if outcome == "success":
-                # Pre-empted: where Slurm queues the job again, it is not over, and nobody else must take it up.
+                # Pre-empted: where Slurm queues the job again, it is not over, and nobody else must
+                # take it up.
                 waits = result == SAVED and under_way.asked is None and not lost
                 return None if waits else int(result)
             _append(under_way.log, str(result))
@@ -182,7 +217,9 @@ def _submitit() -> Any:
         import submitit
     except ImportError:
         raise MissingExtraError("the engine slurm", "slurm") from None
-    logging.getLogger("submitit").setLevel(logging.ERROR)  # it would write into the sweep's own lines
+    logging.getLogger("submitit").setLevel(
+        logging.ERROR
+    )  # it would write into the sweep's own lines
     return submitit
 
 
@@ -198,7 +235,8 @@ class _Commands:
         self._seen: dict[str, float] = {}
         if shutil.which("srun") is None:
             raise EngineError(
-                "there is no Slurm here: `srun` is not found. Call `rpat sweep` on a login node of the cluster, or "
+                "there is no Slurm here: `srun` is not found. Call `rpat sweep` on a login node "
+                "of the cluster, or "
                 "choose another engine with --engine."
             )
 
@@ -223,14 +261,18 @@ class _Commands:
         return self._looked - max(under_way.since, self._seen.get(job_id, 0.0)) > patience
 
     def stop(self, under_way: _UnderWay, *, force: bool) -> None:
-        # While it waits it is taken from the queue; when it runs it is only sent the signal, and has time to save.
+        # While it waits it is taken from the queue; when it runs it is only sent the signal, and
+        # has time to save.
         how = "KILL" if force else "TERM"
         for options in (["--state=PENDING"], ["--state=RUNNING", f"--signal={how}"]):
-            subprocess.run(["scancel", *options, under_way.job.job_id], check=False, capture_output=True)
+            subprocess.run(
+                ["scancel", *options, under_way.job.job_id], check=False, capture_output=True
+            )
         self._looked = float("-inf")  # what has only waited is gone now
 
     def _look(self, *, must: bool) -> None:
-        """Read the queue, if it was read long ago. Raises `EngineError` if it `must` be read and cannot."""
+        """Read the queue, if it was read long ago. Raises `EngineError` if it `must` be read and
+        cannot."""
         now = time.monotonic()
         if now - self._looked < LOOK:
             return
@@ -240,10 +282,15 @@ class _Commands:
         except (OSError, subprocess.CalledProcessError) as error:
             if must:
                 said = getattr(error, "stderr", None) or str(error)
-                raise EngineError(f"Slurm's queue cannot be read: {said.strip()}. Call again when it works.") from error
+                raise EngineError(
+                    f"Slurm's queue cannot be read: {said.strip()}. Call again when it works."
+                ) from error
             return
         self._looked = now
-        self._queue = {name: job_id for job_id, _, name in (line.partition(" ") for line in done.stdout.splitlines())}
+        self._queue = {
+            name: job_id
+            for job_id, _, name in (line.partition(" ") for line in done.stdout.splitlines())
+        }
         self._seen.update(dict.fromkeys(self._queue.values(), now))
 
 
@@ -270,7 +317,8 @@ def _parameters(section: SlurmSection, name: str) -> dict[str, Any]:
 
 
 class _Here:
-    """This machine in place of a cluster, by submitit's local executor: nothing is queued, everything starts at once.
+    """This machine in place of a cluster, by submitit's local executor: nothing is queued,
+    everything starts at once.
 
     A job of an earlier call is not taken over, but waited for: it holds its folder's lock.
     """
@@ -281,7 +329,9 @@ class _Here:
         self._submitit = submitit
 
     def submit(self, section: SlurmSection, name: str, folder: Path, attempt: Attempt) -> Any:
-        shutil.rmtree(folder, ignore_errors=True)  # jobs are named by their processes' ids, which come again
+        shutil.rmtree(
+            folder, ignore_errors=True
+        )  # jobs are named by their processes' ids, which come again
         executor = self._submitit.LocalExecutor(folder, max_num_timeout=section.requeues)
         executor.update_parameters(
             name=name,

@@ -1,4 +1,5 @@
-"""What decides which trials of a sweep are run, in which order, and how far: everything, or a search."""
+"""What decides which trials of a sweep are run, in which order, and how far: everything, or a
+search."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -18,8 +19,10 @@ SEARCHES: Registry[Callable[[Plan, Path], Search]] = Registry(
 
 
 def search_for(plan: Plan, folder: Path) -> Search:
-    """The search that a sweep file asks for, as far as it is in the sweep's folder. Writes nothing yet.
+    """The search that a sweep file asks for, as far as it is in the sweep's folder. Writes nothing
+    yet.
 
-    Raises `ConfigError` for settings that do not fit the recipes or what is in the folder, `MissingExtraError`.
+    Raises `ConfigError` for settings that do not fit the recipes or what is in the folder,
+    `MissingExtraError`.
     """
     return SEARCHES[plan.search.name if plan.search else "everything"](plan, folder)

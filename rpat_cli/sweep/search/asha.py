@@ -1,14 +1,17 @@
-"""Successive halving that needs no rounds: ASHA (Li et al., MLSys 2020, arXiv 1810.05934), made repeatable.
+"""Successive halving that needs no rounds: ASHA (Li et al., MLSys 2020, arXiv 1810.05934), made
+repeatable.
 
-A rung is a number of epochs: `min_epochs`, `factor` times as many, and so on below the whole training. Every trial is
-trained to its rung and pauses there; of those on a rung one in `factor` goes on to the next. Slots never wait for a
-rung to be full, as in the paper. Unlike there, what is promoted does not depend on who happens to finish first:
-combinations count in the order in which they came to the rung, on the first one in that of the sweep file. So the same
-trainings come to the same end on one slot or on a hundred, on any engine, killed or not. All that is known is in the
+A rung is a number of epochs: `min_epochs`, `factor` times as many, and so on below the whole
+training. Every trial is trained to its rung and pauses there; of those on a rung one in `factor`
+goes on to the next. Slots never wait for a rung to be full, as in the paper. Unlike there, what is
+promoted does not depend on who happens to finish first: combinations count in the order in which
+they came to the rung, on the first one in that of the sweep file. So the same trainings come to the
+same end on one slot or on a hundred, on any engine, killed or not. All that is known is in the
 trials' own metrics.jsonl.
 
-The seeds of one combination go on together, judged by their mean. One by one, a combination would be represented by
-the luckiest of its seeds, and the table's mean and deviation would say nothing any more.
+The seeds of one combination go on together, judged by their mean. One by one, a combination would
+be represented by the luckiest of its seeds, and the table's mean and deviation would say nothing
+any more.
 """
 
 import math
@@ -23,11 +26,13 @@ from rpat_cli.sweep.spec import AshaSection, mistakes
 from rpat_cli.sweep.status import State, Status, look
 
 FAILED = -math.inf
-"""Stands for the figure of a combination one of whose seeds has failed: the mean of the others would flatter it."""
+"""Stands for the figure of a combination one of whose seeds has failed: the mean of the others
+would flatter it."""
 
 
 class Asha:
-    """Hands out the trials of a plan, each to the rung that it is to reach next; those nearest the end go first."""
+    """Hands out the trials of a plan, each to the rung that it is to reach next; those nearest the
+    end go first."""
 
     fails_for_good = False
     to_come = 0
@@ -48,7 +53,9 @@ class Asha:
             self._seeds.setdefault(status.trial.label, []).append(status)
         self._figures = {name: self._measured(status) for name, status in self.statuses.items()}
         self._under_way: set[str] = set()
-        self._failed: set[str] = set()  # in this call; what failed in an earlier one has another chance
+        self._failed: set[str] = (
+            set()
+        )  # in this call; what failed in an earlier one has another chance
         self._queue: list[Status] = []
         self._sort_out()
 
@@ -73,7 +80,9 @@ class Asha:
     def _measured(self, status: Status) -> list[float | None]:
         """The trial's figure at every rung that it has reached."""
         epoch = status.folder.progress().epoch
-        return [status.folder.figure(self.settings.metric, rung) for rung in self.rungs if rung <= epoch]
+        return [
+            status.folder.figure(self.settings.metric, rung) for rung in self.rungs if rung <= epoch
+        ]
 
     def _sort_out(self) -> None:
         """Who is to go on, and how far; the others are pruned, for now."""
@@ -89,7 +98,9 @@ class Asha:
             status.folder = replace(status.folder, until=wanted[name])
             if status.state is State.PRUNED:
                 status.state, status.reason = State.WAITING, ""
-        self._queue = [self.statuses[name] for name in wanted if name not in self._under_way | self._failed]
+        self._queue = [
+            self.statuses[name] for name in wanted if name not in self._under_way | self._failed
+        ]
         for name in self.statuses.keys() - wanted.keys() - self._under_way:
             self._prune(self.statuses[name])
 
@@ -99,13 +110,17 @@ class Asha:
             status.reason = f"stopped at epoch {status.folder.progress().epoch} by asha"
 
     def _ladder(self) -> list[list[str]]:
-        """The combinations on each rung, in the order in which they came there; at last those trained to the end."""
+        """The combinations on each rung, in the order in which they came there; at last those
+        trained to the end."""
         ladder = [list(self._seeds)]
-        closed = True  # nobody will come to this rung any more, and all that are there have been measured
+        # closed: no trial will come to this rung any more, and all there have been measured
+        closed = True
         for rung in range(len(self.rungs)):
             figures = [self._figure(label, rung) for label in ladder[-1]]
             closed = closed and None not in figures
-            ladder.append([ladder[-1][i] for i in promoted(figures, self.settings.factor, closed=closed)])
+            ladder.append(
+                [ladder[-1][i] for i in promoted(figures, self.settings.factor, closed=closed)]
+            )
         return ladder
 
     def _figure(self, label: str, rung: int) -> float | None:
@@ -118,10 +133,12 @@ class Asha:
 
 
 def promoted(figures: Sequence[float | None], factor: int, *, closed: bool) -> list[int]:
-    """Which of those on a rung go on, by their place in the order of arrival; the higher figure is the better one.
+    """Which of those on a rung go on, by their place in the order of arrival; the higher figure is
+    the better one.
 
-    After each arrival it is the best one in `factor` of those there; who was promoted once, stays so. Behind one that
-    has not been measured (None) nobody counts yet. If a `closed` rung was too short for that, its best one goes on.
+    After each arrival it is the best one in `factor` of those there; who was promoted once, stays
+    so. Behind one that has not been measured (None) nobody counts yet. If a `closed` rung was too
+    short for that, its best one goes on.
     """
     ranked: list[tuple[float, int]] = []
     chosen: dict[int, None] = {}
@@ -148,13 +165,23 @@ def _problems(plan: Plan, settings: AshaSection) -> Iterator[Problem]:
     epochs = sorted({variant.recipe.epochs for variant in plan.variants})
     if len(epochs) > 1:
         shown = ", ".join(map(str, epochs))
-        hint = "Rungs compare trainings of one length: take `epochs` out of the axes, or leave out asha."
-        yield Problem("search.asha", f"the combinations have different epochs ({shown}).", source, hint)
+        hint = (
+            "Rungs compare trainings of one length: take `epochs` out of the axes, or leave out "
+            "asha."
+        )
+        yield Problem(
+            "search.asha", f"the combinations have different epochs ({shown}).", source, hint
+        )
     if settings.min_epochs >= epochs[0]:
         hint = f"Choose at most {epochs[0] - 1}." if epochs[0] > 1 else "Train for more epochs."
         message = f"{settings.min_epochs}: must be below the epochs of the recipe, {epochs[0]}."
         yield Problem("search.asha.min_epochs", message, source, hint)
     every = max(variant.recipe.validation.every for variant in plan.variants)
     if every > settings.min_epochs:
-        message = f"{settings.min_epochs}: the first validation is at epoch {every}, so nothing could be compared."
-        yield Problem("search.asha.min_epochs", message, source, "Raise it, or lower validation.every.")
+        message = (
+            f"{settings.min_epochs}: the first validation is at epoch {every}, so nothing could "
+            "be compared."
+        )
+        yield Problem(
+            "search.asha.min_epochs", message, source, "Raise it, or lower validation.every."
+        )

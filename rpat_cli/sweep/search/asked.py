@@ -1,12 +1,14 @@
-"""Combinations that Optuna asks for one by one (Akiba et al., KDD 2019, arXiv 1907.10902), judged on validation images.
+"""Combinations that Optuna asks for one by one (Akiba et al., KDD 2019, arXiv 1907.10902), judged
+on validation images.
 
-The study is a journal in the sweep's folder. A combination is asked for, its trials are trained like any others, and
-the study is told the mean over the seeds of each objective at the best epoch. What was asked for but not told when
-the sweep was killed is run to its end by the next call, and told then. Combinations that are no valid recipe, or one
-of whose trials has failed, are told as failed: the search goes on without them.
+The study is a journal in the sweep's folder. A combination is asked for, its trials are trained
+like any others, and the study is told the mean over the seeds of each objective at the best epoch.
+What was asked for but not told when the sweep was killed is run to its end by the next call, and
+told then. Combinations that are no valid recipe, or one of whose trials has failed, are told as
+failed: the search goes on without them.
 
-A study belongs to its axes, objectives, seeds and recipe. When these have changed it is refused, not begun anew: a
-small edit must not throw a long search away unseen.
+A study belongs to its axes, objectives, seeds and recipe. When these have changed it is refused,
+not begun anew: a small edit must not throw a long search away unseen.
 """
 
 import json
@@ -27,7 +29,12 @@ from rpat_cli.sweep.status import State, Status, look
 
 try:
     import optuna
-    from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+    from optuna.distributions import (
+        BaseDistribution,
+        CategoricalDistribution,
+        FloatDistribution,
+        IntDistribution,
+    )
     from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
@@ -47,7 +54,8 @@ TRIALS = "trials"
 
 
 def _nsga2(settings: OptunaSection, seed: int) -> BaseSampler:
-    """With at least four generations, and Optuna's population of 50 in searches that are long enough for it."""
+    """With at least four generations, and Optuna's population of 50 in searches that are long
+    enough for it."""
     return NSGAIISampler(seed=seed, population_size=max(2, min(50, settings.trials // 4)))
 
 
@@ -65,7 +73,8 @@ class Asked:
     fails_for_good = True
 
     def __init__(self, plan: Plan, folder: Path) -> None:
-        """Raises `ConfigError` for axes that lead to no recipe, and for the study of another search."""
+        """Raises `ConfigError` for axes that lead to no recipe, and for the study of another
+        search."""
         assert plan.search is not None
         assert plan.search.optuna is not None
         self.plan = plan
@@ -81,7 +90,9 @@ class Asked:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._study = self._load()
         for name in (trial.name for trials in self._pending.values() for trial in trials):
-            if self.statuses[name].state is State.FAILED:  # before the study was told: it has another chance
+            if (
+                self.statuses[name].state is State.FAILED
+            ):  # before the study was told: it has another chance
                 self.statuses[name].state = State.WAITING
 
     @property
@@ -93,7 +104,8 @@ class Asked:
             self._tell()
             while (status := self._waiting()) is None and len(self._labels) < self.settings.trials:
                 self._ask()
-                self._tell()  # it is known already if an earlier combination came to the same recipe
+                # it is known already if an earlier combination came to the same recipe
+                self._tell()
         if status is not None:
             self._under_way.add(status.trial.name)
         return status
@@ -108,9 +120,13 @@ class Asked:
         lines = [
             f"{head} (validation): {self._labels[trial.number]}: {self._spoken(trial.values)}"
             for trial in best
-            if trial.number in self._labels  # others were asked for by another call at the same time
+            if trial.number
+            in self._labels  # others were asked for by another call at the same time
         ]
-        wrong = [f"{self._labels[number]} is no valid recipe: {why}" for number, why in self._wrong.items()]
+        wrong = [
+            f"{self._labels[number]} is no valid recipe: {why}"
+            for number, why in self._wrong.items()
+        ]
         return list(dict.fromkeys([*lines, *wrong]))
 
     def _spoken(self, values: Sequence[float]) -> str:
@@ -119,23 +135,29 @@ class Asked:
 
     def _waiting(self) -> Status | None:
         waiting = (status for status in self.statuses.values() if status.state is State.WAITING)
-        return next((status for status in waiting if status.trial.name not in self._under_way), None)
+        return next(
+            (status for status in waiting if status.trial.name not in self._under_way), None
+        )
 
-    # ------------------------------------------------------------------------------------------ asking and telling
+    # ---- asking and telling
 
     def _ask(self) -> None:
         study = self._study = self._study or self._create()
-        # A seed of its own for each: a search that goes on must not make its first choices a second time.
+        # A seed of its own for each: a search that goes on must not make its first choices a second
+        # time.
         choices = random.Random(f"{self.settings.seed}/{len(self._labels)}")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of what Optuna calls experimental
             study.sampler = SAMPLERS[self.settings.sampler](self.settings, choices.getrandbits(32))
-            asked = study.ask({key: _distribution(axis) for key, axis in self.settings.axes.items()})
+            asked = study.ask(
+                {key: _distribution(axis) for key, axis in self.settings.axes.items()}
+            )
         self._pending[asked.number] = self._take(asked.number, asked.params)
         asked.set_user_attr(TRIALS, _names(self._pending[asked.number]))
 
     def _take(self, number: int, params: Mapping[str, Any]) -> Sequence[Trial]:
-        """Enter a combination, and its trials if they are new. There are none if it is no valid recipe."""
+        """Enter a combination, and its trials if they are new. There are none if it is no valid
+        recipe."""
         axes = {key: _value(axis, params[key]) for key, axis in self.settings.axes.items()}
         self._labels[number] = label_of(axes)
         try:
@@ -162,7 +184,9 @@ class Asked:
                 assert self._study is not None
                 values = self._values(statuses)
                 state = TrialState.COMPLETE if values else TrialState.FAIL
-                self._study.tell(number, values, state, skip_if_finished=True)  # by another call at the same time
+                self._study.tell(
+                    number, values, state, skip_if_finished=True
+                )  # by another call at the same time
                 del self._pending[number]
 
     def _values(self, statuses: Sequence[Status]) -> list[float] | None:
@@ -178,12 +202,14 @@ class Asked:
             means.append(sum(known) / len(known))
         return means
 
-    # ------------------------------------------------------------------------------------------ the study
+    # ---- the study
 
     def _create(self) -> optuna.Study:
         self.folder.mkdir(parents=True, exist_ok=True)
         directions = [StudyDirection.MAXIMIZE] * len(self.settings.objective)
-        study = optuna.create_study(storage=self._storage(), study_name=STUDY, directions=directions)
+        study = optuna.create_study(
+            storage=self._storage(), study_name=STUDY, directions=directions
+        )
         study.set_user_attr(ABOUT, self._about())
         return study
 
@@ -197,11 +223,14 @@ class Asked:
             return None
         except ValueError as error:
             raise ConfigError(
-                f"{self.journal} is damaged: {error}. Delete it to begin the search anew: the trials stay."
+                f"{self.journal} is damaged: {error}. Delete it to begin the search anew: the "
+                "trials stay."
             ) from error
         self._check(study.user_attrs.get(ABOUT, self._about()), self._about())
         for asked in study.get_trials(deepcopy=False):
-            if asked.params.keys() == self.settings.axes.keys():  # or it was killed in the middle of asking
+            if (
+                asked.params.keys() == self.settings.axes.keys()
+            ):  # or it was killed in the middle of asking
                 trials = self._take(asked.number, asked.params)
                 self._check(asked.user_attrs.get(TRIALS, _names(trials)), _names(trials))
                 if not asked.state.is_finished():
@@ -213,32 +242,46 @@ class Asked:
         return JournalStorage(JournalFileBackend(str(self.journal.resolve())))
 
     def _about(self) -> dict[str, Any]:
-        axes = {key: axis.model_dump(mode="json", exclude_none=True) for key, axis in self.settings.axes.items()}
-        return {"axes": axes, "objective": self.settings.objective, "seeds": self.plan.maker.spec.seeds}
+        axes = {
+            key: axis.model_dump(mode="json", exclude_none=True)
+            for key, axis in self.settings.axes.items()
+        }
+        return {
+            "axes": axes,
+            "objective": self.settings.objective,
+            "seeds": self.plan.maker.spec.seeds,
+        }
 
     def _check(self, before: object, now: object) -> None:
         if before != now:
             raise ConfigError(
                 Problem(
                     "search.optuna",
-                    f"its axes, objective, seeds or recipe are not those of the study in {self.journal}; going on "
+                    "its axes, objective, seeds or recipe are not those of the study in "
+                    f"{self.journal}; going on "
                     "would be neither one nor the other.",
                     self.plan.maker.layer.origin(("search", "optuna")),
-                    "Take the change back, choose another folder with --out, or delete that file to begin the search "
+                    "Take the change back, choose another folder with --out, or delete that file "
+                    "to begin the search "
                     "anew: finished trials stay and are not trained again.",
                 )
             )
 
     def _check_axes(self) -> None:
-        """What is wrong at the ends of the axes is told before anything is trained, unless a choice may right it."""
+        """What is wrong at the ends of the axes is told before anything is trained, unless a choice
+        may right it."""
         problems = [list(self._problems_at(end)) for end in (0, 1)]
         choices = any(axis.choice for axis in self.settings.axes.values())
         if all(problems) or (any(problems) and not choices):
-            raise mistakes(list(dict.fromkeys(problem for at_end in problems for problem in at_end)))
+            raise mistakes(
+                list(dict.fromkeys(problem for at_end in problems for problem in at_end))
+            )
 
     def _problems_at(self, end: int) -> Iterator[Problem]:
         try:
-            variant = self.plan.maker.variant({key: axis.ends[end] for key, axis in self.settings.axes.items()})
+            variant = self.plan.maker.variant(
+                {key: axis.ends[end] for key, axis in self.settings.axes.items()}
+            )
         except ConfigError as error:
             yield from error.problems
             return
@@ -246,7 +289,12 @@ class Asked:
             if name.endswith(AVERAGED) and not variant.recipe.wa:
                 source = self.plan.maker.layer.origin(("search", "optuna", "objective"))
                 message = f"{name} is of averaged weights, and the recipe averages none."
-                yield Problem("search.optuna.objective", message, source, "Set wa: true, or take another objective.")
+                yield Problem(
+                    "search.optuna.objective",
+                    message,
+                    source,
+                    "Set wa: true, or take another objective.",
+                )
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
@@ -260,7 +308,8 @@ class Asked:
 
 
 def _mend(journal: Path) -> None:
-    """Cut off a line that a full disk left unfinished: Optuna would write on behind it, and read neither any more."""
+    """Cut off a line that a full disk left unfinished: Optuna would write on behind it, and read
+    neither any more."""
     text = journal.read_bytes()
     with journal.open("r+b") as file:
         file.truncate(text.rfind(b"\n") + 1)
@@ -271,7 +320,8 @@ def _names(trials: Sequence[Trial]) -> list[str]:
 
 
 def _distribution(axis: Draw) -> BaseDistribution:
-    """Optuna's word for what an axis is drawn from. A choice may be anything, so Optuna gets to see it as JSON."""
+    """Optuna's word for what an axis is drawn from. A choice may be anything, so Optuna gets to see
+    it as JSON."""
     if axis.choice is not None:
         return CategoricalDistribution([json.dumps(value, default=str) for value in axis.choice])
     if axis.integer is not None:

@@ -9,10 +9,11 @@ from rpat_cli.sweep.status import State, Status, look
 
 
 class Search(Protocol):
-    """Hands out trials one by one. What it knows, it knows from the sweep's folder: a search can be killed and built
-    again at any moment.
+    """Hands out trials one by one. What it knows, it knows from the sweep's folder: a search can be
+    killed and built again at any moment.
 
-    `statuses`: where every trial that is known stands, by its name; there may be more of them later.
+    `statuses`: where every trial that is known stands, by its name; there may be more of them
+    later.
     `fails_for_good`: a trial that failed in an earlier call is not tried again in this one.
     """
 
@@ -30,14 +31,17 @@ class Search(Protocol):
         ...
 
     def next(self) -> Status | None:
-        """A trial to be run now, as far as its folder's `until` says; None if there is none as things stand.
+        """A trial to be run now, as far as its folder's `until` says; None if there is none as
+        things stand.
 
-        No trial comes twice before it has `ended`. Raises `RunFolderError` if the search cannot write to its folder.
+        No trial comes twice before it has `ended`. Raises `RunFolderError` if the search cannot
+        write to its folder.
         """
         ...
 
     def ended(self, status: Status) -> None:
-        """A trial that `next` has handed out is done, has failed for good, or has paused where it was to."""
+        """A trial that `next` has handed out is done, has failed for good, or has paused where it
+        was to."""
         ...
 
     def notes(self) -> Sequence[str]:
@@ -54,7 +58,9 @@ class Everything:
     def __init__(self, plan: Plan, folder: Path) -> None:
         self.plan = plan
         self.statuses = look(plan, folder)
-        self._waiting = (status for status in list(self.statuses.values()) if status.state is not State.DONE)
+        self._waiting = (
+            status for status in list(self.statuses.values()) if status.state is not State.DONE
+        )
 
     def next(self) -> Status | None:
         return next(self._waiting, None)

@@ -1,6 +1,7 @@
 """Evaluate a toy in child processes that are killed at random moments, until one comes to its end.
 
-Run as a script, `kill_and_resume.py FOLDER KILLS`: prints one JSON object. A process of its own, since it forks.
+Run as a script, `kill_and_resume.py FOLDER KILLS`: prints one JSON object. A process of its own,
+since it forks.
 """
 
 import json
@@ -37,7 +38,14 @@ def main(folder: Path, kills: int) -> None:
                 file.write(f"{chunk.label} {chunk.stage} {chunk.chunk}\n")
 
         found = evaluate(
-            toy.model, toy.x, toy.y, suite, Threat("Linf", 0.1), batch_size=6, known=store.known, on_chunk=keep
+            toy.model,
+            toy.x,
+            toy.y,
+            suite,
+            Threat("Linf", 0.1),
+            batch_size=6,
+            known=store.known,
+            on_chunk=keep,
         )
         while to_be_killed:  # faster than the parent, who may have been kept waiting
             signal.pause()

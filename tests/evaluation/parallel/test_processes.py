@@ -29,7 +29,9 @@ def workers() -> Iterator[Workers]:
 
 
 def run(model: nn.Module, toy: Any, text: str, **options: Any) -> Evaluation:
-    return evaluate(model, toy.x, toy.y, parse_suite(text), Threat("Linf", 0.1), **{"batch_size": 10, **options})
+    return evaluate(
+        model, toy.x, toy.y, parse_suite(text), Threat("Linf", 0.1), **{"batch_size": 10, **options}
+    )
 
 
 def without_seconds(evaluation: Evaluation) -> list[dict[str, Any]]:
@@ -40,21 +42,29 @@ def without_seconds(evaluation: Evaluation) -> list[dict[str, Any]]:
     return stripped
 
 
-def test_two_jobs_find_what_one_finds_and_serve_one_evaluation_after_another(toy: Any, workers: Workers) -> None:
+def test_two_jobs_find_what_one_finds_and_serve_one_evaluation_after_another(
+    toy: Any, workers: Workers
+) -> None:
     suite = "clean,fgsm,pgd-3x2,autoattack:apgd-ce+apgd-t"
     seen: list[float] = []
     one = run(toy.model, toy, suite)
     began = time.perf_counter()
-    two = run(toy.model, toy, suite, workers=workers, on_progress=lambda p: seen.append(p.done / p.total))
+    two = run(
+        toy.model, toy, suite, workers=workers, on_progress=lambda p: seen.append(p.done / p.total)
+    )
     elapsed = time.perf_counter() - began
     assert without_seconds(two) == without_seconds(one)
-    assert 0 < sum(result.seconds for result in two.results) < elapsed  # of the clock, not of both processes
+    assert (
+        0 < sum(result.seconds for result in two.results) < elapsed
+    )  # of the clock, not of both processes
     assert one.robust.value < one.clean.value
     assert seen.count(1.0) == 4  # every stage came to its end
     other = copy.deepcopy(toy.model)
     with torch.no_grad():
         other[0].weight.mul_(0.5)
-    assert without_seconds(run(other, toy, "fgsm", workers=workers)) == without_seconds(run(other, toy, "fgsm"))
+    assert without_seconds(run(other, toy, "fgsm", workers=workers)) == without_seconds(
+        run(other, toy, "fgsm")
+    )
 
 
 def unpicklable(model: Any) -> nn.Module:
@@ -70,7 +80,9 @@ def unreadable_elsewhere(model: Any) -> nn.Module:
     return module.Wrapper(model)  # type: ignore[no-any-return]
 
 
-def test_a_model_that_cannot_travel_is_evaluated_here_and_it_is_said(toy: Any, workers: Workers) -> None:
+def test_a_model_that_cannot_travel_is_evaluated_here_and_it_is_said(
+    toy: Any, workers: Workers
+) -> None:
     for spoil in (unpicklable, unreadable_elsewhere):
         remarks: list[str] = []
         model = spoil(copy.deepcopy(toy.model))

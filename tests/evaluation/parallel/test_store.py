@@ -48,7 +48,9 @@ def opened(folder: Path, identity: dict[str, Any] | None = None) -> tuple[ChunkS
 def filled(folder: Path, count: int = 3) -> ChunkStore:
     store, said = opened(folder)
     assert said == ""
-    assert list(folder.iterdir() if folder.exists() else []) == []  # nothing is made before there is a chunk
+    assert (
+        list(folder.iterdir() if folder.exists() else []) == []
+    )  # nothing is made before there is a chunk
     for number in range(count):
         store.add(chunk(number))
     return store
@@ -88,9 +90,12 @@ def test_a_chunk_written_twice_counts_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "damage", [('"strays"', '"stray"'), ("[1, 2, 3]", "[1, 2]"), ("0.25", "0.25}"), ("[-", '["x", -')]
+    "damage",
+    [('"strays"', '"stray"'), ("[1, 2, 3]", "[1, 2]"), ("0.25", "0.25}"), ("[-", '["x", -')],
 )
-def test_a_damaged_line_is_run_again_and_the_others_are_kept(tmp_path: Path, damage: tuple[str, str]) -> None:
+def test_a_damaged_line_is_run_again_and_the_others_are_kept(
+    tmp_path: Path, damage: tuple[str, str]
+) -> None:
     path = filled(tmp_path).path
     lines = path.read_text().splitlines(keepends=True)
     assert damage[0] in lines[-1]
@@ -147,7 +152,15 @@ def test_killed_ten_times_it_ends_with_the_flags_of_one_uninterrupted_run(
     whole = evaluate(toy.model, toy.x, toy.y, suite, Threat("Linf", 0.1), batch_size=6).to_dict()
     resumed = json.loads((tmp_path / "result.json").read_text())
     for mine, theirs in zip(whole["results"], resumed["results"], strict=True):
-        for key in ("correct_after", "predicted", "broken_by", "distance", "forward", "backward", "settings"):
+        for key in (
+            "correct_after",
+            "predicted",
+            "broken_by",
+            "distance",
+            "forward",
+            "backward",
+            "settings",
+        ):
             assert mine[key] == theirs[key]
         for a, b in zip(mine["stages"], theirs["stages"], strict=True):
             assert {**a, "seconds": 0} == {**b, "seconds": 0}
