@@ -31,16 +31,14 @@ from rpat_cli.evaluation.parallel.processes import Helpers, Jobs, count_jobs, sh
 from rpat_cli.evaluation.parallel.store import RECORDS, ChunkStore, key_of
 from rpat_cli.evaluation.suite import AttackSpec
 from rpat_cli.loading.architecture import Architecture
-from rpat_cli.loading.external import load_external, module_at_hand
-from rpat_cli.loading.foreign import is_foreign
-from rpat_cli.loading.published import load_published
+from rpat_cli.loading.external import module_at_hand
+from rpat_cli.loading.load import load_model
 from rpat_cli.loading.saved_model import SavedModel
 from rpat_cli.recipe.layers import Layer, resolve
 from rpat_cli.recipe.schema import Recipe
-from rpat_cli.records.checkpoint import load_checkpoint
-from rpat_cli.records.run_folder import RunFolder, environment, newest_run, open_run, write_whole
+from rpat_cli.records.run_folder import RunFolder, environment, newest_run, write_whole
 from rpat_cli.reports.report import write_report
-from rpat_cli.runs.build import build_data, build_threat, load_weights
+from rpat_cli.runs.build import build_data, build_threat
 from rpat_cli.runs.listener import Listener
 from rpat_cli.version import __version__
 
@@ -90,49 +88,6 @@ class EvalOptions:
         count = count_jobs(self.jobs, specs, compute.device, samples=samples, chunk_size=chunk_size)
         with sharing(count, compute.device) as workers:
             yield workers
-
-
-def load_model(
-    path: Path | str, checkpoint: str = "best", changes: Sequence[Layer] = ()
-) -> SavedModel:
-    """The model of a checkpoint file, or of a run folder (its `best` or `last` epoch), in eval mode
-    on the CPU.
-
-    A file that other code has saved, `torchvision:NAME` and `timm:NAME` with their trained weights,
-    and the function `FILE.py:FUNCTION` load too, if `changes`, layers of a recipe, name their data
-    set. Raises `CheckpointError` or `RunFolderError` for what is missing, damaged, or belongs to
-    another model, and what `load_external` raises.
-    """
-    external = None if Path(path).exists() else load_external(str(path), changes)
-    if external is not None:
-        return external
-    path = Path(path)
-    if path.suffix == ".py":
-        raise ConfigError(
-            Problem(
-                "",
-                "is a program: name the function in it that returns the model.",
-                str(path),
-                f"Example: {path}:build",
-            )
-        )
-    is_folder = (
-        path.is_dir() if path.exists() else not path.suffix
-    )  # what is missing is named after what it looks like
-    file = open_run(path).checkpoint(checkpoint) if is_folder else path
-    if path.is_file() and is_foreign(file):
-        published, architecture, recipe = load_published(file, changes)
-        return SavedModel(published, architecture, file, 0, recipe)
-    if file.exists() and any("model" in layer.values for layer in changes):
-        raise ConfigError(f"{file} says itself which network it holds; leave the model out.")
-    content = load_checkpoint(file)
-    recipe = resolve(
-        [Layer(str(file), content["recipe"])]
-    )  # before the model, which may be a plugin's
-    architecture = Architecture.from_dict(content["architecture"])
-    model = architecture.build()
-    load_weights(model, content["model"], str(file))
-    return SavedModel(model.eval(), architecture, file, content["epoch"], recipe)
 
 
 def eval_run(

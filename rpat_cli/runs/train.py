@@ -20,6 +20,7 @@ from rpat_cli.evaluation.evaluate import evaluate
 from rpat_cli.evaluation.parallel.processes import Jobs
 from rpat_cli.evaluation.suite import parse_suite
 from rpat_cli.loading.architecture import Architecture
+from rpat_cli.loading.load import load_model, load_weights
 from rpat_cli.recipe.layers import Layer, read_yaml, resolve, to_yaml
 from rpat_cli.recipe.schema import Recipe
 from rpat_cli.records.checkpoint import load_newest, save_checkpoint
@@ -31,14 +32,12 @@ from rpat_cli.runs.build import (
     build_extra,
     build_loop,
     build_threat,
-    load_weights,
 )
 from rpat_cli.runs.evaluate import (
     EvalOptions,
     evaluate_checkpoint,
     is_evaluated,
     limited,
-    load_model,
     load_sources,
 )
 from rpat_cli.runs.listener import Listener
