@@ -144,7 +144,7 @@ class Source:
 
 @contextlib.contextmanager
 def quiet_download() -> Iterator[None]:
-    """Inside, torchvision prints nothing on stdout, shows a progress bar on stderr only if that is a
+    """Inside, torchvision prints nothing on stdout, shows a progress bar only if stderr is a
     terminal, and does not wait forever for a server that has gone silent."""
     timeout = socket.getdefaulttimeout()
     socket.setdefaulttimeout(SERVER_TIMEOUT)
