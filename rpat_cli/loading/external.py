@@ -42,9 +42,8 @@ def load_external(name: str, given: Sequence[Layer]) -> SavedModel | None:
     if in_library(name):
         recipe = _recipe(name, given)
         library, _, member = name.partition(":")
-        with redirect_stdout(
-            sys.stderr
-        ):  # torch announces downloads on stdout, which is for results
+        # torch announces downloads on stdout, which is for results alone.
+        with redirect_stdout(sys.stderr):
             model = PRETRAINED[library](member, image_shape(recipe.data))
         return _saved(model, name, recipe)
     if file is None:
