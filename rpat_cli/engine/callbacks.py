@@ -1,11 +1,9 @@
 """What happens beside the training: validation and the choice of the best epoch, the metrics file,
 checkpoints."""
 
-import json
 import signal
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from types import FrameType
@@ -13,8 +11,9 @@ from typing import Any
 
 from torch import nn
 
-from rpat_cli.engine.loop import Callback, EpochRecord, TrainLoop
+from rpat_cli.engine.loop import Callback, TrainLoop
 from rpat_cli.records.checkpoint import save_checkpoint
+from rpat_cli.records.metrics import EpochRecord, append_metrics, drop_metrics_after, rank
 
 Validate = Callable[[nn.Module], dict[str, float]]
 
@@ -59,11 +58,6 @@ class Validation(Callback):
         self.best = {ending: dict(best) for ending, best in state.get("best", {}).items()}
 
 
-def rank(validation: Mapping[str, float], ending: str = "") -> tuple[float, float]:
-    """Robust accuracy decides; among equals, clean accuracy. The earlier epoch wins a full tie."""
-    return validation[f"robust_acc{ending}"], validation[f"clean_acc{ending}"]
-
-
 class MetricsLog(Callback):
     """One JSON line an epoch in `metrics.jsonl`. A resumed run drops the lines of epochs it is
     going to repeat."""
@@ -72,27 +66,10 @@ class MetricsLog(Callback):
         self.path = path
 
     def on_start(self, loop: TrainLoop) -> None:
-        kept = [line for line in read_metrics(self.path) if line["epoch"] <= loop.epoch]
-        temporary = self.path.with_suffix(
-            ".tmp"
-        )  # a crash in between must not cost the epochs told so far
-        temporary.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
-        temporary.replace(self.path)
+        drop_metrics_after(self.path, loop.epoch)
 
     def on_epoch_end(self, loop: TrainLoop, record: EpochRecord) -> None:  # noqa: ARG002
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(asdict(record)) + "\n")
-
-
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The epochs' records; a line that a crash cut short is left out."""
-    records = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-        try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
-    return records
+        append_metrics(self.path, record)
 
 
 class EpochLines(Callback):

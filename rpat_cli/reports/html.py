@@ -8,11 +8,11 @@ from functools import cache
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
-from rpat_cli.engine.loop import AVERAGED
 from rpat_cli.errors import ConfigError
 from rpat_cli.evaluation.statistics import Accuracy
 from rpat_cli.evaluation.suite import parse_suite
 from rpat_cli.recipe.layers import SWITCHED
+from rpat_cli.records.metrics import AVERAGED
 from rpat_cli.reports.closer import closer
 from rpat_cli.reports.confusion import Cell, frequent_confusions, heat_map
 from rpat_cli.reports.plots import Chart, Series, line_chart

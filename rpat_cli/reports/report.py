@@ -12,8 +12,6 @@ from typing import Any
 from torch import Tensor
 
 from rpat_cli.attacks.threat import Threat
-from rpat_cli.engine.callbacks import read_metrics
-from rpat_cli.engine.loop import AVERAGED
 from rpat_cli.errors import RpatError
 from rpat_cli.evaluation.calibration import Calibration
 from rpat_cli.evaluation.results import (
@@ -27,7 +25,9 @@ from rpat_cli.evaluation.statistics import Accuracy, confusion, per_class_accura
 from rpat_cli.evaluation.suite import list_attacks
 from rpat_cli.recipe.layers import read_yaml, resolve, summary
 from rpat_cli.recipe.schema import Recipe
-from rpat_cli.records.run_folder import RunFolder, write_whole
+from rpat_cli.records.files import write_whole
+from rpat_cli.records.metrics import AVERAGED, read_metrics
+from rpat_cli.records.run_folder import RunFolder
 from rpat_cli.reports.looks import READERS, Look
 from rpat_cli.reports.scores import mean_acc, nrr
 

@@ -26,7 +26,7 @@ from rpat_cli.engine.compute import resolve_compute
 from rpat_cli.errors import RunFolderError
 from rpat_cli.evaluation.suite import AttackSpec
 from rpat_cli.recipe.layers import Layer
-from rpat_cli.records.run_folder import write_whole
+from rpat_cli.records.files import write_whole
 from rpat_cli.reports.analyses import (
     corruption_table,
     eps_table,

@@ -36,9 +36,11 @@ from rpat_cli.loading.load import load_model
 from rpat_cli.loading.saved_model import SavedModel
 from rpat_cli.recipe.layers import Layer, resolve
 from rpat_cli.recipe.schema import Recipe
-from rpat_cli.records.run_folder import RunFolder, environment, newest_run, write_whole
+from rpat_cli.records.files import write_whole
+from rpat_cli.records.run_folder import RunFolder, newest_run
 from rpat_cli.reports.report import write_report
 from rpat_cli.runs.build import build_data, build_threat
+from rpat_cli.runs.environment import environment
 from rpat_cli.runs.listener import Listener
 from rpat_cli.version import __version__
 

@@ -13,7 +13,7 @@ from rpat_cli.data.base import Dataset
 from rpat_cli.data.splits import TensorSplit
 from rpat_cli.engine.callbacks import Checkpoints, EpochLines, MetricsLog, StopSignals, Validation
 from rpat_cli.engine.compute import Compute, resolve_compute, seed_everything
-from rpat_cli.engine.loop import AVERAGED, TrainLoop
+from rpat_cli.engine.loop import TrainLoop
 from rpat_cli.engine.schedules import SCHEDULES
 from rpat_cli.errors import ConfigError, Interrupted, Problem
 from rpat_cli.evaluation.evaluate import evaluate
@@ -24,7 +24,9 @@ from rpat_cli.loading.load import load_model, load_weights
 from rpat_cli.recipe.layers import Layer, read_yaml, resolve, to_yaml
 from rpat_cli.recipe.schema import Recipe
 from rpat_cli.records.checkpoint import load_newest, save_checkpoint
-from rpat_cli.records.run_folder import RunFolder, create_run, environment, open_run, write_whole
+from rpat_cli.records.files import write_whole
+from rpat_cli.records.metrics import AVERAGED
+from rpat_cli.records.run_folder import RunFolder, open_run
 from rpat_cli.reports.report import write_report
 from rpat_cli.runs.build import (
     architecture_for,
@@ -33,6 +35,7 @@ from rpat_cli.runs.build import (
     build_loop,
     build_threat,
 )
+from rpat_cli.runs.environment import environment
 from rpat_cli.runs.evaluate import (
     EvalOptions,
     evaluate_checkpoint,
@@ -41,6 +44,7 @@ from rpat_cli.runs.evaluate import (
     load_sources,
 )
 from rpat_cli.runs.listener import Listener
+from rpat_cli.runs.new_run import create_run
 
 VALIDATION_BATCH = 250
 """Images per pass when validating, which this process does alone: there are no even pieces to be

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from rpat_cli import evaluate, load_model
-from rpat_cli.engine.loop import AVERAGED
 from rpat_cli.errors import CheckpointError, DataError
 from rpat_cli.recipe.layers import Layer, resolve
 from rpat_cli.recipe.schema import Recipe
 from rpat_cli.records.checkpoint import load_checkpoint
+from rpat_cli.records.metrics import AVERAGED
 from rpat_cli.records.run_folder import open_run
 from rpat_cli.reports.report import build_report
 from rpat_cli.runs.train import resume_run, train_run

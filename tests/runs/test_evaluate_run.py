@@ -19,7 +19,7 @@ from rpat_cli.evaluation.suite import parse_suite
 from rpat_cli.loading.load import load_model
 from rpat_cli.recipe.layers import Layer, resolve
 from rpat_cli.records.checkpoint import save_checkpoint
-from rpat_cli.records.run_folder import write_whole
+from rpat_cli.records.files import write_whole
 from rpat_cli.runs.build import architecture_for, build_data
 from rpat_cli.runs.diagnose import ANALYSES, Found, analyse
 from rpat_cli.runs.evaluate import (
