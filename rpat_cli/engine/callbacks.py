@@ -1,12 +1,10 @@
 """What happens beside the training: validation and the choice of the best epoch, the metrics file,
 checkpoints."""
 
-import signal
 import time
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from torch import nn
@@ -132,44 +130,3 @@ class Checkpoints(Callback):
 
     def save(self, loop: TrainLoop) -> None:
         save_checkpoint(self.path, self.content(loop), keep_previous=True)
-
-
-class StopSignals:
-    """While entered, Ctrl-C and termination signals only leave a note in `received`, to be honoured
-    between steps.
-
-    A second Ctrl-C raises `KeyboardInterrupt` at once.
-    """
-
-    SIGNALS = (
-        "SIGINT",
-        "SIGTERM",
-        "SIGUSR1",
-    )  # SIGUSR1: what Slurm sends before the time limit when asked to
-
-    def __init__(self) -> None:
-        self.received: int | None = None
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> "StopSignals":
-        for name in self.SIGNALS:
-            number = getattr(signal, name, None)  # Windows lacks SIGUSR1
-            if number is not None:
-                try:
-                    self._before[number] = signal.signal(number, self._note)
-                except ValueError:  # not in the main thread: somebody else handles signals there
-                    return self
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _note(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
-        if self.received == number == signal.SIGINT:
-            raise KeyboardInterrupt
-        self.received = number
-
-    @property
-    def exit_code(self) -> int:
-        return 130 if self.received == signal.SIGINT else 75

@@ -13,9 +13,10 @@ from rpat_cli.attacks.threat import Threat
 from rpat_cli.data import DATASETS, MIXINGS
 from rpat_cli.data.augment import Augment, build_augment
 from rpat_cli.data.base import Dataset
-from rpat_cli.data.extra import SharedOrder, join, load_extra
+from rpat_cli.data.extra import join, load_extra
 from rpat_cli.data.load import load_dataset
 from rpat_cli.data.mixing import SoftLabels
+from rpat_cli.data.order import SharedOrder
 from rpat_cli.data.splits import TensorSplit
 from rpat_cli.engine import COLLABORATORS
 from rpat_cli.engine.compute import Compute

@@ -37,8 +37,9 @@ from rpat_cli.reports.analyses import (
 from rpat_cli.reports.report import write_report
 from rpat_cli.runs.build import build_threat
 from rpat_cli.runs.compare import evaluations_in
-from rpat_cli.runs.evaluate import LOOKS_LEFT, limited, load_sources, open_target, stoppable
+from rpat_cli.runs.evaluate import LOOKS_LEFT, limited, load_sources, open_target
 from rpat_cli.runs.listener import Listener
+from rpat_cli.signals import stoppable
 
 
 class Result(Protocol):

@@ -1,8 +1,7 @@
 """An evaluation from checkpoint to JSON: what `rpat eval` calls, and what ends a training."""
 
 import json
-import signal
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -16,12 +15,10 @@ from torch import nn
 
 from rpat_cli.data.base import Dataset, Split
 from rpat_cli.data.splits import limited_choice
-from rpat_cli.engine.callbacks import StopSignals
 from rpat_cli.engine.compute import Compute, resolve_compute
 from rpat_cli.errors import (
     CheckpointError,
     ConfigError,
-    Interrupted,
     Problem,
     RpatError,
     RunFolderError,
@@ -42,6 +39,7 @@ from rpat_cli.reports.report import write_report
 from rpat_cli.runs.build import build_data, build_threat
 from rpat_cli.runs.environment import environment
 from rpat_cli.runs.listener import Listener
+from rpat_cli.signals import stoppable
 from rpat_cli.version import __version__
 
 EVAL_FORMAT = 1
@@ -319,38 +317,6 @@ def _installed(name: str) -> str | None:
         return installed_version(name)
     except PackageNotFoundError:
         return None
-
-
-class _Stop(KeyboardInterrupt):
-    """A signal that asks to stop, as an exception."""
-
-    exit_code = 75
-
-
-@contextmanager
-def stoppable(message: str) -> Iterator[None]:
-    """Ctrl-C and termination signals end the block at once, as `Interrupted` with this message."""
-
-    def stop(number: int, frame: Any) -> None:  # noqa: ARG001
-        raise _Stop
-
-    before: dict[int, Callable[[int, Any], Any] | int | None] = {}
-    for name in StopSignals.SIGNALS:
-        with suppress(
-            AttributeError, ValueError
-        ):  # Windows lacks some; outside the main thread none is ours
-            if name != "SIGINT":
-                number = getattr(signal, name)
-                before[number] = signal.signal(number, stop)
-    try:
-        yield
-    except _Stop as stopped:
-        raise Interrupted(message, stopped.exit_code) from None
-    except KeyboardInterrupt:
-        raise Interrupted(message, 130) from None
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _write(

@@ -11,7 +11,7 @@ from torch import nn
 
 from rpat_cli.data.base import Dataset
 from rpat_cli.data.splits import TensorSplit
-from rpat_cli.engine.callbacks import Checkpoints, EpochLines, MetricsLog, StopSignals, Validation
+from rpat_cli.engine.callbacks import Checkpoints, EpochLines, MetricsLog, Validation
 from rpat_cli.engine.compute import Compute, resolve_compute, seed_everything
 from rpat_cli.engine.loop import TrainLoop
 from rpat_cli.engine.schedules import SCHEDULES
@@ -45,6 +45,7 @@ from rpat_cli.runs.evaluate import (
 )
 from rpat_cli.runs.listener import Listener
 from rpat_cli.runs.new_run import create_run
+from rpat_cli.signals import StopSignals
 
 VALIDATION_BATCH = 250
 """Images per pass when validating, which this process does alone: there are no even pieces to be
