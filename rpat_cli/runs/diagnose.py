@@ -34,7 +34,7 @@ from rpat_cli.reports.analyses import (
     surface_table,
     verdict_table,
 )
-from rpat_cli.reports.report import write_report
+from rpat_cli.reports.write import write_report
 from rpat_cli.runs.build import build_threat
 from rpat_cli.runs.compare import evaluations_in
 from rpat_cli.runs.evaluate import LOOKS_LEFT, limited, load_sources, open_target, stoppable

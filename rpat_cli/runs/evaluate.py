@@ -40,7 +40,7 @@ from rpat_cli.recipe.schema import Recipe
 from rpat_cli.records.checkpoint import load_checkpoint
 from rpat_cli.records.files import write_whole
 from rpat_cli.records.run_folder import RunFolder, newest_run, open_run
-from rpat_cli.reports.report import write_report
+from rpat_cli.reports.write import write_report
 from rpat_cli.runs.build import build_data, build_threat, load_weights
 from rpat_cli.runs.environment import environment
 from rpat_cli.runs.listener import Listener
