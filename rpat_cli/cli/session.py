@@ -22,7 +22,7 @@ from rpat_cli.recipe.layers import Layer, layers_of, resolve, summary
 from rpat_cli.recipe.schema import Recipe
 from rpat_cli.records.run_folder import newest_run
 from rpat_cli.reports.analyses import FEW_CHANGED, changed_images, comparison_table
-from rpat_cli.reports.report import build_report
+from rpat_cli.reports.gather import build_report
 from rpat_cli.reports.terminal import (
     evaluation_remarks,
     evaluation_summary,

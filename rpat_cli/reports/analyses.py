@@ -16,7 +16,7 @@ from rpat_cli.diagnostics.perception import HALF, Gap, Perception
 from rpat_cli.diagnostics.verdict.verdict import Verdict
 from rpat_cli.evaluation.compare import Comparison
 from rpat_cli.reports.scores import DASH, count, percent, percent_range
-from rpat_cli.reports.terminal import show_threat
+from rpat_cli.reports.words import show_threat
 
 CLAIM = "RPAT (Wang & Liu, ICCV 2025)"
 

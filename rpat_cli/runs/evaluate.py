@@ -19,7 +19,7 @@ from rpat_cli.evaluation.suite import AttackSpec
 from rpat_cli.loading.saved_model import SavedModel
 from rpat_cli.recipe.layers import Layer
 from rpat_cli.records import eval_file
-from rpat_cli.reports.report import write_report
+from rpat_cli.reports.write import write_report
 from rpat_cli.runs.diagnose import Wanted, diagnose, one_per_source, prepare
 from rpat_cli.runs.environment import environment
 from rpat_cli.runs.identity import finished, identity_of

@@ -27,7 +27,7 @@ from rpat_cli.records.checkpoint import load_newest, save_checkpoint
 from rpat_cli.records.files import write_whole
 from rpat_cli.records.metrics import AVERAGED
 from rpat_cli.records.run_folder import RunFolder, open_run
-from rpat_cli.reports.report import write_report
+from rpat_cli.reports.write import write_report
 from rpat_cli.runs.build import (
     architecture_for,
     build_data,
