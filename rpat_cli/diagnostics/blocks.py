@@ -83,8 +83,8 @@ class LineChart:
 class HeatMap:
     """A quantity over a plane: `values[i][j]` at height `ticks[i]` and at `ticks[j]` to the right.
 
-    `ticks` are symmetric around 0 and rise to 1. `ball` is the outline of the points with norm at
-    most 1: a diamond, or a circle.
+    `ticks` are symmetric around 0 and rise to 1, in units of `unit`. `ball` is the outline of the
+    points with norm at most 1: a diamond, or a circle.
     """
 
     title: str
@@ -93,6 +93,7 @@ class HeatMap:
     ticks: tuple[float, ...]
     values: tuple[tuple[float, ...], ...]
     ball: Literal["diamond", "circle"]
+    unit: str = ""
 
 
 @dataclass(frozen=True)
@@ -120,4 +121,7 @@ class Section:
 
 def columns(text: Sequence[str], numeric: Sequence[str]) -> tuple[Column, ...]:
     """Some columns of text, then some of numbers, by their titles."""
-    return (*(Column(title, numeric=False) for title in text), *(Column(title) for title in numeric))
+    return (
+        *(Column(title, numeric=False) for title in text),
+        *(Column(title) for title in numeric),
+    )

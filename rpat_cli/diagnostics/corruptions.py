@@ -123,7 +123,9 @@ class Corruptions(Result):
     def from_dict(cls, values: Mapping[str, Any]) -> "Corruptions":
         """What `to_dict` gave. Raises `KeyError`, `TypeError` or `ValueError` for anything else."""
         corruptions = tuple(map(Corruption.from_dict, values["corruptions"]))
-        found = cls(values["folder"], values["n"], values["labels"], corruptions, values["baseline"])
+        found = cls(
+            values["folder"], values["n"], values["labels"], corruptions, values["baseline"]
+        )
         if len(found.standard) != len(STANDARD):
             raise ValueError(f"there are only {len(found.standard)} of the standard corruptions")
         return found

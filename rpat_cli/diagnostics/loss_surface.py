@@ -7,15 +7,15 @@ departs from its first-order prediction is the local linearity of Qin et al., Ad
 through local linearization, NeurIPS 2019 (arXiv 1907.02610).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from itertools import product
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from rpat_cli.attacks.base import LossFn
 from rpat_cli.attacks.forward import input_gradient
 from rpat_cli.attacks.losses import INNER_LOSSES
 from rpat_cli.attacks.side_effects import frozen, own_randomness
@@ -109,11 +109,11 @@ class LossSurface(Result):
             "attack. Linearity as in Qin et al., NeurIPS 2019 (arXiv 1907.02610), here a lower "
             "bound.",
         )
-        pictures = (*(self._heat_map(name) for name in self.surfaces), self._slices())
+        heat_maps = [self._heat_map(name) for name in self.surfaces]
         return Section(
             "The loss around the images",
             self.n,
-            (Pictures(pictures, self._table()), linearity),
+            (Pictures((*heat_maps, self._slices()), self._table()), linearity),
             detail=f"{self.threat.norm}, eps {show_number(self.threat.eps)}",
         )
 
@@ -129,12 +129,13 @@ class LossSurface(Result):
         """With the ball's outline: exact in Linf and L1 where no pixel leaves [0, 1], and in L2 for
         directions at a right angle, which a random one nearly is."""
         return HeatMap(
-            LOSS_NAMES[name].capitalize(),
+            f"{LOSS_NAMES[name].capitalize()} around the images",
             "gradient",
             "random direction",
             self.shares,
             self.surfaces[name].values,
             "circle" if self.threat.norm == "L2" else "diamond",
+            unit="share of eps",
         )
 
     def _slices(self) -> LineChart:
@@ -240,7 +241,7 @@ def _add_batch(
     sums: Mapping[str, _Sums],
 ) -> None:
     """Add one batch to the sums."""
-    losses = {name: partial(loss, y=y) for name, loss in LOSSES.items()}
+    losses = {name: _with_labels(loss, y) for name, loss in LOSSES.items()}
     gradient, center = {}, {}
     for name, loss in losses.items():
         gradient[name], center[name], _ = input_gradient(model, x, loss)
@@ -262,3 +263,7 @@ def _add_batch(
                 sums[name].predicted_rise += float(predicted.sum())
     for name, each in largest.items():
         sums[name].nonlinearity += float(each.sum())
+
+
+def _with_labels(loss: Callable[[Tensor, Tensor], Tensor], y: Tensor) -> LossFn:
+    return lambda logits: loss(logits, y)

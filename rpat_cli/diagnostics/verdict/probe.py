@@ -197,9 +197,7 @@ class _Probe:
             sums += torch.tensor(recorded)
         return tuple((sums / len(x)).tolist())
 
-    def _autoattack(
-        self, x: Tensor, y: Tensor, queries: int, seed: int, outcome: _Outcome
-    ) -> None:
+    def _autoattack(self, x: Tensor, y: Tensor, queries: int, seed: int, outcome: _Outcome) -> None:
         """APGD and Square, each on all images, and AutoAttack's own warnings about the model."""
         attacks = AutoAttack(self.threat, attacks=("apgd-ce", "square"), seed=seed, queries=queries)
         first = slice(0, self.batch_size)
