@@ -98,9 +98,17 @@ class EvalFile:
         """Keys of the diagnostics that were asked for and are not in the file yet."""
         return tuple(self.record.get(PENDING, ()))
 
-    def diagnostic(self, key: str) -> Mapping[str, Any] | None:
-        """What the diagnostic of that key measured; None if the file does not have it."""
-        return self.record.get(key)
+    def has_diagnostic(self, key: str) -> bool:
+        """Whether the diagnostic of that key was measured."""
+        return key in self.record
+
+    def diagnostic(self, key: str) -> Mapping[str, Any]:
+        """What the diagnostic of that key measured, as its `to_dict` wrote it; not checked here.
+
+        Raises `KeyError` if the file does not have it.
+        """
+        content: Mapping[str, Any] = self.record[key]
+        return content
 
 
 class DamagedEvalError(RunFolderError):

@@ -27,7 +27,7 @@ from rpat_cli.records.checkpoint import load_newest, save_checkpoint
 from rpat_cli.records.files import write_whole
 from rpat_cli.records.metrics import AVERAGED
 from rpat_cli.records.run_folder import RunFolder, open_run
-from rpat_cli.reports.report import write_report
+from rpat_cli.reports.write import write_report
 from rpat_cli.runs.build import (
     architecture_for,
     build_data,
@@ -38,13 +38,12 @@ from rpat_cli.runs.build import (
 from rpat_cli.runs.environment import environment
 from rpat_cli.runs.evaluate import (
     EvalOptions,
-    evaluate_checkpoint,
+    evaluate_opened,
     is_evaluated,
-    limited,
-    load_sources,
 )
 from rpat_cli.runs.listener import Listener
 from rpat_cli.runs.new_run import create_run
+from rpat_cli.runs.target import OpenedTarget, limited, load_sources
 from rpat_cli.signals import StopSignals
 
 VALIDATION_BATCH = 250
@@ -364,10 +363,11 @@ def _final_evaluation(
             if (ending, saved.epoch) in measured:
                 continue
             measured.add((ending, saved.epoch))
-            if is_evaluated(saved, data, specs, recipe, options):
+            opened = OpenedTarget(saved, recipe, data)
+            if is_evaluated(opened, specs, options):
                 listener.say(f"{name}{ending} (epoch {saved.epoch}) is evaluated already")
                 continue
             listener.say(
                 f"evaluating {name}{ending} (epoch {saved.epoch}) on {len(data.test)} test images"
             )
-            evaluate_checkpoint(saved, data, specs, recipe, options, listener, workers)
+            evaluate_opened(opened, specs, options, listener, workers=workers)

@@ -38,7 +38,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert (file.data, file.fingerprint, file.class_names) == ("mnist", "ab", ("zero", "one"))
     assert (file.environment, file.device) == ({"torch": "2.9.1"}, "cpu")
     assert (file.key, file.limit, file.pending) == ("a1b2", 20, ())
-    assert file.diagnostic("perception") is None
+    assert not file.has_diagnostic("perception")
 
 
 def test_a_file_of_an_early_version_has_less_in_it(tmp_path: Path) -> None:
@@ -83,6 +83,7 @@ def test_diagnostics_are_added_one_by_one(tmp_path: Path) -> None:
     add(path, {"perception": {"n": 10}}, ["eps_curve"])
     file = read(path)
     assert (file.diagnostic("perception"), file.pending) == ({"n": 10}, ("eps_curve",))
+    assert not file.has_diagnostic("eps_curve")
     file = add(path, {"eps_curve": {"n": 20}}, [])
     assert file == read(path)
     assert json.loads(path.read_text()) == a_record(perception={"n": 10}, eps_curve={"n": 20})
