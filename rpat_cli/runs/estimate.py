@@ -1,5 +1,5 @@
-"""What a training would cost on this device, measured by running a few of its steps. Nothing is kept
-or written."""
+"""What a training would cost on this device, measured by running a few of its steps. Nothing is
+kept or written."""
 
 import sys
 import time
@@ -211,9 +211,7 @@ def lines(estimate: Estimate) -> Iterator[tuple[str, str]]:
         f"{estimate.seconds_per_step:.3g} s per step on {estimate.device}, {estimate.precision}, "
         f"with {source}",
     )
-    yield (
-        "time",
-        f"about {duration(estimate.seconds)} with validation, without the final evaluation",
-    )
+    whole = duration(estimate.seconds)
+    yield "time", f"about {whole} with validation, without the final evaluation"
     yield "memory", f"{estimate.peak_memory / 2**30:.2f} GiB at most"
     yield "run", str(estimate.run_dir)
