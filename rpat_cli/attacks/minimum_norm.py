@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rpat_cli.attacks.forward import predict
+from rpat_cli.attacks.forward import forward
 from rpat_cli.attacks.side_effects import frozen
 from rpat_cli.attacks.threat import Threat
 from rpat_cli.errors import ConfigError, MissingExtraError, Problem
@@ -71,7 +71,7 @@ class MinimumNorm:
         x = x.detach()
         nearest = x.clone()
         with frozen(model) as model, torch.enable_grad():
-            predicted = predict(model, x).argmax(dim=1)
+            predicted = forward(model, x).argmax(dim=1)
             todo = predicted == y
             starts = None
             if self.name in DECISION_BASED:
@@ -155,7 +155,7 @@ def _starts(model: nn.Module, x: Tensor, predicted: Tensor, y: Tensor) -> tuple[
     """
     noise = torch.rand(NOISE_STARTS, *x.shape[1:], device=x.device, dtype=x.dtype)
     candidates = torch.cat([x, noise])
-    classes = torch.cat([predicted, predict(model, noise).argmax(dim=1)])
+    classes = torch.cat([predicted, forward(model, noise).argmax(dim=1)])
     distances = torch.cdist(x.flatten(1), candidates.flatten(1))
     distances = distances.masked_fill(classes[None] == y[:, None], torch.inf)
     shortest, which = distances.min(dim=1)
