@@ -1,20 +1,17 @@
 """What happens beside the training: validation and the choice of the best epoch, the metrics file,
 checkpoints."""
 
-import json
-import signal
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from torch import nn
 
-from rpat_cli.engine.loop import Callback, EpochRecord, TrainLoop
+from rpat_cli.engine.loop import Callback, TrainLoop
 from rpat_cli.records.checkpoint import save_checkpoint
+from rpat_cli.records.metrics import EpochRecord, append_metrics, drop_metrics_after, rank
 
 Validate = Callable[[nn.Module], dict[str, float]]
 
@@ -59,11 +56,6 @@ class Validation(Callback):
         self.best = {ending: dict(best) for ending, best in state.get("best", {}).items()}
 
 
-def rank(validation: Mapping[str, float], ending: str = "") -> tuple[float, float]:
-    """Robust accuracy decides; among equals, clean accuracy. The earlier epoch wins a full tie."""
-    return validation[f"robust_acc{ending}"], validation[f"clean_acc{ending}"]
-
-
 class MetricsLog(Callback):
     """One JSON line an epoch in `metrics.jsonl`. A resumed run drops the lines of epochs it is
     going to repeat."""
@@ -72,27 +64,10 @@ class MetricsLog(Callback):
         self.path = path
 
     def on_start(self, loop: TrainLoop) -> None:
-        kept = [line for line in read_metrics(self.path) if line["epoch"] <= loop.epoch]
-        temporary = self.path.with_suffix(
-            ".tmp"
-        )  # a crash in between must not cost the epochs told so far
-        temporary.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
-        temporary.replace(self.path)
+        drop_metrics_after(self.path, loop.epoch)
 
     def on_epoch_end(self, loop: TrainLoop, record: EpochRecord) -> None:  # noqa: ARG002
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(asdict(record)) + "\n")
-
-
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The epochs' records; a line that a crash cut short is left out."""
-    records = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-        try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
-    return records
+        append_metrics(self.path, record)
 
 
 class EpochLines(Callback):
@@ -155,44 +130,3 @@ class Checkpoints(Callback):
 
     def save(self, loop: TrainLoop) -> None:
         save_checkpoint(self.path, self.content(loop), keep_previous=True)
-
-
-class StopSignals:
-    """While entered, Ctrl-C and termination signals only leave a note in `received`, to be honoured
-    between steps.
-
-    A second Ctrl-C raises `KeyboardInterrupt` at once.
-    """
-
-    SIGNALS = (
-        "SIGINT",
-        "SIGTERM",
-        "SIGUSR1",
-    )  # SIGUSR1: what Slurm sends before the time limit when asked to
-
-    def __init__(self) -> None:
-        self.received: int | None = None
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> "StopSignals":
-        for name in self.SIGNALS:
-            number = getattr(signal, name, None)  # Windows lacks SIGUSR1
-            if number is not None:
-                try:
-                    self._before[number] = signal.signal(number, self._note)
-                except ValueError:  # not in the main thread: somebody else handles signals there
-                    return self
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _note(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
-        if self.received == number == signal.SIGINT:
-            raise KeyboardInterrupt
-        self.received = number
-
-    @property
-    def exit_code(self) -> int:
-        return 130 if self.received == signal.SIGINT else 75

@@ -5,7 +5,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -21,14 +21,12 @@ from rpat_cli.engine.stages import FromEpoch, in_force
 from rpat_cli.errors import DivergenceError
 from rpat_cli.methods.base import Method, Outcome, StepContext
 from rpat_cli.passes import count_passes
+from rpat_cli.records.metrics import AVERAGED, EpochRecord
 
 Augment = Callable[[Tensor], Tensor]
 Relabel = Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]]
 """From x (views · B, C, H, W), y (B,) and the number of views to such images and labels (B,
 classes)."""
-
-AVERAGED = "_wa"
-"""The ending of everything that belongs to the averaged model."""
 
 
 class Order(Protocol):
@@ -67,25 +65,6 @@ class StepRecord:
     terms: dict[str, float]
     lr: float
     images_per_second: float
-
-
-@dataclass
-class EpochRecord:
-    """What one epoch tells. `train` holds means over its images, `validation` what a validation
-    adds.
-
-    `forward` and `backward` are the passes of batches through the model in training, attack
-    included.
-    """
-
-    epoch: int
-    lr: float
-    train: dict[str, float]
-    seconds: float
-    images_per_second: float
-    forward: int = 0
-    backward: int = 0
-    validation: dict[str, float] = field(default_factory=dict)
 
 
 class Callback:

@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 
 from rpat_cli.attacks.threat import Threat
+from rpat_cli.errors import RpatError
 from rpat_cli.evaluation.calibration import Calibration
 from rpat_cli.evaluation.statistics import Accuracy, confusion, per_class_accuracy, worst_class
+from rpat_cli.records.eval_file import DamagedEvalError, EvalFile
 
 AUTOATTACK = "autoattack"
 """AutoAttack's standard version: the attack that the paper's Mean and NRR are computed with."""
@@ -293,6 +295,16 @@ class Evaluation:
             clean_confidence=_from_list(data.get("clean_confidence")),
             classes=data.get("classes"),
         )
+
+
+def parse_evaluation(file: EvalFile) -> Evaluation:
+    """What a file of `evals/` measured. Raises `DamagedEvalError` if a part of it does not fit."""
+    try:
+        return Evaluation.from_dict(file.record)
+    except KeyError as error:
+        raise DamagedEvalError(file.path, f"{error} is missing") from None
+    except (TypeError, ValueError, AttributeError, RpatError) as error:
+        raise DamagedEvalError(file.path, f"{type(error).__name__}: {error}") from None
 
 
 def strength(label: str, accuracy: Accuracy) -> tuple[float, bool]:

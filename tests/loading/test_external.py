@@ -14,9 +14,11 @@ from torch import Tensor, nn
 import rpat_cli as rpat
 from rpat_cli.errors import CheckpointError, ConfigError, RpatError
 from rpat_cli.evaluation.suite import parse_suite
+from rpat_cli.loading.load import load_model
 from rpat_cli.loading.model_file import ModelFile
 from rpat_cli.recipe.layers import Layer
-from rpat_cli.runs.evaluate import EvalOptions, eval_run, load_model, open_target
+from rpat_cli.runs.evaluate import EvalOptions, eval_run
+from rpat_cli.runs.target import open_target
 
 FILE = """
 import torch

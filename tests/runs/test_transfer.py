@@ -60,7 +60,7 @@ def test_overrides_and_mistakes() -> None:
     with pytest.raises(ConfigError, match="does not say on which model"):
         parse_suite("transfer:")
     with pytest.raises(
-        ConfigError, match="'square' cannot transfer. Attacks that can: fgsm, bim, mim, pgd, cw-pgd"
+        ConfigError, match="cannot transfer. Attacks that can: fgsm, bim, mim, pgd, cw-pgd"
     ):
         parse_suite("transfer:runs/a@square")
     with pytest.raises(ConfigError, match="two different attacks have the label 'transfer:a'"):
