@@ -118,7 +118,7 @@ def given_flags(params: Mapping[str, Any]) -> dict[str, tuple[RecipePath, Any]]:
     """Of a command's parameters those that set the recipe and were given: `{"--beta": (("method",
     "beta"), "3")}`.
 
-    Raises `ConfigError` when a regulariser is turned off and set up in one breath.
+    Raises `ConfigError` when a regularizer is turned off and set up in one breath.
     """
     given = {name: params[name] for name in _PATHS if params.get(name) not in (None, ())}
     contradictions = [

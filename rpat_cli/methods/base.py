@@ -30,7 +30,7 @@ class StepContext:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Weighted scalar loss terms by name (their sum is the loss), and the passes that regularisers
+    """Weighted scalar loss terms by name (their sum is the loss), and the passes that regularizers
     may share.
 
     `logits_adv` belongs to `x_adv`, `logits` to the clean `x` where the method computed it anyway.
@@ -49,7 +49,7 @@ class Method(Protocol):
     def __call__(self, step: StepContext) -> Outcome: ...
 
 
-class Regulariser(Protocol):
+class Regularizer(Protocol):
     """An extra loss that any method can carry: reuses the method's passes, returns named, weighted
     terms."""
 

@@ -27,7 +27,7 @@ class Consistency(Needs):
     weight: Weight = 1.0
     temperature: Temperature = 0.5
 
-    def __call__(self, step: StepContext, outcome: Outcome) -> dict[str, Tensor]:  # noqa: ARG002  (Regulariser's shape)
+    def __call__(self, step: StepContext, outcome: Outcome) -> dict[str, Tensor]:  # noqa: ARG002  (Regularizer's shape)
         if self.weight == 0:
             return {}
         view_1, view_2 = outcome.logits_adv.chunk(2)
@@ -36,7 +36,7 @@ class Consistency(Needs):
 
 @dataclass(frozen=True)
 class ConsistencyPgd(Needs):
-    """`Pgd` carrying the `Consistency` regulariser, whose hyper-parameters are this method's."""
+    """`Pgd` carrying the `Consistency` regularizer, whose hyper-parameters are this method's."""
 
     views: ClassVar[int] = Consistency.views
 

@@ -1,4 +1,4 @@
-"""What a method or regulariser asks of those who build a run, as class attributes with the usual
+"""What a method or regularizer asks of those who build a run, as class attributes with the usual
 answers."""
 
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from pydantic import ConfigDict
 
 
 class Needs:
-    """Constants only: a method or regulariser inherits them and states what is different about
+    """Constants only: a method or regularizer inherits them and states what is different about
     it."""
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")

@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from rpat_cli.attacks.forward import predict
-from rpat_cli.methods.base import Outcome, Regulariser, StepContext
+from rpat_cli.methods.base import Outcome, Regularizer, StepContext
 from rpat_cli.methods.declare import Needs
 from rpat_cli.methods.losses import kl
 from rpat_cli.methods.pgd import adversarial_cross_entropy
@@ -54,7 +54,7 @@ class Rebat(Needs):
         """The second term's weight in this step."""
         return self.beta if self.beta_schedule == "constant" else (step.lr_ratio - 1) / 2
 
-    def __call__(self, step: StepContext, guide: Regulariser | None = None) -> Outcome:
+    def __call__(self, step: StepContext, guide: Regularizer | None = None) -> Outcome:
         """`guide` names what to follow in place of the plain teacher; where it returns no term, the
         teacher it is."""
         outcome = adversarial_cross_entropy(step)

@@ -29,7 +29,7 @@ from rpat_cli.engine import COLLABORATORS
 from rpat_cli.engine.schedules import SCHEDULES
 from rpat_cli.errors import ConfigError, RpatError, unknown
 from rpat_cli.evaluation.suite import parse_suite
-from rpat_cli.methods import METHODS, REGULARISERS
+from rpat_cli.methods import METHODS, REGULARIZERS
 from rpat_cli.models import is_model_name, model_names
 from rpat_cli.registry import Registry
 from rpat_cli.text import Number
@@ -363,10 +363,10 @@ class Recipe(Section):
     threat: ThreatSection = Field(default_factory=ThreatSection)
     attack: AttackSection = Field(default_factory=AttackSection)
     method: component_of(METHODS) = Field("pgd", description="training method")  # type: ignore[valid-type]
-    ra: switched(REGULARISERS, "ra") = Field(  # type: ignore[valid-type]
+    ra: switched(REGULARIZERS, "ra") = Field(  # type: ignore[valid-type]
         False, description="robust perception (RPAT), on top of any method"
     )
-    consistency: switched(REGULARISERS, "consistency") = Field(  # type: ignore[valid-type]
+    consistency: switched(REGULARIZERS, "consistency") = Field(  # type: ignore[valid-type]
         False,
         description="consistency regularisation over two augmented views, on top of any method",
     )
@@ -536,12 +536,12 @@ class Recipe(Section):
         return self
 
     def parts(self) -> list[Any]:
-        """The method, then the regularisers that are turned on."""
-        switched_on = {name: getattr(self, name) for name in REGULARISERS}
+        """The method, then the regularizers that are turned on."""
+        switched_on = {name: getattr(self, name) for name in REGULARIZERS}
         return [
             self.method.build(METHODS),
             *(
-                REGULARISERS[name](**options)
+                REGULARIZERS[name](**options)
                 for name, options in switched_on.items()
                 if options is not None
             ),

@@ -62,7 +62,7 @@ def build_attack(section: AttackSection, threat: Threat) -> Attack:
 
 
 def build_method(recipe: Recipe) -> Composite:
-    """The method with the regularisers that the recipe turns on."""
+    """The method with the regularizers that the recipe turns on."""
     return compose(*recipe.parts())
 
 
