@@ -1,4 +1,4 @@
-"""Ordinary training: the baseline without any robustness."""
+"""Standard training: the baseline without an attack."""
 
 from dataclasses import dataclass
 
