@@ -14,8 +14,7 @@ from pydantic.fields import FieldInfo
 
 from rpat_cli.cli import torchrun
 from rpat_cli.errors import ConfigError, Problem
-from rpat_cli.recipe.layers import SWITCHED
-from rpat_cli.recipe.schema import Recipe
+from rpat_cli.recipe.schema import Recipe, switches
 
 RecipePath = tuple[str, ...]
 
@@ -128,7 +127,7 @@ def given_flags(params: Mapping[str, Any]) -> dict[str, tuple[RecipePath, Any]]:
             f"--{name.replace('_', '-')}",
             "Leave one of them out.",
         )
-        for switch in SWITCHED
+        for switch in switches()
         if given.get(switch) is False
         for name in given
         if _PATHS[name][0] == switch and name != switch

@@ -9,7 +9,8 @@ import yaml
 
 from rpat_cli.attacks.pgd import PGD
 from rpat_cli.errors import ConfigError
-from rpat_cli.recipe.layers import Layer, flag_layers, resolve, summary, to_yaml
+from rpat_cli.recipe.layers import Layer, flag_layers, resolve, to_yaml
+from rpat_cli.recipe.summary import summary
 from rpat_cli.recipe.schema import Recipe
 from rpat_cli.records.run_folder import run_name
 from rpat_cli.runs.build import (

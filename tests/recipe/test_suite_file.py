@@ -7,7 +7,8 @@ from helpers import load_recipe
 
 from rpat_cli.errors import ConfigError
 from rpat_cli.evaluation.suite import AttackSpec, Overrides, parse_suite
-from rpat_cli.recipe.layers import summary, to_yaml
+from rpat_cli.recipe.layers import to_yaml
+from rpat_cli.recipe.summary import summary
 from rpat_cli.recipe.suite_file import read_suite
 
 SUITE = """
