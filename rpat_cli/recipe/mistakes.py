@@ -112,7 +112,7 @@ def _attack(recipe: Recipe) -> Iterator[Problem]:
         yield Problem("attack.steps", message, hint="Leave out attack.steps and attack.name.")
     too_long = too_long_for_pixels(threat.norm, attack.step_size or 0)
     if too_long:
-        yield Problem("attack.step_size", f"{attack.step_size:g} {too_long}")
+        yield Problem("attack.step_size", f"{attack.step_size:g}: {too_long}")
     try:
         ATTACKS[attack.name](Threat(threat.norm, threat.eps), **attack.settings())
     except ConfigError as error:
