@@ -29,7 +29,7 @@ def load_published(file: Path, given: Sequence[Layer]) -> tuple[Classifier, Arch
     like.
 
     `given` are layers of a recipe: they name the data set, and the network where its weights do not
-    tell. The normalisation is the file's own, or else that of `data.normalise_as` or of the data
+    tell. The normalisation is the file's own, or else that of `data.normalize_as` or of the data
     set. Raises `ConfigError` without a data set, and what `load_foreign` raises for a file that
     cannot be read or does not fit.
     """
@@ -55,7 +55,7 @@ def load_published(file: Path, given: Sequence[Layer]) -> tuple[Classifier, Arch
             f"{file}: looks like none of the known networks. Name it with --model."
         )
     spec, shape = DATASETS[recipe.data.name], image_shape(recipe.data)
-    figures = DATASETS[recipe.data.normalise_as or recipe.data.name]
+    figures = DATASETS[recipe.data.normalize_as or recipe.data.name]
     model = load_foreign(
         name, file, shape=shape, classes=spec.classes, mean=figures.mean, std=figures.std
     )
