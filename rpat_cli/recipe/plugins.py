@@ -6,6 +6,7 @@ A plugin adds what it has to the tables `METHODS`, `REGULARIZERS`, `ATTACKS`, `M
 announces its plugin under the entry-point group `rpat.plugins`.
 """
 
+import re
 import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import is_dataclass
@@ -16,8 +17,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from rpat_cli.attacks import ATTACKS
 from rpat_cli.data import DATASETS
 from rpat_cli.errors import ConfigError, Problem
+from rpat_cli.evaluation.suite import SUITES
 from rpat_cli.methods import METHODS, REGULARIZERS
 from rpat_cli.recipe.schema import Recipe
 from rpat_cli.registry import Registry, import_file
@@ -106,6 +109,13 @@ def _check_part(kind: str, name: str, entry: Any) -> None:
         )
 
 
+def _check_attack(name: str, row: Any) -> None:
+    if not isinstance(row.build, str) and not callable(row.build):
+        raise TypeError(f"the attack {name!r} must be a callable (threat, **settings) -> attack")
+    if name in SUITES or re.search(r"[,:@+\s]", name):
+        raise TypeError(f"the attack {name!r} cannot be written in a suite; choose another name")
+
+
 def _check_data_set(name: str, entry: Any) -> None:
     from rpat_cli.data.base import DatasetSpec
 
@@ -116,6 +126,7 @@ def _check_data_set(name: str, entry: Any) -> None:
 CHECKS: tuple[tuple[Registry[Any], Callable[[str, Any], None]], ...] = (
     (METHODS, _check_method),
     (REGULARIZERS, _check_regularizer),
+    (ATTACKS, _check_attack),
     (DATASETS, _check_data_set),
 )
 
