@@ -1,6 +1,6 @@
-"""Weight averaging: a second model that follows the trained one slowly (Izmailov et al., UAI 2018;
-as an exponential moving average in robust training: Gowal et al. 2020, arXiv 2010.03593; as the
-teacher of ReBAT: Wang et al. 2023)."""
+"""Weight averaging (EMA): a second model that follows the trained one slowly. Izmailov et al., UAI
+2018, arXiv 1803.05407; as an exponential moving average in adversarial training: Gowal et al. 2020,
+arXiv 2010.03593; as the teacher of ReBAT: Wang et al., NeurIPS 2023, arXiv 2310.19360."""
 
 import copy
 from dataclasses import dataclass
@@ -13,8 +13,8 @@ from torch import nn
 
 @dataclass(frozen=True)
 class WeightAveraging:
-    """Settings. `start_epoch` counts from 0; None stands for ReBAT's 105 of 200, in proportion to
-    the epochs."""
+    """Settings. `start_epoch` counts from 0; None means ReBAT's 105 of 200, in proportion to the
+    epochs."""
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
@@ -23,7 +23,7 @@ class WeightAveraging:
         Field(
             ge=0,
             lt=1,
-            description="share of the average that one step keeps; 0.999 suits long trainings",
+            description="share of the average that one step keeps; 0.999 suits long training",
         ),
     ] = 0.999
     start_epoch: Annotated[
@@ -32,8 +32,8 @@ class WeightAveraging:
     ] = None
 
     def start_at(self, epochs: int) -> int:
-        """The epoch (from 0) at which averaging starts in a training of so many epochs: always one
-        of them."""
+        """The epoch (from 0) at which averaging starts in a training of `epochs` epochs. By default
+        it is always one of them."""
         return epochs * 105 // 200 if self.start_epoch is None else self.start_epoch
 
     def of(self, model: nn.Module, epochs: int) -> "AveragedModel":
@@ -45,8 +45,11 @@ class AveragedModel:
     """Parameters and BatchNorm statistics averaged over steps: average ← decay · average + (1 -
     decay) · model.
 
-    `model` is in eval mode and closed to gradients. Before epoch `start_epoch` it is a plain copy.
-    Counters (integer buffers) are copied always.
+    `model` is in eval mode and needs no gradients. Before epoch `start_epoch` it is a plain copy.
+    Counters (integer buffers) are always copied.
+
+    Not `torch.optim.swa_utils.AveragedModel`: that one averages counters as well, or else copies
+    BatchNorm's statistics, and renames every key of the state dict.
     """
 
     def __init__(self, model: nn.Module, decay: float, start_epoch: int) -> None:
@@ -55,7 +58,7 @@ class AveragedModel:
         self.start_epoch = start_epoch
 
     def has_started(self, epoch: int) -> bool:
-        """Does epoch `epoch` (from 0) average?"""
+        """Is the model averaged in epoch `epoch` (from 0)?"""
         return epoch >= self.start_epoch
 
     def teacher(self, epoch: int) -> nn.Module | None:
@@ -64,7 +67,7 @@ class AveragedModel:
 
     @torch.no_grad()
     def update(self, model: nn.Module, epoch: int) -> None:
-        """Take in the weights after one step of epoch `epoch` (from 0)."""
+        """Update the average with the weights after one step of epoch `epoch` (from 0)."""
         averages, currents = self.model.state_dict(), model.state_dict()
         for name, average in averages.items():
             if self.has_started(epoch) and average.is_floating_point():
