@@ -102,7 +102,7 @@ def switch(
 ) -> BeforeValidator:
     """For a field that turns an entry of `registry` on: `true`, `false`, or its settings.
 
-    `off` is what `false` becomes, where it must differ from a field that nobody has set.
+    `off` is what `false` becomes, where it must differ from a field that was left out.
     """
 
     def read(value: Any) -> Any:
