@@ -21,8 +21,8 @@ FIRST_HOUR = ("quickstart", "fashion-mnist-small-cnn", "cifar10-preact-resnet18-
 
 
 def slow(name: str) -> bool:
-    """Large images, large networks, and further data sets of a family that the quick ones represent
-    for."""
+    """Large images, large networks, and further data sets of a family that the quick ones
+    represent."""
     return any(part in name for part in ("wrn", "tiny", "cifar100", "l2"))
 
 
