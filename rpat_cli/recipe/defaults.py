@@ -30,7 +30,7 @@ def of_data_set(given: Mapping[str, Any]) -> dict[str, Any]:
     data_set = DATASETS[name]
     threat = given.get("threat", {})
     norm = threat.get("norm", "Linf") if isinstance(threat, Mapping) else "Linf"
-    eps = {**DEFAULT_EPS, **data_set.eps}.get(norm)
+    eps = {**DEFAULT_EPS, **data_set.eps}.get(str(norm))
     values = dict(data_set.defaults)
     if eps:
         values["threat"] = {**values.get("threat", {}), "eps": eps}

@@ -137,7 +137,7 @@ def test_it_is_normalised_as_asked(
 ) -> None:
     """The published CIFAR-100 models were trained with the figures of CIFAR-10."""
     torch.save(nets["preact-resnet18"].state_dict(), tmp_path / "last.model")
-    changes = [*layers(images), Layer("--set", {"data": {"normalise_as": "cifar10"}})]
+    changes = [*layers(images), Layer("--set", {"data": {"normalize_as": "cifar10"}})]
     saved = load_model(tmp_path / "last.model", changes=changes)
     cifar10 = DATASETS["cifar10"]
     assert saved.model.mean.flatten().tolist() == pytest.approx(cifar10.mean)
