@@ -14,7 +14,7 @@ from rpat_cli.records.run_folder import RunFolder, open_run
 from rpat_cli.runs.listener import Listener
 from rpat_cli.runs.train import Inputs, train_session, write_recipe
 
-RESUMABLE = {
+RESUMABLE_KEYS = {
     "epochs",
     "device",
     "eval",
@@ -36,7 +36,7 @@ def resume_run(
     jobs: Jobs = 1,
     listener: Listener | None = None,
 ) -> RunFolder:
-    """Go on with a run exactly where it stopped. `changes` may set the keys in `RESUMABLE`.
+    """Go on with a run exactly where it stopped. `changes` may set the keys in `RESUMABLE_KEYS`.
 
     Raises `ConfigError` for any other change, `CheckpointError` if no checkpoint can be read,
     `RunFolderError` if another process is training the run, and otherwise as `train_run` does.
@@ -87,17 +87,19 @@ def _changed_recipe(folder: RunFolder, changes: Sequence[Layer]) -> Recipe:
     """The run's recipe with the changes. Raises `ConfigError` for those that are not allowed."""
     saved = read_yaml(folder.recipe)
     before, after = resolve([saved]), resolve([saved, *changes])
-    differing = _differing(before.model_dump(), after.model_dump())
-    forbidden = [
-        key for key in differing if key not in RESUMABLE and key.split(".")[0] not in RESUMABLE
-    ]
+    forbidden = []
+    for key in _differing(before.model_dump(), after.model_dump()):
+        section = key.split(".")[0]
+        if key not in RESUMABLE_KEYS and section not in RESUMABLE_KEYS:
+            forbidden.append(key)
     if forbidden:
         message = (
             "cannot be changed when resuming: the run would follow neither the old recipe nor the "
             "new one."
         )
+        allowed = ", ".join(sorted(RESUMABLE_KEYS))
         advice = (
-            f"May be changed: {', '.join(sorted(RESUMABLE))}. For anything else train a new run: "
+            f"May be changed: {allowed}. For anything else train a new run: "
             f"rpat train --config {folder.recipe}"
         )
         raise ConfigError(

@@ -115,7 +115,7 @@ def test_what_programs_and_libraries_say_does_not_stand_among_results(
         print("Downloading weights")
         return nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
 
-    monkeypatch.setattr("rpat_cli.loading.external.PRETRAINED", {"torchvision": fetch})
+    monkeypatch.setattr("rpat_cli.loading.external.PRETRAINED_MODELS", {"torchvision": fetch})
     load_model("my.py:talkative", changes=[DATA])
     load_model("torchvision:resnet18", changes=[DATA])
     out, err = capsys.readouterr()
