@@ -56,7 +56,7 @@ def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-def test_the_average_is_saved_evaluated_and_reported_beside_the_model(run: Path) -> None:
+def test_the_average_is_saved_evaluated_and_reported_next_to_the_model(run: Path) -> None:
     report = build_report(open_run(run))
     assert [c.name for c in report.checkpoints] == ["best", "last", "best_wa", "last_wa"]
     assert {(row.checkpoint.name, label) for row in report.rows for label in row.results} == {

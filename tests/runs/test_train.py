@@ -69,7 +69,7 @@ def test_a_signal_in_the_last_epoch_puts_the_final_evaluation_off(tmp_path: Path
 
 
 class ResumeAtTheEnd(Callback):
-    """Somebody else's `--resume` of a run that is being trained, in a process of its own."""
+    """Another user's `--resume` of a run that is being trained, in a process of its own."""
 
     def __init__(self, run: Path) -> None:
         self.run = run
