@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from rpat_cli.attacks.threat import Threat
+from rpat_cli.diagnostics import DIAGNOSTICS
 from rpat_cli.errors import RpatError
 from rpat_cli.evaluation.results import Evaluation, parse_evaluation
 from rpat_cli.evaluation.statistics import confusion, per_class_accuracy
@@ -16,8 +17,8 @@ from rpat_cli.records import eval_file
 from rpat_cli.records.eval_file import DamagedEvalError, EvalFile
 from rpat_cli.records.metrics import AVERAGED, best_record, read_metrics
 from rpat_cli.records.run_folder import RunFolder
-from rpat_cli.reports.looks import READERS, Look
 from rpat_cli.reports.report import AttackSummary, CheckpointRef, Report
+from rpat_cli.reports.saved_diagnostic import SavedDiagnostic
 
 
 @dataclass(frozen=True)
@@ -177,23 +178,25 @@ def _newest_results(evaluations: Iterable[_Measured]) -> tuple[AttackSummary, ..
 
 def _newest_diagnostics(
     every: Iterable[_Measured], recipe: Recipe, remarks: list[str]
-) -> dict[str, Look]:
+) -> dict[str, SavedDiagnostic]:
     """Each diagnostic from the newest file that has it, also of some of the test images: it says of
     how many."""
-    newest: dict[str, Look] = {}
+    newest: dict[str, SavedDiagnostic] = {}
     for measured in every:
         if not measured.checkpoints or measured.file.data != recipe.data.name:
             continue
-        for name, reader in READERS.items():
+        for name, diagnostic in DIAGNOSTICS.items():
             if not measured.file.has_diagnostic(name):
                 continue
             content = measured.file.diagnostic(name)
             title, file = measured.checkpoints[0].title, measured.file.path.name
             try:
-                newest[name] = Look(title, file, content, reader(content))
+                result = diagnostic.result(content)
             except (LookupError, TypeError, ValueError, AttributeError, RpatError):
                 remarks.append(f"the {name} in {measured.name} cannot be read and was left out")
-    return {name: newest[name] for name in READERS if name in newest}
+                continue
+            newest[name] = SavedDiagnostic(title, file, content, result)
+    return {name: newest[name] for name in DIAGNOSTICS if name in newest}
 
 
 def _results_in(measured: _Measured, checkpoint: str) -> Iterator[AttackSummary]:

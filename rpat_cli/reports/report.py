@@ -15,7 +15,7 @@ from rpat_cli.evaluation.statistics import Accuracy
 from rpat_cli.evaluation.suite import list_attacks
 from rpat_cli.recipe.schema import Recipe
 from rpat_cli.records.metrics import AVERAGED
-from rpat_cli.reports.looks import Look
+from rpat_cli.reports.saved_diagnostic import SavedDiagnostic
 from rpat_cli.reports.scores import mean_acc, nrr
 
 REPORT_FORMAT = 1
@@ -165,7 +165,7 @@ class Report:
     best_epoch: int | None
     checkpoints: tuple[CheckpointRef, ...]
     results: tuple[AttackSummary, ...]
-    diagnostics: Mapping[str, Look]
+    diagnostics: Mapping[str, SavedDiagnostic]
     remarks: tuple[str, ...]
 
     @property
@@ -255,7 +255,7 @@ class Report:
             "results": [result.to_dict() for result in self.results],
             "scores": [row.to_dict() for row in self.rows],
             # The name that diagnostics had when the format was made.
-            "closer_looks": {name: look.to_dict() for name, look in self.diagnostics.items()},
+            "closer_looks": {name: saved.to_dict() for name, saved in self.diagnostics.items()},
             "remarks": list(self.remarks),
         }
 

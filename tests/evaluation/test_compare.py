@@ -10,7 +10,7 @@ from rpat_cli.errors import DataError, RunFolderError
 from rpat_cli.evaluation.compare import WORST, compare, mcnemar
 from rpat_cli.evaluation.results import AttackResult, Evaluation
 from rpat_cli.records.eval_file import write_new
-from rpat_cli.reports.analyses import changed_images
+from rpat_cli.reports.comparison import changed_images
 from rpat_cli.runs.compare import compare_files
 
 LINF = Threat("Linf", 0.1)

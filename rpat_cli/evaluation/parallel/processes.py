@@ -17,7 +17,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
@@ -28,6 +28,7 @@ import torch
 from rpat_cli.errors import RpatError
 from rpat_cli.evaluation.parallel.chunks import ChunkResult, Task
 from rpat_cli.evaluation.suite import AttackSpec
+from rpat_cli.signals import ignoring_signals
 
 Jobs: TypeAlias = int | Literal["auto"]
 
@@ -197,7 +198,7 @@ class Workers:
         context = multiprocessing.get_context("spawn")
         threads = max(1, torch.get_num_threads() // count)
         self._workers: list[_Worker] = []
-        with _ignoring_signals():
+        with ignoring_signals():
             for number in range(count):
                 ours, theirs = context.Pipe()
                 process = context.Process(
@@ -278,24 +279,6 @@ def _device_of(number: int, device: torch.device) -> torch.device:
     if device.type == "cuda" and device.index is None:
         return torch.device("cuda", number % torch.cuda.device_count())
     return device
-
-
-@contextmanager
-def _ignoring_signals() -> Iterator[None]:
-    """Children started in this block ignore Ctrl-C from their first moment on: their parent ends
-    them, in silence."""
-    before = {}
-    for name in ("SIGINT", "SIGUSR1"):  # Windows lacks the latter
-        with suppress(
-            AttributeError, ValueError
-        ):  # ValueError: not in the main thread, so not ours to decide
-            number = getattr(signal, name)
-            before[number] = signal.signal(number, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _work(connection: Connection, device: str, threads: int) -> None:

@@ -8,6 +8,9 @@ from typing import Any
 import pytest
 import torch
 from fake_runs import FakeRun, an_epoch, an_evaluation
+from rpat_cli.reports.analyses import surface_table
+from rpat_cli.reports.closer import HeatMap, eps_chart, heat_maps
+from rpat_cli.reports.looks import READERS
 from test_report_html import Page
 from test_terminal import shown
 
@@ -18,11 +21,8 @@ from rpat_cli.diagnostics.eps_curve import EpsCurve, Point
 from rpat_cli.diagnostics.loss_surface import LossSurface, Surface
 from rpat_cli.diagnostics.perception import MIXES, analyse_walks
 from rpat_cli.evaluation.statistics import Accuracy
-from rpat_cli.reports.analyses import surface_table
-from rpat_cli.reports.closer import HeatMap, eps_chart, heat_maps
 from rpat_cli.reports.gather import build_report
 from rpat_cli.reports.html import render_html
-from rpat_cli.reports.looks import READERS
 from rpat_cli.reports.plots import Series, line_chart
 
 LINF = Threat("Linf", 0.1)
