@@ -32,7 +32,8 @@ from rpat_cli.evaluation.parallel.chunks import (
     State,
     Task,
 )
-from rpat_cli.evaluation.parallel.processes import Helpers, NotPortableError
+from rpat_cli.evaluation.parallel.desk import NotPortableError
+from rpat_cli.evaluation.parallel.processes import Helpers
 from rpat_cli.evaluation.results import AttackResult, Evaluation, StageResult
 from rpat_cli.evaluation.suite import FOLLOW_A_GRADIENT, AttackSpec
 from rpat_cli.evaluation.verify import Prediction, batches, check_precision, checked_logits, verify
