@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from rpat_cli.attacks import ATTACKS, SEARCHES
+from rpat_cli.attacks import ATTACKS
 from rpat_cli.attacks.side_effects import frozen, own_randomness
 from rpat_cli.attacks.threat import Threat
 from rpat_cli.errors import DataError
@@ -167,7 +167,7 @@ def _by_pgd(model: nn.Module, parts: Parts, whole: Threat, steps: int) -> Broken
 def _by_fmn(model: nn.Module, parts: Parts, whole: Threat, steps: int) -> BrokenAt:
     """The sizes of the smallest perturbations found anywhere in the box: infinite where there is
     none."""
-    fmn = SEARCHES["fmn"](whole, steps=steps)
+    fmn = ATTACKS["fmn"](whole, steps=steps)
     found = [verify(model, whole, x, y, fmn(model, x, y)) for x, y in parts]
     sizes = [each.distance.where(each.broken, torch.inf).cpu() for each in found]
     distance = torch.cat(sizes) if sizes else torch.zeros(0)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from rpat_cli.attacks.forward import input_gradient
-from rpat_cli.attacks.losses import cross_entropy, margin
+from rpat_cli.attacks.losses import cross_entropy, margin_loss
 from rpat_cli.attacks.side_effects import frozen, own_randomness
 from rpat_cli.attacks.threat import Threat
 from rpat_cli.errors import ConfigError, DataError
@@ -25,7 +25,7 @@ from rpat_cli.evaluation.verify import batches, checked_logits
 
 SIDE = 21
 
-LOSSES = {"ce": cross_entropy, "margin": margin}
+LOSSES = {"ce": cross_entropy, "margin": margin_loss}
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Surface:
 
 @dataclass(frozen=True)
 class LossSurface:
-    """Surfaces of the cross-entropy ("ce") and of the margin max_{k≠y} z_k - z_y, around `n`
+    """Surfaces of the cross-entropy ("ce") and of the margin loss max_{k≠y} z_k - z_y, around `n`
     images.
 
     `shares`: places along both directions, in units of eps, from -1 to 1. In the corners of the

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from rpat_cli.attacks import ATTACKS
+from rpat_cli.attacks import TRAINING_ATTACKS
 from rpat_cli.attacks.base import Attack
 from rpat_cli.attacks.threat import Threat
 from rpat_cli.data import DATASETS, MIXINGS
@@ -54,7 +54,7 @@ def build_threat(recipe: Recipe) -> Threat:
 
 def build_attack(section: AttackSection, threat: Threat) -> Attack:
     """The attack that makes training examples."""
-    attack: Attack = ATTACKS[section.name](threat, **section.settings())
+    attack: Attack = TRAINING_ATTACKS[section.name].for_training(threat, section.settings())
     return attack
 
 

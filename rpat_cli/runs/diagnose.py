@@ -13,7 +13,7 @@ import torch
 from rich.table import Table
 from torch import Tensor, nn
 
-from rpat_cli.attacks import SEARCHES
+from rpat_cli.attacks import ATTACKS
 from rpat_cli.attacks.threat import Threat
 from rpat_cli.data.corrupted import CorruptedImages, open_corrupted
 from rpat_cli.data.splits import limited_choice
@@ -182,7 +182,7 @@ def check_wanted(wanted: Sequence[str]) -> None:
     """Say before hours of attacks what an analysis would say after them. Raises
     `MissingExtraError`."""
     if "eps_curve_fmn" in wanted:
-        SEARCHES["fmn"](Threat("Linf", 1.0))
+        ATTACKS["fmn"](Threat("Linf", 1.0))
 
 
 def transfers_in(record: Mapping[str, Any]) -> list[AttackSpec]:

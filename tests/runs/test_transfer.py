@@ -61,7 +61,7 @@ def test_overrides_and_mistakes() -> None:
         parse_suite("transfer:")
     with pytest.raises(ConfigError, match="are made by fgsm, bim, mim, pgd, cw-pgd; not 'square'"):
         parse_suite("transfer:runs/a@square")
-    with pytest.raises(ConfigError, match="two different attacks are called 'transfer:a'"):
+    with pytest.raises(ConfigError, match="two different attacks have the label 'transfer:a'"):
         parse_suite("transfer:runs/a,transfer:old/a")
 
 

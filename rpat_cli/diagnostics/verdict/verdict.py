@@ -124,7 +124,7 @@ class Evidence:
     @property
     def lead(self) -> Tensor:
         """(M,) by how much the true class leads, in logits, at the correctly classified images."""
-        return -margin(self.logits, self.y)[self.right]
+        return margin(self.logits, self.y)[self.right]
 
     @property
     def harmless(self) -> Tensor:
