@@ -27,7 +27,8 @@ from rpat_cli.evaluation.parallel.chunks import (
     Runner,
     State,
 )
-from rpat_cli.evaluation.parallel.processes import Helpers, NotPortableError
+from rpat_cli.evaluation.parallel.desk import NotPortableError
+from rpat_cli.evaluation.parallel.processes import Helpers
 from rpat_cli.evaluation.results import AttackResult, Evaluation, StageResult
 from rpat_cli.evaluation.suite import AttackSpec
 from rpat_cli.evaluation.verify import Prediction, batches, check_precision, checked_logits
