@@ -14,8 +14,6 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
 
-import cloudpickle
-
 from rpat_cli.data import DATASETS
 from rpat_cli.errors import ConfigError, Problem
 from rpat_cli.methods import METHODS
@@ -74,9 +72,6 @@ def _load(path: Path, source: str) -> ModuleType:
         raise ConfigError(
             Problem("", f"the plugin failed: {_said(error)}", place_in(path, error))
         ) from error
-    # Other processes cannot import the module by its name: what is made of its classes takes their
-    # code along when it is sent there.
-    cloudpickle.register_pickle_by_value(module)
     return module
 
 
