@@ -196,8 +196,8 @@ def _size_and_limit(delta: Tensor, room: Tensor | None) -> tuple[Tensor, Tensor]
 
 
 def _shrunk_into(delta: Tensor, norm: Tensor, eps: float) -> Tensor:
-    """delta scaled down where its norm exceeds eps: the plain projection in L2, a last mend of
-    rounding elsewhere."""
+    """delta scaled down where its norm exceeds eps: the plain projection in L2, a last
+    correction of rounding elsewhere."""
     return delta * per_sample((eps / nonzero(norm)).clamp_max(1), delta)
 
 
