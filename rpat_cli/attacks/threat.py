@@ -73,7 +73,7 @@ class Threat:
 
         Projecting onto the ball and clamping afterwards also lands in both, but not at the nearest
         point: an attack that does so falls short of the worst case wherever the box bites (Croce &
-        Hein, "Mind the box", ICML 2021).
+        Hein, "Mind the box", ICML 2021, arXiv 2103.01208).
         """
         room = (1 - x).where(delta > 0, x).clamp_min(0)
         return self.geometry.project(delta, self.eps, room)
