@@ -36,7 +36,8 @@ class Geometry(Protocol):
 
 @dataclass(frozen=True)
 class LinfGeometry:
-    """Steepest ascent is the sign of the gradient (Goodfellow et al., ICLR 2015, arXiv 1412.6572)."""
+    """Steepest ascent is along the gradient's sign (Goodfellow et al., ICLR 2015, arXiv
+    1412.6572)."""
 
     def norm(self, delta: Tensor) -> Tensor:
         return delta.flatten(1).abs().amax(dim=1)

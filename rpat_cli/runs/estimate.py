@@ -14,8 +14,9 @@ from torch import nn
 from rpat_cli.data import DATASETS
 from rpat_cli.data.base import Dataset
 from rpat_cli.data.splits import TensorSplit
+from rpat_cli.engine.callback import Callback, StepRecord
 from rpat_cli.engine.compute import Compute, resolve_compute, seed_everything
-from rpat_cli.engine.loop import Callback, StepRecord, TrainLoop
+from rpat_cli.engine.loop import TrainLoop
 from rpat_cli.errors import DataError
 from rpat_cli.passes import count_passes
 from rpat_cli.recipe.schema import Recipe
