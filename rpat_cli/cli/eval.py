@@ -86,15 +86,14 @@ def evaluate(
 
       rpat eval --plugin my_attack.py --attack my-attack-50
     """
-    with importing():
-        plugins = load_plugins((file, "--plugin") for file in plugin or [])
+    plugins = _load(plugin or [])
     if "list" in (attack, *diagnostics):
         _show_list(attack)
         return
     specs = read_suite(attack, Overrides(steps, _number("--step-size", step_size), restarts))
     flags: dict[str, Any] = {"--norm": norm, "--eps": eps, "--model": model, "--data": data}
     flags |= {"--data-root": data_root, "--seed": seed, "--device": device}
-    flags |= {"--download": download, "--plugin": plugins or None}
+    flags |= {"--download": download, "--plugin": plugins}
     changes = [*parse_assignments(assign or []), *_changes(flags)]
     with importing():
         from rpat_cli.cli import session  # torch is imported here, not by `rpat --help`
@@ -111,6 +110,12 @@ def evaluate(
         quiet=quiet,
         as_json=as_json,
     )
+
+
+def _load(plugins: list[str]) -> list[str] | None:
+    """First of all, since a plugin's attacks and diagnostics may be named in the other options."""
+    with importing():  # a plugin may import torch
+        return load_plugins((file, "--plugin") for file in plugins) or None
 
 
 def _show_list(attack: str) -> None:
