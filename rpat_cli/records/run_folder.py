@@ -14,8 +14,11 @@ RUNS = Path("runs")
 
 @dataclass(frozen=True)
 class RunFolder:
-    """`recipe.yaml  metrics.jsonl  log.txt  report.json  report.html
-    checkpoints/{last,best}[_wa].pt  evals/*.json`"""
+    """Where the files of a run are, which need not exist:
+
+    recipe.yaml  metrics.jsonl  log.txt  report.json  report.html
+    checkpoints/{last,best}[_wa].pt  evals/*.json
+    """
 
     path: Path
 
@@ -62,16 +65,18 @@ class RunFolder:
 
 
 def is_run(path: Path) -> bool:
+    """Whether a folder is the folder of a run: it holds a recipe."""
     return (path / "recipe.yaml").is_file()
 
 
 def newest_run(root: Path = RUNS) -> RunFolder:
     """The run under `root` that was begun last. Raises `RunFolderError` when there is none."""
-    runs = [path for path in root.iterdir() if is_run(path)] if root.is_dir() else []
+    runs = [root / name for name in _runs_in(root)]
     if not runs:
         raise RunFolderError(
-            f"there is no run under {root.resolve()} yet. Train one first: rpat train"
+            f"there is no run under {root.resolve()} yet. Train one first with rpat train."
         )
+    # The recipe is written when a run begins; the time of the folder changes with every file.
     return RunFolder(max(runs, key=lambda path: (path / "recipe.yaml").stat().st_mtime))
 
 
@@ -79,14 +84,16 @@ def open_run(path: Path) -> RunFolder:
     """An existing run folder. Raises `RunFolderError`, naming near ones, if `path` is none."""
     if is_run(path):
         return RunFolder(path)
-    neighbours = (
-        [p.name for p in path.parent.iterdir() if is_run(p)] if path.parent.is_dir() else []
-    )
     state = "is not a run folder (it has no recipe.yaml)." if path.exists() else "does not exist."
-    within = sorted(p.name for p in path.iterdir() if is_run(p)) if path.is_dir() else []
-    advice = (
-        f"Name one of the runs in it: {', '.join(within)}."
-        if within
-        else did_you_mean(path.name, neighbours)
-    )
-    raise RunFolderError(" ".join(filter(None, [f"{path} {state}", advice])))
+    if within := _runs_in(path):
+        advice = f"Name one of the runs in it: {', '.join(within)}."
+    else:
+        advice = did_you_mean(path.name, _runs_in(path.parent))
+    raise RunFolderError(f"{path} {state} {advice}".rstrip())
+
+
+def _runs_in(folder: Path) -> list[str]:
+    """The names of the runs in a folder, in order; none if it is no folder."""
+    if not folder.is_dir():
+        return []
+    return sorted(path.name for path in folder.iterdir() if is_run(path))

@@ -11,8 +11,7 @@ from rpat_cli.version import __version__
 
 
 def environment() -> dict[str, Any]:
-    """What a number depends on beside the recipe: versions, and the git commit where there is
-    one."""
+    """Versions, platform, and the git commit of the current folder, None where there is none."""
     return {
         "rpat": __version__,
         "torch": str(torch.__version__),
@@ -24,8 +23,7 @@ def environment() -> dict[str, Any]:
 
 @cache
 def _commit() -> str | None:
-    """Of this folder when first asked: a commit made during a training is not what the training
-    runs."""
+    """Asked once: a commit made during a training is not what the training runs."""
     try:
         answer = subprocess.run(
             ["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=True

@@ -78,7 +78,7 @@ def test_changed_images_are_named_up_to_ten_or_all_of_them() -> None:
 
 
 def test_only_the_same_images_and_the_same_threat_can_be_compared() -> None:
-    with pytest.raises(DataError, match="other images"):
+    with pytest.raises(DataError, match="different images"):
         compare(evaluation("111"), evaluation("1111"))
     with pytest.raises(DataError, match="same --norm and --eps"):
         compare(evaluation("111"), evaluation("111", Threat("L2", 0.5)))
@@ -91,7 +91,7 @@ def test_attacks_of_one_name_with_other_settings_are_not_compared() -> None:
         return replace(plain, results=(replace(plain["pgd"], settings=settings),))
 
     assert len(compare(stepping(0.01, "1.0"), stepping(0.01, "1.1"))) == 2
-    with pytest.raises(DataError, match="pgd ran with other settings"):
+    with pytest.raises(DataError, match="the settings of pgd differ"):
         compare(stepping(0.01, "1.0"), stepping(0.02, "1.0"))
 
 
