@@ -18,8 +18,9 @@ from rich.progress import (
 from rich.text import Text
 
 from rpat_cli.cli import console
+from rpat_cli.engine.callback import Callback, StepRecord
 from rpat_cli.engine.callbacks import EpochLines
-from rpat_cli.engine.loop import Callback, StepRecord, TrainLoop
+from rpat_cli.engine.loop import TrainLoop
 from rpat_cli.evaluation.parallel.chunks import Progress as EvalProgress
 from rpat_cli.records.metrics import EpochRecord
 from rpat_cli.reports.scores import percent

@@ -19,8 +19,9 @@ from rpat_cli.data.mixing import SoftLabels
 from rpat_cli.data.order import SharedOrder
 from rpat_cli.data.splits import TensorSplit
 from rpat_cli.engine import COLLABORATORS
+from rpat_cli.engine.callback import Callback
 from rpat_cli.engine.compute import Compute
-from rpat_cli.engine.loop import Callback, TrainLoop
+from rpat_cli.engine.loop import TrainLoop
 from rpat_cli.engine.schedules import SCHEDULES
 from rpat_cli.engine.stages import FromEpoch
 from rpat_cli.loading.architecture import Architecture

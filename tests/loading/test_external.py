@@ -148,7 +148,7 @@ def test_it_travels_to_another_process_with_everything_in_it(
             "there is no function 'bild' in my.py. Did you mean 'build'? Its functions: build, "
             "closed,",
         ),
-        ("my.py:ready", "'ready' is no function but Net. Name a function"),
+        ("my.py:ready", "'ready' is not a function but a Net. Name a function"),
         ("my.py:wants", "missing a required argument: 'depth'. It is called without arguments"),
         (
             "my.py:breaks",
@@ -184,7 +184,7 @@ def test_what_is_wrong_with_a_model_file_is_said_in_one_line(
 def test_a_model_from_elsewhere_needs_its_data_set_and_is_no_other_network(here: Path) -> None:
     with pytest.raises(ConfigError, match="Name a data set with --data"):
         load_model("my.py:build")
-    with pytest.raises(ConfigError, match="leave --model out"):
+    with pytest.raises(ConfigError, match="remove --model"):
         load_model("my.py:build", changes=[DATA, Layer("--model", {"model": "small-cnn"})])
 
 
