@@ -32,7 +32,7 @@ def test_its_recipe_resolves() -> None:
     text = next(block for block in blocks("yaml") if "threat" in block)
     recipe = resolve([Layer("README", yaml.safe_load(text))])
     assert recipe.method.name == "trades"
-    assert recipe.ra["weight"] == 1.0
+    assert recipe.ra.weight == 1.0
     assert recipe.attack.step_size == pytest.approx(2 / 255)
 
 

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from rpat_cli.attacks import ATTACKS, SEARCHES
+from rpat_cli.attacks import ATTACKS
 from rpat_cli.attacks.side_effects import frozen, own_randomness
 from rpat_cli.attacks.threat import Threat
 from rpat_cli.data.base import Dataset
@@ -167,7 +167,7 @@ def measure(s: Subject, attack: Name = "pgd") -> EpsCurve:
 
 def prepare_fmn(data: Dataset, limit: int | None) -> Measure:  # noqa: ARG001
     """The diagnostic with FMN. Raises `MissingExtraError` without foolbox."""
-    SEARCHES["fmn"](Threat("Linf", 1.0))
+    ATTACKS["fmn"](Threat("Linf", 1.0))
     return partial(measure, attack="fmn")
 
 
@@ -249,7 +249,7 @@ def _by_pgd(model: nn.Module, parts: Parts, whole: Threat, steps: int) -> Broken
 def _by_fmn(model: nn.Module, parts: Parts, whole: Threat, steps: int) -> BrokenAt:
     """One search in the whole box: an image is broken within every radius that its smallest
     perturbation fits in, and within none where no perturbation was found."""
-    fmn = SEARCHES["fmn"](whole, steps=steps)
+    fmn = ATTACKS["fmn"](whole, steps=steps)
     found = [verify(model, whole, x, y, fmn(model, x, y)) for x, y in parts]
     sizes = [each.distance.where(each.broken, torch.inf).cpu() for each in found]
     distance = torch.cat(sizes) if sizes else torch.zeros(0)

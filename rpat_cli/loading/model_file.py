@@ -15,7 +15,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from rpat_cli.errors import ConfigError, Problem, did_you_mean
-from rpat_cli.recipe.plugins import import_file, place_in
+from rpat_cli.recipe.plugins import place_in
+from rpat_cli.registry import import_file
 
 _NAME = re.compile(r"(?P<file>.+\.py):(?P<function>[^:/\\]+)")
 

@@ -11,7 +11,6 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from rpat_cli.errors import ConfigError
 from rpat_cli.evaluation.statistics import Accuracy
 from rpat_cli.evaluation.suite import parse_suite
-from rpat_cli.recipe.layers import SWITCHED
 from rpat_cli.records.metrics import AVERAGED
 from rpat_cli.reports.confusion import Cell, frequent_confusions, heat_map
 from rpat_cli.reports.diagnostics_page import page_sections
@@ -67,7 +66,8 @@ def render_html(report: Report) -> str:
         method=" + ".join(
             [
                 report.recipe.method.name,
-                *(name for name in SWITCHED if getattr(report.recipe, name)),
+                *report.recipe.regularizers(),
+                *report.recipe.collaborators(),
             ]
         ),
         head=head,

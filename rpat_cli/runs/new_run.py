@@ -14,7 +14,7 @@ def run_name(recipe: Recipe) -> str:
     parts = [recipe.method.name]
     if recipe.attack.name != "pgd":
         parts.append(recipe.attack.name)
-    parts += [name for name in ("consistency", "ra", "wa", "awp") if getattr(recipe, name)]
+    parts += [*sorted(recipe.regularizers()), *recipe.collaborators()]
     if recipe.mix:
         parts.append(recipe.mix.name)
     method = "+".join(parts)

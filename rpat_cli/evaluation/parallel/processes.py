@@ -25,6 +25,7 @@ from typing import Any, Literal, Protocol, TypeAlias
 
 import torch
 
+from rpat_cli.attacks import ATTACKS
 from rpat_cli.errors import RpatError
 from rpat_cli.evaluation.parallel.chunks import ChunkResult, Task
 from rpat_cli.evaluation.suite import AttackSpec
@@ -35,8 +36,8 @@ Jobs: TypeAlias = int | Literal["auto"]
 MOST_AUTOMATIC_JOBS = 8
 """Each process takes some 300 MB for torch alone."""
 
-_QUICK = ("clean", "noise", "fgsm", "bim", "mim", "pgd", "cw-pgd", "transfer")
-_QUICK_STEPS = 100
+_LONG = 300
+"""Forward passes for each image, as many as 100 gradient steps take, and worth a worker."""
 
 
 class Bench(Protocol):
@@ -89,10 +90,7 @@ def count_jobs(
 
 
 def _is_long(spec: AttackSpec) -> bool:
-    steps, restarts = spec.settings.get("steps", 1), spec.settings.get("restarts", 1)
-    assert isinstance(steps, int)
-    assert isinstance(restarts, int)
-    return spec.name not in _QUICK or steps * restarts > _QUICK_STEPS
+    return ATTACKS[spec.name].passes(spec.settings) >= _LONG
 
 
 @dataclass(frozen=True)
