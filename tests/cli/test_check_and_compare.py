@@ -15,6 +15,8 @@ from rich.console import Console
 
 from rpat_cli.cli import session
 from rpat_cli.data.corrupted import STANDARD
+from rpat_cli.diagnostics import DIAGNOSTICS
+from rpat_cli.diagnostics.base import EVALUATION_KEYS
 from rpat_cli.errors import ConfigError, MissingExtraError
 from rpat_cli.evaluation.suite import parse_suite
 from rpat_cli.records.checkpoint import load_checkpoint, save_checkpoint
@@ -83,6 +85,7 @@ def test_a_diagnostic_is_added_to_the_evaluation_and_to_the_report(
     assert saved["n"] == 30
     reported = json.loads(run.report.read_text())["closer_looks"]["loss_surface"]
     assert reported["evaluation"] == measured.file.name
+    assert json.loads(measured.file.read_text()).keys() <= {*EVALUATION_KEYS, *DIAGNOSTICS}
     assert "The loss around the images" in run.html.read_text()
     shown = Console(width=200, file=io.StringIO())
     shown.print(for_terminal(result.section()))
