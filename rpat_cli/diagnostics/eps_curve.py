@@ -108,13 +108,14 @@ class EpsCurve(Result):
         text = Text(
             (self._missed_in_words(),),
             title="What the curve says",
-            note="The band is the 95 % interval. A curve that does not fall to about 0 as eps "
-            "grows means a failing attack, not a robust model.",
+            note="A curve that does not fall to about 0 as eps grows means a failing attack, not a "
+            "robust model.",
         )
+        chart = Pictures((self._chart(),), self._table(), "The band is the 95 % interval.")
         return Section(
             "Where does the robustness end?",
             self.n,
-            (Pictures((self._chart(),), self._table()), text),
+            (chart, text),
             detail=f"{self.attack}, {self.threat.norm}",
         )
 

@@ -104,16 +104,20 @@ class LossSurface(Result):
         linearity = Text(
             tuple(self._linearity(name) for name in self.surfaces),
             title="How linear it is",
-            note="Means over the images. Within the dashed line the perturbation lies in the ball. "
-            "Gradients need a smooth slope; cliffs, plateaus and ripples hide the way from an "
-            "attack. Linearity as in Qin et al., NeurIPS 2019 (arXiv 1907.02610), here a lower "
-            "bound.",
+            note="Means over the images. Gradients need a smooth slope; cliffs, plateaus and "
+            "ripples hide the way from an attack. Linearity as in Qin et al., NeurIPS 2019 (arXiv "
+            "1907.02610), here a lower bound.",
         )
         heat_maps = [self._heat_map(name) for name in self.surfaces]
+        pictures = Pictures(
+            (*heat_maps, self._slices()),
+            self._table(),
+            "Within the dashed line the perturbation lies in the ball.",
+        )
         return Section(
             "The loss around the images",
             self.n,
-            (Pictures((*heat_maps, self._slices()), self._table()), linearity),
+            (pictures, linearity),
             detail=f"{self.threat.norm}, eps {show_number(self.threat.eps)}",
         )
 
