@@ -86,14 +86,14 @@ def evaluate(
 
       rpat eval --plugin my_attack.py --attack my-attack-50
     """
-    plugins = _load(plugin or [])
-    if "list" in (attack, *diagnostics):
-        _show_list(attack)
+    with importing():
+        plugins = load_plugins((file, "--plugin") for file in plugin or [])
+    if _listed(attack, diagnostics):
         return
     specs = read_suite(attack, Overrides(steps, _number("--step-size", step_size), restarts))
     flags: dict[str, Any] = {"--norm": norm, "--eps": eps, "--model": model, "--data": data}
     flags |= {"--data-root": data_root, "--seed": seed, "--device": device}
-    flags |= {"--download": download, "--plugin": plugins}
+    flags |= {"--download": download, "--plugin": plugins or None}
     changes = [*parse_assignments(assign or []), *_changes(flags)]
     with importing():
         from rpat_cli.cli import session  # torch is imported here, not by `rpat --help`
@@ -112,22 +112,17 @@ def evaluate(
     )
 
 
-def _load(plugins: list[str]) -> list[str] | None:
-    """First of all, since a plugin's attacks and diagnostics may be named in the other options."""
-    with importing():  # a plugin may import torch
-        return load_plugins((file, "--plugin") for file in plugins) or None
-
-
-def _show_list(attack: str) -> None:
-    """`--attack list`, or else `--diagnostic list`."""
+def _listed(attack: str, diagnostics: Mapping[str, Any]) -> bool:
+    """`--attack list` and `--diagnostic list`: shown, if that was asked for."""
     if attack == "list":
         suite_file = (
             "a suite of your own: a list of these words, and of mappings {attack: pgd, steps: 50, "
             "...}"
         )
         console.out.print(console.glossary(list_attacks() | {"FILE.yaml": suite_file}))
-        return
-    console.out.print(console.glossary({name: row.help for name, row in DIAGNOSTICS.items()}))
+    if "list" in diagnostics:
+        console.out.print(console.glossary({name: row.help for name, row in DIAGNOSTICS.items()}))
+    return attack == "list" or "list" in diagnostics
 
 
 def _changes(flags: Mapping[str, Any]) -> list[Layer]:

@@ -37,7 +37,8 @@ from rpat_cli.runs import estimate as cost
 from rpat_cli.runs.compare import compare_files, evaluation_file
 from rpat_cli.runs.diagnose import Wanted
 from rpat_cli.runs.evaluate import EvalOptions, Measured, measure_run
-from rpat_cli.runs.train import resume_run, train_run
+from rpat_cli.runs.resume import resume_run
+from rpat_cli.runs.train import train_run
 
 
 def train(

@@ -21,6 +21,17 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+EVALUATION_KEYS = frozenset(
+    {
+        *("format", "key", "created", "environment", "device", "checkpoint", "epoch", "model"),
+        *("data", "threat", "n", "limit", "seed", "batch_size", "classes", "y", "results"),
+        *("clean_acc", "clean_interval_95", "robust_acc", "robust_interval_95", "strongest"),
+        *("per_class", "worst_class", "clean_calibration"),
+        *("clean_predicted", "clean_margin", "clean_confidence", "closer_looks_left"),
+    }
+)
+"""Keys of an evaluation's JSON that are not diagnostics, and so no names for one."""
+
 
 class Result(Protocol):
     """What a diagnostic measured."""

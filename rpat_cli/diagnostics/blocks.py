@@ -121,7 +121,5 @@ class Section:
 
 def columns(text: Sequence[str], numeric: Sequence[str]) -> tuple[Column, ...]:
     """Some columns of text, then some of numbers, by their titles."""
-    return (
-        *(Column(title, numeric=False) for title in text),
-        *(Column(title) for title in numeric),
-    )
+    left = [Column(title, numeric=False) for title in text]
+    return (*left, *map(Column, numeric))

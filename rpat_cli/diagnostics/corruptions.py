@@ -1,4 +1,4 @@
-"""The error on corrupted images: noise, blur, weather and compression, not chosen to fool the model.
+"""The error on corrupted images: noise, blur, weather and compression, not made to fool a model.
 
 Hendrycks & Dietterich, Benchmarking neural network robustness to common corruptions and
 perturbations, ICLR 2019 (arXiv 1903.12261). The error is measured for each corruption and severity;

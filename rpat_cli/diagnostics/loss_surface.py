@@ -44,7 +44,7 @@ SIDE = 21
 LOSSES = {name: INNER_LOSSES[name] for name in ("ce", "margin")}
 """Both rise where the model errs: the second one is max_{k≠y} z_k - z_y."""
 
-LOSS_NAMES = {"ce": "cross-entropy", "margin": "margin"}
+LOSS_NAMES = {"ce": "cross-entropy", "margin": "margin loss"}
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,8 @@ from rpat_cli.records.checkpoint import load_checkpoint
 from rpat_cli.records.metrics import AVERAGED
 from rpat_cli.records.run_folder import open_run
 from rpat_cli.reports.gather import build_report
-from rpat_cli.runs.train import resume_run, train_run
+from rpat_cli.runs.resume import resume_run
+from rpat_cli.runs.train import train_run
 
 
 def recipe(folder: Path, **changes: Any) -> Recipe:
