@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperOption
 
-from rpat_cli.attacks import ATTACKS
+from rpat_cli.attacks import TRAINING_ATTACKS
 from rpat_cli.cli.options import (
     RecipeOption,
     choices_of,
@@ -93,7 +93,7 @@ OPTIONS = (
     RecipeOption("model", WHAT, NAME, choices=model_names),
     RecipeOption("threat.norm", THREAT, "NORM", choices=choices_of("threat.norm")),
     RecipeOption("threat.eps", THREAT, NUMBER),
-    RecipeOption("attack.name", THREAT, NAME, "--attack", choices=ATTACKS.keys),
+    RecipeOption("attack.name", THREAT, NAME, "--attack", choices=TRAINING_ATTACKS.keys),
     RecipeOption("attack.steps", THREAT, COUNT),
     RecipeOption("attack.step_size", THREAT, NUMBER),
     RecipeOption("epochs", STEPS, COUNT, short="-e"),

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from rpat_cli.attacks import ATTACKS
+from rpat_cli.attacks import TRAINING_ATTACKS
 from rpat_cli.data import DATASETS
 from rpat_cli.engine import COLLABORATORS
 from rpat_cli.methods import METHODS
@@ -87,8 +87,8 @@ def _usual_attack(recipe: Recipe) -> dict[str, Any]:
     # What an attack has of its own shows in what it makes of the given settings, next to PGD.
     ways = ("start", "steps", "step_size")
     given = {key: value for key, value in recipe.attack.settings().items() if key in ways}
-    pgd = ATTACKS["pgd"](threat, **given)
-    chosen = ATTACKS[recipe.attack.name](threat, **given)
+    pgd = TRAINING_ATTACKS["pgd"].for_training(threat, given)
+    chosen = TRAINING_ATTACKS[recipe.attack.name].for_training(threat, given)
     own = {key: getattr(chosen, key, usual[key]) for key in ways}
     if all(value == getattr(pgd, key) for key, value in own.items()):
         return usual

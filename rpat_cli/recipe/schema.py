@@ -21,7 +21,7 @@ from pydantic import (
     field_validator,
 )
 
-from rpat_cli.attacks import ATTACKS
+from rpat_cli.attacks import TRAINING_ATTACKS
 from rpat_cli.data import DATASETS, MIXINGS
 from rpat_cli.engine import COLLABORATORS
 from rpat_cli.engine.schedules import SCHEDULES
@@ -185,7 +185,9 @@ class AttackSection(Section):
     size of its own, the attack.
     """
 
-    name: Annotated[str, one_of(ATTACKS)] = Field("pgd", description="attack used in training")
+    name: Annotated[str, one_of(TRAINING_ATTACKS)] = Field(
+        "pgd", description="attack used in training"
+    )
     steps: Annotated[int, Field(ge=0)] | None = Field(
         None, description="gradient steps (default: 10; 1 for fgsm)"
     )

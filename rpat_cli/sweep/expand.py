@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rpat_cli.engine.loop import AVERAGED
 from rpat_cli.errors import ConfigError, Problem, did_you_mean
 from rpat_cli.recipe.layers import NAMED, Layer, read_all, resolve
 from rpat_cli.recipe.schema import Recipe, switches
 from rpat_cli.recipe.shipped import find
+from rpat_cli.records.metrics import AVERAGED
 from rpat_cli.sweep.spec import EXAMPLES, Axes, SearchSection, SweepSpec, check_sweep, mistakes
 from rpat_cli.text import show_number
 

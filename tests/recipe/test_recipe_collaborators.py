@@ -14,7 +14,6 @@ from rpat_cli.methods.robust_perception import RobustPerception
 from rpat_cli.recipe.layers import Layer, flag_layers, resolve, to_yaml
 from rpat_cli.recipe.schema import Recipe
 from rpat_cli.recipe.summary import summary
-from rpat_cli.records.run_folder import run_name
 from rpat_cli.runs.build import (
     architecture_for,
     build_attack,
@@ -23,6 +22,7 @@ from rpat_cli.runs.build import (
     build_strong_attack,
     build_threat,
 )
+from rpat_cli.runs.new_run import run_name
 
 
 def recipe(**values: Any) -> Recipe:
@@ -85,7 +85,7 @@ def test_mixing_needs_labels_that_may_be_mixed() -> None:
     ):
         recipe(method="mart", mix="cutmix")
     with pytest.raises(
-        ConfigError, match=r"mixup cannot be combined with the attack cw-pgd: its margin needs"
+        ConfigError, match=r"mixup cannot be combined with the attack cw-pgd, whose loss needs"
     ):
         recipe(attack="cw-pgd", mix="mixup")
     assert (

@@ -1,8 +1,8 @@
 """Where a trial runs, this machine or a node of a cluster: one process at a time in a folder, and
 its exit code.
 
-Standard library only: a cluster's job imports this module, and of ours only the lock, before it
-starts the trial.
+Standard library only: a cluster's job imports this module, and of ours only lock and signals,
+before it starts the trial.
 """
 
 import os
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from rpat_cli.records.lock import locked
+from rpat_cli.signals import blocked, interrupts, on_sigterm
 
 if TYPE_CHECKING:
     from submitit.helpers import DelayedSubmission
@@ -100,16 +101,6 @@ def kill_group(process: int) -> None:
         os.killpg(process, signal.SIGKILL)
 
 
-@contextmanager
-def blocked(*signals: int) -> Iterator[None]:
-    """Signals wait while this is entered. What is started meanwhile never hears of them."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
 @dataclass(frozen=True)
 class Work:
     """A command to run on a node, with absolute paths. `command` is what `Job.prepare` has returned
@@ -149,25 +140,6 @@ def run_until_cancelled(work: Work) -> int:
         return process.returncode
 
 
-@contextmanager
-def interrupts() -> Iterator[list[int]]:
-    """The SIGINTs and SIGTERMs that have come while this is entered, in place of an exception at
-    any point of the code.
-
-    An exception could come before the process it is for has a name, or inside the handler of an
-    earlier one. SIGINT is heard even where it was ignored, as in a sweep that a shell started in
-    the background.
-    """
-    heard: list[int] = []
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(number, lambda number, _: heard.append(number)) for number in numbers]
-    try:
-        yield heard
-    finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)
-
-
 @dataclass
 class Attempt:
     """What a job of Slurm does, as submitit knows it: `checkpoint` comes when time is up or the job
@@ -187,7 +159,7 @@ class Attempt:
     def __call__(self) -> int:
         from submitit.core.utils import UncompletedJobError
 
-        signal.signal(signal.SIGTERM, lambda *_: self._ask_to_save())
+        on_sigterm(self._ask_to_save)
         # Slurm signals whole process groups: of all of these the trial is to hear SIGTERM only.
         with blocked(signal.SIGUSR2, signal.SIGINT):
             process = start(self._prepare(), self.work.log, self.work.env, self.work.cwd)

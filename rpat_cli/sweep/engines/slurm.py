@@ -30,13 +30,13 @@ from typing import Any, Literal, Protocol
 from pydantic import Field
 
 from rpat_cli.errors import EngineError, MissingExtraError
+from rpat_cli.signals import blocked
 from rpat_cli.sweep.engines.base import Ended, EngineSection, Job
 from rpat_cli.sweep.engines.node import (
     SAVED,
     Attempt,
     Work,
     alone,
-    blocked,
     kill_group,
     lock_of,
     threads,
