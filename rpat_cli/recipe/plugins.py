@@ -16,8 +16,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import cloudpickle
-
 from rpat_cli.data import DATASETS
 from rpat_cli.errors import ConfigError, Problem
 from rpat_cli.methods import METHODS, REGULARIZERS
@@ -80,9 +78,6 @@ def _load(path: Path, source: str) -> ModuleType:
         raise ConfigError(
             Problem("", f"the plugin failed: {_message(error)}", place_in(path, error))
         ) from error
-    # Other processes cannot import the module by its name: what is made of its classes takes their
-    # code along when it is sent there.
-    cloudpickle.register_pickle_by_value(module)
     return module
 
 
