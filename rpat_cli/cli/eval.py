@@ -86,12 +86,9 @@ def evaluate(
 
       rpat eval --plugin my_attack.py --attack my-attack-50
     """
-<<<<<<< HEAD
-    plugins = _load(plugin or [])
-=======
-    with importing():
+    # first of all: their attacks and diagnostics may be named in the other options
+    with importing():  # a plugin may import torch
         plugins = load_plugins((file, "--plugin") for file in plugin or [])
->>>>>>> attacks
     if _listed(attack, diagnostics):
         return
     specs = read_suite(attack, Overrides(steps, _number("--step-size", step_size), restarts))
@@ -116,15 +113,6 @@ def evaluate(
     )
 
 
-<<<<<<< HEAD
-def _load(plugins: list[str]) -> list[str] | None:
-    """First of all, since a plugin's attacks and diagnostics may be named in the other options."""
-    with importing():  # a plugin may import torch
-        return load_plugins((file, "--plugin") for file in plugins) or None
-
-
-=======
->>>>>>> attacks
 def _listed(attack: str, diagnostics: Mapping[str, Any]) -> bool:
     """`--attack list` and `--diagnostic list`: shown, if that was asked for."""
     if attack == "list":
