@@ -13,9 +13,9 @@ from rpat_cli.models import MODELS
 from rpat_cli.recipe import plugins
 from rpat_cli.recipe.layers import to_yaml
 from rpat_cli.recipe.summary import summary
-from rpat_cli.records.run_folder import run_name
 from rpat_cli.runs import estimate as dry
 from rpat_cli.runs.build import build_method
+from rpat_cli.runs.new_run import run_name
 
 EXAMPLE = '''"""Adversarial logit pairing (Kannan et al. 2018, arXiv 1803.06373)."""
 

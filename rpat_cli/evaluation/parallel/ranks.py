@@ -24,7 +24,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from rpat_cli.errors import RpatError
 from rpat_cli.evaluation.parallel.chunks import ChunkResult, Task
-from rpat_cli.evaluation.parallel.processes import Bench, Desk, content_of, packed
+from rpat_cli.evaluation.parallel.desk import Bench, Desk, content_of, packed
 from rpat_cli.signals import leave_after
 
 LONGEST_START = timedelta(minutes=3)
