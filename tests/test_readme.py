@@ -66,7 +66,7 @@ def test_its_sweep_expands(tmp_path: Path) -> None:
 
 
 def test_what_else_it_says_of_sweep_files_is_read(tmp_path: Path) -> None:
-    from rpat_cli.sweep.spec import read_sweep
+    from rpat_cli.sweep.sweep_file import read_sweep
 
     whole, *others = [
         block for block in blocks("yaml") if re.search("seeds|^search|^engine", block)

@@ -21,9 +21,9 @@ from rpat_cli.cli import console
 from rpat_cli.engine.callbacks import EpochLines
 from rpat_cli.engine.loop import Callback, EpochRecord, StepRecord, TrainLoop
 from rpat_cli.evaluation.parallel.chunks import Progress as EvalProgress
-from rpat_cli.reports.scores import percent
 from rpat_cli.runs.listener import Listener
 from rpat_cli.runs.progress_lines import EvalLines, in_lines, stage_name, time_left
+from rpat_cli.text import percent
 
 WIDE = 110
 """Columns of a terminal from which on there is room for long bars."""

@@ -17,31 +17,31 @@ from rich.text import Text
 
 from rpat_cli.cli import console
 from rpat_cli.errors import ConfigError, RpatError
-from rpat_cli.reports.scores import count, duration, percent
 from rpat_cli.runs.estimate import Estimate
 from rpat_cli.runs.estimate import dry_run as estimate
 from rpat_cli.sweep.engines import ENGINES
 from rpat_cli.sweep.engines.base import EngineSection
 from rpat_cli.sweep.expand import Plan, Variant, plan_sweep
-from rpat_cli.sweep.folder import SWEEPS, Progress
-from rpat_cli.sweep.runner import Runner
+from rpat_cli.sweep.folder import SWEEPS, TrialProgress
+from rpat_cli.sweep.runner import SweepRunner
 from rpat_cli.sweep.search import search_for
 from rpat_cli.sweep.search.base import Search
-from rpat_cli.sweep.spec import find_sweep
-from rpat_cli.sweep.status import OVER, State, Status
+from rpat_cli.sweep.status import FINISHED, TrialState, TrialStatus
+from rpat_cli.sweep.sweep_file import find_sweep
 from rpat_cli.sweep.table import failures_text, indented, notes_text, sweep_table, to_json
+from rpat_cli.text import count, duration, percent
 
 REFRESH = 1.0
 """Seconds between two looks at what the running trials have written."""
 
 ORDER = (
-    State.RUNNING,
-    State.FAILED,
-    State.STOPPED,
-    State.QUEUED,
-    State.WAITING,
-    State.DONE,
-    State.PRUNED,
+    TrialState.RUNNING,
+    TrialState.FAILED,
+    TrialState.STOPPED,
+    TrialState.QUEUED,
+    TrialState.WAITING,
+    TrialState.DONE,
+    TrialState.PRUNED,
 )
 """What is shown first where not all trials fit on the screen."""
 
@@ -71,7 +71,7 @@ def sweep(
     if dry_run:
         _list(search_for(plan, folder), section.slots(jobs), cost=cost, as_json=as_json)
         return
-    runner = Runner(plan, folder, section.start(jobs), retries, max_failures)
+    runner = SweepRunner(plan, folder, section.start(jobs), retries, max_failures)
     with _watching(runner, quiet=quiet or as_json):
         table = runner.run()
     if as_json:
@@ -91,7 +91,7 @@ def sweep(
     if runner.failed:
         later = (
             "The search has gone on without them."
-            if runner.search.fails_for_good
+            if runner.search.failures_are_final
             else "Call the same command again to try them once more; "
             "what is deleted there begins anew."
         )
@@ -108,7 +108,7 @@ def _engine(plan: Plan, name: str | None) -> EngineSection:
 
     Raises `ConfigError` for an engine that there is not.
     """
-    told: EngineSection = plan.maker.spec.engine
+    told: EngineSection = plan.expander.spec.engine
     return told if name in (None, told.name) else ENGINES[name].model_validate({"name": name})
 
 
@@ -137,7 +137,7 @@ def _list(search: Search, slots: int, *, cost: bool, as_json: bool) -> None:
     console.say(_totals(search))
     console.say("nothing was written: a trial's recipe.yaml comes to be when the sweep begins it")
     if cost:
-        ahead = [costs[status.trial.label] for status in statuses if status.state not in OVER]
+        ahead = [costs[status.trial.label] for status in statuses if status.state not in FINISHED]
         known = [cost.seconds for cost in ahead if isinstance(cost, Estimate)]
         seconds = max(sum(known) / slots, max(known, default=0.0))
         without = (
@@ -192,25 +192,27 @@ def _totals(search: Search) -> str:
     """`6 trials: 2 waiting, 4 done; left out as equal to another combination: 3`"""
     statuses = list(search.statuses.values())
     counts = f": {_counts(statuses)}" if statuses else ""
-    to_come = f"; the search will ask for up to {search.to_come} more" if search.to_come else ""
+    upcoming = f"; the search will ask for up to {search.upcoming} more" if search.upcoming else ""
     trials = "1 trial" if len(statuses) == 1 else f"{len(statuses)} trials"
-    return f"{trials}{counts}{to_come}{_doubles(search.plan)}"
+    return f"{trials}{counts}{upcoming}{_doubles(search.plan)}"
 
 
-def _counts(statuses: Sequence[Status]) -> str:
+def _counts(statuses: Sequence[TrialStatus]) -> str:
     counts = Counter(status.state for status in statuses)
-    return ", ".join(f"{counts[state]} {state}" for state in State if counts[state])
+    return ", ".join(f"{counts[state]} {state}" for state in TrialState if counts[state])
 
 
 def _doubles(plan: Plan) -> str:
-    return f"; left out as equal to another combination: {plan.doubles}" if plan.doubles else ""
+    return (
+        f"; left out as equal to another combination: {plan.duplicates}" if plan.duplicates else ""
+    )
 
 
 # ---- watching
 
 
 @contextmanager
-def _watching(runner: Runner, *, quiet: bool) -> Iterator[None]:
+def _watching(runner: SweepRunner, *, quiet: bool) -> Iterator[None]:
     """A table that lives on a terminal, plain lines in a pipe or a log, nothing when quiet."""
     if quiet:
         yield
@@ -224,7 +226,7 @@ def _watching(runner: Runner, *, quiet: bool) -> Iterator[None]:
     with Live(console=console.err, auto_refresh=False, transient=True) as live:
         shown = 0.0
 
-        def refresh(_: Runner) -> None:
+        def refresh(_: SweepRunner) -> None:
             nonlocal shown
             if time.monotonic() - shown >= REFRESH:
                 live.update(_view(runner), refresh=True)
@@ -234,33 +236,35 @@ def _watching(runner: Runner, *, quiet: bool) -> Iterator[None]:
         yield
 
 
-def _line(status: Status, runner: Runner) -> str:
-    over = sum(other.state in (*OVER, State.FAILED) for other in runner.statuses.values())
+def _line(status: TrialStatus, runner: SweepRunner) -> str:
+    over = sum(other.state in (*FINISHED, TrialState.FAILED) for other in runner.statuses.values())
     text = (
         f"{time.strftime('%H:%M:%S')}  {over}/{runner.expected}  {status.state:<8} "
         f"{status.trial.title}"
     )
-    if status.state is State.DONE:
+    if status.state is TrialState.DONE:
         return f"{text}  {_found(status)}  {duration(status.seconds)}  left {_left(runner)}"
-    begins = status.state in (State.QUEUED, State.RUNNING)
+    begins = status.state in (TrialState.QUEUED, TrialState.RUNNING)
     return f"{text}: {indented(status.reason)}" if status.reason and not begins else text
 
 
-def _found(status: Status) -> str:
+def _found(status: TrialStatus) -> str:
     last = status.results["best"] if status.results else {}
     return ", ".join(f"{label} {percent(value)}" for label, value in last.items())
 
 
-def _left(runner: Runner) -> str:
+def _left(runner: SweepRunner) -> str:
     """The time that is left if the rest takes as long as what this call has finished."""
     statuses = list(runner.statuses.values())
-    times = [status.seconds for status in statuses if status.state is State.DONE and status.seconds]
-    ahead = (State.WAITING, State.QUEUED, State.RUNNING)
-    rest = sum(status.state in ahead for status in statuses) + runner.search.to_come
+    times = [
+        status.seconds for status in statuses if status.state is TrialState.DONE and status.seconds
+    ]
+    ahead = (TrialState.WAITING, TrialState.QUEUED, TrialState.RUNNING)
+    rest = sum(status.state in ahead for status in statuses) + runner.search.upcoming
     return duration(sum(times) / len(times) * rest / runner.engine.slots) if times else "unknown"
 
 
-def _view(runner: Runner) -> Group:
+def _view(runner: SweepRunner) -> Group:
     """All trials, as far as they fit on the screen, and totals."""
     statuses = sorted(runner.statuses.values(), key=lambda status: ORDER.index(status.state))
     room = max(3, console.err.size.height - 6)
@@ -273,13 +277,13 @@ def _view(runner: Runner) -> Group:
     return Group(table, Text(f"{_counts(statuses)}{hidden}; left {_left(runner)}"))
 
 
-def _view_cells(status: Status) -> list[Text]:
+def _view_cells(status: TrialStatus) -> list[Text]:
     epochs, clean, robust, seconds, left = "", None, None, status.seconds, ""
-    if status.state in (State.RUNNING, State.PRUNED):
+    if status.state in (TrialState.RUNNING, TrialState.PRUNED):
         progress = status.folder.progress()
         epochs = f"{progress.epoch}/{status.trial.recipe.epochs}"
         clean, robust = progress.clean_acc, progress.robust_acc
-        if status.state is State.RUNNING:
+        if status.state is TrialState.RUNNING:
             seconds += time.monotonic() - status.began
             left = _left_to_train(status, progress)
     elif status.results is not None:
@@ -287,7 +291,7 @@ def _view_cells(status: Status) -> list[Text]:
         clean, robust = best.get("clean"), min(best.values())
     state = (
         status.state
-        if status.state is not State.FAILED
+        if status.state is not TrialState.FAILED
         else f"{status.state}: {status.reason.splitlines()[-1]}"
     )
     cells = [
@@ -302,7 +306,7 @@ def _view_cells(status: Status) -> list[Text]:
     return [Text(cell) for cell in cells]
 
 
-def _left_to_train(status: Status, progress: Progress) -> str:
+def _left_to_train(status: TrialStatus, progress: TrialProgress) -> str:
     """Of the training; the final report, which comes on top, cannot be foretold."""
     if progress.seconds is None:
         return ""

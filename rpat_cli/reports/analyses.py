@@ -15,8 +15,8 @@ from rpat_cli.diagnostics.loss_surface import LossSurface
 from rpat_cli.diagnostics.perception import HALF, Gap, Perception
 from rpat_cli.diagnostics.verdict.verdict import Verdict
 from rpat_cli.evaluation.compare import Comparison
-from rpat_cli.reports.scores import DASH, count, percent, percent_range
 from rpat_cli.reports.terminal import show_threat
+from rpat_cli.text import DASH, count, percent, percent_range
 
 CLAIM = "RPAT (Wang & Liu, ICCV 2025)"
 
@@ -112,7 +112,7 @@ def eps_table(curve: EpsCurve) -> Table:
         accuracy = point.accuracy
         figures = (
             percent(accuracy.value),
-            percent_range(accuracy),
+            percent_range(accuracy.interval),
             count(accuracy.correct),
             count(point.mended),
         )

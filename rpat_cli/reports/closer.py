@@ -16,7 +16,7 @@ from rpat_cli.reports.analyses import (
 )
 from rpat_cli.reports.looks import Look
 from rpat_cli.reports.plots import Chart, Series, Tick, line_chart
-from rpat_cli.reports.scores import percent
+from rpat_cli.text import percent
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ from rpat_cli.reports.confusion import Cell, frequent_confusions, heat_map
 from rpat_cli.reports.plots import Chart, Series, line_chart
 from rpat_cli.reports.reliability import Reliability, reliability
 from rpat_cli.reports.report import Finding, Report, Row
-from rpat_cli.reports.scores import count, duration, percent, percent_range
 from rpat_cli.reports.terminal import class_name, show_threat
+from rpat_cli.text import count, duration, percent, percent_range
 
 ALL_CLASSES = 20
 """With more classes than this only the weakest are shown."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from rpat_cli.evaluation.calibration import Calibration
 from rpat_cli.reports.plots import Tick
-from rpat_cli.reports.scores import count, percent
+from rpat_cli.text import count, percent
 
 WIDTH, HEIGHT = 460, 300
 LEFT, RIGHT, TOP, BOTTOM = 54, 446, 12, 212

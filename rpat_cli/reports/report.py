@@ -23,13 +23,18 @@ from rpat_cli.evaluation.results import (
     strength,
     worst_class_dict,
 )
-from rpat_cli.evaluation.statistics import Accuracy, confusion, per_class_accuracy
+from rpat_cli.evaluation.statistics import (
+    Accuracy,
+    confusion,
+    mean_acc,
+    nrr,
+    per_class_accuracy,
+)
 from rpat_cli.evaluation.suite import list_attacks
 from rpat_cli.recipe.layers import read_yaml, resolve, summary
 from rpat_cli.recipe.schema import Recipe
 from rpat_cli.records.run_folder import RunFolder, write_whole
 from rpat_cli.reports.looks import READERS, Look
-from rpat_cli.reports.scores import mean_acc, nrr
 
 REPORT_FORMAT = 1
 

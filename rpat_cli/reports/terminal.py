@@ -10,8 +10,7 @@ from rpat_cli.attacks.threat import Threat
 from rpat_cli.evaluation.results import AttackResult, Evaluation
 from rpat_cli.evaluation.statistics import Accuracy, worst_class
 from rpat_cli.reports.report import Finding, Report, Row
-from rpat_cli.reports.scores import compact, count, duration, percent, percent_range
-from rpat_cli.text import show_number
+from rpat_cli.text import compact, count, duration, percent, percent_range, show_number
 
 WIDEST = 4
 """With more attacks than this the table is turned, so that it stays within 80 columns."""
@@ -66,7 +65,7 @@ def _cell(finding: Finding | None) -> str:
 
 
 def _with_interval(accuracy: Accuracy) -> str:
-    return f"{percent(accuracy.value)}\n{percent_range(accuracy)}"
+    return f"{percent(accuracy.value)}\n{percent_range(accuracy.interval)}"
 
 
 def _caption(rows: tuple[Row, ...], scored: bool) -> str:
@@ -128,7 +127,7 @@ def evaluation_summary(evaluation: Evaluation, class_names: Sequence[str]) -> Ta
         accuracy = evaluation.per_class[worst]
         text = (
             f"{class_name(class_names, worst)}: {percent(accuracy.value)} "
-            f"({percent_range(accuracy)})"
+            f"({percent_range(accuracy.interval)})"
         )
         if evaluation.attacks:
             text += f" in the worst case, {percent(evaluation.clean_per_class[worst].value)} clean"
@@ -148,7 +147,7 @@ def _passes(results: Sequence[AttackResult]) -> str:
 
 
 def _accuracy(accuracy: Accuracy) -> tuple[str, str]:
-    return percent(accuracy.value), percent_range(accuracy)
+    return percent(accuracy.value), percent_range(accuracy.interval)
 
 
 def evaluation_remarks(evaluation: Evaluation) -> list[str]:

@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 from rpat_cli.engine.callbacks import EpochLines
 from rpat_cli.evaluation.parallel.chunks import Progress
-from rpat_cli.reports.scores import duration, percent
 from rpat_cli.runs.listener import Listener
+from rpat_cli.text import duration, percent
 
 SILENCE = 30.0
 """Seconds after which one hears of an attack that is not done yet."""

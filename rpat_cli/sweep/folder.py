@@ -36,7 +36,7 @@ Results = Mapping[str, Mapping[str, float]]
 
 
 @dataclass(frozen=True)
-class Progress:
+class TrialProgress:
     """How far a trial is: epochs done, validation's last accuracies (fractions) if there was one,
     seconds per epoch."""
 
@@ -123,14 +123,14 @@ class TrialFolder:
         )
         return found if trained and whole else None
 
-    def progress(self) -> Progress:
+    def progress(self) -> TrialProgress:
         records = read_metrics(self.run.metrics)
         if not records:
-            return Progress(0)
+            return TrialProgress(0)
         validated = [record["validation"] for record in records if record.get("validation")]
         last = validated[-1] if validated else {}
         seconds = sum(record["seconds"] for record in records) / len(records)
-        return Progress(
+        return TrialProgress(
             records[-1]["epoch"], last.get("clean_acc"), last.get("robust_acc"), seconds
         )
 
@@ -139,7 +139,7 @@ class TrialFolder:
         """Whether it is as far as it is to go for now."""
         return self.until is not None and self.progress().epoch >= self.until
 
-    def figure(self, name: str, until: int | None = None) -> float | None:
+    def metric(self, name: str, until: int | None = None) -> float | None:
         """Validation's "robust_acc", "clean_acc" or "..._wa" (fractions) at the best epoch, of
         those up to `until`.
 

@@ -9,14 +9,13 @@ from pathlib import Path
 from rpat_cli.records.run_folder import write_whole
 from rpat_cli.reports.html import template
 from rpat_cli.reports.pareto import Plot, Point, pareto_front, pareto_plot
-from rpat_cli.reports.scores import percent
 from rpat_cli.sweep.folder import SWEEPS
 from rpat_cli.sweep.intervals import Difference, Stat
 from rpat_cli.sweep.table import (
     AUTOATTACK,
     SCORES,
-    Row,
     SweepTable,
+    TableRow,
     row_count,
     signed,
     to_csv,
@@ -24,6 +23,7 @@ from rpat_cli.sweep.table import (
     to_latex,
     to_markdown,
 )
+from rpat_cli.text import percent
 from rpat_cli.version import __version__
 
 CLEAN = "clean"
@@ -61,7 +61,7 @@ class Line:
     """A row of the table as it is shown. `front`: no other row beats it in both accuracies of the
     plot."""
 
-    row: Row
+    row: TableRow
     count: str
     cells: tuple[Cell, ...]
     front: bool
@@ -72,7 +72,7 @@ class Best:
     """The row with the highest mean of a metric."""
 
     metric: str
-    row: Row
+    row: TableRow
     stat: Stat
 
 
@@ -189,7 +189,7 @@ def spread(stat: Stat) -> str:
     return percent(stat.mean) + (f" ± {percent(stat.sd)}" if stat.sd is not None else "")
 
 
-def cell(row: Row, metric: str) -> Cell:
+def cell(row: TableRow, metric: str) -> Cell:
     stat, difference = row.stats.get(metric), row.differences.get(metric)
     value = spread(stat) if stat else percent(None)
     return Cell(value, signed(difference), decided(difference)) if difference else Cell(value)

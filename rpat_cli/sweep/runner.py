@@ -9,12 +9,12 @@ from pathlib import Path
 from rpat_cli.engine.callbacks import StopSignals
 from rpat_cli.errors import Interrupted, RpatError, RunFolderError
 from rpat_cli.sweep.engines.base import Ended, Engine, Job
-from rpat_cli.sweep.engines.node import SAVED, has_begun
+from rpat_cli.sweep.engines.node import EXIT_SAVED, has_begun
 from rpat_cli.sweep.expand import Plan
 from rpat_cli.sweep.page import write_table
 from rpat_cli.sweep.search import search_for
 from rpat_cli.sweep.search.base import Search
-from rpat_cli.sweep.status import OVER, State, Status
+from rpat_cli.sweep.status import FINISHED, TrialState, TrialStatus
 from rpat_cli.sweep.table import SweepTable, build_table
 
 INTERVAL = 0.1
@@ -37,7 +37,7 @@ def _ignore(_: object) -> None:
 
 
 @dataclass
-class Runner:
+class SweepRunner:
     """One call of a sweep. `on_change` hears of each trial whose state changes, `on_tick` comes
     each time round, and `on_remark` takes what else there is to say.
 
@@ -50,21 +50,21 @@ class Runner:
     engine: Engine
     retries: int = 0
     max_failures: int | None = None
-    on_change: Callable[[Status], None] = _ignore
-    on_tick: Callable[["Runner"], None] = _ignore
+    on_change: Callable[[TrialStatus], None] = _ignore
+    on_tick: Callable[["SweepRunner"], None] = _ignore
     on_remark: Callable[[str], None] = _ignore
     search: Search = field(init=False)
 
     def __post_init__(self) -> None:
         self.search = search_for(self.plan, self.folder)
-        self._running: dict[str, Status] = {}
-        self._again: deque[Status] = deque()  # begun before, and to be begun once more
+        self._running: dict[str, TrialStatus] = {}
+        self._again: deque[TrialStatus] = deque()  # begun before, and to be begun once more
         self._failures = 0
         self._table_due = 0.0
         self._queue_due = 0.0
         for status in self.failed:  # what failed in an earlier call has another chance in this one
-            if not self.search.fails_for_good:
-                status.state = State.WAITING
+            if not self.search.failures_are_final:
+                status.state = TrialState.WAITING
 
     def run(self) -> SweepTable:
         """Run what is missing or failed; what is done is not touched.
@@ -92,7 +92,7 @@ class Runner:
                 self._stop(force=True)
         table = self.table()
         write_table(table, self.folder)
-        over = sum(status.state in OVER for status in self.statuses.values())
+        over = sum(status.state in FINISHED for status in self.statuses.values())
         if signals.received is not None and over < self.expected:
             raise Interrupted(
                 f"stopped with {over} of {self.expected} trials done; what was running is saved. "
@@ -109,23 +109,25 @@ class Runner:
             if status.results is not None
         }
         failures = {
-            name: s.reason for name, s in self.statuses.items() if s.reason and s.state not in OVER
+            name: s.reason
+            for name, s in self.statuses.items()
+            if s.reason and s.state not in FINISHED
         }
         return build_table(self.search.plan, results, failures, self.search.notes())
 
     @property
-    def statuses(self) -> Mapping[str, Status]:
+    def statuses(self) -> Mapping[str, TrialStatus]:
         """Of every trial that is known by now, by its name."""
         return self.search.statuses
 
     @property
     def expected(self) -> int:
         """How many trials there will be in the end, at most."""
-        return len(self.statuses) + self.search.to_come
+        return len(self.statuses) + self.search.upcoming
 
     @property
-    def failed(self) -> Sequence[Status]:
-        return [status for status in self.statuses.values() if status.state is State.FAILED]
+    def failed(self) -> Sequence[TrialStatus]:
+        return [status for status in self.statuses.values() if status.state is TrialState.FAILED]
 
     @property
     def _given_up(self) -> bool:
@@ -144,13 +146,13 @@ class Runner:
         self._again.extend(held)
         return bool(self._running) or (bool(self._again) and not self._given_up)
 
-    def _begin(self, status: Status) -> bool:
+    def _begin(self, status: TrialStatus) -> bool:
         """Start a trial; false if another process holds it."""
         status.results = status.folder.results()
         if (
             status.results is not None or status.folder.has_paused
         ):  # by another call, or what is left of one
-            self._over(status, State.DONE if status.results is not None else State.PRUNED)
+            self._over(status, TrialState.DONE if status.results is not None else TrialState.PRUNED)
             return True
         try:
             began = self.engine.submit(
@@ -162,7 +164,9 @@ class Runner:
         if began:
             status.began = time.monotonic()
             self._running[status.trial.name] = status
-            self._change(status, State.RUNNING if has_begun(status.folder.log) else State.QUEUED)
+            self._change(
+                status, TrialState.RUNNING if has_begun(status.folder.log) else TrialState.QUEUED
+            )
         return began
 
     def _look_at_queue(self) -> None:
@@ -172,9 +176,9 @@ class Runner:
             return
         self._queue_due = now + QUEUE_INTERVAL
         for status in self._running.values():
-            if status.state is State.QUEUED and has_begun(status.folder.log):
+            if status.state is TrialState.QUEUED and has_begun(status.folder.log):
                 status.began = now
-                self._change(status, State.RUNNING)
+                self._change(status, TrialState.RUNNING)
 
     def _settle(self, ended: Sequence[Ended], *, stopping: bool = False) -> None:
         for item in ended:
@@ -182,29 +186,29 @@ class Runner:
             status.seconds += time.monotonic() - status.began
             status.results = status.folder.results() if item.exit_code == 0 else None
             if status.results is not None:
-                self._over(status, State.DONE)
+                self._over(status, TrialState.DONE)
             elif item.exit_code == 0 and status.folder.has_paused:
-                self._over(status, State.PRUNED)
+                self._over(status, TrialState.PRUNED)
             elif stopping:
-                self._change(status, State.STOPPED)
-            elif item.exit_code == SAVED and status.resumptions < RESUMPTIONS:
+                self._change(status, TrialState.STOPPED)
+            elif item.exit_code == EXIT_SAVED and status.resumptions < RESUMPTIONS:
                 status.resumptions += 1
                 self._again.append(status)
-                self._change(status, State.WAITING)
+                self._change(status, TrialState.WAITING)
             else:
                 self._fail(status, status.folder.note_failure(item.exit_code))
 
-    def _fail(self, status: Status, reason: str) -> None:
+    def _fail(self, status: TrialStatus, reason: str) -> None:
         status.failures += 1
         status.reason = reason
         if status.failures <= self.retries:
             self._again.append(status)
-            self._change(status, State.WAITING)
+            self._change(status, TrialState.WAITING)
         else:
             self._failures += 1
-            self._over(status, State.FAILED)
+            self._over(status, TrialState.FAILED)
 
-    def _over(self, status: Status, state: State) -> None:
+    def _over(self, status: TrialStatus, state: TrialState) -> None:
         """Nothing more is to be done for a trial, unless the search says otherwise."""
         status.state = state
         self.search.ended(status)
@@ -228,7 +232,7 @@ class Runner:
         now = time.monotonic()
         self._table_due = now + TABLE_SHARE * (now - began)
 
-    def _change(self, status: Status, state: State) -> None:
+    def _change(self, status: TrialStatus, state: TrialState) -> None:
         status.state = state
         self.on_change(status)
 

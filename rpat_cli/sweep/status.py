@@ -8,7 +8,7 @@ from rpat_cli.sweep.expand import Plan, Trial
 from rpat_cli.sweep.folder import Results, TrialFolder
 
 
-class State(StrEnum):
+class TrialState(StrEnum):
     WAITING = "waiting"
     QUEUED = "queued"
     """It was given to a cluster, where its process has not begun yet."""
@@ -21,19 +21,19 @@ class State(StrEnum):
     STOPPED = "stopped"
 
 
-OVER = (State.DONE, State.PRUNED)
+FINISHED = (TrialState.DONE, TrialState.PRUNED)
 """States of trials that nothing remains to be done for."""
 
 
 @dataclass
-class Status:
+class TrialStatus:
     """Where one trial stands. `reason`: why it has failed, or why it was stopped early. `seconds`
     is how long its process has run in this call.
     """
 
     trial: Trial
     folder: TrialFolder
-    state: State = State.WAITING
+    state: TrialState = TrialState.WAITING
     reason: str = ""
     results: Results | None = None
     failures: int = 0
@@ -42,21 +42,21 @@ class Status:
     seconds: float = 0.0
 
 
-def status_of(trial: Trial, folder: Path) -> Status:
+def status_of(trial: Trial, folder: Path) -> TrialStatus:
     """Where a trial of the sweep in `folder` stands on disk: done, failed in an earlier call, or
     waiting."""
     place = TrialFolder(trial, folder / "trials" / trial.name)
-    status = Status(trial, place, results=place.results(), reason=place.earlier_failure())
+    status = TrialStatus(trial, place, results=place.results(), reason=place.earlier_failure())
     status.state = (
-        State.DONE
+        TrialState.DONE
         if status.results is not None
-        else State.FAILED
+        else TrialState.FAILED
         if status.reason
-        else State.WAITING
+        else TrialState.WAITING
     )
     return status
 
 
-def look(plan: Plan, folder: Path) -> dict[str, Status]:
+def read_statuses(plan: Plan, folder: Path) -> dict[str, TrialStatus]:
     """All trials of a plan by name, each as it stands on disk."""
     return {trial.name: status_of(trial, folder) for trial in plan.trials}

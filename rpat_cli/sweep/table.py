@@ -12,12 +12,13 @@ from rich.table import Table
 from rich.text import Text
 
 from rpat_cli.engine.loop import AVERAGED
+from rpat_cli.evaluation.statistics import mean_acc, nrr
 from rpat_cli.evaluation.suite import parse_suite
-from rpat_cli.reports.scores import DASH, mean_acc, nrr, percent
 from rpat_cli.sweep.expand import Plan, Trial, Variant, checkpoints_of
 from rpat_cli.sweep.folder import Results
 from rpat_cli.sweep.intervals import Difference, Stat, paired_difference
-from rpat_cli.sweep.spec import SHIPPED
+from rpat_cli.sweep.sweep_file import SHIPPED
+from rpat_cli.text import DASH, percent
 
 AUTOATTACK = "autoattack"
 SCORES: Mapping[str, Callable[[float, float], float]] = {"Mean": mean_acc, "NRR": nrr}
@@ -27,7 +28,7 @@ FORMAT = 1
 
 
 @dataclass(frozen=True)
-class Row:
+class TableRow:
     """One variant at one checkpoint. Accuracies are fractions; `metrics` without a value are left
     out.
 
@@ -54,7 +55,7 @@ class SweepTable:
 
     name: str
     metrics: tuple[str, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[TableRow, ...]
     failures: Mapping[str, str]
     notes: Sequence[str] = ()
     source: str = ""
@@ -119,13 +120,13 @@ def _row(
     trials: Sequence[Trial],
     results: Mapping[str, Results],
     values: Mapping[tuple[str, str], Mapping[str, BySeed]],
-) -> Row:
+) -> TableRow:
     own = values[variant.label, checkpoint]
     baseline = _baseline(variant.baseline, checkpoint, values) if variant.baseline else {}
     differences = {
         metric: paired_difference(own[metric], seeds) for metric, seeds in baseline.items()
     }
-    return Row(
+    return TableRow(
         label=variant.label,
         checkpoint=checkpoint,
         n=sum(trial.name in results for trial in trials),
@@ -190,11 +191,11 @@ def _headings(table: SweepTable) -> list[str]:
     return ["", "checkpoint", "n", *table.metrics]
 
 
-def row_count(row: Row) -> str:
+def row_count(row: TableRow) -> str:
     return str(row.n) if row.n == row.planned else f"{row.n} of {row.planned}"
 
 
-def _cell(row: Row, metric: str, plus_minus: str, between: str) -> str:
+def _cell(row: TableRow, metric: str, plus_minus: str, between: str) -> str:
     stat = row.stats.get(metric)
     if stat is None:
         return percent(None)
@@ -318,6 +319,6 @@ def to_latex(table: SweepTable) -> str:
     return "\n".join([*lines, "\\bottomrule", "\\end{tabular}", ""])
 
 
-def _tex_cell(row: Row, metric: str) -> str:
+def _tex_cell(row: TableRow, metric: str) -> str:
     value, _, difference = _cell(row, metric, "±", "\n").translate(_TEX).partition("\n")
     return value + (f" {{\\small ${difference}$}}" if difference else "")

@@ -12,7 +12,7 @@ from rpat_cli.attacks.threat import Threat
 from rpat_cli.reports.confusion import frequent_confusions
 from rpat_cli.reports.html import calibrations, class_rows, render_html, training_charts, waterfalls
 from rpat_cli.reports.report import build_report
-from rpat_cli.reports.scores import DASH
+from rpat_cli.text import DASH
 
 VOID = {"meta", "link", "br", "img", "input", "hr"}
 PAPERS = {

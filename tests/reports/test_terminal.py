@@ -6,9 +6,8 @@ import pytest
 from fake_runs import NAMES, an_epoch, an_evaluation
 from rich.console import Console
 
-from rpat_cli.evaluation.statistics import wilson_interval
+from rpat_cli.evaluation.statistics import mean_acc, nrr, wilson_interval
 from rpat_cli.reports.report import build_report
-from rpat_cli.reports.scores import DASH, compact, duration, mean_acc, nrr, percent
 from rpat_cli.reports.terminal import (
     evaluation_remarks,
     evaluation_summary,
@@ -16,6 +15,7 @@ from rpat_cli.reports.terminal import (
     remarks_text,
     report_table,
 )
+from rpat_cli.text import DASH, compact, duration, percent
 
 FULL = {
     "noise": 79,

@@ -23,11 +23,11 @@ from rpat_cli.errors import ConfigError, EngineError
 from rpat_cli.sweep.engines import ENGINES, node
 from rpat_cli.sweep.engines.base import Ended, Engine, Job
 from rpat_cli.sweep.engines.local import Local
-from rpat_cli.sweep.engines.node import Work, alone, run_until_cancelled, start
+from rpat_cli.sweep.engines.node import Work, exclusive, run_until_cancelled, start
 from rpat_cli.sweep.engines.on_ray import _connect
 from rpat_cli.sweep.expand import plan_sweep
-from rpat_cli.sweep.runner import Runner, State
-from rpat_cli.sweep.spec import read_sweep
+from rpat_cli.sweep.runner import SweepRunner, TrialState
+from rpat_cli.sweep.sweep_file import read_sweep
 
 FAKE = Path(__file__).parent / "fake_trial.py"
 
@@ -212,7 +212,7 @@ def test_interrupted_before_it_knows_its_process_it_still_ends_it(
 
 def test_a_folder_that_another_process_holds_is_left_alone(engine: Engine, tmp_path: Path) -> None:
     job = shell(tmp_path / "held", "echo mine")
-    with alone(job.log):
+    with exclusive(job.log):
         assert not engine.submit(job)
     assert not job.log.exists()
     assert engine.submit(job)
@@ -271,12 +271,14 @@ def test_when_the_sweep_is_killed_the_next_one_never_starts_a_second_process(
     assert sorted(set(epochs(folder))) == list(range(1, 41))
 
 
-def test_a_runner_does_the_same_on_every_engine(name: str, runner: Callable[..., Runner]) -> None:
+def test_a_runner_does_the_same_on_every_engine(
+    name: str, runner: Callable[..., SweepRunner]
+) -> None:
     sweep = runner("recipe: {epochs: 2}\ngrid: {batch_size: [10, 13], optimizer.lr: [0.1, 0.2]}")
     sweep.engine = started(name)
     table = sweep.run()
-    assert [status.state for status in sweep.statuses.values()] == [State.DONE] * 2 + [
-        State.FAILED
+    assert [status.state for status in sweep.statuses.values()] == [TrialState.DONE] * 2 + [
+        TrialState.FAILED
     ] * 2
     assert all("thirteen [images]" in reason for reason in table.failures.values())
     assert {row.label: row.n for row in table.rows}["batch_size=10, optimizer.lr=0.2"] == 1
@@ -310,7 +312,9 @@ def test_out_of_time_too_often_it_fails_and_says_so(tmp_path: Path) -> None:
     assert epochs(folder)[-1] < 500
 
 
-def test_how_a_trial_goes_on_is_decided_anew_on_the_node(runner: Callable[..., Runner]) -> None:
+def test_how_a_trial_goes_on_is_decided_anew_on_the_node(
+    runner: Callable[..., SweepRunner],
+) -> None:
     """What a job takes along for the time after a requeue still looks into the folder."""
     [status] = runner("recipe: {epochs: 2}").statuses.values()
     prepare = pickle.loads(pickle.dumps(status.folder.prepare))
@@ -394,16 +398,16 @@ def test_a_job_of_a_sweep_that_was_killed_is_taken_over(slurm: Path, tmp_path: P
 
 
 def test_a_trial_is_shown_as_queued_until_its_process_begins(
-    slurm: Path, runner: Callable[..., Runner], monkeypatch: pytest.MonkeyPatch
+    slurm: Path, runner: Callable[..., SweepRunner], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("rpat_cli.sweep.runner.QUEUE_INTERVAL", 0.0)
     (slurm / "full").touch()
     sweep = runner("recipe: {epochs: 60}", engine=on_cluster())
-    seen: list[State] = []
+    seen: list[TrialState] = []
     sweep.on_change = lambda status: seen.append(status.state)
     sweep.on_tick = lambda _: (slurm / "full").unlink(missing_ok=True)
     sweep.run()
-    assert seen == [State.QUEUED, State.RUNNING, State.DONE]
+    assert seen == [TrialState.QUEUED, TrialState.RUNNING, TrialState.DONE]
 
 
 def test_a_waiting_job_is_taken_from_the_queue_and_a_running_one_saves(
@@ -630,9 +634,9 @@ def test_real_trials_are_the_same_on_every_engine(
     weights: dict[str, dict[str, torch.Tensor]] = {}
     for name in ENGINES:
         slots = Local([{"OMP_NUM_THREADS": "1"}] * 2) if name == "local" else started(name)
-        sweep = Runner(plan, tmp_path / name, slots)
+        sweep = SweepRunner(plan, tmp_path / name, slots)
         sweep.run()
-        assert [status.state for status in sweep.statuses.values()] == [State.DONE] * 2, (
+        assert [status.state for status in sweep.statuses.values()] == [TrialState.DONE] * 2, (
             sweep.table().failures
         )
         for trial, status in sweep.statuses.items():

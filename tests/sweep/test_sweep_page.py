@@ -21,8 +21,8 @@ from rpat_cli.sweep.page import (
     to_svg,
     write_table,
 )
-from rpat_cli.sweep.spec import find_sweep
-from rpat_cli.sweep.table import Row, SweepTable, build_table
+from rpat_cli.sweep.sweep_file import find_sweep
+from rpat_cli.sweep.table import SweepTable, TableRow, build_table
 
 VOID = {"meta", "br"}
 
@@ -64,11 +64,11 @@ def row(
     baseline: str | None = None,
     low: float = -0.01,
     **more: object,
-) -> Row:
+) -> TableRow:
     """`low` to `low + 0.02` is the interval of each difference."""
     stats = {metric: Stat(mean, 0.01, 3) for metric, mean in found.items()}
     difference = Difference(low + 0.01, (low, low + 0.02), 3)
-    return Row(
+    return TableRow(
         label=label,
         checkpoint=str(more.get("checkpoint", "best")),
         n=3 if found else 0,
@@ -80,7 +80,7 @@ def row(
 
 
 def table(
-    *rows: Row, metrics: tuple[str, ...] = ("clean", "pgd-20", "apgd-t"), **more: object
+    *rows: TableRow, metrics: tuple[str, ...] = ("clean", "pgd-20", "apgd-t"), **more: object
 ) -> SweepTable:
     return SweepTable("mine", metrics, rows, more.pop("failures", {}), source="mine.yaml", **more)  # type: ignore[arg-type]
 
@@ -169,7 +169,7 @@ def test_the_page_is_well_formed_alone_and_escaped(found: SweepTable) -> None:
     ],
 )
 def test_without_a_robust_accuracy_there_is_a_reason_in_place_of_the_plot(
-    rows: list[Row], reason: str
+    rows: list[TableRow], reason: str
 ) -> None:
     empty = table(*rows, metrics=("clean",))
     assert plot_of(empty) is None

@@ -13,18 +13,18 @@ from rpat_cli.cli import console, sweep_session
 from rpat_cli.errors import DivergenceError
 from rpat_cli.recipe.schema import Recipe
 from rpat_cli.runs.estimate import Estimate
-from rpat_cli.sweep.runner import Runner, State
+from rpat_cli.sweep.runner import SweepRunner, TrialState
 
 TEXT = "recipe: {epochs: 9}\ngrid: {batch_size: [10, 13], optimizer.lr: [0.1]}"
 
 
-def rendered(runner: Runner) -> str:
+def rendered(runner: SweepRunner) -> str:
     screen = Console(width=200, record=True, file=io.StringIO())
     screen.print(sweep_session._view(runner))
     return " ".join(screen.export_text().split())
 
 
-def test_the_live_table_shows_every_trial_and_totals(runner: Callable[..., Runner]) -> None:
+def test_the_live_table_shows_every_trial_and_totals(runner: Callable[..., SweepRunner]) -> None:
     sweep = runner(TEXT)
     assert "batch_size=10, optimizer.lr=0.1, seed 0 waiting" in rendered(sweep)
     assert "2 waiting; left unknown" in rendered(sweep)
@@ -34,11 +34,11 @@ def test_the_live_table_shows_every_trial_and_totals(runner: Callable[..., Runne
     status.folder.run.metrics.write_text(
         "".join(json.dumps({"epoch": n, **epoch}) + "\n" for n in (1, 2, 3))
     )
-    status.state, status.began = State.RUNNING, time.monotonic() - 100
+    status.state, status.began = TrialState.RUNNING, time.monotonic() - 100
     assert "running 3/9 50.0 30.0 1 min 40 s 0.6 s" in rendered(
         sweep
     )  # epoch, clean, robust, time, left
-    status.state, status.began = State.WAITING, 0.0
+    status.state, status.began = TrialState.WAITING, 0.0
     sweep.run()
     assert "seed 0 done 9 70.0 35.0" in rendered(sweep)
     assert "failed: RuntimeError: thirteen [images]" in rendered(sweep)
@@ -46,7 +46,7 @@ def test_the_live_table_shows_every_trial_and_totals(runner: Callable[..., Runne
 
 
 def test_a_dry_run_lists_what_it_would_cost_and_why_that_is_unknown(
-    runner: Callable[..., Runner],
+    runner: Callable[..., SweepRunner],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -77,14 +77,14 @@ def test_a_dry_run_lists_what_it_would_cost_and_why_that_is_unknown(
 
 
 def test_trials_that_do_not_fit_are_counted(
-    runner: Callable[..., Runner], monkeypatch: pytest.MonkeyPatch
+    runner: Callable[..., SweepRunner], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(console, "err", Console(height=10, file=io.StringIO()))
     assert "; 16 not shown" in rendered(runner("recipe: {epochs: 1}\nseeds: 20"))
 
 
 def test_in_a_pipe_each_change_is_a_line(
-    runner: Callable[..., Runner], monkeypatch: pytest.MonkeyPatch
+    runner: Callable[..., SweepRunner], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lines: list[str] = []
     monkeypatch.setattr(console, "say", lines.append)
@@ -101,7 +101,7 @@ def test_in_a_pipe_each_change_is_a_line(
 
 
 def test_trials_that_a_search_stopped_are_not_shown_as_failed(
-    runner: Callable[..., Runner], monkeypatch: pytest.MonkeyPatch
+    runner: Callable[..., SweepRunner], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lines: list[str] = []
     monkeypatch.setattr(console, "say", lines.append)

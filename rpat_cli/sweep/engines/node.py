@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
-SAVED = 75
+EXIT_SAVED = 75
 """Exit code of a trial that a signal stopped after saving."""
 
 INTERVAL = 0.05
@@ -36,7 +36,7 @@ def threads(count: int) -> dict[str, str]:
 
 
 @contextmanager
-def alone(log: Path) -> Iterator[IO[str] | None]:
+def exclusive(log: Path) -> Iterator[IO[str] | None]:
     """Hold the lock beside a log, or None if another process does. Whoever inherits the file keeps
     the lock."""
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -73,7 +73,7 @@ def start(
     a session of its own, so that Ctrl-C at the keyboard reaches only us; all that it prints goes to
     the end of the log. Raises `OSError` if it cannot be started, and whatever `prepare` raises.
     """
-    with alone(log) as lock:
+    with exclusive(log) as lock:
         if lock is None:
             return None
         command = prepare()
@@ -136,7 +136,7 @@ def run_until_cancelled(work: Work) -> int:
     with interrupts() as heard:
         process = start(lambda: work.command, work.log, work.env, work.cwd)
         if process is None:
-            return SAVED  # somebody else works there: the sweep asks again
+            return EXIT_SAVED  # somebody else works there: the sweep asks again
         told = False  # once: a trial takes a second SIGTERM for impatience
         while process.poll() is None:
             if heard and not told:
@@ -192,7 +192,7 @@ class Attempt:
         with blocked(signal.SIGUSR2, signal.SIGINT):
             process = start(self._prepare(), self.work.log, self.work.env, self.work.cwd)
             if process is None:
-                return SAVED  # somebody else works there: the sweep asks again
+                return EXIT_SAVED  # somebody else works there: the sweep asks again
             self.process = process.pid
         if self._asked:  # before there was a process to tell
             self._ask_to_save()
@@ -200,7 +200,7 @@ class Attempt:
             self._wait()
         except UncompletedJobError as error:  # submitit does not queue it again
             self._wait()
-            if process.wait() == SAVED:
+            if process.wait() == EXIT_SAVED:
                 with self.work.log.open("a", encoding="utf-8") as log:
                     log.write(
                         f"{error} It is saved and can go on; allow it more time or more requeues.\n"
@@ -219,7 +219,7 @@ class Attempt:
 
         if self.process is not None:
             self._ask_to_save()
-            if self._wait() != SAVED:
+            if self._wait() != EXIT_SAVED:
                 return None
         return DelayedSubmission(replace(self, requeued=True))
 

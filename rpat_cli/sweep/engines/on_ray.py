@@ -19,7 +19,7 @@ from pydantic import Field
 from rpat_cli.errors import EngineError, MissingExtraError
 from rpat_cli.sweep.engines.base import Ended, EngineSection, Job
 from rpat_cli.sweep.engines.local import usable_cores, visible_gpus
-from rpat_cli.sweep.engines.node import Work, alone, interrupts, run_until_cancelled, threads
+from rpat_cli.sweep.engines.node import Work, exclusive, interrupts, run_until_cancelled, threads
 
 OBJECT_STORE = 80 * 2**20
 """Bytes of shared memory for a Ray that we start: exit codes are all that goes through it, and this
@@ -97,7 +97,7 @@ class Ray:
         self._forced: set[Any] = set()
 
     def submit(self, job: Job) -> bool:
-        with alone(job.log) as lock:
+        with exclusive(job.log) as lock:
             if lock is None:
                 return False
             work = Work(job.prepare(), job.log.resolve(), self._env, Path.cwd())

@@ -32,11 +32,11 @@ from pydantic import Field
 from rpat_cli.errors import EngineError, MissingExtraError
 from rpat_cli.sweep.engines.base import Ended, EngineSection, Job
 from rpat_cli.sweep.engines.node import (
-    SAVED,
+    EXIT_SAVED,
     Attempt,
     Work,
-    alone,
     blocked,
+    exclusive,
     kill_group,
     lock_of,
     threads,
@@ -152,7 +152,7 @@ class Slurm:
         if job_id and job_id not in self._over:
             submitted = self._submitit.SlurmJob(folder, job_id)
         else:
-            with alone(log) as lock:  # against other engines
+            with exclusive(log) as lock:  # against other engines
                 if lock is None:
                     return False
                 command = job.prepare()
@@ -196,7 +196,7 @@ class Slurm:
             if outcome == "success":
                 # Pre-empted: where Slurm queues the job again, it is not over, and nobody else must
                 # take it up.
-                waits = result == SAVED and under_way.asked is None and not lost
+                waits = result == EXIT_SAVED and under_way.asked is None and not lost
                 return None if waits else int(result)
             _append(under_way.log, str(result))
             return 1

@@ -13,7 +13,7 @@ SEARCHES: Registry[Callable[[Plan, Path], Search]] = Registry(
     {
         "everything": "rpat_cli.sweep.search.base:Everything",
         "asha": "rpat_cli.sweep.search.asha:Asha",
-        "optuna": "rpat_cli.sweep.search.asked:Asked",
+        "optuna": "rpat_cli.sweep.search.optuna_search:OptunaSearch",
     },
 )
 

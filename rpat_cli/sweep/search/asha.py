@@ -22,8 +22,9 @@ from pathlib import Path
 
 from rpat_cli.errors import Problem
 from rpat_cli.sweep.expand import Plan
-from rpat_cli.sweep.spec import AshaSection, mistakes
-from rpat_cli.sweep.status import State, Status, look
+from rpat_cli.sweep.spec import AshaSection
+from rpat_cli.sweep.status import TrialState, TrialStatus, read_statuses
+from rpat_cli.sweep.sweep_file import sweep_error
 
 FAILED = -math.inf
 """Stands for the figure of a combination one of whose seeds has failed: the mean of the others
@@ -34,8 +35,8 @@ class Asha:
     """Hands out the trials of a plan, each to the rung that it is to reach next; those nearest the
     end go first."""
 
-    fails_for_good = False
-    to_come = 0
+    failures_are_final = False
+    upcoming = 0
 
     def __init__(self, plan: Plan, folder: Path) -> None:
         """Raises `ConfigError` if the rungs do not fit the recipes."""
@@ -45,10 +46,10 @@ class Asha:
         self.settings = plan.search.asha
         problems = list(_problems(plan, self.settings))
         if problems:
-            raise mistakes(problems)
+            raise sweep_error(problems)
         self.rungs = _rungs(self.settings, plan.trials[0].recipe.epochs)
-        self.statuses = look(plan, folder)
-        self._seeds: dict[str, list[Status]] = {}
+        self.statuses = read_statuses(plan, folder)
+        self._seeds: dict[str, list[TrialStatus]] = {}
         for status in self.statuses.values():
             self._seeds.setdefault(status.trial.label, []).append(status)
         self._figures = {name: self._measured(status) for name, status in self.statuses.items()}
@@ -56,32 +57,32 @@ class Asha:
         self._failed: set[str] = (
             set()
         )  # in this call; what failed in an earlier one has another chance
-        self._queue: list[Status] = []
+        self._queue: list[TrialStatus] = []
         self._sort_out()
 
-    def next(self) -> Status | None:
+    def next(self) -> TrialStatus | None:
         if not self._queue:
             return None
         status = self._queue.pop(0)
         self._under_way.add(status.trial.name)
         return status
 
-    def ended(self, status: Status) -> None:
+    def ended(self, status: TrialStatus) -> None:
         self._under_way.discard(status.trial.name)
         self._figures[status.trial.name] = self._measured(status)
-        if status.state is State.FAILED:
+        if status.state is TrialState.FAILED:
             self._failed.add(status.trial.name)
         self._sort_out()
 
     def notes(self) -> Sequence[str]:
-        pruned = [status for status in self.statuses.values() if status.state is State.PRUNED]
+        pruned = [status for status in self.statuses.values() if status.state is TrialState.PRUNED]
         return list(dict.fromkeys(f"{status.trial.label}: {status.reason}" for status in pruned))
 
-    def _measured(self, status: Status) -> list[float | None]:
+    def _measured(self, status: TrialStatus) -> list[float | None]:
         """The trial's figure at every rung that it has reached."""
         epoch = status.folder.progress().epoch
         return [
-            status.folder.figure(self.settings.metric, rung) for rung in self.rungs if rung <= epoch
+            status.folder.metric(self.settings.metric, rung) for rung in self.rungs if rung <= epoch
         ]
 
     def _sort_out(self) -> None:
@@ -91,22 +92,22 @@ class Asha:
             until = self.rungs[rung] if rung < len(self.rungs) else None
             for status in (status for label in labels for status in self._seeds[label]):
                 reached = rung < len(self._figures[status.trial.name])
-                if not reached and status.state is not State.DONE:
+                if not reached and status.state is not TrialState.DONE:
                     wanted.setdefault(status.trial.name, until)
         for name in wanted.keys() - self._under_way:
             status = self.statuses[name]
             status.folder = replace(status.folder, until=wanted[name])
-            if status.state is State.PRUNED:
-                status.state, status.reason = State.WAITING, ""
+            if status.state is TrialState.PRUNED:
+                status.state, status.reason = TrialState.WAITING, ""
         self._queue = [
             self.statuses[name] for name in wanted if name not in self._under_way | self._failed
         ]
         for name in self.statuses.keys() - wanted.keys() - self._under_way:
             self._prune(self.statuses[name])
 
-    def _prune(self, status: Status) -> None:
-        if status.state not in (State.DONE, State.FAILED):
-            status.state = State.PRUNED
+    def _prune(self, status: TrialStatus) -> None:
+        if status.state not in (TrialState.DONE, TrialState.FAILED):
+            status.state = TrialState.PRUNED
             status.reason = f"stopped at epoch {status.folder.progress().epoch} by asha"
 
     def _ladder(self) -> list[list[str]]:
@@ -161,7 +162,7 @@ def _rungs(settings: AshaSection, epochs: int) -> list[int]:
 
 
 def _problems(plan: Plan, settings: AshaSection) -> Iterator[Problem]:
-    source = plan.maker.layer.origin(("search", "asha"))
+    source = plan.expander.layer.origin(("search", "asha"))
     epochs = sorted({variant.recipe.epochs for variant in plan.variants})
     if len(epochs) > 1:
         shown = ", ".join(map(str, epochs))

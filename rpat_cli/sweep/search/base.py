@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Protocol
 
 from rpat_cli.sweep.expand import Plan
-from rpat_cli.sweep.status import State, Status, look
+from rpat_cli.sweep.status import TrialState, TrialStatus, read_statuses
 
 
 class Search(Protocol):
@@ -14,11 +14,11 @@ class Search(Protocol):
 
     `statuses`: where every trial that is known stands, by its name; there may be more of them
     later.
-    `fails_for_good`: a trial that failed in an earlier call is not tried again in this one.
+    `failures_are_final`: a trial that failed in an earlier call is not tried again in this one.
     """
 
-    statuses: dict[str, Status]
-    fails_for_good: bool
+    statuses: dict[str, TrialStatus]
+    failures_are_final: bool
 
     @property
     def plan(self) -> Plan:
@@ -26,11 +26,11 @@ class Search(Protocol):
         ...
 
     @property
-    def to_come(self) -> int:
+    def upcoming(self) -> int:
         """How many trials there will be that nobody knows yet, at most."""
         ...
 
-    def next(self) -> Status | None:
+    def next(self) -> TrialStatus | None:
         """A trial to be run now, as far as its folder's `until` says; None if there is none as
         things stand.
 
@@ -39,7 +39,7 @@ class Search(Protocol):
         """
         ...
 
-    def ended(self, status: Status) -> None:
+    def ended(self, status: TrialStatus) -> None:
         """A trial that `next` has handed out is done, has failed for good, or has paused where it
         was to."""
         ...
@@ -52,20 +52,20 @@ class Search(Protocol):
 class Everything:
     """Every trial of the plan, in its order."""
 
-    fails_for_good = False
-    to_come = 0
+    failures_are_final = False
+    upcoming = 0
 
     def __init__(self, plan: Plan, folder: Path) -> None:
         self.plan = plan
-        self.statuses = look(plan, folder)
+        self.statuses = read_statuses(plan, folder)
         self._waiting = (
-            status for status in list(self.statuses.values()) if status.state is not State.DONE
+            status for status in list(self.statuses.values()) if status.state is not TrialState.DONE
         )
 
-    def next(self) -> Status | None:
+    def next(self) -> TrialStatus | None:
         return next(self._waiting, None)
 
-    def ended(self, status: Status) -> None:
+    def ended(self, status: TrialStatus) -> None:
         """Nothing follows from it."""
 
     def notes(self) -> Sequence[str]:

@@ -22,10 +22,12 @@ from typing import Any
 
 from rpat_cli.engine.loop import AVERAGED
 from rpat_cli.errors import ConfigError, MissingExtraError, Problem, RunFolderError
-from rpat_cli.reports.scores import percent
-from rpat_cli.sweep.expand import Plan, Trial, label_of
-from rpat_cli.sweep.spec import Draw, OptunaSection, mistakes
-from rpat_cli.sweep.status import State, Status, look
+from rpat_cli.sweep.expand import Plan, Trial
+from rpat_cli.sweep.labels import label_of
+from rpat_cli.sweep.spec import Draw, OptunaSection
+from rpat_cli.sweep.status import TrialState, TrialStatus, read_statuses
+from rpat_cli.sweep.sweep_file import sweep_error
+from rpat_cli.text import percent
 
 try:
     import optuna
@@ -39,7 +41,7 @@ try:
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
     from optuna.study import StudyDirection
-    from optuna.trial import TrialState
+    from optuna.trial import TrialState as OptunaState
 except ImportError as error:
     raise MissingExtraError("a search with optuna", "optuna") from error
 
@@ -67,10 +69,10 @@ SAMPLERS: Mapping[str, Callable[[OptunaSection, int], BaseSampler]] = {
 }
 
 
-class Asked:
+class OptunaSearch:
     """Asks for combinations, hands out their trials, and tells what came out."""
 
-    fails_for_good = True
+    failures_are_final = True
 
     def __init__(self, plan: Plan, folder: Path) -> None:
         """Raises `ConfigError` for axes that lead to no recipe, and for the study of another
@@ -81,7 +83,7 @@ class Asked:
         self.folder = folder
         self.settings = plan.search.optuna
         self.journal = folder / JOURNAL
-        self.statuses: dict[str, Status] = {}
+        self.statuses: dict[str, TrialStatus] = {}
         self._labels: dict[int, str] = {}  # of every combination, by its number in the study
         self._wrong: dict[int, str] = {}  # why it is no recipe
         self._pending: dict[int, Sequence[Trial]] = {}  # asked for, and not told
@@ -91,15 +93,15 @@ class Asked:
         self._study = self._load()
         for name in (trial.name for trials in self._pending.values() for trial in trials):
             if (
-                self.statuses[name].state is State.FAILED
+                self.statuses[name].state is TrialState.FAILED
             ):  # before the study was told: it has another chance
-                self.statuses[name].state = State.WAITING
+                self.statuses[name].state = TrialState.WAITING
 
     @property
-    def to_come(self) -> int:
-        return max(0, self.settings.trials - len(self._labels)) * len(self.plan.maker.spec.seeds)
+    def upcoming(self) -> int:
+        return max(0, self.settings.trials - len(self._labels)) * len(self.plan.expander.spec.seeds)
 
-    def next(self) -> Status | None:
+    def next(self) -> TrialStatus | None:
         with self._explained():
             self._tell()
             while (status := self._waiting()) is None and len(self._labels) < self.settings.trials:
@@ -110,7 +112,7 @@ class Asked:
             self._under_way.add(status.trial.name)
         return status
 
-    def ended(self, status: Status) -> None:
+    def ended(self, status: TrialStatus) -> None:
         """The study is told by `next`."""
         self._under_way.discard(status.trial.name)
 
@@ -133,8 +135,10 @@ class Asked:
         pairs = zip(self.settings.objective, values, strict=True)
         return ", ".join(f"{name} {percent(value)}" for name, value in pairs)
 
-    def _waiting(self) -> Status | None:
-        waiting = (status for status in self.statuses.values() if status.state is State.WAITING)
+    def _waiting(self) -> TrialStatus | None:
+        waiting = (
+            status for status in self.statuses.values() if status.state is TrialState.WAITING
+        )
         return next(
             (status for status in waiting if status.trial.name not in self._under_way), None
         )
@@ -161,41 +165,41 @@ class Asked:
         axes = {key: _value(axis, params[key]) for key, axis in self.settings.axes.items()}
         self._labels[number] = label_of(axes)
         try:
-            own = self.plan.maker.plan([self.plan.maker.variant(axes)])
+            own = self.plan.expander.plan([self.plan.expander.variant(axes)])
         except ConfigError as error:
             self._wrong[number] = "; ".join(map(str, error.problems))
             return ()
         if own.trials[0].name in self.statuses:
-            self.plan = replace(self.plan, doubles=self.plan.doubles + 1)
+            self.plan = replace(self.plan, duplicates=self.plan.duplicates + 1)
             return own.trials
         self.plan = replace(
             self.plan,
             variants=(*self.plan.variants, *own.variants),
             trials=(*self.plan.trials, *own.trials),
         )
-        self.statuses |= look(own, self.folder)
+        self.statuses |= read_statuses(own, self.folder)
         return own.trials
 
     def _tell(self) -> None:
         """The study hears of every combination whose trials have all ended."""
         for number, trials in list(self._pending.items()):
             statuses = [self.statuses[trial.name] for trial in trials]
-            if all(status.state in (State.DONE, State.FAILED) for status in statuses):
+            if all(status.state in (TrialState.DONE, TrialState.FAILED) for status in statuses):
                 assert self._study is not None
                 values = self._values(statuses)
-                state = TrialState.COMPLETE if values else TrialState.FAIL
+                state = OptunaState.COMPLETE if values else OptunaState.FAIL
                 self._study.tell(
                     number, values, state, skip_if_finished=True
                 )  # by another call at the same time
                 del self._pending[number]
 
-    def _values(self, statuses: Sequence[Status]) -> list[float] | None:
+    def _values(self, statuses: Sequence[TrialStatus]) -> list[float] | None:
         """Each objective's mean over the seeds; None if a trial has failed, or there was none."""
-        if not statuses or any(status.state is State.FAILED for status in statuses):
+        if not statuses or any(status.state is TrialState.FAILED for status in statuses):
             return None
         means = []
         for name in self.settings.objective:
-            figures = [status.folder.figure(name) for status in statuses]
+            figures = [status.folder.metric(name) for status in statuses]
             known = [figure for figure in figures if figure is not None]
             if len(known) < len(figures):
                 return None
@@ -249,7 +253,7 @@ class Asked:
         return {
             "axes": axes,
             "objective": self.settings.objective,
-            "seeds": self.plan.maker.spec.seeds,
+            "seeds": self.plan.expander.spec.seeds,
         }
 
     def _check(self, before: object, now: object) -> None:
@@ -260,7 +264,7 @@ class Asked:
                     "its axes, objective, seeds or recipe are not those of the study in "
                     f"{self.journal}; going on "
                     "would be neither one nor the other.",
-                    self.plan.maker.layer.origin(("search", "optuna")),
+                    self.plan.expander.layer.origin(("search", "optuna")),
                     "Take the change back, choose another folder with --out, or delete that file "
                     "to begin the search "
                     "anew: finished trials stay and are not trained again.",
@@ -273,21 +277,21 @@ class Asked:
         problems = [list(self._problems_at(end)) for end in (0, 1)]
         choices = any(axis.choice for axis in self.settings.axes.values())
         if all(problems) or (any(problems) and not choices):
-            raise mistakes(
+            raise sweep_error(
                 list(dict.fromkeys(problem for at_end in problems for problem in at_end))
             )
 
     def _problems_at(self, end: int) -> Iterator[Problem]:
         try:
-            variant = self.plan.maker.variant(
-                {key: axis.ends[end] for key, axis in self.settings.axes.items()}
+            variant = self.plan.expander.variant(
+                {key: axis.extremes[end] for key, axis in self.settings.axes.items()}
             )
         except ConfigError as error:
             yield from error.problems
             return
         for name in self.settings.objective:
             if name.endswith(AVERAGED) and not variant.recipe.wa:
-                source = self.plan.maker.layer.origin(("search", "optuna", "objective"))
+                source = self.plan.expander.layer.origin(("search", "optuna", "objective"))
                 message = f"{name} is of averaged weights, and the recipe averages none."
                 yield Problem(
                     "search.optuna.objective",
@@ -326,7 +330,7 @@ def _distribution(axis: Draw) -> BaseDistribution:
         return CategoricalDistribution([json.dumps(value, default=str) for value in axis.choice])
     if axis.integer is not None:
         return IntDistribution(*axis.integer)
-    low, high = axis.ends
+    low, high = axis.extremes
     return FloatDistribution(low, high, log=axis.log is not None)
 
 
