@@ -308,7 +308,10 @@ def test_out_of_time_too_often_it_fails_and_says_so(tmp_path: Path) -> None:
     engine = started("slurm", time=1, grace=54, requeues=0)
     assert engine.submit(fake(folder, epochs=500))
     assert ended(engine) == {"trial": 1}
-    assert "timed-out too many times. It is saved and can go on" in (folder / "log.txt").read_text()
+    assert (
+        "timed-out too many times. It is saved and can be resumed"
+        in (folder / "log.txt").read_text()
+    )
     assert epochs(folder)[-1] < 500
 
 
@@ -335,8 +338,9 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (programs / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
     monkeypatch.setenv("FAKE_SLURM", str(jobs))
-    monkeypatch.setattr("rpat_cli.sweep.engines.slurm.LOOK", 0.1)
-    monkeypatch.setattr("rpat_cli.sweep.engines.slurm._Commands.pause", 0.1)
+    monkeypatch.setattr("rpat_cli.sweep.engines.slurm_cluster.QUEUE_INTERVAL", 0.1)
+    monkeypatch.setattr("rpat_cli.sweep.engines.slurm.CANCEL_INTERVAL", 0.1)
+    monkeypatch.setattr("rpat_cli.sweep.engines.slurm_cluster.SlurmCommands.pause", 0.1)
     return jobs
 
 
@@ -460,7 +464,7 @@ def test_a_job_that_the_cluster_does_not_queue_again_is_taken_up_by_the_sweep(
 ) -> None:
     """It was pre-empted for good, or it wants to queue itself again and may not."""
     (tmp_path / "bin" / "scontrol").write_text("#!/bin/sh\nexit 1\n")
-    monkeypatch.setattr("rpat_cli.sweep.engines.slurm.PATIENCE", 0.5)
+    monkeypatch.setattr("rpat_cli.sweep.engines.slurm_cluster.LOST_AFTER", 0.5)
     folder = tmp_path / "trial"
     engine = on_cluster()
     assert engine.submit(fake(folder, epochs=30))
@@ -475,7 +479,7 @@ def test_a_job_that_the_cluster_does_not_queue_again_is_taken_up_by_the_sweep(
 def test_a_job_that_the_cluster_kills_is_lost_and_its_last_words_are_kept(
     slurm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rpat_cli.sweep.engines.slurm.PATIENCE", 0.5)
+    monkeypatch.setattr("rpat_cli.sweep.engines.slurm_cluster.LOST_AFTER", 0.5)
     engine = on_cluster()
     assert engine.submit(shell(tmp_path / "trial", "sleep 30"))
     until((tmp_path / "trial" / "log.txt").exists)
@@ -495,7 +499,7 @@ def test_a_cluster_that_refuses_says_why(slurm: Path, tmp_path: Path) -> None:
         "#!/bin/sh\necho 'sbatch: error: invalid partition' >&2\nexit 1\n"
     )
     with pytest.raises(
-        EngineError, match="Slurm does not take the job: sbatch: error: invalid partition"
+        EngineError, match="Slurm rejected the job: sbatch: error: invalid partition"
     ):
         engine.submit(shell(tmp_path / "trial", "true"))
     (tmp_path / "bin" / "squeue").write_text(
@@ -553,9 +557,9 @@ def test_the_section_is_a_name_or_settings_and_jobs_can_be_given(
         0
     ].engine
     assert (ray.slots(None), ray.slots(2)) == (7, 2)
-    assert ray.fit({"CPU": 8, "GPU": 3, "big": 2}) == 2
-    assert ray.fit({"CPU": 8, "GPU": 3}) == 0
-    assert ENGINES["ray"](gpus=0.5).fit({"CPU": 8, "GPU": 3}) == 6
+    assert ray.capacity({"CPU": 8, "GPU": 3, "big": 2}) == 2
+    assert ray.capacity({"CPU": 8, "GPU": 3}) == 0
+    assert ENGINES["ray"](gpus=0.5).capacity({"CPU": 8, "GPU": 3}) == 6
 
 
 def test_every_setting_is_described() -> None:
@@ -566,14 +570,14 @@ def test_every_setting_is_described() -> None:
 
 def test_without_a_cluster_the_error_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
-    with pytest.raises(EngineError, match="there is no Slurm here"):
+    with pytest.raises(EngineError, match="Slurm is not available here"):
         started("slurm", cluster="slurm")
 
 
 def test_a_ray_that_is_not_there_or_too_small_is_told(
     ray: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(EngineError, match=r"asks for CPU 1000, GPU 0; the Ray cluster has CPU \d+"):
+    with pytest.raises(EngineError, match=r"requests CPU 1000, GPU 0; the Ray cluster has CPU \d+"):
         ENGINES["ray"](cpus=1000).start(None)
     monkeypatch.setattr("ray.is_initialized", lambda: False)
     with pytest.raises(

@@ -311,7 +311,10 @@ def test_a_full_disk_stops_the_search_and_the_next_call_goes_on(
             "optimiser: unknown key. Did you mean 'optimizer'?",
         ),
         (sweep(5).replace("[0, 0.9]", "[0, 2]"), "optimizer.momentum: 2.0: should be less than 1"),
-        (sweep(5, more="grid: {ra: [true]}\nbaseline: {ra: true}"), "leave out grid, baseline"),
+        (
+            sweep(5, more="grid: {ra: [true]}\nbaseline: {ra: true}"),
+            "cannot be combined with grid, baseline",
+        ),
         (
             sweep(5, more="").replace("search:", "search:\n  asha: {}"),
             "must be exactly one of asha, optuna",
