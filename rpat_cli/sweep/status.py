@@ -1,4 +1,4 @@
-"""Where each trial of a sweep stands."""
+"""The status of each trial of a sweep."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -11,24 +11,26 @@ from rpat_cli.sweep.folder import Results, TrialFolder
 class TrialState(StrEnum):
     WAITING = "waiting"
     QUEUED = "queued"
-    """It was given to a cluster, where its process has not begun yet."""
+    """Submitted to a cluster, where its process has not started yet."""
     RUNNING = "running"
     DONE = "done"
     PRUNED = "pruned"
-    """A search stopped it early, as one of the worse ones. It has not failed, and may yet be taken
-    up again."""
+    """Stopped early by a search, as one of the worse ones. It has not failed, and may still be
+    resumed."""
     FAILED = "failed"
     STOPPED = "stopped"
 
 
 FINISHED = (TrialState.DONE, TrialState.PRUNED)
-"""States of trials that nothing remains to be done for."""
+"""States of trials with nothing left to do."""
 
 
 @dataclass
 class TrialStatus:
-    """Where one trial stands. `reason`: why it has failed, or why it was stopped early. `seconds`
-    is how long its process has run in this call.
+    """The state of one trial and what is known of it.
+
+    `reason` says why it failed, or was stopped early. `began` is the time (`time.monotonic`) at
+    which its process started, `seconds` how long its processes have run in this call.
     """
 
     trial: Trial
@@ -43,20 +45,17 @@ class TrialStatus:
 
 
 def status_of(trial: Trial, folder: Path) -> TrialStatus:
-    """Where a trial of the sweep in `folder` stands on disk: done, failed in an earlier call, or
+    """The status on disk of a trial of the sweep in `folder`: done, failed in an earlier call, or
     waiting."""
     place = TrialFolder(trial, folder / "trials" / trial.name)
     status = TrialStatus(trial, place, results=place.results(), reason=place.earlier_failure())
-    status.state = (
-        TrialState.DONE
-        if status.results is not None
-        else TrialState.FAILED
-        if status.reason
-        else TrialState.WAITING
-    )
+    if status.results is not None:
+        status.state = TrialState.DONE
+    elif status.reason:
+        status.state = TrialState.FAILED
     return status
 
 
 def read_statuses(plan: Plan, folder: Path) -> dict[str, TrialStatus]:
-    """All trials of a plan by name, each as it stands on disk."""
+    """The status on disk of all trials of a plan, by name."""
     return {trial.name: status_of(trial, folder) for trial in plan.trials}

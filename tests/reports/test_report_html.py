@@ -226,7 +226,7 @@ def test_the_heat_map_has_a_cell_for_every_pair_of_classes(make_run):
             "--share:0.600",
         )
         assert sum(cell["style"] == "--share:0.000" for cell in row) == 8
-    assert rows[0][1]["title"] == "T-shirt taken for Trouser: 6 images, 60.0 %"
+    assert rows[0][1]["title"] == "T-shirt predicted as Trouser: 6 images, 60.0 %"
     assert "Worst under autoattack: T-shirt with 40.00 %" in page.text
 
 

@@ -298,7 +298,7 @@ def test_a_full_disk_stops_the_search_and_the_next_call_goes_on(
         (sweep(5, "objective: robust"), "unknown objective 'robust'. Did you mean 'robust_acc'?"),
         (
             sweep(5, "objective: robust_acc_wa"),
-            "robust_acc_wa is of averaged weights, and the recipe averages none.",
+            "robust_acc_wa needs averaged weights, and the recipe has none.",
         ),
         (sweep(5, "objective: [robust_acc, robust_acc]"), "must all be different"),
         (sweep(5, "trial: 3"), "unknown key. Did you mean 'trials'?"),

@@ -12,7 +12,7 @@ from rpat_cli.sweep.intervals import Difference, Stat
 from rpat_cli.sweep.page import (
     best_of,
     command,
-    lines,
+    grouped_rows,
     plot_of,
     points,
     robust_metric,
@@ -116,7 +116,7 @@ def test_points_are_rows_with_both_accuracies(found: SweepTable) -> None:
     assert (first.name, first.kind, first.family, first.baseline) == ("pgd", "best", "pgd", True)
     assert (last.kind, last.x, last.y, last.x_sd, last.y_sd) == ("last", 0.79, 0.46, 0.01, 0.01)
     assert (ra.family, ra.baseline) == ("pgd", False)
-    assert trades.told == "trades <b>, best\nclean 81.00 ± 1.00\napgd-t 44.00 ± 1.00"
+    assert trades.tooltip == "trades <b>, best\nclean 81.00 ± 1.00\napgd-t 44.00 ± 1.00"
     assert points(table(row("a", {"clean": 0.8})), "apgd-t") == []
 
 
@@ -131,7 +131,7 @@ def test_the_headline_is_the_best_and_what_stands_beyond_seed_noise(found: Sweep
 
 
 def test_the_table_marks_the_front_and_what_is_decided(found: SweepTable) -> None:
-    [pgd, ra, trades] = lines(found, "apgd-t")
+    [pgd, ra, trades] = grouped_rows(found, "apgd-t")
     assert [line.front for line in (*pgd, *ra, *trades)] == [True, True, True, False]
     assert [cell.decided for cell in (*pgd[0].cells, *ra[0].cells, *trades[0].cells)] == [0] * 3 + [
         -1

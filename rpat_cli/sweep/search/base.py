@@ -1,4 +1,4 @@
-"""What the runner asks of a search, and the plainest one: every trial, to its end."""
+"""The interface of a search, and the simplest one: every trial, to its end."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,11 +9,10 @@ from rpat_cli.sweep.status import TrialState, TrialStatus, read_statuses
 
 
 class Search(Protocol):
-    """Hands out trials one by one. What it knows, it knows from the sweep's folder: a search can be
-    killed and built again at any moment.
+    """Hands out trials one by one. All of its state is in the sweep's folder, so a search can be
+    killed and rebuilt at any moment.
 
-    `statuses`: where every trial that is known stands, by its name; there may be more of them
-    later.
+    `statuses`: the status of every trial that is known, by its name; more may be added later.
     `failures_are_final`: a trial that failed in an earlier call is not tried again in this one.
     """
 
@@ -22,30 +21,30 @@ class Search(Protocol):
 
     @property
     def plan(self) -> Plan:
-        """The trials that are known by now."""
+        """The trials that are known so far."""
         ...
 
     @property
     def upcoming(self) -> int:
-        """How many trials there will be that nobody knows yet, at most."""
+        """How many trials, at most, will still be added."""
         ...
 
     def next(self) -> TrialStatus | None:
-        """A trial to be run now, as far as its folder's `until` says; None if there is none as
-        things stand.
+        """A trial to run now, up to the epoch `until` of its folder; None if there is none at the
+        moment.
 
-        No trial comes twice before it has `ended`. Raises `RunFolderError` if the search cannot
-        write to its folder.
+        No trial is returned twice before it has `ended`. Raises `RunFolderError` if the search
+        cannot write to its folder.
         """
         ...
 
     def ended(self, status: TrialStatus) -> None:
-        """A trial that `next` has handed out is done, has failed for good, or has paused where it
-        was to."""
+        """Called when a trial from `next` is done, has failed for good, or has paused at
+        `until`."""
         ...
 
     def notes(self) -> Sequence[str]:
-        """What the table should say of the search, a line each."""
+        """Remarks on the search for the table, a line each."""
         ...
 
 
@@ -66,7 +65,7 @@ class Everything:
         return next(self._waiting, None)
 
     def ended(self, status: TrialStatus) -> None:
-        """Nothing follows from it."""
+        """Nothing to do: no trial depends on another one."""
 
     def notes(self) -> Sequence[str]:
         return ()
