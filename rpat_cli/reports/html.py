@@ -135,8 +135,8 @@ def headline(row: Row) -> list[Finding]:
         key=lambda f: f.accuracy.value,
         default=None,
     )
-    chosen = [row.findings["clean"], pgd, row.strongest]
-    return [finding for finding in row.findings.values() if any(finding is one for one in chosen)]
+    chosen = {id(finding) for finding in (row.findings["clean"], pgd, row.strongest)}
+    return [finding for finding in row.findings.values() if id(finding) in chosen]
 
 
 def training_charts(report: Report) -> list[Chart]:
@@ -212,11 +212,10 @@ def class_rows(report: Report, row: Row | None) -> list[ClassRow]:
     if row is None or row.strongest is None:
         return []
     clean, robust = row.findings["clean"].per_class, row.strongest.per_class
-    rows = [
-        ClassRow(class_name(report.class_names, k), *pair)
-        for k, pair in enumerate(zip(clean, robust, strict=False))
-        if all(accuracy.n for accuracy in pair)
-    ]
+    rows = []
+    for k, (before, after) in enumerate(zip(clean, robust, strict=False)):
+        if before.n and after.n:
+            rows.append(ClassRow(class_name(report.class_names, k), before, after))
     rows.sort(key=lambda item: (item.robust.value, item.clean.value))
     return rows if len(rows) <= ALL_CLASSES else rows[:WEAKEST]
 

@@ -63,7 +63,7 @@ def check_sweep(path: Path) -> tuple[SweepSpec, Layer, list[Problem]]:
         except ValidationError as error:
             found = error.errors()
             problems += [_problem(dict(item), layer) for item in found]
-            wrong = values.keys() & {part for item in found for part in item["loc"][:1]}
+            wrong = values.keys() & {item["loc"][0] for item in found if item["loc"]}
             if not wrong:  # a rule over several keys, such as the lengths under zip
                 raise sweep_error(problems) from None
             values = {key: value for key, value in values.items() if key not in wrong}

@@ -131,14 +131,15 @@ def _row(
         checkpoint=checkpoint,
         n=sum(trial.name in results for trial in trials),
         planned=len(trials),
-        stats={
-            metric: Stat.of([seeds[seed] for seed in sorted(seeds)])
-            for metric, seeds in own.items()
-            if seeds
-        },
+        stats={metric: _stat(seeds) for metric, seeds in own.items() if seeds},
         baseline=variant.baseline,
         differences={metric: found for metric, found in differences.items() if found is not None},
     )
+
+
+def _stat(by_seed: BySeed) -> Stat:
+    """In the order of the seeds, so that the rounding of the sum is always the same."""
+    return Stat.of([by_seed[seed] for seed in sorted(by_seed)])
 
 
 def _baseline(
