@@ -99,7 +99,7 @@ def load_model(path: "str | Path", checkpoint: str = "best", **keys: Any) -> "Sa
     For a file that other code has saved, name its data set, and its network if the weights do not
     tell: `load_model("last.model", data="cifar10", model="resnet18-bottleneck")`.
     """
+    from rpat_cli.loading.load import load_model as load
     from rpat_cli.recipe.layers import Layer
-    from rpat_cli.runs.evaluate import load_model as load
 
     return load(path, checkpoint, [Layer("load_model()", keys)])

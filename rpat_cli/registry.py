@@ -6,8 +6,12 @@ it. So a table can be read at one glance, and listing names (help pages, error m
 imports torch.
 """
 
+import sys
 from collections.abc import Iterator, Mapping
 from importlib import import_module
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType
 from typing import Generic, TypeVar, cast
 
 from rpat_cli.errors import ConfigError, unknown
@@ -53,3 +57,29 @@ class Registry(Mapping[str, T], Generic[T]):
                 f"the {self.kind} {name!r} is registered already; choose another name."
             )
         self._entries[name] = entry
+
+
+_files: dict[str, Path] = {}
+
+
+def import_file(path: Path, name: str) -> ModuleType:
+    """Run a user's Python file as a module of this name. What the file raises goes to the caller,
+    and leaves no module."""
+    spec = spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their module up here
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    _files[name] = path
+    return module
+
+
+def imported_files() -> dict[str, Path]:
+    """The user's files that this process runs, by module name: what is pickled here and defined
+    there needs them in another process too."""
+    return {name: path for name, path in _files.items() if name in sys.modules}

@@ -154,7 +154,6 @@ def test_imports_run_one_way() -> None:
     assert against_the_order(graph(PACKAGE)) == []
 
 
-@pytest.mark.xfail(strict=True, reason="six files of reports/ do, until report.py is split")
 def test_no_files_import_one_another_in_a_circle() -> None:
     assert circles(graph(PACKAGE)) == []
 

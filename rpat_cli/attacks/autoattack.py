@@ -10,7 +10,7 @@ library leaves behind is undone: seeds, parameter gradients, modes, trace functi
 
 import inspect
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
@@ -85,6 +85,13 @@ class AutoAttack:
         listed in `notes`. Raises `ConfigError` when none remains.
         """
         return Ensemble(self, model, x, y)
+
+
+def autoattack(
+    threat: Threat, *, version: str = "standard", attacks: Iterable[str] = (), **settings: Any
+) -> AutoAttack:
+    """`AutoAttack`, whose list of attacks may come as a list, as JSON and YAML have it."""
+    return AutoAttack(threat, version, tuple(attacks), **settings)
 
 
 class Ensemble:

@@ -1,17 +1,10 @@
-"""How an attack asks the model: without its DDP wrapper, in a known mode, for input gradients
-only."""
-
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Literal
+"""What an attack asks of a model: logits, and the gradient with respect to the input alone."""
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from rpat_cli.attacks.base import LossFn
-
-BnMode = Literal["eval", "train"]
 
 
 def unwrap(model: nn.Module) -> nn.Module:
@@ -20,44 +13,30 @@ def unwrap(model: nn.Module) -> nn.Module:
     return model.module if isinstance(model, DataParallel | DistributedDataParallel) else model
 
 
-@contextmanager
-def attack_mode(model: nn.Module, bn_mode: BnMode = "eval") -> Iterator[nn.Module]:
-    """The unwrapped model in eval or train mode; afterwards each of its modules is in the mode it
-    was in."""
-    model = unwrap(model)
-    was_training = [(module, module.training) for module in model.modules()]
-    model.train(bn_mode == "train")
-    try:
-        yield model
-    finally:
-        for module, training in was_training:
-            module.training = training
-
-
 def input_gradient(model: nn.Module, x: Tensor, loss_fn: LossFn) -> tuple[Tensor, Tensor, Tensor]:
-    """One forward and one backward pass: d(sum of losses)/dx, the losses and the logits, all
-    detached.
+    """One forward and one backward pass at `x` (B, C, H, W), with `loss_fn` from logits to losses.
 
-    Differentiates with respect to the input alone, so no parameter's `.grad` is touched or even
-    computed. A model that cuts the graph gets a gradient of zeros, and NaN counts as zero: the
-    attack fails, and evaluation says why.
+    Returns, all detached: d(sum of losses)/dx, shaped like `x`; the losses, (B,) or a scalar; the
+    logits (B, classes). Differentiates with respect to the input alone, so that no parameter's
+    `.grad` is touched or even computed. A model that cuts the graph gets a gradient of zeros, and
+    NaN counts as zero: the attack then fails, and evaluation says why.
     """
     with torch.enable_grad():
         x = x.detach().requires_grad_()
         logits = full_precision(model(x))
         losses = loss_fn(logits)
-        grad = (
-            torch.autograd.grad(losses.sum(), x, allow_unused=True)[0]
-            if losses.requires_grad
-            else None
-        )
+        grad = None
+        if losses.requires_grad:
+            (grad,) = torch.autograd.grad(losses.sum(), x, allow_unused=True)
     grad = torch.zeros_like(x) if grad is None else grad.nan_to_num(nan=0.0)
     return grad.detach(), losses.detach(), logits.detach()
 
 
 def gradient_reaches(model: nn.Module, x: Tensor) -> bool:
-    """Do the logits depend on the images `x` (B, C, H, W) through a gradient, be it zero, or is the
-    graph cut?"""
+    """Do the logits depend on the images `x` (B, C, H, W) through a gradient, even a zero one?
+
+    False where the model cuts the graph (`detach`, `no_grad`, a detour through NumPy).
+    """
     with torch.enable_grad():
         x = x.detach().clone().requires_grad_()
         logits = model(x)
@@ -68,12 +47,15 @@ def gradient_reaches(model: nn.Module, x: Tensor) -> bool:
 
 
 @torch.no_grad()
-def predict(model: nn.Module, x: Tensor) -> Tensor:
-    """One forward pass without a graph, in the mode the model is in: logits, at least float32."""
+def forward(model: nn.Module, x: Tensor) -> Tensor:
+    """One forward pass without a graph, in the mode the model is in.
+
+    `x` is (B, C, H, W); the logits are (B, classes), in float32 or more.
+    """
     logits = full_precision(model(x))
-    # Older torch keeps autocast's half-precision copies of the weights made here, without a graph,
-    # for the training pass in the same region, whose parameters then get no gradient. Where that is
-    # mended this costs nothing.
+    # Older versions of torch reuse autocast's half-precision copies of the weights, made here
+    # without a graph, for the training pass in the same region, whose parameters then get no
+    # gradient. Where that is fixed, this costs nothing.
     torch.clear_autocast_cache()
     return logits
 

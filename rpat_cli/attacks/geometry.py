@@ -183,6 +183,12 @@ def largest_to_one(grad: Tensor) -> Tensor:
     return grad / per_sample(nonzero(grad.flatten(1).abs().amax(dim=1)), grad)
 
 
+def to_unit_l1(grad: Tensor) -> Tensor:
+    """Each sample's gradient at unit L1 norm; zero where it is zero."""
+    grad = largest_to_one(grad)
+    return grad / per_sample(nonzero(grad.flatten(1).abs().sum(dim=1)), grad)
+
+
 def _size_and_limit(delta: Tensor, room: Tensor | None) -> tuple[Tensor, Tensor]:
     """(B, d) sizes of delta, and what the box leaves of them."""
     size = delta.flatten(1).abs()

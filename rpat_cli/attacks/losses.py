@@ -24,15 +24,21 @@ def best_wrong_class(scores: Tensor, y: Tensor) -> Tensor:
 
 
 def margin(logits: Tensor, y: Tensor) -> Tensor:
-    """(B,) max_{k≠y} z_k - z_y, positive where the model errs (Carlini & Wagner, IEEE S&P 2017).
-
-    Unlike the cross-entropy it doesn't flatten out when the model is confident.
-    """
+    """(B,) z_y - max_{k≠y} z_k of logits (B, classes): positive where the model is right."""
     wrong = logits.gather(1, best_wrong_class(logits, y)[:, None])
-    return (wrong - logits.gather(1, hard_labels(y)[:, None])).squeeze(1)
+    return (logits.gather(1, hard_labels(y)[:, None]) - wrong).squeeze(1)
+
+
+def margin_loss(logits: Tensor, y: Tensor) -> Tensor:
+    """(B,) the negative margin: the loss f_6 of Carlini & Wagner (IEEE S&P 2017, arXiv 1608.04644).
+
+    Unlike the cross-entropy, it does not flatten out where the model is confident.
+    """
+    return -margin(logits, y)
 
 
 INNER_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "ce": cross_entropy,
-    "margin": margin,
+    "margin": margin_loss,
 }
+"""What the setting `loss` of an attack may be, by name; larger is worse for the model."""

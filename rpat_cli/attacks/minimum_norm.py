@@ -6,7 +6,6 @@ the threat. An attack that minimises one norm says nothing about another, so eac
 norms it is made for.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from types import ModuleType
@@ -15,19 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rpat_cli.attacks.forward import predict
+from rpat_cli.attacks.forward import forward
 from rpat_cli.attacks.side_effects import frozen
 from rpat_cli.attacks.threat import Threat
-from rpat_cli.errors import ConfigError, MissingExtraError, Problem
-
-NORMS: Mapping[str, tuple[str, ...]] = {
-    "cw-l2": ("L2",),
-    "ddn": ("L2",),
-    "fmn": ("Linf", "L2", "L1"),
-    "hopskipjump": ("Linf", "L2"),
-    "boundary": ("L2",),
-}
-"""The norms that each attack can minimise."""
+from rpat_cli.errors import ConfigError, Problem
 
 DECISION_BASED = ("hopskipjump", "boundary")
 """They see nothing but the predicted class, and walk in from an image of another class."""
@@ -38,11 +28,10 @@ NOISE_STARTS = 64
 
 @dataclass(frozen=True)
 class MinimumNorm:
-    """One of `NORMS`: `steps` steps towards the smallest adversarial perturbation; where it fails,
-    x itself.
+    """`steps` steps toward the smallest adversarial perturbation; where it fails, x itself.
 
-    Raises `ConfigError` for a norm that the attack is not defined in and for fewer than one step,
-    `MissingExtraError` when foolbox is not installed.
+    `name` is one of the catalogue's, which also says for which norms each is defined. Raises
+    `ConfigError` for fewer than one step.
     """
 
     threat: Threat
@@ -50,17 +39,8 @@ class MinimumNorm:
     steps: int
 
     def __post_init__(self) -> None:
-        if self.threat.norm not in NORMS[self.name]:
-            others = ", ".join(name for name, norms in NORMS.items() if self.threat.norm in norms)
-            defined = " or ".join(NORMS[self.name])
-            message = (
-                f"minimises {defined}; its success at a radius in {self.threat.norm} is undefined."
-            )
-            hint = f"Use --norm {NORMS[self.name][0]}; for {self.threat.norm}: {others}."
-            raise ConfigError(Problem("", message, self.name, hint))
         if self.steps < 1:
             raise ConfigError(Problem("steps", f"must be at least 1, given {self.steps}."))
-        _import_foolbox(self.name)
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         """The nearest adversarial images found, where they lie within the threat; elsewhere `x`.
@@ -71,7 +51,7 @@ class MinimumNorm:
         x = x.detach()
         nearest = x.clone()
         with frozen(model) as model, torch.enable_grad():
-            predicted = predict(model, x).argmax(dim=1)
+            predicted = forward(model, x).argmax(dim=1)
             todo = predicted == y
             starts = None
             if self.name in DECISION_BASED:
@@ -84,7 +64,7 @@ class MinimumNorm:
         return torch.where(within, nearest, x)
 
     def _run(self, model: nn.Module, x: Tensor, y: Tensor, starts: Tensor | None) -> Tensor:
-        foolbox = _import_foolbox(self.name)
+        foolbox = import_module("foolbox")
         attack = self._build(foolbox.attacks)
         target = foolbox.PyTorchModel(model, bounds=(0, 1), device=x.device)
         criterion = foolbox.criteria.Misclassification(y)
@@ -155,17 +135,8 @@ def _starts(model: nn.Module, x: Tensor, predicted: Tensor, y: Tensor) -> tuple[
     """
     noise = torch.rand(NOISE_STARTS, *x.shape[1:], device=x.device, dtype=x.dtype)
     candidates = torch.cat([x, noise])
-    classes = torch.cat([predicted, predict(model, noise).argmax(dim=1)])
+    classes = torch.cat([predicted, forward(model, noise).argmax(dim=1)])
     distances = torch.cdist(x.flatten(1), candidates.flatten(1))
     distances = distances.masked_fill(classes[None] == y[:, None], torch.inf)
     shortest, which = distances.min(dim=1)
     return candidates[which], shortest.isfinite()
-
-
-def _import_foolbox(name: str) -> ModuleType:
-    try:
-        return import_module("foolbox")
-    except ModuleNotFoundError as error:
-        if error.name != "foolbox":
-            raise
-        raise MissingExtraError(f"the attack {name}", "attacks") from None

@@ -1,15 +1,30 @@
-"""Leave no trace: other people's attacks reseed, accumulate gradients and switch modes; here all
-that is undone."""
+"""Leave no trace: what an attack changes (modes, gradients, random generators) is restored here."""
 
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import nn
 
-from rpat_cli.attacks.forward import attack_mode
+from rpat_cli.attacks.forward import unwrap
+
+BnMode = Literal["eval", "train"]
+
+
+@contextmanager
+def attack_mode(model: nn.Module, bn_mode: BnMode = "eval") -> Iterator[nn.Module]:
+    """The unwrapped model in eval or train mode; afterwards each module is in its former mode."""
+    model = unwrap(model)
+    was_training = [(module, module.training) for module in model.modules()]
+    model.train(bn_mode == "train")
+    try:
+        yield model
+    finally:
+        for module, training in was_training:
+            module.training = training
 
 
 @contextmanager
@@ -22,7 +37,7 @@ def own_randomness(device: torch.device, seed: int | None = None) -> Iterator[No
     python_state, numpy_state = random.getstate(), np.random.get_state()
     mps_state = torch.mps.get_rng_state() if device.type == "mps" else None
     # Seeding reaches every CUDA device, not only the one in use; touching an unused CUDA would
-    # initialise it.
+    # initialize it.
     in_use = device.type == "cuda" or torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
     with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if in_use else []):
         if seed is not None:
@@ -40,18 +55,17 @@ def own_randomness(device: torch.device, seed: int | None = None) -> Iterator[No
 
 @contextmanager
 def frozen(model: nn.Module) -> Iterator[nn.Module]:
-    """The unwrapped model, in eval mode, its parameters closed to gradients; afterwards everything
-    is as it was.
+    """The unwrapped model, in eval mode, its parameters without gradients; then all as it was.
 
-    FAB calls `backward`, which would add to every parameter's `.grad`; closed parameters also save
+    FAB calls `backward`, which would add to every parameter's `.grad`; frozen parameters also save
     that work.
     """
-    open_parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     with attack_mode(model) as unwrapped:
-        for parameter in open_parameters:
+        for parameter in trainable:
             parameter.requires_grad_(False)
         try:
             yield unwrapped
         finally:
-            for parameter in open_parameters:
+            for parameter in trainable:
                 parameter.requires_grad_(True)

@@ -12,8 +12,8 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from rpat_cli.attacks.forward import predict
-from rpat_cli.attacks.losses import margin
+from rpat_cli.attacks.forward import forward
+from rpat_cli.attacks.losses import margin_loss
 from rpat_cli.attacks.side_effects import frozen
 from rpat_cli.attacks.threat import Threat
 from rpat_cli.errors import ConfigError, Problem
@@ -61,7 +61,7 @@ class ZOO:
             climb = _Climb.begin(x_adv)
             todo = torch.arange(len(x), device=x.device)
             for _ in range(self.queries // (2 * coordinates + 1)):
-                todo = todo[predict(model, x_adv[todo]).argmax(dim=1) == y[todo]]
+                todo = todo[forward(model, x_adv[todo]).argmax(dim=1) == y[todo]]
                 if not len(todo):
                     break
                 pixels = (
@@ -81,9 +81,8 @@ def _slopes(model: nn.Module, x: Tensor, y: Tensor, pixels: Tensor) -> Tensor:
     slopes = torch.empty(pixels.shape, device=x.device, dtype=x.dtype)
     for k in range(pixels.shape[1]):
         probe = torch.zeros_like(x).flatten(1).scatter_(1, pixels[:, k : k + 1], PROBE).view_as(x)
-        ahead, behind = margin(
-            predict(model, torch.cat([x + probe, x - probe])), y.repeat(2)
-        ).chunk(2)
+        logits = forward(model, torch.cat([x + probe, x - probe]))
+        ahead, behind = margin_loss(logits, y.repeat(2)).chunk(2)
         slopes[:, k] = (ahead - behind) / (2 * PROBE)
     return slopes
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from rpat_cli.attacks import ATTACKS
+from rpat_cli.attacks import TRAINING_ATTACKS
 from rpat_cli.cli.options import choices_of, given_flags, jobs_option, parse_jobs, recipe_option
 from rpat_cli.data import AUGMENTATIONS, DATASETS, MIXINGS
 from rpat_cli.engine.schedules import SCHEDULES
@@ -140,7 +140,7 @@ def train(
             metavar="NAME",
             help="attack used in training",
             panel=THREAT,
-            choices=ATTACKS.keys,
+            choices=TRAINING_ATTACKS.keys,
         ),
     ] = None,
     steps: Annotated[str | None, recipe_option("attack.steps", metavar="N", panel=THREAT)] = None,

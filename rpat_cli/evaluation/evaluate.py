@@ -4,23 +4,19 @@ Every attack of the suite faces all samples that the model gets right; what it r
 before it counts. The worst case over the attacks is the robust accuracy of the whole evaluation.
 """
 
-import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, fields, replace
-from functools import partial
+from dataclasses import replace
 from types import MappingProxyType
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from rpat_cli.attacks import ATTACKS, SEARCHES
-from rpat_cli.attacks.autoattack import AutoAttack, Ensemble
 from rpat_cli.attacks.forward import gradient_reaches
 from rpat_cli.attacks.side_effects import frozen, own_randomness
 from rpat_cli.attacks.threat import Threat
-from rpat_cli.errors import ConfigError, DataError, Problem
+from rpat_cli.errors import ConfigError, DataError
+from rpat_cli.evaluation.bench import Bench, Prepared
 from rpat_cli.evaluation.forecast import Forecast, Load, loads_of
 from rpat_cli.evaluation.parallel.chunks import (
     ChunkResult,
@@ -30,13 +26,12 @@ from rpat_cli.evaluation.parallel.chunks import (
     Progress,
     Runner,
     State,
-    Task,
 )
-from rpat_cli.evaluation.parallel.processes import Helpers, NotPortableError
+from rpat_cli.evaluation.parallel.desk import NotPortableError
+from rpat_cli.evaluation.parallel.processes import Helpers
 from rpat_cli.evaluation.results import AttackResult, Evaluation, StageResult
-from rpat_cli.evaluation.suite import FOLLOW_A_GRADIENT, AttackSpec
-from rpat_cli.evaluation.verify import Prediction, batches, check_precision, checked_logits, verify
-from rpat_cli.passes import count_passes
+from rpat_cli.evaluation.suite import AttackSpec
+from rpat_cli.evaluation.verify import Prediction, batches, check_precision, checked_logits
 
 __all__ = ["AttackResult", "Evaluation", "OnResult", "Progress", "default_batch_size", "evaluate"]
 
@@ -52,121 +47,6 @@ def default_batch_size(device: torch.device) -> int:
     with a few hundred images.
     """
     return 100 if device.type == "cpu" else 250
-
-
-@dataclass(frozen=True)
-class _Prepared:
-    """An attack of the suite made ready for a model: functions from a batch (x, y) to x_adv, by the
-    stage's name.
-
-    The ensemble is there only if it is AutoAttack. `flags` are warnings that hold from the start.
-    """
-
-    stages: Mapping[str, Callable[[Tensor, Tensor], Tensor]]
-    settings: dict[str, Any]
-    ensemble: Ensemble | None = None
-    flags: tuple[str, ...] = ()
-
-    def without_gradient(self) -> "_Prepared":
-        """The same for a model through which no gradient comes: what would follow one stays where
-        it is."""
-        stuck = [name for name in self.stages if name in FOLLOW_A_GRADIENT]
-        flag = (
-            "no gradient reaches the input: the model cuts it off (detach, no_grad?), so "
-            f"{', '.join(stuck)} could not "
-            "take a step and broke nothing. Judge it by attacks without gradients: square, "
-            "transfer:RUN."
-        )
-        stages = {**self.stages, **dict.fromkeys(stuck, _stay)}
-        return replace(self, stages=stages, flags=(flag,)) if stuck else self
-
-
-@dataclass
-class _Bench:
-    """A model and the attacks of a suite, ready to attack chunks: in this process, or pickled, in
-    others.
-
-    `x`, `y` are a first batch for AutoAttack to look at the model with. `connected`: a gradient
-    comes through it.
-    `sources`: the model that a transfer attack makes its images on, by the attack's label.
-    """
-
-    model: nn.Module
-    threat: Threat
-    specs: Mapping[str, AttackSpec]
-    x: Tensor
-    y: Tensor
-    seed: int
-    device: torch.device
-    connected: bool
-    sources: Mapping[str, nn.Module]
-    _prepared: dict[str, _Prepared] = field(default_factory=dict)
-
-    def open(self, device: torch.device) -> None:
-        """Move to another device, after the way to another process."""
-        self.device = device
-        self.model, self.x, self.y = self.model.to(device), self.x.to(device), self.y.to(device)
-        for source in self.sources.values():
-            source.to(device)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """AutoAttack is built anew where it arrives; other attacks travel, since a plugin's table
-        stays here.
-
-        Tensors travel through main memory: otherwise every process would also open the GPU that
-        this one uses.
-        """
-        portable = {
-            label: attack for label, attack in self._prepared.items() if attack.ensemble is None
-        }
-        model = self.model if self.device.type == "cpu" else copy.deepcopy(self.model).cpu()
-        return {
-            **self.__dict__,
-            "model": model,
-            "x": self.x.cpu(),
-            "y": self.y.cpu(),
-            "_prepared": portable,
-        }
-
-    def prepared(self, label: str) -> _Prepared:
-        if label not in self._prepared:
-            attacked = self.sources.get(label, self.model)
-            prepared = _prepare(self.specs[label], self.threat, self.seed, attacked, self.x, self.y)
-            self._prepared[label] = prepared if self.connected else prepared.without_gradient()
-        return self._prepared[label]
-
-    def attack_all(self, tasks: Iterable[Task]) -> Iterator[ChunkResult]:
-        return map(self.attack, tasks)
-
-    def attack(self, task: Task) -> ChunkResult:
-        """Attack one chunk, and verify what comes back."""
-        prepared = self.prepared(task.label)
-        flags = prepared.ensemble.flags if prepared.ensemble else []
-        flags_before = len(flags)
-        perturb = list(prepared.stages.values())[task.stage]
-        x, y = task.x.to(self.device), task.y.to(self.device)
-        with (
-            frozen(self.model) as model,
-            torch.autocast(self.device.type, enabled=False),
-            count_passes(model) as passes,
-            own_randomness(self.device, task.seed),
-        ):
-            verified = verify(model, self.threat, x, y, perturb(x, y))
-        return ChunkResult(
-            label=task.label,
-            stage=task.stage,
-            chunk=task.chunk,
-            indices=task.indices,
-            broken=verified.broken.cpu(),
-            predicted=verified.prediction.predicted.cpu(),
-            margin=verified.prediction.margin.cpu(),
-            confidence=verified.prediction.confidence.cpu(),
-            distance=verified.distance.cpu(),
-            strays=int((~verified.inside).sum()),
-            forward=passes.forward_samples,
-            backward=passes.backward_samples,
-            flags=tuple(flags[flags_before:]),
-        )
 
 
 def evaluate(
@@ -187,11 +67,11 @@ def evaluate(
     on_remark: OnRemark | None = None,
     known: Iterable[ChunkResult] = (),
 ) -> Evaluation:
-    """Attack `model` with every spec on images `x` (N, C, H, W) in [0, 1] and labels `y` (N,), in
-    float32.
+    """Attack `model` with every spec, in float32: images `x` (N, C, H, W) in [0, 1], labels `y`
+    (N,).
 
     `x`, `y` may lie on any device; batches of at most `batch_size` (default: `default_batch_size`)
-    go to `device` (default: where the model is), or to the `workers`, who then share them. The
+    go to `device` (default: where the model is), or to the `workers`, which then share them. The
     model is evaluated in eval mode; it, its gradients, and every global random generator come out
     as they went in. The same seed, model, data and batch size give the same flags, however many
     workers there are.
@@ -199,21 +79,19 @@ def evaluate(
     `sources` holds, by label, the model that each transfer attack makes its images on; it too comes
     out as it went in, but for its device.
 
-    `on_progress` hears of every chunk begun and done, `on_chunk` gets each new chunk's result and
-    `on_result` each attack's, as soon as they are there: what they keep survives an interruption.
-    Chunks kept from an earlier run of the same evaluation come back as `known` and are not run
-    again. `on_remark` is told when the model cannot be handed to the workers, and all work is done
-    here.
+    `on_progress` is called for every chunk begun and done, `on_chunk` with each new chunk's result
+    and `on_result` with each attack's, as soon as they are there: what they keep survives an
+    interruption. Chunks kept from an earlier run of the same evaluation come back as `known` and
+    are not run again. `on_remark` gets a message when the model cannot be sent to the workers, and
+    all work is done here.
 
-    Raises `DataError` for images or labels that are not as said, `RpatError` for a model that is
+    Raises `DataError` for images or labels of another form, `RpatError` for a model that is
     not float32 or whose logits are not finite, `ConfigError` for settings that an attack does not
     take or a batch size below 1.
     """
     device = device or _device_of(model)
     batch_size = default_batch_size(device) if batch_size is None else batch_size
-    if batch_size < 1:
-        raise ConfigError(f"a batch must hold at least 1 image, given {batch_size}.")
-    _check_data(x, y)
+    _check_arguments(x, y, batch_size)
     known = list(known)
     results: list[AttackResult] = []
     with (
@@ -223,56 +101,80 @@ def evaluate(
         _ready(sources, specs, device) as own_sources,
     ):
         check_precision(model)
-        classes = checked_logits(model, x[:1].to(device)).shape[1]
-        _check_labels(y, classes)
-        parts = batches(x, y, batch_size, device)
-        clean = Prediction.join(
-            [Prediction.of(checked_logits(model, x_part), y_part) for x_part, y_part in parts]
-        )
-        y_cpu = y.cpu()
-        first_x, first_y = x[:batch_size].clone().to(device), y[:batch_size].clone().to(device)
-        connected = gradient_reaches(model, first_x[:1])
-        by_label = {spec.label: spec for spec in specs}
-        bench = _Bench(
-            model, threat, by_label, first_x, first_y, seed, device, connected, own_sources
-        )
-        _prepare_all(bench)  # before the first runs: mistakes in the last need not wait for hours
+        clean, classes = _predict_clean(model, x, y, batch_size, device)
+        whole = _without_results(threat, y, clean, classes, seed, batch_size)
+        first = x[:batch_size].clone().to(device), y[:batch_size].clone().to(device)
+        bench = _bench(model, threat, specs, first, seed, own_sources)
         if on_progress:
-            loads = [load for spec in specs for load in _loads(spec, bench.prepared(spec.label))]
-            on_progress = Forecast(
-                loads, len(y), int((clean.predicted == y_cpu).sum()), on_progress
-            )
+            on_progress = _forecast(bench, whole, on_progress)
         execute = _executor(bench, workers, on_remark)
         for spec in specs:
+            state = State.clean(clean, whole.y)
             prepared = bench.prepared(spec.label)
-            state = State.clean(clean, y_cpu)
             runner = Runner(
-                label=spec.label,
-                execute=execute,
-                x=x,
-                y=y,
-                chunk_size=batch_size,
-                seed=seed,
-                known=known,
-                on_progress=on_progress,
-                on_chunk=on_chunk,
+                spec.label, execute, x, y, batch_size, seed, known, on_progress, on_chunk
             )
             runner.run(list(prepared.stages), state)
-            result = _result(spec, prepared, state, threat, int((clean.predicted == y_cpu).sum()))
-            results.append(result)
+            results.append(_result(spec, prepared, state, whole))
             if on_result:
-                on_result(result)
+                on_result(results[-1])
+    return replace(whole, results=tuple(results))
+
+
+def _without_results(
+    threat: Threat, y: Tensor, clean: Prediction, classes: int, seed: int, batch_size: int
+) -> Evaluation:
+    """What is known before the first attack."""
     return Evaluation(
         threat=threat,
-        y=y_cpu,
+        y=y.cpu(),
         clean_predicted=clean.predicted,
-        results=tuple(results),
+        results=(),
         seed=seed,
         batch_size=batch_size,
         clean_margin=clean.margin,
         clean_confidence=clean.confidence,
         classes=classes,
     )
+
+
+def _bench(
+    model: nn.Module,
+    threat: Threat,
+    specs: Sequence[AttackSpec],
+    first: tuple[Tensor, Tensor],
+    seed: int,
+    sources: Mapping[str, nn.Module],
+) -> Bench:
+    """All attacks ready to run; `first` is a batch of images and classes, on the device."""
+    x, y = first
+    by_label = {spec.label: spec for spec in specs}
+    connected = gradient_reaches(model, x[:1])
+    bench = Bench(model, threat, by_label, x, y, seed, x.device, connected, sources)
+    bench.prepare_all()
+    return bench
+
+
+def _predict_clean(
+    model: nn.Module, x: Tensor, y: Tensor, batch_size: int, device: torch.device
+) -> tuple[Prediction, int]:
+    """What the model makes of the images as they are, and how many classes it tells apart.
+
+    Raises what `checked_logits` raises, and `DataError` for labels of no class.
+    """
+    classes = checked_logits(model, x[:1].to(device)).shape[1]
+    _check_labels(y, classes)
+    parts = batches(x, y, batch_size, device)
+    clean = [Prediction.of(checked_logits(model, x_part), y_part) for x_part, y_part in parts]
+    return Prediction.join(clean), classes
+
+
+def _forecast(bench: Bench, whole: Evaluation, on_progress: OnProgress) -> Forecast:
+    loads: list[Load] = []
+    for spec in bench.specs.values():
+        prepared = bench.prepared(spec.label)
+        loads += loads_of(spec, list(prepared.stages), prepared.settings)
+    return Forecast(loads, whole.n, whole.clean.correct, on_progress)
 
 
 @contextmanager
@@ -294,7 +196,7 @@ def _ready(
         }
 
 
-def _executor(bench: _Bench, workers: Helpers | None, on_remark: OnRemark | None) -> Execute:
+def _executor(bench: Bench, workers: Helpers | None, on_remark: OnRemark | None) -> Execute:
     """Who attacks the chunks."""
     if workers is not None:
         try:
@@ -303,117 +205,31 @@ def _executor(bench: _Bench, workers: Helpers | None, on_remark: OnRemark | None
         except NotPortableError as error:
             if on_remark:
                 on_remark(
-                    f"the model cannot be handed to other processes ({error}): going on in this "
-                    "one alone"
+                    f"the model or an attack cannot be handed to other processes ({error}): "
+                    "continuing in this one alone"
                 )
     return bench.attack_all
 
 
-def _prepare_all(bench: _Bench) -> None:
-    """Raises `ConfigError` with the mistakes of all attacks."""
-    problems: list[Problem] = []
-    for label in bench.specs:
-        try:
-            bench.prepared(label)
-        except ConfigError as error:
-            problems += [replace(problem, source=label) for problem in error.problems]
-    if problems:
-        raise ConfigError(
-            *problems, title=f"{len(problems)} mistakes in the attacks" if len(problems) > 1 else ""
-        )
-
-
-def _prepare(
-    spec: AttackSpec, threat: Threat, seed: int, model: nn.Module, x: Tensor, y: Tensor
-) -> _Prepared:
-    """Build the attack of a spec on `model`; `x`, `y` are a first batch for AutoAttack to look at
-    it with."""
-    if spec.name == "clean":
-        return _Prepared({}, {})
-    if spec.name == "autoattack":
-        ensemble = AutoAttack(threat, seed=seed, **_typed(spec.settings)).on(model, x, y)
-        stages = {name: partial(ensemble.perturb, name) for name in ensemble.names}
-        settings = {
-            "version": spec.settings.get("version", "standard"),
-            "library": ensemble.library,
-            "attacks": {name: ensemble.settings(name) for name in ensemble.names},
-        }
-        return _Prepared(stages, settings, ensemble)
-    if spec.name == "transfer":
-        settings = dict(spec.settings)
-        made_on = {key: settings.pop(key) for key in ("source", "attack")}
-        attack = ATTACKS[str(made_on["attack"])](threat, **settings)
-        return _Prepared({spec.name: partial(attack, model)}, {**made_on, **_settings_of(attack)})
-    attack = (SEARCHES if spec.name in SEARCHES else ATTACKS)[spec.name](threat, **spec.settings)
-    return _Prepared({spec.name: partial(attack, model)}, _settings_of(attack))
-
-
-def _loads(spec: AttackSpec, prepared: _Prepared) -> list[Load]:
-    return loads_of(spec, list(prepared.stages), prepared.settings)
-
-
-def _stay(x: Tensor, y: Tensor) -> Tensor:  # noqa: ARG001  (an attack's arguments)
-    return x
-
-
-def _typed(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """A suite read from JSON or YAML has lists where AutoAttack wants tuples."""
-    return {
-        key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()
-    }
-
-
-def _settings_of(attack: Any) -> dict[str, Any]:
-    """Every field of an attack, with its resolved value; the threat stands elsewhere."""
-    values = {
-        field.name: getattr(attack, field.name)
-        for field in fields(attack)
-        if field.name != "threat"
-    }
-    return {
-        key: value if isinstance(value, int | float | str) else repr(value)
-        for key, value in values.items()
-    }
-
-
-def _result(
-    spec: AttackSpec, prepared: _Prepared, state: State, threat: Threat, clean_correct: int
-) -> AttackResult:
-    stages = []
-    accuracy = {"clean": clean_correct / len(state.robust)}
-    left = clean_correct
-    for number, name in enumerate(prepared.stages):
-        chunks = [chunk for chunk in state.chunks if chunk.stage == number]
-        if not chunks:  # nothing was left to attack
-            break
-        broken = sum(int(chunk.broken.sum()) for chunk in chunks)
-        stages.append(
-            StageResult(
-                name,
-                attacked=left,
-                broken=broken,
-                seconds=sum(chunk.seconds for chunk in chunks),
-                forward=sum(chunk.forward for chunk in chunks),
-                backward=sum(chunk.backward for chunk in chunks),
-            )
-        )
-        left -= broken
-        accuracy[name] = left / len(state.robust)
+def _result(spec: AttackSpec, prepared: Prepared, state: State, whole: Evaluation) -> AttackResult:
+    stages = _stages(prepared, state, whole.clean.correct)
     flags = list(prepared.flags)
     notes: list[str] = []
     if prepared.ensemble:
-        prepared.ensemble.look_at_result(accuracy)
+        prepared.ensemble.look_at_result(_accuracies(whole, stages))
         flags += prepared.ensemble.flags
         notes += prepared.ensemble.notes
-    flags += [flag for chunk in state.chunks for flag in chunk.flags]
+    for chunk in state.chunks:
+        flags += chunk.flags
     if strays := sum(chunk.strays for chunk in state.chunks):
         notes.append(
-            f"{strays} answers of the attack were no images inside the threat and did not count"
+            f"{strays} images that the attack returned were outside the threat model and did not "
+            "count"
         )
     return AttackResult(
         name=spec.name,
         label=spec.label,
-        threat=threat,
+        threat=whole.threat,
         settings=prepared.settings,
         correct_after=state.robust,
         predicted=state.predicted,
@@ -430,12 +246,42 @@ def _result(
     )
 
 
+def _stages(prepared: Prepared, state: State, attacked: int) -> list[StageResult]:
+    """What each stage did; those that no image was left for are left out."""
+    stages = []
+    for number, name in enumerate(prepared.stages):
+        chunks = [chunk for chunk in state.chunks if chunk.stage == number]
+        if not chunks:
+            break
+        stage = StageResult(
+            name,
+            attacked=attacked,
+            broken=sum(int(chunk.broken.sum()) for chunk in chunks),
+            seconds=sum(chunk.seconds for chunk in chunks),
+            forward=sum(chunk.forward for chunk in chunks),
+            backward=sum(chunk.backward for chunk in chunks),
+        )
+        stages.append(stage)
+        attacked -= stage.broken
+    return stages
+
+
+def _accuracies(whole: Evaluation, stages: Sequence[StageResult]) -> dict[str, float]:
+    """Robust accuracy after each stage, with "clean" first, as AutoAttack's last check takes it."""
+    accuracy = {"clean": whole.clean.correct / whole.n}
+    for stage in stages:
+        accuracy[stage.name] = (stage.attacked - stage.broken) / whole.n
+    return accuracy
+
+
 def _device_of(model: nn.Module) -> torch.device:
     parameter = next(model.parameters(), None)
     return torch.device("cpu") if parameter is None else parameter.device
 
 
-def _check_data(x: Tensor, y: Tensor) -> None:
+def _check_arguments(x: Tensor, y: Tensor, batch_size: int) -> None:
+    if batch_size < 1:
+        raise ConfigError(f"a batch must hold at least 1 image, given {batch_size}.")
     if x.ndim != 4 or y.shape != x.shape[:1] or not len(x):
         raise DataError(
             f"evaluation needs images (N, C, H, W) and labels (N,), given {tuple(x.shape)} and "
@@ -445,7 +291,7 @@ def _check_data(x: Tensor, y: Tensor) -> None:
     if not x.is_floating_point() or not (low >= 0 and high <= 1):
         raise DataError(
             f"images must be floats in [0, 1], given {x.dtype} in [{low:.4g}, {high:.4g}]. "
-            "Divide bytes by 255; normalisation belongs into the model."
+            "Divide bytes by 255; normalization belongs in the model."
         )
 
 
@@ -454,6 +300,5 @@ def _check_labels(y: Tensor, classes: int) -> None:
     if low < 0 or high >= classes:
         raise DataError(
             f"labels run from {low} to {high}, but the model has {classes} classes (0 to "
-            f"{classes - 1}). "
-            "Is this the data set that it was trained on?"
+            f"{classes - 1}). Is this the data set that it was trained on?"
         )

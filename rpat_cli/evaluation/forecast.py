@@ -1,18 +1,12 @@
-"""How long the rest of a whole evaluation will take: the pace so far, and what each attack is known
-to cost."""
+"""How long the rest of an evaluation will take: the pace so far, and the cost of each attack."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from rpat_cli.attacks import ATTACKS
 from rpat_cli.evaluation.parallel.chunks import OnProgress, Progress
 from rpat_cli.evaluation.suite import AttackSpec
-
-STEP = 3.0
-"""Forward passes that a step costs: one, and a backward pass, which takes about twice as long."""
-
-QUERIES_IN_STEP: Mapping[str, float] = {"boundary": 1.0, "hopskipjump": 300.0}
-"""Forward passes in a step of those that see the predicted class only."""
 
 
 @dataclass(frozen=True)
@@ -26,64 +20,46 @@ class Load:
 
 
 def loads_of(spec: AttackSpec, stages: Sequence[str], settings: Mapping[str, Any]) -> list[Load]:
-    """What an attack with these `stages` and resolved `settings` will cost, about."""
-    if spec.name == "autoattack":
-        return [
-            Load(spec.label, stage, _passes_in_autoattack(stage, settings["attacks"][stage]))
-            for stage in stages
-        ]
-    return [Load(spec.label, stage, _passes(spec.name, settings)) for stage in stages]
+    """What an attack with these `stages`, each a name of the catalogue, will cost.
 
-
-def _passes(name: str, settings: Mapping[str, Any]) -> float:
-    if "queries" in settings:
-        return float(settings["queries"])
-    return float(
-        settings.get("steps", 1) * settings.get("restarts", 1) * QUERIES_IN_STEP.get(name, STEP)
-    )
-
-
-def _passes_in_autoattack(stage: str, settings: Mapping[str, Any]) -> float:
-    restarts = settings.get("n_restarts", 1)
-    if "n_queries" in settings:
-        return float(settings["n_queries"] * restarts)
-    targets = settings.get("n_target_classes", 1) if stage.endswith("-t") else 1
-    return float(settings["n_iter"] * restarts * targets * settings.get("eot_iter", 1) * STEP)
+    `settings` are resolved; those of AutoAttack hold the settings of each stage in `attacks`.
+    """
+    own = settings["attacks"] if spec.name == "autoattack" else {}
+    return [
+        Load(spec.label, stage, ATTACKS[stage].passes(own.get(stage, settings))) for stage in stages
+    ]
 
 
 @dataclass
 class Forecast:
     """Passes progress on, with the seconds that everything will still take (`Progress.left`).
 
-    `clean_correct` images are right without an attack: so many will face each attack of the suite
-    at first.
+    `clean_correct` of the `n` images are classified correctly without an attack: so many will face
+    each attack of the suite at first.
     """
 
     loads: Sequence[Load]
     n: int
     clean_correct: int
-    tell: OnProgress
+    on_progress: OnProgress
     _pace: float | None = field(default=None, init=False)
 
+    def __post_init__(self) -> None:
+        self._places = [(load.label, load.stage) for load in self.loads]
+
     def __call__(self, progress: Progress) -> None:
-        here = next(
-            i for i, load in enumerate(self.loads) if (load.label, load.stage) == _place(progress)
-        )
+        here = self._places.index((progress.label, progress.stage))
         if progress.eta and progress.done < progress.total:
             self._pace = progress.eta / ((progress.total - progress.done) * self.loads[here].passes)
-        self.tell(replace(progress, left=self._left(here, progress)))
+        self.on_progress(replace(progress, left=self._left(here, progress)))
 
     def _left(self, here: int, progress: Progress) -> float | None:
         if self._pace is None:
             return None
-        standing = (
-            progress.robust_acc * self.n
-        )  # what the later stages of this attack will face, or fewer
         rest = (progress.total - progress.done) * self.loads[here].passes
+        still_robust = progress.robust_acc * self.n
         for load in self.loads[here + 1 :]:
-            rest += load.passes * (standing if load.label == progress.label else self.clean_correct)
+            # The later stages of this attack face what is still robust, or fewer.
+            faced = still_robust if load.label == progress.label else self.clean_correct
+            rest += load.passes * faced
         return rest * self._pace
-
-
-def _place(progress: Progress) -> tuple[str, str]:
-    return progress.label, progress.stage

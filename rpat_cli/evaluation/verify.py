@@ -28,7 +28,7 @@ class Prediction:
     @classmethod
     def of(cls, logits: Tensor, y: Tensor) -> "Prediction":
         """From logits (B, classes) and labels `y` (B,)."""
-        return cls(logits.argmax(dim=1), -margin(logits, y), logits.softmax(dim=1).amax(dim=1))
+        return cls(logits.argmax(dim=1), margin(logits, y), logits.softmax(dim=1).amax(dim=1))
 
     @classmethod
     def join(cls, parts: Sequence["Prediction"]) -> "Prediction":

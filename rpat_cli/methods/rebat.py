@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 from torch import Tensor
 
-from rpat_cli.attacks.forward import predict
+from rpat_cli.attacks.forward import forward
 from rpat_cli.methods.base import Outcome, Regulariser, StepContext
 from rpat_cli.methods.declare import Needs
 from rpat_cli.methods.losses import kl
@@ -21,7 +21,7 @@ def follow_teacher(step: StepContext, outcome: Outcome) -> dict[str, Tensor]:
     adversarial batch."""
     if step.teacher is None:
         return {}
-    return {"teacher_kl": kl(predict(step.teacher, outcome.x_adv), outcome.logits_adv)}
+    return {"teacher_kl": kl(forward(step.teacher, outcome.x_adv), outcome.logits_adv)}
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from rpat_cli.attacks.forward import predict
+from rpat_cli.attacks.forward import forward
 from rpat_cli.methods.base import Outcome, StepContext
 from rpat_cli.methods.declare import Needs
 from rpat_cli.methods.losses import cosine_distance, kl
@@ -83,5 +83,5 @@ class RobustPerception(Needs):
         return COMPARISONS[self.form](even, step.model(x_mix))
 
     def _taught(self, teacher: nn.Module, outcome: Outcome, x_mix: Tensor) -> Tensor:
-        change = predict(teacher, x_mix) - (1 - self.mix) * predict(teacher, outcome.x)
+        change = forward(teacher, x_mix) - (1 - self.mix) * forward(teacher, outcome.x)
         return kl(change, self.mix * outcome.logits_adv)

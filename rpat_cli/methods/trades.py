@@ -9,7 +9,8 @@ from typing import Annotated, Any, ClassVar
 import torch.nn.functional as F
 from pydantic import Field
 
-from rpat_cli.attacks.forward import attack_mode, predict
+from rpat_cli.attacks.forward import forward
+from rpat_cli.attacks.side_effects import attack_mode
 from rpat_cli.methods.base import Outcome, StepContext
 from rpat_cli.methods.declare import Needs
 from rpat_cli.methods.losses import kl, kl_per_sample
@@ -47,13 +48,13 @@ class Trades(Needs):
 
     def __call__(self, step: StepContext) -> Outcome:
         with attack_mode(step.model) as model:
-            target = predict(model, step.x)
+            target = forward(model, step.x)
         x_adv = step.attack.perturb(
             step.model, step.x, lambda logits: kl_per_sample(target, logits)
         )
         logits, logits_adv = step.model(step.x), step.model(x_adv)
         if self.extra_clean_pass:
-            predict(step.model, step.x)
+            forward(step.model, step.x)
         terms = {
             "ce": F.cross_entropy(logits, step.y),
             "trades": self.beta * kl(logits, logits_adv),

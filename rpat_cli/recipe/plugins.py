@@ -5,20 +5,21 @@ on its names are checked, explained and recorded as ours are. A package announce
 the entry-point group `rpat.plugins`.
 """
 
-import sys
 import traceback
 from collections.abc import Iterable
 from dataclasses import is_dataclass
 from functools import cache
 from hashlib import sha256
 from importlib.metadata import entry_points
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
+
+import cloudpickle
 
 from rpat_cli.data import DATASETS
 from rpat_cli.errors import ConfigError, Problem
 from rpat_cli.methods import METHODS
+from rpat_cli.registry import import_file
 
 GROUP = "rpat.plugins"
 _loaded: dict[Path, ModuleType] = {}
@@ -73,22 +74,9 @@ def _load(path: Path, source: str) -> ModuleType:
         raise ConfigError(
             Problem("", f"the plugin failed: {_said(error)}", place_in(path, error))
         ) from error
-    return module
-
-
-def import_file(path: Path, name: str) -> ModuleType:
-    """Run a Python file as a module of this name. What the file raises goes to the caller, and
-    leaves no module."""
-    spec = spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses look their module up here
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[name]
-        raise
+    # Other processes cannot import the module by its name: what is made of its classes takes their
+    # code along when it is sent there.
+    cloudpickle.register_pickle_by_value(module)
     return module
 
 

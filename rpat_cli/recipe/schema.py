@@ -23,7 +23,7 @@ from pydantic import (
     model_validator,
 )
 
-from rpat_cli.attacks import ATTACKS
+from rpat_cli.attacks import TRAINING_ATTACKS
 from rpat_cli.data import DATASETS, MIXINGS
 from rpat_cli.engine import COLLABORATORS
 from rpat_cli.engine.schedules import SCHEDULES
@@ -307,7 +307,7 @@ class AttackSection(Section):
     attack.
     """
 
-    name: Annotated[one_of(ATTACKS), Field(description="attack used in training")] = "pgd"  # type: ignore[valid-type]
+    name: Annotated[one_of(TRAINING_ATTACKS), Field(description="attack used in training")] = "pgd"  # type: ignore[valid-type]
     steps: Annotated[int, Field(ge=0)] | None = Field(
         None, description="gradient steps (default: 10, of fgsm 1)"
     )
@@ -445,7 +445,7 @@ class Recipe(Section):
             for key, value in self.attack.settings().items()
             if key in ("start", "steps", "step_size")
         }
-        plain, own = (ATTACKS[name](threat, **given) for name in ("pgd", self.attack.name))
+        plain, own = (TRAINING_ATTACKS[name](threat, **given) for name in ("pgd", self.attack.name))
         way = {key: getattr(own, key, usual[key]) for key in ("start", "steps", "step_size")}
         if all(value == getattr(plain, key) for key, value in way.items()):
             return usual
@@ -472,9 +472,8 @@ class Recipe(Section):
 
         _in_units_of_pixels(self.threat.norm, self.attack.step_size or 0, "attack.step_size: ")
         try:
-            ATTACKS[self.attack.name](
-                Threat(self.threat.norm, self.threat.eps), **self.attack.settings()
-            )
+            threat = Threat(self.threat.norm, self.threat.eps)
+            TRAINING_ATTACKS[self.attack.name].for_training(threat, self.attack.settings())
         except ConfigError as error:
             raise ValueError(f"attack.{error}") from None
         return self

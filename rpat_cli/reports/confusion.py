@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from rpat_cli.reports.terminal import class_name
+from rpat_cli.reports.words import class_name
 from rpat_cli.text import percent
 
 MOST_FREQUENT = 10

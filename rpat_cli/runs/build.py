@@ -3,29 +3,28 @@ registries meet."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
-from rpat_cli.attacks import ATTACKS
+from rpat_cli.attacks import TRAINING_ATTACKS
 from rpat_cli.attacks.base import Attack
 from rpat_cli.attacks.threat import Threat
 from rpat_cli.data import DATASETS, MIXINGS
 from rpat_cli.data.augment import Augment, build_augment
 from rpat_cli.data.base import Dataset
-from rpat_cli.data.extra import SharedOrder, join, load_extra
+from rpat_cli.data.extra import join, load_extra
 from rpat_cli.data.load import load_dataset
 from rpat_cli.data.mixing import SoftLabels
+from rpat_cli.data.order import SharedOrder
 from rpat_cli.data.splits import TensorSplit
 from rpat_cli.engine import COLLABORATORS
+from rpat_cli.engine.callback import Callback
 from rpat_cli.engine.compute import Compute
-from rpat_cli.engine.loop import Callback, TrainLoop
+from rpat_cli.engine.loop import TrainLoop
 from rpat_cli.engine.schedules import SCHEDULES
 from rpat_cli.engine.stages import FromEpoch
-from rpat_cli.errors import CheckpointError
 from rpat_cli.loading.architecture import Architecture
-from rpat_cli.loading.foreign import misfit
 from rpat_cli.methods.compose import Composite, compose
 from rpat_cli.recipe.schema import AttackSection, DataSection, ExtraSection, Recipe
 
@@ -57,7 +56,7 @@ def build_threat(recipe: Recipe) -> Threat:
 
 def build_attack(section: AttackSection, threat: Threat) -> Attack:
     """The attack that makes training examples."""
-    attack: Attack = ATTACKS[section.name](threat, **section.settings())
+    attack: Attack = TRAINING_ATTACKS[section.name].for_training(threat, section.settings())
     return attack
 
 
@@ -153,11 +152,3 @@ def build_loop(
         callbacks=callbacks,
         should_stop=should_stop,
     )
-
-
-def load_weights(model: nn.Module, state: dict[str, Any], source: str) -> None:
-    """Load a checkpoint's weights. Raises `CheckpointError` naming what does not fit."""
-    differences = misfit(state, model.state_dict())
-    if differences:
-        raise CheckpointError(f"{source} belongs to another model: {differences}.")
-    model.load_state_dict(state)

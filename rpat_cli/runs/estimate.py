@@ -14,13 +14,14 @@ from torch import nn
 from rpat_cli.data import DATASETS
 from rpat_cli.data.base import Dataset
 from rpat_cli.data.splits import TensorSplit
+from rpat_cli.engine.callback import Callback, StepRecord
 from rpat_cli.engine.compute import Compute, resolve_compute, seed_everything
-from rpat_cli.engine.loop import Callback, StepRecord, TrainLoop
+from rpat_cli.engine.loop import TrainLoop
 from rpat_cli.errors import DataError
 from rpat_cli.passes import count_passes
 from rpat_cli.recipe.schema import Recipe
-from rpat_cli.records.run_folder import plan_run
 from rpat_cli.runs.build import architecture_for, build_data, build_extra, build_loop
+from rpat_cli.runs.new_run import plan_run
 from rpat_cli.text import duration
 
 TRAIN_IMAGES = {

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rpat_cli.engine.loop import Callback
+    from rpat_cli.engine.callback import Callback
 
 
 def _silent(_: Any) -> None:

@@ -11,37 +11,40 @@ from torch import nn
 
 from rpat_cli.data.base import Dataset
 from rpat_cli.data.splits import TensorSplit
-from rpat_cli.engine.callbacks import Checkpoints, EpochLines, MetricsLog, StopSignals, Validation
+from rpat_cli.engine.callbacks import Checkpoints, EpochLines, MetricsLog, Validation
 from rpat_cli.engine.compute import Compute, resolve_compute, seed_everything
-from rpat_cli.engine.loop import AVERAGED, TrainLoop
+from rpat_cli.engine.loop import TrainLoop
 from rpat_cli.engine.schedules import SCHEDULES
 from rpat_cli.errors import ConfigError, Interrupted, Problem
 from rpat_cli.evaluation.evaluate import evaluate
 from rpat_cli.evaluation.parallel.processes import Jobs
 from rpat_cli.evaluation.suite import parse_suite
 from rpat_cli.loading.architecture import Architecture
+from rpat_cli.loading.load import load_model, load_weights
 from rpat_cli.recipe.layers import Layer, read_yaml, resolve, to_yaml
 from rpat_cli.recipe.schema import Recipe
 from rpat_cli.records.checkpoint import load_newest, save_checkpoint
-from rpat_cli.records.run_folder import RunFolder, create_run, environment, open_run, write_whole
-from rpat_cli.reports.report import write_report
+from rpat_cli.records.files import write_whole
+from rpat_cli.records.metrics import AVERAGED
+from rpat_cli.records.run_folder import RunFolder, open_run
+from rpat_cli.reports.write import write_report
 from rpat_cli.runs.build import (
     architecture_for,
     build_data,
     build_extra,
     build_loop,
     build_threat,
-    load_weights,
 )
+from rpat_cli.runs.environment import environment
 from rpat_cli.runs.evaluate import (
     EvalOptions,
-    evaluate_checkpoint,
+    evaluate_opened,
     is_evaluated,
-    limited,
-    load_model,
-    load_sources,
 )
 from rpat_cli.runs.listener import Listener
+from rpat_cli.runs.new_run import create_run
+from rpat_cli.runs.target import OpenedTarget, limited, load_sources
+from rpat_cli.signals import StopSignals
 
 VALIDATION_BATCH = 250
 """Images per pass when validating, which this process does alone: there are no even pieces to be
@@ -360,10 +363,11 @@ def _final_evaluation(
             if (ending, saved.epoch) in measured:
                 continue
             measured.add((ending, saved.epoch))
-            if is_evaluated(saved, data, specs, recipe, options):
+            opened = OpenedTarget(saved, recipe, data)
+            if is_evaluated(opened, specs, options):
                 listener.say(f"{name}{ending} (epoch {saved.epoch}) is evaluated already")
                 continue
             listener.say(
                 f"evaluating {name}{ending} (epoch {saved.epoch}) on {len(data.test)} test images"
             )
-            evaluate_checkpoint(saved, data, specs, recipe, options, listener, workers)
+            evaluate_opened(opened, specs, options, listener, workers=workers)

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rpat_cli.engine.loop import AVERAGED
 from rpat_cli.errors import ConfigError, Problem
 from rpat_cli.recipe.layers import Layer, read_all, resolve
 from rpat_cli.recipe.schema import Recipe
 from rpat_cli.recipe.shipped import find
+from rpat_cli.records.metrics import AVERAGED
 from rpat_cli.sweep.axes import UNTRAINED, axis_problems, combinations_of, is_excluded, line_of
 from rpat_cli.sweep.labels import EXTENDS, label_of
 from rpat_cli.sweep.spec import Axes, SearchSection, SweepSpec

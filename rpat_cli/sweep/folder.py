@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rpat_cli.engine.callbacks import rank, read_metrics
-from rpat_cli.engine.loop import AVERAGED
 from rpat_cli.evaluation.suite import parse_suite
 from rpat_cli.recipe.layers import to_yaml
-from rpat_cli.records.run_folder import RunFolder, is_run, write_whole
+from rpat_cli.records.files import write_whole
+from rpat_cli.records.metrics import AVERAGED, best_record, read_metrics
+from rpat_cli.records.run_folder import RunFolder, is_run
 from rpat_cli.sweep.expand import Trial, checkpoints_of
 
 SWEEPS = Path("sweeps")
@@ -133,13 +133,11 @@ class TrialFolder:
 
         The best epoch is the one that the training itself selects; None if nothing is measured yet.
         """
-        suffix = AVERAGED if name.endswith(AVERAGED) else ""
-        measured = []
-        for record in read_metrics(self.run.metrics):
-            if name in record["validation"] and (until is None or record["epoch"] <= until):
-                measured.append(record["validation"])
-        best = max(measured, key=lambda validation: rank(validation, suffix), default=None)
-        return best[name] if best else None
+        records = read_metrics(self.run.metrics)
+        if until is not None:
+            records = [record for record in records if record["epoch"] <= until]
+        best = best_record(records, AVERAGED if name.endswith(AVERAGED) else "")
+        return None if best is None else best["validation"].get(name)
 
     def note_failure(self, exit_code: int) -> str:
         """Return why a trial failed, with the last lines of its log, and keep it in `failure.txt`

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rpat_cli.engine.callbacks import StopSignals
 from rpat_cli.errors import Interrupted, RpatError, RunFolderError
+from rpat_cli.signals import StopSignals
 from rpat_cli.sweep.engines.base import Ended, Engine, Job
 from rpat_cli.sweep.engines.node import EXIT_SAVED, has_begun
 from rpat_cli.sweep.expand import Plan

@@ -11,9 +11,9 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from rpat_cli.engine.loop import AVERAGED
 from rpat_cli.evaluation.statistics import mean_acc, nrr
 from rpat_cli.evaluation.suite import parse_suite
+from rpat_cli.records.metrics import AVERAGED
 from rpat_cli.sweep.expand import Plan, Trial, Variant, checkpoints_of
 from rpat_cli.sweep.folder import Results
 from rpat_cli.sweep.intervals import Difference, Stat, paired_difference

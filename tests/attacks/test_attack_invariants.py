@@ -5,7 +5,7 @@ import torch
 from helpers import assert_same, snapshot, tiny_net
 from torch import Tensor, nn
 
-from rpat_cli.attacks import ATTACKS
+from rpat_cli.attacks import ATTACKS, TRAINING_ATTACKS
 from rpat_cli.attacks.losses import cross_entropy
 from rpat_cli.attacks.threat import DEFAULT_EPS, Threat
 
@@ -24,7 +24,7 @@ def busy_net(batch: Batch) -> nn.Module:
 
 @pytest.mark.parametrize("entry", ["call", "perturb"])
 @pytest.mark.parametrize("norm", DEFAULT_EPS)
-@pytest.mark.parametrize("name", ATTACKS)
+@pytest.mark.parametrize("name", TRAINING_ATTACKS)
 def test_inside_finite_and_without_a_trace(
     name: str, norm: str, entry: str, busy_net: nn.Module, batch: Batch
 ) -> None:
@@ -47,7 +47,7 @@ def test_inside_finite_and_without_a_trace(
 
 
 @pytest.mark.parametrize("norm", DEFAULT_EPS)
-@pytest.mark.parametrize("name", [name for name in ATTACKS if name != "noise"])
+@pytest.mark.parametrize("name", [name for name in TRAINING_ATTACKS if name != "noise"])
 def test_gradient_attacks_raise_the_loss_and_beat_noise(
     name: str, norm: str, net: nn.Module, batch: Batch
 ) -> None:
@@ -64,7 +64,7 @@ def test_gradient_attacks_raise_the_loss_and_beat_noise(
     assert raised.mean() > loss(ATTACKS["noise"](threat, draws=20)(net, x, y)).mean()
 
 
-@pytest.mark.parametrize("name", ATTACKS)
+@pytest.mark.parametrize("name", TRAINING_ATTACKS)
 def test_radius_zero_returns_x(name: str, net: nn.Module, batch: Batch) -> None:
     for norm in DEFAULT_EPS:
         assert torch.equal(ATTACKS[name](Threat(norm, 0.0))(net, *batch), batch[0])

@@ -201,9 +201,9 @@ def test_momentum_is_that_of_the_paper() -> None:
     torch.testing.assert_close(ours, x_adv, rtol=0, atol=1e-12)
 
 
-def test_margin_is_positive_where_the_model_errs() -> None:
+def test_margin_is_positive_where_the_model_is_right() -> None:
     logits = torch.tensor([[3.0, 1.0, 2.0], [3.0, 1.0, 2.0]])
-    assert margin(logits, torch.tensor([0, 1])).tolist() == [-1.0, 2.0]
+    assert margin(logits, torch.tensor([0, 1])).tolist() == [1.0, -2.0]
 
 
 def test_saturated_model_is_still_attacked() -> None:
@@ -222,7 +222,7 @@ def test_saturated_model_is_still_attacked() -> None:
     before = margin(model(x), y)
     for norm, eps in (("Linf", 0.05), ("L2", 0.7), ("L1", 5.0)):
         x_adv = ATTACKS["pgd"](Threat(norm, eps), start="zero")(model, x, y)
-        assert (margin(model(x_adv), y) > before + 1).all(), norm
+        assert (margin(model(x_adv), y) < before - 1).all(), norm
 
 
 def test_model_without_gradients_leaves_x_inside() -> None:

@@ -13,8 +13,8 @@ from rich.console import Console
 from rpat_cli.cli.console import glossary
 from rpat_cli.errors import CheckpointError, ConfigError, RunFolderError
 from rpat_cli.evaluation.suite import list_attacks
+from rpat_cli.loading.load import load_model
 from rpat_cli.recipe.layers import Layer, resolve
-from rpat_cli.runs.evaluate import load_model
 
 
 @pytest.mark.parametrize(

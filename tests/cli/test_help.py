@@ -10,7 +10,7 @@ import pytest
 from cli_calls import Rpat
 
 import rpat_cli
-from rpat_cli.attacks import ATTACKS
+from rpat_cli.attacks import TRAINING_ATTACKS
 from rpat_cli.cli.app import main
 from rpat_cli.data import DATASETS
 from rpat_cli.methods import METHODS
@@ -57,7 +57,7 @@ def test_every_command_has_examples_with_options_that_exist(rpat: Rpat, command:
 
 def test_the_names_that_there_are_stand_in_the_help(rpat: Rpat) -> None:
     page = " ".join(re.sub(r"[│╭╮╰╯─]", " ", rpat("train", "--help").out).split())
-    for name in [*METHODS, *MODELS, *DATASETS, *ATTACKS]:
+    for name in [*METHODS, *MODELS, *DATASETS, *TRAINING_ATTACKS]:
         assert name in page
 
 

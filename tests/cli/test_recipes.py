@@ -109,7 +109,7 @@ def test_python_has_recipes_and_published_files_too(
         "mine.yaml", epochs=1, eval=["clean"], validation={"steps": 1}, out="run"
     )
     assert run.report.exists()
-    with pytest.raises(ConfigError, match="says itself which network"):
+    with pytest.raises(ConfigError, match="records which network"):
         rpat_package.load_model(run.checkpoint("last"), model="vgg16")
     net = MODELS["small-cnn"](1, 28, 10)
     torch.save(net.state_dict(), "last.model")

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from loops import make_loop
 
-from rpat_cli.engine.callbacks import EpochLines, MetricsLog, StopSignals, epoch_line, read_metrics
-from rpat_cli.engine.loop import EpochRecord
+from rpat_cli.engine.callbacks import EpochLines, MetricsLog, epoch_line
+from rpat_cli.records.metrics import EpochRecord, read_metrics
+from rpat_cli.signals import StopSignals
 
 
 def test_a_resumed_training_tells_every_epoch_once(tmp_path: Path) -> None:

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from rpat_cli.attacks.pgd import PGD
 from rpat_cli.attacks.threat import Threat
-from rpat_cli.data.extra import SharedOrder
 from rpat_cli.data.mixing import CutMix, SoftLabels
+from rpat_cli.data.order import SharedOrder
 from rpat_cli.engine.averaging import AveragedModel, WeightAveraging
 from rpat_cli.engine.awp import WeightPerturbation
 from rpat_cli.engine.stages import FromEpoch

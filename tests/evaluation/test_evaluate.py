@@ -9,9 +9,9 @@ import torch
 from helpers import assert_same, snapshot
 from torch import Tensor, nn
 
+from rpat_cli.attacks import ATTACKS
 from rpat_cli.attacks.threat import Threat
 from rpat_cli.errors import ConfigError, DataError, RpatError
-from rpat_cli.evaluation import evaluate as module
 from rpat_cli.evaluation.evaluate import Evaluation, evaluate
 from rpat_cli.evaluation.parallel.chunks import ChunkResult, Progress
 from rpat_cli.evaluation.suite import AttackSpec, Overrides, parse_suite
@@ -209,8 +209,8 @@ def test_nothing_outside_the_threat_ever_counts(toy: Any, monkeypatch: pytest.Mo
         nan = False
 
     liar = Liar()
-    monkeypatch.setattr(module, "ATTACKS", {"liar": lambda _: liar})
-    monkeypatch.setattr(module, "_settings_of", lambda _: {})
+    monkeypatch.setattr(ATTACKS, "_entries", dict(ATTACKS._entries))
+    ATTACKS.add("liar", lambda _: liar)
     spec = AttackSpec("liar", "liar")
     tiny = Threat("Linf", 1e-4)
     result = evaluate(toy.model, toy.x, toy.y, [spec], tiny)["liar"]

@@ -21,7 +21,8 @@ AUTOATTACK = {
     [
         ("pgd-20", {"steps": 20, "restarts": 1}, [60]),
         ("pgd-50x10", {"steps": 50, "restarts": 10}, [1500]),
-        ("noise", {"draws": 1}, [3]),
+        ("noise", {"steps": 0, "restarts": 1}, [1]),
+        ("transfer:runs/a@mim-5", {"attack": "mim", "steps": 5, "restarts": 1}, [15]),
         ("zoo-500", {"queries": 500}, [500]),
         ("boundary-100", {"steps": 100}, [100]),
         ("autoattack", AUTOATTACK, [300, 2700, 5000]),
@@ -42,7 +43,7 @@ def progress(label: str, stage: str, done: int, robust: float, eta: float | None
 def test_what_is_left_goes_by_the_pace_so_far() -> None:
     told: list[float | None] = []
     loads = [Load("pgd-20", "pgd", 60), Load("aa", "apgd-ce", 300), Load("aa", "square", 5000)]
-    forecast = Forecast(loads, n=200, clean_correct=100, tell=lambda p: told.append(p.left))
+    forecast = Forecast(loads, n=200, clean_correct=100, on_progress=lambda p: told.append(p.left))
     each = 0.01  # seconds for a pass of an image
     forecast(progress("pgd-20", "pgd", 0, 0.5, None))
     forecast(progress("pgd-20", "pgd", 50, 0.4, each * 50 * 60))

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from rpat_cli.attacks import ATTACKS, SEARCHES
+from rpat_cli.attacks import ATTACKS
 from rpat_cli.attacks.threat import Threat
 from rpat_cli.errors import ConfigError
 from rpat_cli.evaluation.suite import SUITES, AttackSpec, Overrides, list_attacks, parse_suite
@@ -64,10 +64,14 @@ def test_overrides_fill_in_what_is_open_and_leave_what_is_written() -> None:
         ("", {}, "no attack given"),
         ("fgsm-3", {}, "fgsm takes no steps"),
         ("bim-3x2", {}, "bim takes no restarts"),
-        ("zoo", {"steps": 5}, "--steps: no attack of 'zoo' leaves it open"),
+        ("zoo", {"steps": 5}, "--steps has no effect: no attack in 'zoo' takes it"),
         ("pgd-0", {}, "at least 1"),
         ("autoattack:apgd-te", {}, "Did you mean 'apgd-t'?"),
-        ("pgd-20", {"steps": 50}, "--steps: no attack of 'pgd-20' leaves it open"),
+        (
+            "pgd-20",
+            {"steps": 50},
+            "--steps has no effect: every attack in 'pgd-20' that takes it already fixes it",
+        ),
         ("pgd", {"steps": -1}, "--steps: -1 is not positive"),
         ("pgd", {"keep": "wurst"}, "Did you mean 'worst'?"),
     ],
@@ -97,10 +101,8 @@ def test_the_list_is_complete_and_every_word_can_be_run() -> None:
     for word, line in words.items():
         assert line
         for spec in parse_suite(word):
-            if spec.name in SEARCHES:
-                SEARCHES[spec.name](Threat("L2", 0.1), **spec.settings)
-            elif spec.name not in ("clean", "autoattack", "transfer"):
-                ATTACKS[spec.name](Threat("Linf", 0.1), **spec.settings)
+            norm = ATTACKS[spec.name].norms[0]
+            ATTACKS[spec.name](Threat(norm, 0.1), **spec.settings)
     assert {"pgd", "fgsm", "bim", "mim", "cw-pgd", "noise"} <= set(words)
 
 

@@ -9,9 +9,10 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from rpat_cli.attacks import ATTACKS
 from rpat_cli.attacks.threat import Threat
 from rpat_cli.evaluation.evaluate import Evaluation, evaluate
-from rpat_cli.evaluation.suite import FOLLOW_A_GRADIENT, list_attacks, parse_suite
+from rpat_cli.evaluation.suite import list_attacks, parse_suite
 from rpat_cli.recipe.layers import Layer
 from rpat_cli.reports.terminal import evaluation_remarks
 from rpat_cli.runs.evaluate import EvalOptions, eval_run
@@ -87,7 +88,7 @@ def test_the_list_of_those_that_follow_a_gradient_knows_every_word() -> None:
         if not word.startswith("autoattack") and "transfer:" not in word
     ]
     names = {spec.name for word in words for spec in parse_suite(word)} - {"autoattack"}
-    assert names - without == set(FOLLOW_A_GRADIENT) & names
+    assert names - without == {name for name in names if ATTACKS[name].follows_gradient}
 
 
 NAMES = ("apgd-ce", "apgd-dlr", "apgd-t", "fab-t", "square")

@@ -14,9 +14,11 @@ from torch import Tensor, nn
 import rpat_cli as rpat
 from rpat_cli.errors import CheckpointError, ConfigError, RpatError
 from rpat_cli.evaluation.suite import parse_suite
+from rpat_cli.loading.load import load_model
 from rpat_cli.loading.model_file import ModelFile
 from rpat_cli.recipe.layers import Layer
-from rpat_cli.runs.evaluate import EvalOptions, eval_run, load_model, open_target
+from rpat_cli.runs.evaluate import EvalOptions, eval_run
+from rpat_cli.runs.target import open_target
 
 FILE = """
 import torch
@@ -146,7 +148,7 @@ def test_it_travels_to_another_process_with_everything_in_it(
             "there is no function 'bild' in my.py. Did you mean 'build'? Its functions: build, "
             "closed,",
         ),
-        ("my.py:ready", "'ready' is no function but Net. Name a function"),
+        ("my.py:ready", "'ready' is not a function but a Net. Name a function"),
         ("my.py:wants", "missing a required argument: 'depth'. It is called without arguments"),
         (
             "my.py:breaks",
@@ -182,7 +184,7 @@ def test_what_is_wrong_with_a_model_file_is_said_in_one_line(
 def test_a_model_from_elsewhere_needs_its_data_set_and_is_no_other_network(here: Path) -> None:
     with pytest.raises(ConfigError, match="Name a data set with --data"):
         load_model("my.py:build")
-    with pytest.raises(ConfigError, match="leave --model out"):
+    with pytest.raises(ConfigError, match="remove --model"):
         load_model("my.py:build", changes=[DATA, Layer("--model", {"model": "small-cnn"})])
 
 

@@ -12,13 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from rpat_cli.errors import CheckpointError, ConfigError
-from rpat_cli.loading.foreign import (
-    inferred_channels,
-    inferred_classes,
-    load_foreign,
-    load_state,
-    nearest_architecture,
-)
+from rpat_cli.loading.foreign import load_foreign, nearest_architecture
+from rpat_cli.loading.foreign_file import inferred_channels, inferred_classes, load_state
 from rpat_cli.models import MODELS
 from rpat_cli.models.base import Classifier
 
@@ -142,9 +137,7 @@ def test_one_figure_normalises_all_channels(net: nn.Module, x: Tensor, tmp_path:
 
 def test_normalisation_of_another_channel_count(net: nn.Module, tmp_path: Path) -> None:
     path = saved(net.state_dict(), tmp_path)
-    with pytest.raises(
-        ConfigError, match="normalisation has 2 figures, the images have 3 channels"
-    ):
+    with pytest.raises(ConfigError, match="normalization has 2 values, the images have 3 channels"):
         load_foreign("mobilenet-v2", path, shape=SHAPE, classes=10, mean=(0.5, 0.5), std=(1.0, 1.0))
 
 

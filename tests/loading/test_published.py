@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from rpat_cli.data import DATASETS
 from rpat_cli.errors import CheckpointError, ConfigError
 from rpat_cli.evaluation.suite import parse_suite
+from rpat_cli.loading.load import load_model
 from rpat_cli.models import MODELS
 from rpat_cli.models.normalize import Classifier
 from rpat_cli.recipe.layers import Layer, flag_layers
-from rpat_cli.runs.evaluate import eval_run, load_model
+from rpat_cli.runs.evaluate import eval_run
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # what stands in for an imagefolder
 OWN = ((0.5, 0.5, 0.5), (0.25, 0.2, 0.3))

@@ -45,7 +45,7 @@ def test_impossible_normalisation(mean: list[float], std: list[float]) -> None:
     ("mean", "std", "key"), [([0.5], [0.5] * 3, "mean"), ([0.5] * 3, [0.5] * 2, "std")]
 )
 def test_one_figure_per_channel(mean: list[float], std: list[float], key: str) -> None:
-    with pytest.raises(ConfigError, match=f"{key} needs one figure per channel: 3; given"):
+    with pytest.raises(ConfigError, match=f"{key} needs one value per channel: 3; given"):
         build_model("small-cnn", shape=(3, 32, 32), classes=10, mean=mean, std=std)
 
 

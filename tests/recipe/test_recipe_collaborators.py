@@ -11,7 +11,6 @@ from rpat_cli.attacks.pgd import PGD
 from rpat_cli.errors import ConfigError
 from rpat_cli.recipe.layers import Layer, flag_layers, resolve, summary, to_yaml
 from rpat_cli.recipe.schema import Recipe
-from rpat_cli.records.run_folder import run_name
 from rpat_cli.runs.build import (
     architecture_for,
     build_attack,
@@ -20,6 +19,7 @@ from rpat_cli.runs.build import (
     build_strong_attack,
     build_threat,
 )
+from rpat_cli.runs.new_run import run_name
 
 
 def recipe(**values: Any) -> Recipe:

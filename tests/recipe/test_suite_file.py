@@ -67,9 +67,9 @@ def test_all_mistakes_come_at_once_with_their_lines(tmp_path: Path) -> None:
         ":5: {'steps': 3} does not name an attack.",
         ":6: label: 'fgsm' already means another attack",
         ":7: step_size: '2/0': must be a number",
-        ":8: steps: stands in 'pgd-5' already.",
+        ":8: steps: 'pgd-5' fixes it already.",
         ":9: keep: 'wurst': must be one of last, worst.",
-        ":11: two different attacks are called 'bim-3'.",
+        ":11: two different attacks have the label 'bim-3'.",
         ":12: steps: square takes no steps.",
     ]
     assert len(told) == len(expected)

@@ -13,10 +13,10 @@ import pytest
 import torch
 
 from rpat_cli.attacks.threat import Threat
-from rpat_cli.engine.loop import EpochRecord
 from rpat_cli.evaluation.results import AttackResult, Evaluation, StageResult
 from rpat_cli.recipe.layers import Layer, resolve, to_yaml
 from rpat_cli.records.checkpoint import save_checkpoint
+from rpat_cli.records.metrics import EpochRecord
 from rpat_cli.records.run_folder import RunFolder
 
 NAMES = (

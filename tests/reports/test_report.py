@@ -10,7 +10,8 @@ from fake_runs import ENVIRONMENT, NAMES, an_epoch, an_evaluation
 from rpat_cli.attacks.threat import Threat
 from rpat_cli.errors import RunFolderError
 from rpat_cli.evaluation.statistics import wilson_interval
-from rpat_cli.reports.report import build_report, write_report
+from rpat_cli.reports.gather import build_report
+from rpat_cli.reports.write import write_report
 
 
 @pytest.fixture
@@ -29,7 +30,7 @@ def figures(report):
     return {
         (row.checkpoint.name, label): f.accuracy.value
         for row in report.rows
-        for label, f in row.findings.items()
+        for label, f in row.results.items()
     }
 
 
@@ -56,7 +57,7 @@ def test_figures_are_those_put_in(run):
 
 
 def test_per_class_and_stages(run):
-    best = build_report(run.folder).rows[0].findings["autoattack"]
+    best = build_report(run.folder).rows[0].results["autoattack"]
     assert [accuracy.correct for accuracy in best.per_class] == [
         4
     ] * 10  # the first 40 of 100, dealt to ten classes
@@ -77,7 +78,9 @@ def test_mean_needs_the_same_images(run):
     run.evaluate("best", 2, an_evaluation(80, {"pgd-20": 60}), "14:00:00")
     report = build_report(run.folder)
     assert report.rows[0].mean is None
-    assert report.remarks[-1] == "the figures are not all over the same images: 50, 100 of them"
+    assert (
+        report.remarks[-1] == "the accuracies are not all over the same number of images: 50, 100"
+    )
 
 
 def test_newest_evaluation_wins_attack_by_attack(run):
@@ -113,7 +116,7 @@ def test_a_run_stopped_within_an_epoch_shares_nothing(make_run):
     run.evaluate("best", 1, an_evaluation(80, {"pgd-20": 60}))
     report = build_report(run.folder)
     assert [row.checkpoint.name for row in report.rows] == ["best"]
-    assert report.remarks == ("the training stands at epoch 1 of 4",)
+    assert report.remarks == ("the training is not complete: 1 of 4 epochs",)
 
 
 def test_replaced_weights_and_other_data_do_not_count(run):
@@ -140,10 +143,10 @@ def test_another_threat_gets_its_own_rows(run):
     run.evaluate("best", 2, an_evaluation(80, {"pgd-20": 20}, threat=Threat("L2", 0.5)), "13:00:00")
     report = build_report(run.folder)
     found = [
-        (r.checkpoint.name, r.threat.norm, r.findings["pgd-20"].accuracy.value) for r in report.rows
+        (r.checkpoint.name, r.threat.norm, r.results["pgd-20"].accuracy.value) for r in report.rows
     ]
     assert found == [("best", "Linf", 0.6), ("last", "Linf", 0.55), ("best", "L2", 0.2)]
-    assert report.rows[2].findings["clean"].accuracy.value == 0.8
+    assert report.rows[2].results["clean"].accuracy.value == 0.8
     assert report.rows[2].mean is None
 
 
@@ -185,7 +188,7 @@ def test_an_empty_run(make_run):
         (),
         None,
     )
-    assert report.remarks == ("the training stands at epoch 0 of 3",)
+    assert report.remarks == ("the training is not complete: 0 of 3 epochs",)
 
 
 def test_passes_are_unknown_rather_than_short(make_run):

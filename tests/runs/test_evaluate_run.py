@@ -16,9 +16,10 @@ import torch
 
 from rpat_cli.errors import ConfigError, Interrupted, RunFolderError
 from rpat_cli.evaluation.suite import parse_suite
+from rpat_cli.loading.load import load_model
 from rpat_cli.recipe.layers import Layer, resolve
 from rpat_cli.records.checkpoint import save_checkpoint
-from rpat_cli.records.run_folder import write_whole
+from rpat_cli.records.files import write_whole
 from rpat_cli.runs.build import architecture_for, build_data
 from rpat_cli.runs.diagnose import ANALYSES, Found, analyse
 from rpat_cli.runs.evaluate import (
@@ -27,7 +28,6 @@ from rpat_cli.runs.evaluate import (
     eval_run,
     is_evaluated,
     limited,
-    load_model,
 )
 from rpat_cli.runs.listener import Listener
 

@@ -59,9 +59,11 @@ def test_overrides_and_mistakes() -> None:
     assert spec.label == "transfer:a@pgd-50x2"
     with pytest.raises(ConfigError, match="does not say on which model"):
         parse_suite("transfer:")
-    with pytest.raises(ConfigError, match="are made by fgsm, bim, mim, pgd, cw-pgd; not 'square'"):
+    with pytest.raises(
+        ConfigError, match="cannot transfer. Attacks that can: fgsm, bim, mim, pgd, cw-pgd"
+    ):
         parse_suite("transfer:runs/a@square")
-    with pytest.raises(ConfigError, match="two different attacks are called 'transfer:a'"):
+    with pytest.raises(ConfigError, match="two different attacks have the label 'transfer:a'"):
         parse_suite("transfer:runs/a,transfer:old/a")
 
 

@@ -7,17 +7,21 @@ chunk does not matter to the result.
 Workers are fresh interpreters ("spawn"): forking a process in which OpenMP or CUDA has run is not
 safe. What they need travels by value through pipes: against the seconds that a chunk takes that
 costs nothing, and unlike shared memory it works in containers, which have little of that.
+
+The pool is our own, since the executors were tried and fall short. That of `concurrent.futures`
+cannot address a worker (to give each the bench once, and a GPU of its own), nor kill one before
+Python 3.14, nor say which signal one died of, and its workers outlive a parent that was killed.
+loky's outlive it too, and ending them needs the program `pgrep`: where that is missing, as in slim
+container images, it hangs.
 """
 
 import multiprocessing
 import os
-import pickle
 import signal
 import threading
 import time
-import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
@@ -25,47 +29,35 @@ from typing import Any, Literal, Protocol, TypeAlias
 
 import torch
 
+from rpat_cli.attacks import ATTACKS
 from rpat_cli.errors import RpatError
 from rpat_cli.evaluation.parallel.chunks import ChunkResult, Task
+from rpat_cli.evaluation.parallel.desk import Bench, Desk, content_of, packed
 from rpat_cli.evaluation.suite import AttackSpec
+from rpat_cli.signals import ignoring_signals
 
 Jobs: TypeAlias = int | Literal["auto"]
 
 MOST_AUTOMATIC_JOBS = 8
 """Each process takes some 300 MB for torch alone."""
 
-_QUICK = ("clean", "noise", "fgsm", "bim", "mim", "pgd", "cw-pgd", "transfer")
-_QUICK_STEPS = 100
-
-
-class Bench(Protocol):
-    """What workers are given: it can be pickled, is opened on a device, and attacks one chunk after
-    another there."""
-
-    device: torch.device
-
-    def open(self, device: torch.device) -> None: ...
-
-    def attack(self, task: Task) -> ChunkResult: ...
+_LONG = 300
+"""Forward passes for each image, as many as 100 gradient steps take, and worth a worker."""
 
 
 class Helpers(Protocol):
     """Processes that share the chunks of one evaluation after another."""
 
     def give(self, bench: Bench) -> None:
-        """Hand everyone what is to be attacked with, in place of what they had.
+        """Send the bench to every process, in place of the one that it had.
 
-        Raises `NotPortableError` if that cannot be pickled here or read there, for instance a model
-        whose class was defined in a notebook.
+        Raises `NotPortableError` if it cannot be pickled here or read there, for instance a model
+        that holds an open file.
         """
 
     def execute(self, tasks: Iterable[Task]) -> Iterator[ChunkResult]:
         """Attack the chunks; results come as they are ready. Raises `RpatError` if a process
         dies."""
-
-
-class NotPortableError(RpatError):
-    """What was to be shared cannot be handed to another process."""
 
 
 def count_jobs(
@@ -88,10 +80,7 @@ def count_jobs(
 
 
 def _is_long(spec: AttackSpec) -> bool:
-    steps, restarts = spec.settings.get("steps", 1), spec.settings.get("restarts", 1)
-    assert isinstance(steps, int)
-    assert isinstance(restarts, int)
-    return spec.name not in _QUICK or steps * restarts > _QUICK_STEPS
+    return ATTACKS[spec.name].passes(spec.settings) >= _LONG
 
 
 @dataclass(frozen=True)
@@ -99,14 +88,14 @@ class _Worker:
     process: SpawnProcess
     connection: Connection
 
-    def send(self, message: bytes) -> None:
+    def send(self, content: bytes) -> None:
         try:
-            self.connection.send_bytes(message)
+            self.connection.send_bytes(content)
         except OSError:
             raise self._died() from None
 
     def receive(self) -> Any:
-        """The worker's answer. Raises `RpatError` if it died, and what it failed of."""
+        """The worker's answer. Raises `RpatError` if it died, and the error that it met."""
         try:
             answer = self.connection.recv_bytes()
         except (EOFError, OSError):
@@ -115,80 +104,22 @@ class _Worker:
 
     def _died(self) -> RpatError:
         self.process.join(5)
-        if self.process.exitcode == -signal.SIGTERM:
-            # the whole group was told to stop: so are we, and our own handler has the better words
+        code = self.process.exitcode
+        if code == -signal.SIGTERM:
+            # The whole process group is being stopped, this process too: its own handler, which
+            # says how to go on, gets a second to run before this error does.
             time.sleep(1)
+        reason = ", killed: is there enough memory?" if code == -9 else ""
         return RpatError(
-            f"a worker process of the evaluation died (exit code {self.process.exitcode}"
-            f"{', killed: is there enough memory?' if self.process.exitcode == -9 else ''}). "
-            "Run the command again to go on; with --jobs 1 it needs the least memory."
+            f"a worker process of the evaluation died (exit code {code}{reason}). "
+            "The chunks done are saved: run the command again to go on. --jobs 1 needs the least "
+            "memory."
         )
 
 
-@dataclass(frozen=True)
-class _Failure:
-    """An exception of a worker, as text: not every exception can be pickled."""
-
-    message: str
-    kind: Literal["user", "bug", "not portable"]
-
-    def error(self) -> Exception:
-        kinds = {"user": RpatError, "bug": RuntimeError, "not portable": NotPortableError}
-        return kinds[self.kind](self.message)
-
-
-class Desk:
-    """Where a process works for another one: `answer` takes a bench, or a chunk to attack with it.
-
-    `device_of` says where to open a bench that was on another process's device. What goes wrong is
-    an answer, too.
-    """
-
-    def __init__(self, device_of: Callable[[torch.device], torch.device]) -> None:
-        self._device_of = device_of
-        self._bench: Bench | None = None
-
-    def answer(self, message: bytes) -> bytes:
-        """What `packed` gave there, answered for `content_of` there."""
-        try:
-            content = pickle.loads(message)
-        except Exception as error:  # the model's own code may raise anything when it is read
-            return pickle.dumps(_Failure(f"{type(error).__name__}: {error}", "not portable"))
-        try:
-            return pickle.dumps(self._answer(content))
-        except RpatError as error:
-            return pickle.dumps(_Failure(str(error), "user"))
-        except Exception:
-            return pickle.dumps(_Failure(f"in a worker process: {traceback.format_exc()}", "bug"))
-
-    def _answer(self, content: Any) -> Any:
-        if isinstance(content, Task):
-            assert self._bench is not None
-            return self._bench.attack(content)
-        content.open(self._device_of(content.device))
-        self._bench = content
-        return "ready"
-
-
-def packed(content: Bench | Task) -> bytes:
-    """A message for a `Desk`. Raises `NotPortableError`."""
-    try:
-        return pickle.dumps(content)
-    except Exception as error:  # pickle raises whatever an object's own code does
-        raise NotPortableError(f"{type(error).__name__}: {error}") from None
-
-
-def content_of(answer: bytes) -> Any:
-    """What a `Desk` answered. Raises what it failed of."""
-    content = pickle.loads(answer)
-    if isinstance(content, _Failure):
-        raise content.error()
-    return content
-
-
 class Workers:
-    """`count` processes, started at once in the background, for as many evaluations as there are;
-    close them.
+    """`count` processes, started at once in the background, for one evaluation after another; a
+    context manager, which ends them.
 
     On a CPU they divide this process's threads; on CUDA they take the GPUs in turn.
     """
@@ -197,7 +128,7 @@ class Workers:
         context = multiprocessing.get_context("spawn")
         threads = max(1, torch.get_num_threads() // count)
         self._workers: list[_Worker] = []
-        with _ignoring_signals():
+        with ignoring_signals():
             for number in range(count):
                 ours, theirs = context.Pipe()
                 process = context.Process(
@@ -238,13 +169,15 @@ class Workers:
     def execute(self, tasks: Iterable[Task]) -> Iterator[ChunkResult]:
         """See `Helpers`; each worker has one chunk at a time.
 
-        Whoever leaves early ends the workers: what they are at is of no use.
+        A caller that stops reading early ends the workers: nobody needs the chunks that they are
+        busy with.
         """
         waiting = iter(tasks)
-        busy: dict[Connection, _Worker] = {}
+        busy: dict[Any, _Worker] = {}  # by the connection that its result will come through
 
         def employ(worker: _Worker) -> None:
-            if (task := next(waiting, None)) is not None:
+            task = next(waiting, None)
+            if task is not None:
                 busy[worker.connection] = worker
                 worker.send(packed(task))
 
@@ -253,11 +186,10 @@ class Workers:
                 employ(worker)
             while busy:
                 for connection in wait(list(busy)):
-                    assert isinstance(connection, Connection)
                     worker = busy[connection]
                     result: ChunkResult = worker.receive()
                     del busy[connection]
-                    employ(worker)
+                    employ(worker)  # before the result is looked at: nobody waits for that
                     yield result
         finally:
             if busy:
@@ -280,26 +212,8 @@ def _device_of(number: int, device: torch.device) -> torch.device:
     return device
 
 
-@contextmanager
-def _ignoring_signals() -> Iterator[None]:
-    """Children started in this block ignore Ctrl-C from their first moment on: their parent ends
-    them, in silence."""
-    before = {}
-    for name in ("SIGINT", "SIGUSR1"):  # Windows lacks the latter
-        with suppress(
-            AttributeError, ValueError
-        ):  # ValueError: not in the main thread, so not ours to decide
-            number = getattr(signal, name)
-            before[number] = signal.signal(number, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 def _work(connection: Connection, device: str, threads: int) -> None:
-    """A worker's life: take a bench, or a chunk to attack with it, and answer."""
+    """A worker's life: answer one message after another."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
     desk = Desk(lambda _: torch.device(device))
@@ -312,7 +226,7 @@ def _work(connection: Connection, device: str, threads: int) -> None:
 
 
 def _end_with_parent() -> None:
-    """A worker whose parent was killed has nobody to answer to."""
+    """A parent that was killed could not end its workers."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()

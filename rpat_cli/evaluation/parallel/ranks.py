@@ -11,14 +11,11 @@ process is gone.
 """
 
 import os
-import signal
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import timedelta
 from itertools import islice
-from types import FrameType
 from typing import Any
 
 import torch
@@ -27,7 +24,8 @@ from torch.distributed.rendezvous import rendezvous
 
 from rpat_cli.errors import RpatError
 from rpat_cli.evaluation.parallel.chunks import ChunkResult, Task
-from rpat_cli.evaluation.parallel.processes import Bench, Desk, content_of, packed
+from rpat_cli.evaluation.parallel.desk import Bench, Desk, content_of, packed
+from rpat_cli.signals import leave_after
 
 LONGEST_START = timedelta(minutes=3)
 """For whoever waits at the door: torchrun, or rank 0 reading from a slow disk, may be late, or may
@@ -97,19 +95,12 @@ def leading() -> Iterator[Ranks]:
 def serve() -> None:
     """What all other ranks do: attack what rank 0 sends, until it has no more. Raises `RpatError`
     when it is gone."""
-    for name in ("SIGINT", "SIGTERM", "SIGUSR1"):  # Windows lacks the latter
-        with suppress(AttributeError):
-            signal.signal(getattr(signal, name), _leave)
+    leave_after(GRACE)
     _join()
     desk = Desk(_own_device)
     while (message := _scatter(None)) is not None:
         _gather(desk.answer(message) if message else _NOTHING)
     dist.destroy_process_group()
-
-
-def _leave(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
-    time.sleep(GRACE)
-    os._exit(130 if number == signal.SIGINT else 75)
 
 
 def _own_device(device: torch.device) -> torch.device:

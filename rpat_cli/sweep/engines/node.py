@@ -1,7 +1,8 @@
 """What happens where a trial runs, on this machine or a cluster node: one process at a time in its
 folder, and its exit code.
 
-Standard library only, plus our lock: a cluster job imports this module before it starts the trial.
+Standard library only, plus our lock and signals: a cluster job imports this module before it starts
+the trial.
 """
 
 import os
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from rpat_cli.records.lock import locked
+from rpat_cli.signals import blocked, interrupts, on_sigterm
 
 if TYPE_CHECKING:
     from submitit.helpers import DelayedSubmission
@@ -98,16 +100,6 @@ def kill_group(process: int) -> None:
         os.killpg(process, signal.SIGKILL)
 
 
-@contextmanager
-def blocked(*signals: int) -> Iterator[None]:
-    """Hold back signals in this block. A process started in it never receives them."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
 @dataclass(frozen=True)
 class Work:
     """A command to run on a node, with absolute paths. `command` is what `Job.prepare` has
@@ -147,29 +139,6 @@ def run_until_cancelled(work: Work) -> int:
         return process.returncode
 
 
-@contextmanager
-def interrupts() -> Iterator[list[int]]:
-    """The SIGINTs and SIGTERMs received in this block, collected in a list instead of raised as
-    exceptions at any point of the code.
-
-    An exception could strike before the process that it is meant for has been assigned to a
-    variable, or inside the handler of an earlier one. SIGINT is received even where it was ignored,
-    as in a sweep that a shell runs in the background.
-    """
-    received: list[int] = []
-
-    def note(number: int, _: object) -> None:
-        received.append(number)
-
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(number, note) for number in numbers]
-    try:
-        yield received
-    finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)
-
-
 @dataclass
 class Attempt:
     """What a Slurm job does, as submitit expects it: `checkpoint` is called when the time is up or
@@ -189,7 +158,7 @@ class Attempt:
     def __call__(self) -> int:
         from submitit.core.utils import UncompletedJobError
 
-        signal.signal(signal.SIGTERM, lambda *_: self._ask_to_save())
+        on_sigterm(self._ask_to_save)
         # Slurm signals whole process groups; SIGTERM is the only signal meant for the trial.
         with blocked(signal.SIGUSR2, signal.SIGINT):
             process = start(self._prepare(), self.work.log, self.work.env, self.work.cwd)

@@ -17,9 +17,10 @@ from typing import Any, Literal
 from pydantic import Field
 
 from rpat_cli.errors import EngineError, MissingExtraError
+from rpat_cli.signals import interrupts
 from rpat_cli.sweep.engines.base import Ended, EngineSection, Job
 from rpat_cli.sweep.engines.local import usable_cores, visible_gpus
-from rpat_cli.sweep.engines.node import Work, exclusive, interrupts, run_until_cancelled, threads
+from rpat_cli.sweep.engines.node import Work, exclusive, run_until_cancelled, threads
 
 OBJECT_STORE = 80 * 2**20
 """Bytes of shared memory for a Ray that we start: only exit codes pass through it, and this is the

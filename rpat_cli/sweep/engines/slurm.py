@@ -25,8 +25,9 @@ from typing import Any, Literal
 from pydantic import Field
 
 from rpat_cli.errors import MissingExtraError
+from rpat_cli.signals import blocked
 from rpat_cli.sweep.engines.base import Ended, EngineSection, Job
-from rpat_cli.sweep.engines.node import EXIT_SAVED, Attempt, Work, blocked, exclusive, threads
+from rpat_cli.sweep.engines.node import EXIT_SAVED, Attempt, Work, exclusive, threads
 from rpat_cli.sweep.engines.slurm_cluster import (
     Cluster,
     SlurmCommands,

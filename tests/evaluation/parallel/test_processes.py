@@ -3,9 +3,12 @@
 import copy
 import os
 import signal
+import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -18,6 +21,7 @@ from rpat_cli.errors import RpatError
 from rpat_cli.evaluation.evaluate import Evaluation, evaluate
 from rpat_cli.evaluation.parallel.processes import Workers, count_jobs
 from rpat_cli.evaluation.suite import parse_suite
+from rpat_cli.recipe.plugins import load_plugins
 
 CPU = torch.device("cpu")
 
@@ -68,19 +72,19 @@ def test_two_jobs_find_what_one_finds_and_serve_one_evaluation_after_another(
 
 
 def unpicklable(model: Any) -> nn.Module:
-    model.note = lambda: None
+    model.lock = threading.Lock()
     return model  # type: ignore[no-any-return]
 
 
 def unreadable_elsewhere(model: Any) -> nn.Module:
-    """Its class lives in a module that only this process has, as in a notebook."""
+    """Its class lives in a module that only this process has."""
     module = ModuleType("made_here")
     module.Wrapper = type("Wrapper", (nn.Sequential,), {"__module__": "made_here"})  # type: ignore[attr-defined]
     sys.modules["made_here"] = module
     return module.Wrapper(model)  # type: ignore[no-any-return]
 
 
-def test_a_model_that_cannot_travel_is_evaluated_here_and_it_is_said(
+def test_a_model_that_cannot_travel_is_evaluated_here_and_a_remark_says_so(
     toy: Any, workers: Workers
 ) -> None:
     for spoil in (unpicklable, unreadable_elsewhere):
@@ -90,6 +94,65 @@ def test_a_model_that_cannot_travel_is_evaluated_here_and_it_is_said(
         assert torch.equal(result.worst_case, run(toy.model, toy, "pgd-3").worst_case)
         (remark,) = remarks
         assert "cannot be handed to other processes" in remark
+
+
+PLUGIN = """
+from torch import nn
+
+def grey(x):
+    return x - 0.5
+
+class Centered(nn.Module):
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, x):
+        return self.model(grey(x))
+"""
+
+
+def test_a_model_of_a_plugin_file_travels_with_its_code(
+    toy: Any, workers: Workers, tmp_path: Path
+) -> None:
+    file = tmp_path / "plugin.py"
+    file.write_text(PLUGIN)
+    load_plugins([(str(file), "--plugin")])
+    (module,) = (m for n, m in sys.modules.items() if n.startswith("rpat_plugin_plugin_"))
+    model = module.Centered(toy.model)
+    remarks: list[str] = []
+    two = run(model, toy, "pgd-3", workers=workers, on_remark=remarks.append)
+    assert remarks == []
+    assert without_seconds(two) == without_seconds(run(model, toy, "pgd-3"))
+
+
+NOTEBOOK = """
+import torch
+from torch import nn
+from rpat_cli.attacks.threat import Threat
+from rpat_cli.evaluation.evaluate import evaluate
+from rpat_cli.evaluation.parallel.processes import Workers
+from rpat_cli.evaluation.suite import parse_suite
+
+class Net(nn.Linear):
+    def forward(self, x):
+        return super().forward(x.flatten(1))
+
+torch.manual_seed(0)
+x, y = torch.rand(20, 1, 4, 4), torch.arange(20) % 3
+with Workers(2, torch.device("cpu")) as workers:
+    suite, threat = parse_suite("fgsm"), Threat("Linf", 0.1)
+    options = {"batch_size": 5, "workers": workers, "on_remark": print}
+    print(len(evaluate(Net(16, 3), x, y, suite, threat, **options).results))
+"""
+
+
+def test_a_class_defined_in_a_notebook_travels() -> None:
+    """As in a notebook, the main module is in no file: workers cannot read it again."""
+    command = [sys.executable, "-c", NOTEBOOK]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=env)
+    assert (done.stdout.strip(), done.stderr) == ("1", "")
 
 
 def test_a_worker_that_is_killed_is_missed(toy: Any, workers: Workers) -> None:

@@ -8,6 +8,9 @@ from typing import Any
 import pytest
 import torch
 from fake_runs import FakeRun, an_epoch, an_evaluation
+from rpat_cli.reports.analyses import surface_table
+from rpat_cli.reports.closer import HeatMap, eps_chart, heat_maps
+from rpat_cli.reports.looks import READERS
 from test_report_html import Page
 from test_terminal import shown
 
@@ -18,12 +21,9 @@ from rpat_cli.diagnostics.eps_curve import EpsCurve, Point
 from rpat_cli.diagnostics.loss_surface import LossSurface, Surface
 from rpat_cli.diagnostics.perception import MIXES, analyse_walks
 from rpat_cli.evaluation.statistics import Accuracy
-from rpat_cli.reports.analyses import surface_table
-from rpat_cli.reports.closer import HeatMap, eps_chart, heat_maps
+from rpat_cli.reports.gather import build_report
 from rpat_cli.reports.html import render_html
-from rpat_cli.reports.looks import READERS
 from rpat_cli.reports.plots import Series, line_chart
-from rpat_cli.reports.report import build_report
 
 LINF = Threat("Linf", 0.1)
 
@@ -98,7 +98,7 @@ def run(make_run: Any) -> FakeRun:
 def test_every_look_stands_on_the_page(run: FakeRun) -> None:
     add(run.evaluate("best", 1, an_evaluation(80, {"pgd-20": 60})), all_looks())
     report = build_report(run.folder)
-    assert list(report.looks) == list(READERS)
+    assert list(report.diagnostics) == list(READERS)
     assert report.to_dict()["closer_looks"]["verdict"]["result"] == a_verdict()
     html = render_html(report)
     page = Page(html)
@@ -150,7 +150,7 @@ def test_the_loss_surface_fits_a_terminal_however_large_the_margins() -> None:
 def test_each_look_can_stand_alone(run: FakeRun, name: str) -> None:
     add(run.evaluate("best", 1, an_evaluation(80, {"pgd-20": 60})), {name: all_looks()[name]})
     report = build_report(run.folder)
-    assert list(report.looks) == [name]
+    assert list(report.diagnostics) == [name]
     assert "A closer look" in Page(render_html(report)).text
 
 
@@ -169,7 +169,7 @@ def test_the_newest_of_each_counts_also_when_it_is_of_some_images(run: FakeRun) 
     )  # weights that are gone
     add(run.evaluate("last", 2, small, "15:00:00", data="cifar10"), {"verdict": a_verdict("FAIL")})
     report = build_report(run.folder)
-    look = report.looks["verdict"]
+    look = report.diagnostics["verdict"]
     assert (look.result.level, look.checkpoint, look.evaluation) == (
         "PASS",
         "last (epoch 2)",
@@ -188,7 +188,7 @@ def test_a_damaged_look_is_left_out_and_named(run: FakeRun, name: str, damaged: 
     file = run.evaluate("best", 1, an_evaluation(80, {"pgd-20": 60}))
     add(file, {**all_looks(), name: damaged})
     report = build_report(run.folder)
-    assert name not in report.looks
+    assert name not in report.diagnostics
     assert f"the {name} in evals/{file.name} cannot be read and was left out" in report.remarks
     assert report.rows  # its accuracies are read all the same
 

@@ -1,0 +1,213 @@
+"""A model and the attacks of a suite, made ready to attack chunk after chunk, here or in another
+process."""
+
+import copy
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import redirect_stdout
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rpat_cli.attacks import ATTACKS
+from rpat_cli.attacks.autoattack import AutoAttack, Ensemble
+from rpat_cli.attacks.catalogue import NoAttack, Transfer
+from rpat_cli.attacks.side_effects import frozen, own_randomness
+from rpat_cli.attacks.threat import Threat
+from rpat_cli.errors import ConfigError, Problem
+from rpat_cli.evaluation.parallel.chunks import ChunkResult, Task
+from rpat_cli.evaluation.suite import AttackSpec
+from rpat_cli.evaluation.verify import verify
+from rpat_cli.passes import count_passes
+from rpat_cli.registry import import_file, imported_files
+
+Perturb = Callable[[Tensor, Tensor], Tensor]
+"""From images (B, C, H, W) in [0, 1] and classes (B,) to adversarial images."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An attack of the suite, ready for a model.
+
+    `stages`: what it consists of, by name; the attack alone, or the parts of AutoAttack, whose
+    `ensemble` is there only then. `settings` are resolved, for the record. `flags` are warnings
+    that hold from the start.
+    """
+
+    stages: Mapping[str, Perturb]
+    settings: Mapping[str, Any]
+    ensemble: Ensemble | None = None
+    flags: tuple[str, ...] = ()
+
+    def without_gradient(self) -> "Prepared":
+        """The same for a model that no gradient comes through: what follows one does nothing."""
+        stuck = [name for name in self.stages if ATTACKS[name].follows_gradient]
+        if not stuck:
+            return self
+        flag = (
+            "no gradient reaches the input: the model cuts it off (detach, no_grad?), so "
+            f"{', '.join(stuck)} could not take a step and broke nothing. Judge it by attacks "
+            "without gradients: square, transfer:RUN."
+        )
+        stages = {**self.stages, **dict.fromkeys(stuck, _unchanged)}
+        return replace(self, stages=stages, flags=(flag,))
+
+
+@dataclass
+class Bench:
+    """A model and the attacks of a suite, by label.
+
+    `x`, `y` are a first batch for AutoAttack to look at the model with. `connected`: a gradient
+    comes through the model. `sources`: the model that a transfer attack makes its images on, by the
+    attack's label.
+    """
+
+    model: nn.Module
+    threat: Threat
+    specs: Mapping[str, AttackSpec]
+    x: Tensor
+    y: Tensor
+    seed: int
+    device: torch.device
+    connected: bool
+    sources: Mapping[str, nn.Module]
+    _prepared: dict[str, Prepared] = field(default_factory=dict)
+
+    def open(self, device: torch.device) -> None:
+        """Move to another device, after the way to another process."""
+        self.device = device
+        self.model, self.x, self.y = self.model.to(device), self.x.to(device), self.y.to(device)
+        for source in self.sources.values():
+            source.to(device)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """How it is pickled: what it is made of comes after the files that define parts of it.
+
+        AutoAttack is built anew where it arrives; other attacks travel. Tensors travel through main
+        memory: otherwise every process would also open the GPU that this one uses.
+        """
+        portable = {
+            label: attack for label, attack in self._prepared.items() if attack.ensemble is None
+        }
+        model = self.model if self.device.type == "cpu" else copy.deepcopy(self.model).cpu()
+        state = {
+            **self.__dict__,
+            "model": model,
+            "x": self.x.cpu(),
+            "y": self.y.cpu(),
+            "_prepared": portable,
+        }
+        return _arrive, (imported_files(),), state
+
+    def prepare_all(self) -> None:
+        """Prepare every attack before the first runs: mistakes in the last need not wait for hours.
+
+        Raises `ConfigError` with the mistakes of all attacks.
+        """
+        problems: list[Problem] = []
+        for label in self.specs:
+            try:
+                self.prepared(label)
+            except ConfigError as error:
+                problems += [replace(problem, source=label) for problem in error.problems]
+        if problems:
+            title = f"{len(problems)} mistakes in the attacks" if len(problems) > 1 else ""
+            raise ConfigError(*problems, title=title)
+
+    def prepared(self, label: str) -> Prepared:
+        """The attack of that label. Raises `ConfigError` for settings that it does not take."""
+        if label not in self._prepared:
+            prepared = self._prepare(label)
+            self._prepared[label] = prepared if self.connected else prepared.without_gradient()
+        return self._prepared[label]
+
+    def attack_all(self, tasks: Iterable[Task]) -> Iterator[ChunkResult]:
+        """Attack chunk after chunk in this process."""
+        return map(self.attack, tasks)
+
+    def attack(self, task: Task) -> ChunkResult:
+        """Attack one chunk, and verify what comes back."""
+        prepared = self.prepared(task.label)
+        flags = prepared.ensemble.flags if prepared.ensemble else []
+        flags_before = len(flags)
+        perturb = list(prepared.stages.values())[task.stage]
+        x, y = task.x.to(self.device), task.y.to(self.device)
+        with (
+            frozen(self.model) as model,
+            torch.autocast(self.device.type, enabled=False),
+            count_passes(model) as passes,
+            own_randomness(self.device, task.seed),
+        ):
+            verified = verify(model, self.threat, x, y, perturb(x, y))
+        return ChunkResult(
+            label=task.label,
+            stage=task.stage,
+            chunk=task.chunk,
+            indices=task.indices,
+            broken=verified.broken.cpu(),
+            predicted=verified.prediction.predicted.cpu(),
+            margin=verified.prediction.margin.cpu(),
+            confidence=verified.prediction.confidence.cpu(),
+            distance=verified.distance.cpu(),
+            strays=int((~verified.inside).sum()),
+            forward=passes.forward_samples,
+            backward=passes.backward_samples,
+            flags=tuple(flags[flags_before:]),
+        )
+
+    def _prepare(self, label: str) -> Prepared:
+        spec = self.specs[label]
+        model = self.sources.get(label, self.model)
+        attack = ATTACKS[spec.name](self.threat, **spec.settings)
+        if isinstance(attack, NoAttack):
+            return Prepared({}, {})
+        if isinstance(attack, AutoAttack):
+            return _of_autoattack(replace(attack, seed=self.seed).on(model, self.x, self.y), attack)
+        return Prepared({spec.name: partial(attack, model)}, _settings_of(attack, spec.settings))
+
+
+def _of_autoattack(ensemble: Ensemble, attack: AutoAttack) -> Prepared:
+    stages = {name: partial(ensemble.perturb, name) for name in ensemble.names}
+    settings = {
+        "version": attack.version,
+        "library": ensemble.library,
+        "attacks": {name: ensemble.settings(name) for name in ensemble.names},
+    }
+    return Prepared(stages, settings, ensemble)
+
+
+def _settings_of(attack: Any, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Every field of an attack with its resolved value but the threat, which is recorded elsewhere.
+
+    Of an attack that is no dataclass, as a plugin's may be, only the settings given are known.
+    """
+    if isinstance(attack, Transfer):
+        made_on = {"source": attack.source, "attack": attack.attack}
+        own = {key: value for key, value in given.items() if key not in made_on}
+        return made_on | _settings_of(attack.made_by, own)
+    if not is_dataclass(attack):
+        return dict(given)
+    values = {each.name: getattr(attack, each.name) for each in fields(attack)}
+    return {
+        key: value if isinstance(value, int | float | str) else repr(value)
+        for key, value in values.items()
+        if key != "threat"
+    }
+
+
+def _unchanged(x: Tensor, y: Tensor) -> Tensor:  # noqa: ARG001  (an attack's arguments)
+    return x
+
+
+def _arrive(files: Mapping[str, Path]) -> Bench:
+    """An empty bench in another process, where the user's files are run first: the classes of their
+    attacks and models are found in them."""
+    for name, path in files.items():
+        if name not in sys.modules:
+            with redirect_stdout(sys.stderr):
+                import_file(path, name)
+    return Bench.__new__(Bench)

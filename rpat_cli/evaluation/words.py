@@ -1,0 +1,204 @@
+"""One word of the language of `--attack`: `pgd-50x10`, `autoattack:apgd-ce`, `transfer:RUN@mim-10`.
+
+What a word means, and what may follow it, is in the catalogue of attacks.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import PurePath
+from types import MappingProxyType
+
+from rpat_cli.attacks import ATTACKS
+from rpat_cli.attacks.row import AttackRow, Setting
+from rpat_cli.errors import ConfigError, Problem, unknown
+
+SUITES: Mapping[str, tuple[str, ...]] = {
+    "quick": ("clean", "pgd"),
+    "standard": ("clean", "pgd", "autoattack"),
+    "full": ("clean", "noise", "fgsm", "bim", "mim", "pgd", "cw-pgd", "pgd-50x10", "autoattack"),
+}
+"""The named suites."""
+
+_CUSTOM = "autoattack:"
+_TRANSFER = "transfer:"
+_MADE_BY = "pgd"
+_COUNTED = re.compile(r"(?P<name>.+?)-(?P<count>\d+)(?:x(?P<restarts>\d+))?")
+
+_NOTHING: Mapping[str, Setting] = MappingProxyType({})
+
+
+@dataclass(frozen=True)
+class AttackSpec:
+    """One attack of a suite.
+
+    `name` is a key of ATTACKS; `label` tells it from other uses of the same attack in tables and
+    files; `settings` are what it is built with. Those of "transfer" also hold `source`, the run,
+    checkpoint or other model that the images are made on, and `attack`, the key of ATTACKS that
+    makes them.
+    """
+
+    name: str
+    label: str
+    settings: Mapping[str, Setting] = field(default_factory=dict)
+
+
+def list_attacks() -> dict[str, str]:
+    """Everything that can be written in a suite, with one line about it; named suites first."""
+    suites = {
+        name: "suite: " + ",".join(_label_of(word) for word in words)
+        for name, words in SUITES.items()
+    }
+    words = {word: row.description for word, row in ATTACKS.items() if not row.form}
+    custom = {f"{_CUSTOM}apgd-ce+square": "parts of AutoAttack of your choice, five restarts"}
+    forms = {row.form: row.description for row in ATTACKS.values() if row.form}
+    return suites | words | custom | forms
+
+
+def parts_of_autoattack() -> list[str]:
+    """The attacks that AutoAttack is made of, by AutoAttack's own names."""
+    return [name for name, row in ATTACKS.items() if "attacks" in row.fixed]
+
+
+def parse_word(
+    word: str, wanted: Mapping[str, Setting] = _NOTHING, given: Mapping[str, Setting] = _NOTHING
+) -> tuple[AttackSpec, set[str]]:
+    """The spec of a word, and which of the `wanted` settings it took.
+
+    `given` are settings that are written next to the word and final, like its counts; `wanted`
+    fill in what word and `given` leave open. Raises `ConfigError`.
+    """
+    if word.startswith(_TRANSFER):
+        return _parse_transfer(word, wanted, given)
+    if word.startswith(_CUSTOM):
+        return _parse_custom(word, given), set()
+    name, counts = _split(word)
+    row = ATTACKS[name]
+    _check_given(row, word, given, counts)
+    final = {**counts, **given}
+    taken = {key: value for key, value in wanted.items() if key in row.takes and key not in final}
+    settings = {**row.fixed, **row.defaults, **taken, **final}
+    return AttackSpec(row.recorded_as or name, _label(row, settings), settings), set(taken)
+
+
+def row_of_word(word: str) -> AttackRow | None:
+    """The row whose settings a word may be given; None if there is none, or the word is wrong."""
+    if word.startswith(_TRANSFER):
+        word = _source_and_attack(word)[1]
+    match = None if _is_word(word) else _COUNTED.fullmatch(word)
+    name = match["name"] if match else word
+    return ATTACKS[name] if _is_word(name) else None
+
+
+def _split(word: str) -> tuple[str, dict[str, Setting]]:
+    """The name and the counts of a word: `pgd-50x10` is pgd with 50 steps and 10 restarts."""
+    match = None if _is_word(word) else _COUNTED.fullmatch(word)
+    name = match["name"] if match else word
+    _check_name(name, word)
+    if match is None:
+        return name, {}
+    row = ATTACKS[name]
+    written = {row.counts: match["count"], "restarts": match["restarts"]}
+    counts: dict[str, Setting] = {key: int(text) for key, text in written.items() if text}
+    refused = [key for key in counts if key not in row.takes]
+    if refused:
+        raise ConfigError(f"{word!r}: {name} takes no {' and no '.join(refused)}; write {name!r}.")
+    if 0 in counts.values():
+        raise ConfigError(f"{word!r}: the count must be at least 1.")
+    return name, counts
+
+
+def _check_name(name: str, word: str) -> None:
+    if name in SUITES:
+        raise ConfigError(
+            f"{name!r} is a suite, not one attack: write it alone, as a word of its own."
+        )
+    if _is_word(name):
+        return
+    choices = list(list_attacks())
+    dashed = re.sub(r"(?<=[a-z])(?=\d)", "-", word, count=1)  # pgd20, as many write it
+    match = _COUNTED.fullmatch(dashed)
+    if match and _is_word(match["name"]):
+        choices.append(dashed)
+    raise ConfigError(unknown("attack", name, choices))
+
+
+def _is_word(name: str) -> bool:
+    return name in ATTACKS and not ATTACKS[name].form
+
+
+def _check_given(
+    row: AttackRow, word: str, given: Mapping[str, Setting], counts: Mapping[str, Setting]
+) -> None:
+    hint = f"It takes: {', '.join(row.takes)}." if row.takes else ""
+    problems = [
+        Problem(key, f"{row.name} takes no {key}.", hint=hint)
+        for key in given
+        if key not in row.takes
+    ]
+    problems += [
+        Problem(key, f"{word!r} fixes it already.", hint="Leave one of them out.")
+        for key in given
+        if key in counts
+    ]
+    if problems:
+        raise ConfigError(*problems)
+
+
+def _parse_transfer(
+    word: str, wanted: Mapping[str, Setting], given: Mapping[str, Setting]
+) -> tuple[AttackSpec, set[str]]:
+    """`transfer:RUN` or `transfer:RUN@ATTACK`."""
+    source, attack = _source_and_attack(word)
+    if not source:
+        raise ConfigError(
+            f"{word!r} does not say on which model. Name a run or a checkpoint: transfer:runs/other"
+        )
+    made_by, used = parse_word(attack, wanted, given)
+    if not ATTACKS[made_by.name].transfers:
+        able = ", ".join(name for name, row in ATTACKS.items() if row.transfers)
+        raise ConfigError(f"{word!r}: {attack!r} cannot transfer. Attacks that can: {able}.")
+    by = "" if made_by.label == _label_of(_MADE_BY) else f"@{made_by.label}"
+    settings = {"source": source, "attack": made_by.name, **made_by.settings}
+    return AttackSpec("transfer", f"{_TRANSFER}{_name_of(source)}{by}", settings), used
+
+
+def _source_and_attack(word: str) -> tuple[str, str]:
+    """An @ that is followed by a folder belongs to the source."""
+    text = word.removeprefix(_TRANSFER)
+    source, at, attack = text.rpartition("@")
+    return (source, attack) if at and "/" not in attack else (text, _MADE_BY)
+
+
+def _name_of(source: str) -> str:
+    """What a source is called in a label: its run, with the checkpoint if that is named."""
+    path = PurePath(source)
+    if path.parent.name == "checkpoints":
+        return f"{path.parent.parent.name}/{path.stem}"
+    return path.name or source
+
+
+def _parse_custom(word: str, given: Mapping[str, Setting]) -> AttackSpec:
+    """`autoattack:apgd-ce+square`."""
+    if given:
+        raise ConfigError(*(Problem(key, f"{_CUSTOM}... takes no {key}.") for key in given))
+    parts = tuple(part.strip() for part in word.removeprefix(_CUSTOM).split("+"))
+    known = parts_of_autoattack()
+    wrong = [part for part in parts if part not in known]
+    if wrong:
+        raise ConfigError(*(unknown("part of AutoAttack", part, known) for part in wrong))
+    settings: dict[str, Setting] = {"version": "custom", "attacks": parts}
+    return AttackSpec("autoattack", _CUSTOM + "+".join(parts), settings)
+
+
+def _label_of(word: str) -> str:
+    """The label of a word without overrides."""
+    return _label(ATTACKS[word], ATTACKS[word].defaults) if word in ATTACKS else word
+
+
+def _label(row: AttackRow, settings: Mapping[str, Setting]) -> str:
+    """`pgd` with 50 steps and 10 restarts is "pgd-50x10"; without a count it is the name."""
+    count = settings.get(row.counts)
+    restarts = settings.get("restarts", 1)
+    label = row.name if count is None else f"{row.name}-{count}"
+    return label if restarts == 1 else f"{label}x{restarts}"

@@ -1,0 +1,65 @@
+"""From anything that names a model to a model that can be evaluated.
+
+`load_model` dispatches: a library's model or one of a Python file (`external`), a checkpoint that
+other code has written (`published`), a checkpoint of rpat, given as such or by its run folder.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from rpat_cli.errors import CheckpointError, ConfigError, Problem
+from rpat_cli.loading.architecture import Architecture
+from rpat_cli.loading.external import load_external
+from rpat_cli.loading.foreign import misfit
+from rpat_cli.loading.foreign_file import is_foreign
+from rpat_cli.loading.published import load_published
+from rpat_cli.loading.saved_model import SavedModel
+from rpat_cli.recipe.layers import Layer, resolve
+from rpat_cli.records.checkpoint import load_checkpoint
+from rpat_cli.records.run_folder import open_run
+
+
+def load_model(
+    path: Path | str, checkpoint: str = "best", changes: Sequence[Layer] = ()
+) -> SavedModel:
+    """The model of a checkpoint file, or of a run folder (its checkpoint `best`, `last`, `best_wa`
+    or `last_wa`), in eval mode on the CPU.
+
+    Also loads a file that other code has saved, `torchvision:NAME` and `timm:NAME` with their
+    trained weights, and what `FUNCTION` of `FILE.py:FUNCTION` returns, if `changes`, layers of a
+    recipe, name a data set. Raises `CheckpointError` or `RunFolderError` for what is missing,
+    damaged, or belongs to another model, and what `load_external` raises.
+    """
+    external = None if Path(path).exists() else load_external(str(path), changes)
+    if external is not None:
+        return external
+    path = Path(path)
+    if path.suffix == ".py":
+        message = "is a program: name the function in it that returns the model."
+        raise ConfigError(Problem("", message, str(path), f"Example: {path}:build"))
+    # If there is nothing at this path, the error is that of what the path looks like.
+    is_folder = path.is_dir() if path.exists() else not path.suffix
+    file = open_run(path).checkpoint(checkpoint) if is_folder else path
+    if path.is_file() and is_foreign(file):
+        published, architecture, recipe = load_published(file, changes)
+        return SavedModel(published, architecture, file, 0, recipe)
+    if file.exists() and any("model" in layer.values for layer in changes):
+        raise ConfigError(f"{file} records which network it holds: name no other (--model).")
+    content = load_checkpoint(file)
+    # The recipe comes first: it loads the plugin that the model may be from.
+    recipe = resolve([Layer(str(file), content["recipe"])])
+    architecture = Architecture.from_dict(content["architecture"])
+    model = architecture.build()
+    load_weights(model, content["model"], str(file))
+    return SavedModel(model.eval(), architecture, file, content["epoch"], recipe)
+
+
+def load_weights(model: nn.Module, state: dict[str, Any], source: str) -> None:
+    """Load a checkpoint's weights. Raises `CheckpointError` naming what does not fit."""
+    differences = misfit(state, model.state_dict())
+    if differences:
+        raise CheckpointError(f"{source} belongs to another model: {differences}.")
+    model.load_state_dict(state)
