@@ -41,7 +41,7 @@ DOORS = {
 
 # The engine may know what a method, an attack and a split of data are, but never one of them by
 # name.
-ENGINE_SEES = {"attacks.base", "methods.base", "data.base"}
+ENGINE_SEES = {"attacks.base", "methods.base", "data.base", "data.order"}
 
 IMPORT_TO_DISTRIBUTION = {"yaml": "pyyaml", "PIL": "pillow"}
 OPTIONAL = {"autoattack"}  # accepted in place of pyautoattack where it is installed

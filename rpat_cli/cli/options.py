@@ -14,8 +14,7 @@ from pydantic.fields import FieldInfo
 
 from rpat_cli.cli import torchrun
 from rpat_cli.errors import ConfigError, Problem
-from rpat_cli.recipe.layers import SWITCHED
-from rpat_cli.recipe.schema import Recipe
+from rpat_cli.recipe.schema import Recipe, switches
 
 RecipePath = tuple[str, ...]
 
@@ -118,7 +117,7 @@ def given_flags(params: Mapping[str, Any]) -> dict[str, tuple[RecipePath, Any]]:
     """Of a command's parameters those that set the recipe and were given: `{"--beta": (("method",
     "beta"), "3")}`.
 
-    Raises `ConfigError` when a regulariser is turned off and set up in one breath.
+    Raises `ConfigError` when a regularizer is turned off and set up in one breath.
     """
     given = {name: params[name] for name in _PATHS if params.get(name) not in (None, ())}
     contradictions = [
@@ -128,7 +127,7 @@ def given_flags(params: Mapping[str, Any]) -> dict[str, tuple[RecipePath, Any]]:
             f"--{name.replace('_', '-')}",
             "Leave one of them out.",
         )
-        for switch in SWITCHED
+        for switch in switches()
         if given.get(switch) is False
         for name in given
         if _PATHS[name][0] == switch and name != switch

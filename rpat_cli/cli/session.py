@@ -18,8 +18,9 @@ from rpat_cli.errors import ConfigError
 from rpat_cli.evaluation.parallel import ranks
 from rpat_cli.evaluation.parallel.processes import Jobs
 from rpat_cli.evaluation.suite import AttackSpec
-from rpat_cli.recipe.layers import Layer, layers_of, resolve, summary
+from rpat_cli.recipe.layers import Layer, layers_of, resolve
 from rpat_cli.recipe.schema import Recipe
+from rpat_cli.recipe.summary import summary
 from rpat_cli.records import eval_file
 from rpat_cli.records.run_folder import newest_run
 from rpat_cli.reports.comparison import MAX_LISTED, changed_images, comparison_table

@@ -24,11 +24,10 @@ from rpat_cli.evaluation.parallel.chunks import (
     OnChunk,
     OnProgress,
     Progress,
-    Runner,
-    State,
 )
 from rpat_cli.evaluation.parallel.desk import NotPortableError
 from rpat_cli.evaluation.parallel.processes import Helpers
+from rpat_cli.evaluation.parallel.stages import SampleStates, StageRunner
 from rpat_cli.evaluation.results import AttackResult, Evaluation, StageResult
 from rpat_cli.evaluation.suite import AttackSpec
 from rpat_cli.evaluation.verify import Prediction, batches, check_precision, checked_logits
@@ -109,9 +108,9 @@ def evaluate(
             on_progress = _forecast(bench, whole, on_progress)
         execute = _executor(bench, workers, on_remark)
         for spec in specs:
-            state = State.clean(clean, whole.y)
+            state = SampleStates.clean(clean, whole.y)
             prepared = bench.prepared(spec.label)
-            runner = Runner(
+            runner = StageRunner(
                 spec.label, execute, x, y, batch_size, seed, known, on_progress, on_chunk
             )
             runner.run(list(prepared.stages), state)
@@ -211,7 +210,9 @@ def _executor(bench: Bench, workers: Helpers | None, on_remark: OnRemark | None)
     return bench.attack_all
 
 
-def _result(spec: AttackSpec, prepared: Prepared, state: State, whole: Evaluation) -> AttackResult:
+def _result(
+    spec: AttackSpec, prepared: Prepared, state: SampleStates, whole: Evaluation
+) -> AttackResult:
     stages = _stages(prepared, state, whole.clean.correct)
     flags = list(prepared.flags)
     notes: list[str] = []
@@ -246,7 +247,7 @@ def _result(spec: AttackSpec, prepared: Prepared, state: State, whole: Evaluatio
     )
 
 
-def _stages(prepared: Prepared, state: State, attacked: int) -> list[StageResult]:
+def _stages(prepared: Prepared, state: SampleStates, attacked: int) -> list[StageResult]:
     """What each stage did; those that no image was left for are left out."""
     stages = []
     for number, name in enumerate(prepared.stages):

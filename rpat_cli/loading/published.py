@@ -48,7 +48,7 @@ def load_published(file: Path, given: Sequence[Layer]) -> tuple[Classifier, Arch
             f"{file}: looks like none of the known networks. Name its network with --model."
         )
     spec, shape = DATASETS[recipe.data.name], image_shape(recipe.data)
-    constants = DATASETS[recipe.data.normalise_as or recipe.data.name]
+    constants = DATASETS[recipe.data.normalize_as or recipe.data.name]
     model = load_foreign(
         name, file, shape=shape, classes=spec.classes, mean=constants.mean, std=constants.std
     )

@@ -11,8 +11,9 @@ from rpat_cli.diagnostics import DIAGNOSTICS
 from rpat_cli.errors import RpatError
 from rpat_cli.evaluation.results import Evaluation, parse_evaluation
 from rpat_cli.evaluation.statistics import confusion, per_class_accuracy
-from rpat_cli.recipe.layers import read_yaml, resolve, summary
+from rpat_cli.recipe.layers import read_yaml, resolve
 from rpat_cli.recipe.schema import Recipe
+from rpat_cli.recipe.summary import summary
 from rpat_cli.records import eval_file
 from rpat_cli.records.eval_file import DamagedEvalError, EvalFile
 from rpat_cli.records.metrics import AVERAGED, best_record, read_metrics

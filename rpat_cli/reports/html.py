@@ -11,7 +11,6 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from rpat_cli.errors import ConfigError
 from rpat_cli.evaluation.statistics import Accuracy
 from rpat_cli.evaluation.suite import parse_suite
-from rpat_cli.recipe.layers import SWITCHED
 from rpat_cli.records.metrics import AVERAGED
 from rpat_cli.reports.confusion import Cell, frequent_confusions, heat_map
 from rpat_cli.reports.diagnostics_page import page_sections
@@ -64,10 +63,10 @@ def render_html(report: Report) -> str:
     head = rows[0] if rows else None
     recipe = report.recipe
     classes = class_rows(report, head)
-    switches = [name for name in SWITCHED if getattr(recipe, name)]
+    names = [recipe.method.name, *recipe.regularizers(), *recipe.collaborators()]
     return template("report.html.j2").render(
         report=report,
-        method=" + ".join([recipe.method.name, *switches]),
+        method=" + ".join(names),
         head=head,
         headline=headline(head) if head else [],
         several_threats=len({row.threat for row in report.rows}) > 1,

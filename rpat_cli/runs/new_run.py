@@ -11,7 +11,7 @@ from rpat_cli.records.run_folder import RUNS, RunFolder, is_run
 
 def run_name(recipe: Recipe) -> str:
     """`2026-11-22_fashion-mini_small-cnn_consistency+ra_s0`"""
-    extras = [name for name in ("consistency", "ra", "wa", "awp") if getattr(recipe, name)]
+    extras = [*sorted(recipe.regularizers()), *recipe.collaborators()]
     attack = [recipe.attack.name] if recipe.attack.name != "pgd" else []
     method = "+".join(
         [recipe.method.name, *attack, *extras, *([recipe.mix.name] if recipe.mix else [])]

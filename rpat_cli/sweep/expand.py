@@ -206,6 +206,8 @@ def recipe_name(recipe: Recipe) -> str:
     values = recipe.model_dump(mode="json", exclude=set(UNTRAINED))
     for key in UNTRAINED_DATA:
         values["data"].pop(key)
+    # The name that this key had when the first sweep folders were written: theirs stay valid.
+    values["data"]["normalise_as"] = values["data"].pop("normalize_as")
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
 
 

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rpat_cli.recipe.layers import NAMED, SWITCHED
+from rpat_cli.recipe.layers import NAMED
+from rpat_cli.recipe.schema import switches
 from rpat_cli.sweep.spec import Axes
 from rpat_cli.text import show_number
 
@@ -19,13 +20,13 @@ def label_of(axes: Axes) -> str:
         names.append(Path(str(axes[EXTENDS])).name.removesuffix(".yaml"))
     names += [shown(value) for key, value in axes.items() if key in NAMED and value]
 
-    switches = {key: value for key, value in axes.items() if key in SWITCHED}
-    on = [key + shown_settings(value) for key, value in switches.items() if value]
+    switched = {key: value for key, value in axes.items() if key in switches()}
+    on = [key + shown_settings(value) for key, value in switched.items() if value]
     head = " + ".join(filter(None, [" ".join(names), *on]))
     # Next to a name, the absence of a switch goes without saying.
-    off = [f"no {key}" for key, value in switches.items() if not value and not names]
+    off = [f"no {key}" for key, value in switched.items() if not value and not names]
 
-    known = (*NAMED, *SWITCHED, EXTENDS)
+    known = (*NAMED, *switches(), EXTENDS)
     others = [f"{key}={shown(value)}" for key, value in axes.items() if key not in known]
     return ", ".join(filter(None, [head, *off, *others])) or "base"
 

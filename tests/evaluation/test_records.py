@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from rpat_cli.attacks.threat import Threat
 from rpat_cli.evaluation.calibration import Calibration
 from rpat_cli.evaluation.evaluate import evaluate
-from rpat_cli.evaluation.parallel.chunks import ChunkResult, State
+from rpat_cli.evaluation.parallel.chunks import ChunkResult
+from rpat_cli.evaluation.parallel.stages import SampleStates
 from rpat_cli.evaluation.results import AttackResult, Evaluation, StageResult
 from rpat_cli.evaluation.statistics import Accuracy
 from rpat_cli.evaluation.suite import parse_suite
@@ -94,7 +95,7 @@ def chunk(stage: int, broken: bool, margin: float) -> ChunkResult:
 
 def test_the_smallest_margin_of_all_stages_counts_unless_one_breaks_the_sample() -> None:
     y = torch.zeros(2, dtype=torch.int64)
-    state = State.clean(
+    state = SampleStates.clean(
         Prediction(y.clone(), torch.tensor([9.0, 3.0]), torch.tensor([0.9, 0.8])), y
     )
     for stage, margin in enumerate([2.0, 1.0, 5.0]):

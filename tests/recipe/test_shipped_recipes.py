@@ -8,6 +8,7 @@ import pytest
 import yaml
 from helpers import load_recipe
 
+from rpat_cli.engine.averaging import WeightAveraging
 from rpat_cli.errors import ConfigError
 from rpat_cli.recipe.shipped import BASES, all_names, find, headline, recipe_names
 from rpat_cli.runs import estimate as dry_run
@@ -123,11 +124,11 @@ def test_rebat_and_rpat_plus_plus_have_theirs(data: str, model: str) -> None:
             "rebat",
             200,
         )
-        assert recipe.wa == {"decay": 0.999, "start_epoch": 105}
+        assert recipe.wa == WeightAveraging(decay=0.999, start_epoch=105)
         assert recipe.schedule.options["factor"] == 1.5
         assert recipe.attack.bn_mode == "train"
     assert plain.ra is None
-    assert with_ra.ra["form"] == "teacher-kl"
+    assert with_ra.ra.form == "teacher-kl"
 
 
 def test_the_stronger_attack_of_rebat_is_the_published_one() -> None:
@@ -156,4 +157,4 @@ def test_a_recipe_lies_below_files_and_flags(tmp_path: Path) -> None:
     mine.write_text("extends: fashion-mini/trades+ra\nepochs: 3\n")
     assert load_recipe([mine]).method.name == "trades"
     recipe = load_recipe([mine], ["ra.weight=2"], recipe="fashion-mini/mart+ra")
-    assert (recipe.method.name, recipe.epochs, recipe.ra["weight"]) == ("trades", 3, 2.0)
+    assert (recipe.method.name, recipe.epochs, recipe.ra.weight) == ("trades", 3, 2.0)

@@ -7,8 +7,9 @@ from helpers import load_recipe
 
 from rpat_cli.errors import ConfigError
 from rpat_cli.evaluation.suite import AttackSpec, Overrides, parse_suite
-from rpat_cli.recipe.layers import summary, to_yaml
+from rpat_cli.recipe.layers import to_yaml
 from rpat_cli.recipe.suite_file import read_suite
+from rpat_cli.recipe.summary import summary
 
 SUITE = """
 - clean
@@ -82,7 +83,7 @@ def test_all_mistakes_come_at_once_with_their_lines(tmp_path: Path) -> None:
     [
         ("attack: pgd\n", "a suite is a list of attacks. Example: '- clean'"),
         ("", "a suite is a list of attacks."),
-        ("- {attack: pgd, attack: mim}\n", "suite.yaml:1: 0.attack: stands twice."),
+        ("- {attack: pgd, attack: mim}\n", "suite.yaml:1: 0.attack: duplicate key."),
     ],
 )
 def test_a_file_that_is_no_suite_is_refused(tmp_path: Path, text: str, told: str) -> None:

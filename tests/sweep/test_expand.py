@@ -54,7 +54,7 @@ def test_grid_zip_list_and_random_are_multiplied(write: Write) -> None:
         (20, 0.2),
         (30, 0.3),
     }
-    assert {(v.recipe.ra["weight"], v.recipe.ra["mix"]) for v in plan.variants} == {
+    assert {(v.recipe.ra.weight, v.recipe.ra.mix) for v in plan.variants} == {
         (1.0, 0.5),
         (2.0, 0.7),
     }

@@ -1,7 +1,9 @@
-"""Evaluate a toy in child processes that are killed at random moments, until one comes to its end.
+"""Evaluate a toy in child processes that are killed at random moments, until one comes to its end,
+and once in a child that is left alone.
 
-Run as a script, `kill_and_resume.py FOLDER KILLS`: prints one JSON object. A process of its own,
-since it forks.
+Run as a script, `kill_and_resume.py FOLDER KILLS`: writes FOLDER/resumed.json and
+FOLDER/whole.json, prints one JSON object. A process of its own, since it forks. All children are
+forked from it and compute with its one thread: so their results can be compared bit for bit.
 """
 
 import json
@@ -10,6 +12,8 @@ import random
 import signal
 import sys
 import time
+import traceback
+from collections.abc import Callable
 from pathlib import Path
 
 import pyautoattack
@@ -29,12 +33,12 @@ def main(folder: Path, kills: int) -> None:
     toy = make_toy(10)
     suite = parse_suite("pgd-3,autoattack:square+apgd-ce+apgd-t+fab-t")
 
-    def child(to_be_killed: bool) -> None:
-        store = ChunkStore.open(folder / "partial", {"model": "toy"}, lambda _: None)
+    def child(name: str, to_be_killed: bool) -> None:
+        store = ChunkStore.open(folder / f"{name}.partial", {"model": "toy"}, lambda _: None)
 
         def keep(chunk: ChunkResult) -> None:
             store.add(chunk)
-            with (folder / "attacked").open("a") as file:
+            with (folder / f"{name}.attacked").open("a") as file:
                 file.write(f"{chunk.label} {chunk.stage} {chunk.chunk}\n")
 
         found = evaluate(
@@ -47,26 +51,32 @@ def main(folder: Path, kills: int) -> None:
             known=store.known,
             on_chunk=keep,
         )
-        while to_be_killed:  # faster than the parent, who may have been kept waiting
+        while to_be_killed:  # done before the parent, which may have been kept waiting
             signal.pause()
-        (folder / "result.json").write_text(json.dumps(found.to_dict()))
+        (folder / f"{name}.json").write_text(json.dumps(found.to_dict()))
         store.remove()
 
     generator = random.Random(kills)
-    killed = 0
-    while True:
-        process = os.fork()
-        if process == 0:
-            child(killed < kills)
-            os._exit(0)
-        if killed < kills:
-            time.sleep(generator.uniform(0.01, 0.15))
-            os.kill(process, signal.SIGKILL)
+    for _ in range(kills):
+        process = fork(child, "resumed", True)
+        time.sleep(generator.uniform(0.01, 0.15))
+        os.kill(process, signal.SIGKILL)
         _, status = os.waitpid(process, 0)
-        killed += os.WIFSIGNALED(status)
-        if not os.WIFSIGNALED(status):
-            break
-    print(json.dumps({"killed": killed, "status": status}))
+        assert os.WIFSIGNALED(status)
+    ends = [os.waitpid(fork(child, name, False), 0)[1] for name in ("resumed", "whole")]
+    print(json.dumps({"killed": kills, "ends": ends}))
+
+
+def fork(child: Callable[[str, bool], None], name: str, to_be_killed: bool) -> int:
+    process = os.fork()
+    if process == 0:
+        try:
+            child(name, to_be_killed)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    return process
 
 
 if __name__ == "__main__":

@@ -10,12 +10,9 @@ from typing import Any
 import pytest
 import torch
 
-from rpat_cli.attacks.threat import Threat
 from rpat_cli.errors import RunFolderError
-from rpat_cli.evaluation.evaluate import evaluate
 from rpat_cli.evaluation.parallel.chunks import ChunkResult
 from rpat_cli.evaluation.parallel.store import ChunkStore, key_of
-from rpat_cli.evaluation.suite import parse_suite
 
 IDENTITY = {"weights": "abc", "threat": ["Linf", 8 / 255], "seed": 0}
 
@@ -134,9 +131,7 @@ def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:
         store.add(chunk())
 
 
-def test_killed_ten_times_it_ends_with_the_flags_of_one_uninterrupted_run(
-    toy: Any, small_budgets: None, tmp_path: Path
-) -> None:
+def test_killed_ten_times_it_ends_with_the_flags_of_one_uninterrupted_run(tmp_path: Path) -> None:
     """SIGKILL at random moments; every start takes over what the ones before have written."""
     script = Path(__file__).with_name("kill_and_resume.py")
     done = subprocess.run(
@@ -147,23 +142,18 @@ def test_killed_ten_times_it_ends_with_the_flags_of_one_uninterrupted_run(
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == {"killed": 10, "status": 0}
-    suite = parse_suite("pgd-3,autoattack:square+apgd-ce+apgd-t+fab-t")
-    whole = evaluate(toy.model, toy.x, toy.y, suite, Threat("Linf", 0.1), batch_size=6).to_dict()
-    resumed = json.loads((tmp_path / "result.json").read_text())
-    for mine, theirs in zip(whole["results"], resumed["results"], strict=True):
-        for key in (
-            "correct_after",
-            "predicted",
-            "broken_by",
-            "distance",
-            "forward",
-            "backward",
-            "settings",
-        ):
-            assert mine[key] == theirs[key]
-        for a, b in zip(mine["stages"], theirs["stages"], strict=True):
-            assert {**a, "seconds": 0} == {**b, "seconds": 0}
-    attacked = (tmp_path / "attacked").read_text().splitlines()
+    assert json.loads(done.stdout) == {"killed": 10, "ends": [0, 0]}, done.stderr
+    whole, resumed = (without_seconds(tmp_path / f"{name}.json") for name in ("whole", "resumed"))
+    assert whole == resumed
+    attacked = (tmp_path / "resumed.attacked").read_text().splitlines()
     assert len(attacked) == len(set(attacked)) > 15  # what was on disk was never attacked again
-    assert not (tmp_path / "partial").exists()
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def without_seconds(file: Path) -> Any:
+    found = json.loads(file.read_text())
+    for result in found["results"]:
+        result["seconds"] = 0
+        for stage in result["stages"]:
+            stage["seconds"] = 0
+    return found
