@@ -243,7 +243,7 @@ def test_mistakes_in_the_file_itself_come_out_all_at_once(write: Write) -> None:
         ),
         ("1: a", "sweep.yaml:1: 1: "),
         ("- a\n- b", "a sweep is a mapping of keys to values. Example: grid:"),
-        ("seeds: 1\nseeds: 2\ngrid: {ra: [true]}\ngrid: {}", "stands twice"),
+        ("seeds: 1\nseeds: 2\ngrid: {ra: [true]}\ngrid: {}", "duplicate key"),
         ("epochs: 1\nconfig: [quickstrat]", "sweep.yaml:2: unknown recipe 'quickstrat'."),
         ("seeds: 1\ngrid: {extends: [quickstrat]}", "sweep.yaml:2: unknown recipe 'quickstrat'."),
         # What would have no effect.
