@@ -29,7 +29,7 @@ from rpat_cli.evaluation.statistics import (
         (1, 29, 0.0061, 0.1718),
     ],
 )
-def test_wilson_interval_matches_published_figures(k: int, n: int, low: float, high: float) -> None:
+def test_wilson_interval_matches_published_values(k: int, n: int, low: float, high: float) -> None:
     assert wilson_interval(k, n) == pytest.approx((low, high), abs=5e-5)
 
 

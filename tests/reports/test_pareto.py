@@ -1,4 +1,4 @@
-"""Who is beaten by nobody, where the points stand, and that labels keep clear of one another."""
+"""The front, the positions of the points, and that labels keep clear of one another."""
 
 import itertools
 import random
@@ -147,7 +147,7 @@ def test_long_names_are_cut() -> None:
     assert [len(label.text) for label in panel.labels] == [32]
 
 
-def test_the_picture_stands_alone() -> None:
+def test_the_picture_is_self_contained() -> None:
     from xml.etree import ElementTree
 
     text = template("pareto.svg.j2").render(

@@ -1,4 +1,4 @@
-"""Tables carry the figures, fit the terminal, and need no colour."""
+"""Tables carry the numbers, fit the terminal, and need no color."""
 
 import io
 
@@ -159,7 +159,7 @@ def test_scores_in_closed_form():
     assert nrr(0.9, 0.0) == nrr(0.0, 0.0) == 0.0
 
 
-def test_figures_for_people():
+def test_numbers_for_people():
     assert [percent(0.51044), percent(1.0), percent(None), percent(0.5, 1)] == [
         "51.04",
         "100.00",

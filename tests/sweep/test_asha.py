@@ -173,7 +173,7 @@ def test_a_retried_trial_may_still_be_promoted(runner: Make) -> None:
 
 def test_promotion_follows_the_order_of_arrival() -> None:
     assert promoted([0.1, 0.3, 0.2], 3, closed=False) == [1]
-    assert promoted([0.1, 0.3, None, 0.9], 3, closed=False) == []  # nobody counts behind the third
+    assert promoted([0.1, 0.3, None, 0.9], 3, closed=False) == []  # none counts behind the third
     assert promoted([0.1, 0.3, 0.2, 0.9, 0.8, 0.0], 3, closed=False) == [1, 3, 4]
     assert promoted([0.1, 0.3], 3, closed=True) == [1]  # a rung too short for its factor
     assert promoted([0.5, 0.5, 0.5], 3, closed=False) == [0]
@@ -183,14 +183,14 @@ def test_promotion_follows_the_order_of_arrival() -> None:
 def test_the_best_of_a_rung_always_goes_on_and_about_one_in_factor_with_it() -> None:
     source = random.Random(1)
     for _ in range(200):
-        figures = [source.random() for _ in range(source.randint(1, 60))]
+        metrics = [source.random() for _ in range(source.randint(1, 60))]
         factor = source.randint(2, 5)
-        chosen = promoted(figures, factor, closed=True)
-        assert figures.index(max(figures)) in chosen
-        assert len(chosen) == len(set(chosen)) >= max(1, len(figures) // factor)
-        for cut in range(len(figures)):  # what is known early stays so
-            early = promoted(figures[:cut], factor, closed=False)
-            if len(figures) >= factor:
+        chosen = promoted(metrics, factor, closed=True)
+        assert metrics.index(max(metrics)) in chosen
+        assert len(chosen) == len(set(chosen)) >= max(1, len(metrics) // factor)
+        for cut in range(len(metrics)):  # what is known early stays so
+            early = promoted(metrics[:cut], factor, closed=False)
+            if len(metrics) >= factor:
                 assert early == chosen[: len(early)]
 
 

@@ -140,7 +140,7 @@ def test_cancelled_it_saves_and_the_next_one_goes_on(engine: Engine, tmp_path: P
     assert "clash" not in history(folder)
 
 
-def test_a_task_whose_worker_is_told_to_end_saves_first(ray: None, tmp_path: Path) -> None:
+def test_a_task_whose_worker_is_asked_to_end_saves_first(ray: None, tmp_path: Path) -> None:
     folder = tmp_path / "trial"
     engine = started("ray")
     assert engine.submit(fake(folder, epochs=500))
@@ -315,7 +315,7 @@ def test_out_of_time_too_often_it_fails_and_says_so(tmp_path: Path) -> None:
     assert epochs(folder)[-1] < 500
 
 
-def test_how_a_trial_goes_on_is_decided_anew_on_the_node(
+def test_how_a_trial_goes_on_is_decided_again_on_the_node(
     runner: Callable[..., SweepRunner],
 ) -> None:
     """What a job takes along for the time after a requeue still looks into the folder."""
@@ -383,7 +383,7 @@ def test_settings_reach_sbatch(slurm: Path, tmp_path: Path) -> None:
         "nice=7",
     }
     assert asked <= options
-    # It is asked to save in time, may be queued again, and never runs beside another job of its
+    # It is asked to save in time, may be queued again, and never runs next to another job of its
     # name.
     assert {"signal=USR2@45", "requeue", "dependency=singleton"} <= options
 
@@ -539,7 +539,7 @@ def test_the_section_of_the_file_is_checked_with_all_its_mistakes(
         ("engine: {name: local, partition: gpu}", "Allowed: name, jobs."),
     ],
 )
-def test_each_mistake_in_the_section_is_told(
+def test_each_mistake_in_the_section_is_reported(
     write: Callable[[str], Path], text: str, said: str
 ) -> None:
     with pytest.raises(ConfigError) as caught:
@@ -574,7 +574,7 @@ def test_without_a_cluster_the_error_says_what_to_do(monkeypatch: pytest.MonkeyP
         started("slurm", cluster="slurm")
 
 
-def test_a_ray_that_is_not_there_or_too_small_is_told(
+def test_a_ray_that_is_missing_or_too_small_is_reported(
     ray: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(EngineError, match=r"requests CPU 1000, GPU 0; the Ray cluster has CPU \d+"):
@@ -612,7 +612,7 @@ def test_ctrl_c_while_ray_begins_waits_until_it_has_begun(
 
 
 @pytest.mark.parametrize(("name", "package"), [("slurm", "submitit"), ("ray", "ray")])
-def test_a_missing_package_is_told_with_its_extra(
+def test_a_missing_package_is_reported_with_its_extra(
     name: str, package: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)

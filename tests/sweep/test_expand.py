@@ -1,4 +1,4 @@
-"""A sweep file becomes the trials that it means, and every mistake in it is told at once."""
+"""A sweep file becomes the trials that it means, and every mistake in it is reported at once."""
 
 import math
 import time
@@ -266,7 +266,7 @@ def test_mistakes_in_the_file_itself_come_out_all_at_once(write: Write) -> None:
         ),
     ],
 )
-def test_each_mistake_is_told(write: Write, text: str, said: str) -> None:
+def test_each_mistake_is_reported(write: Write, text: str, said: str) -> None:
     assert said in "\n".join(problems(write(text)))
 
 

@@ -76,7 +76,7 @@ def test_it_comes_nearer_the_optimum_than_its_first_draws(runner: Make) -> None:
     assert {status.state for status in search.statuses.values()} == {TrialState.DONE}
 
 
-def test_what_is_told_is_the_mean_over_the_seeds_at_the_best_epoch(runner: Make) -> None:
+def test_the_study_gets_the_mean_over_the_seeds_at_the_best_epoch(runner: Make) -> None:
     def seeded(recipe: dict, epoch: int) -> dict[str, float]:
         return {name: value - recipe["seed"] / 10 for name, value in hill(recipe, epoch).items()}
 
@@ -189,7 +189,9 @@ search:
     assert 0 < len(good) < 14
 
 
-def test_what_is_no_recipe_or_fails_is_told_so_and_the_search_goes_on(runner: Make) -> None:
+def test_an_invalid_recipe_or_a_failure_is_told_and_the_search_goes_on(
+    runner: Make,
+) -> None:
     def fails(recipe: dict, epoch: int) -> dict[str, float]:
         if recipe["method"]["beta"] > 6:
             raise ValueError

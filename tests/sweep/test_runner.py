@@ -70,7 +70,7 @@ def test_a_second_call_runs_nothing_and_a_new_value_runs_only_itself(runner: Mak
     assert {name: lines for name, lines in after.items() if name in before} == before
 
 
-def test_a_changed_recipe_runs_anew(runner: Make) -> None:
+def test_a_changed_recipe_runs_again(runner: Make) -> None:
     runner(GRID).run()
     changed = runner(GRID.replace("epochs: 2", "epochs: 1"))
     changed.run()
@@ -93,9 +93,9 @@ def test_a_failing_trial_leaves_the_others_and_says_why(
     table = sweep.run()
     assert states(sweep) == [TrialState.DONE, TrialState.FAILED]
     assert [row.n for row in table.rows] == [1, 1, 0, 0]
-    [(title, told)] = table.failures.items()
+    [(title, message)] = table.failures.items()
     assert title == f"batch_size={batch_size}, seed 0"
-    assert reason in told
+    assert reason in message
     assert reason in (sweep.folder / "table.md").read_text()
 
 
@@ -220,7 +220,7 @@ def test_killed_at_any_moment_the_final_table_is_the_same(runner: Make) -> None:
         assert "clash" not in lines  # nor did two processes ever share a folder
 
 
-def test_a_full_disk_here_is_told_and_later_trials_are_unharmed(
+def test_a_full_disk_here_is_reported_and_later_trials_are_unharmed(
     runner: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first trial's recipe cannot be written, the second one's can."""
@@ -240,7 +240,9 @@ def test_a_full_disk_here_is_told_and_later_trials_are_unharmed(
     assert "No space left on device" in reason
 
 
-def test_a_folder_that_cannot_be_written_is_told_before_any_trial_is_begun(runner: Make) -> None:
+def test_a_folder_that_cannot_be_written_is_reported_before_any_trial_starts(
+    runner: Make,
+) -> None:
     sweep = runner("recipe: {epochs: 1}\nseeds: 3")
     sweep.folder.write_text("a file in its place")
     with pytest.raises(RunFolderError, match=r"cannot write .*out: "):

@@ -120,7 +120,7 @@ def test_points_are_rows_with_both_accuracies(found: SweepTable) -> None:
     assert points(table(row("a", {"clean": 0.8})), "apgd-t") == []
 
 
-def test_the_headline_is_the_best_and_what_stands_beyond_seed_noise(found: SweepTable) -> None:
+def test_the_headline_is_the_best_and_what_is_beyond_seed_noise(found: SweepTable) -> None:
     assert (best_of(found, "clean").row.label, best_of(found, "apgd-t").row.checkpoint) == (
         "pgd + ra",
         "last",

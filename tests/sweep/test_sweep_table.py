@@ -1,4 +1,4 @@
-"""Means, spreads and intervals against closed forms; the same figures in every format."""
+"""Means, spreads and intervals against closed forms; the same metrics in every format."""
 
 import csv
 import io
@@ -136,7 +136,7 @@ def test_averaged_weights_are_rows_and_compare_with_plain_ones(write: Write) -> 
     assert rows["wa", "last_wa"].differences["clean"].mean == pytest.approx(0.3)
 
 
-def test_every_format_holds_the_same_figures(plan: Plan) -> None:
+def test_every_format_holds_the_same_numbers(plan: Plan) -> None:
     table = build_table(plan, found(plan), {})
     lines = list(csv.DictReader(io.StringIO(to_csv(table))))
     assert len(lines) == 4 * 5
