@@ -1,4 +1,5 @@
-"""Numbers as people in this field write them: `8/255`, `1e-3`, `0.5`."""
+"""Numbers in and out for people: `8/255` and `1e-3` read, percentages, durations and counts
+written."""
 
 import math
 from typing import Annotated, Any
@@ -7,10 +8,9 @@ from pydantic import BeforeValidator
 
 
 def parse_number(value: Any) -> Any:
-    """Turn `"8/255"` or `"1e-3"` into a float; anything that is not such a text is passed on
-    untouched.
+    """Turn `"8/255"` or `"1e-3"` into a float; other types are returned as they are, for pydantic.
 
-    Raises `ValueError` for a text that is no finite number.
+    Raises `ValueError` for a bool, and for a string that is not a finite number.
     """
     if isinstance(value, bool):
         raise ValueError("must be a number such as 0.5, 1e-3 or 8/255")
@@ -26,12 +26,56 @@ def parse_number(value: Any) -> Any:
     return number
 
 
+DASH = "\N{EN DASH}"
+"""Shown for what was not measured, and between the ends of a range."""
+
 Number = Annotated[float, BeforeValidator(parse_number)]
 """A float field that also reads `8/255`."""
 
 
 def show_number(value: float) -> str:
-    """The short way back: 0.03137… is shown as `8/255`, 0.5 as `0.5`."""
-    if 0 < value < 10 and value == round(value * 255) / 255 and round(value * 1000) != value * 1000:
-        return f"{round(value * 255)}/255"
+    """The reverse: 0.03137… is shown as `8/255`, 0.5 as `0.5`."""
+    levels = round(value * 255)
+    # 0.2 is 51/255, but nobody writes it so: a short decimal is shown as it is.
+    is_short = round(value * 1000) == value * 1000
+    if 0 < value < 10 and value == levels / 255 and not is_short:
+        return f"{levels}/255"
     return f"{value:g}"
+
+
+def percent(fraction: float | None, digits: int = 2) -> str:
+    """`0.5104` as `51.04`; a dash for what was not measured."""
+    return DASH if fraction is None else f"{100 * fraction:.{digits}f}"
+
+
+def percent_range(interval: tuple[float, float]) -> str:
+    """An interval of fractions as `46.7–55.4`."""
+    low, high = interval
+    return f"{percent(low, 1)}{DASH}{percent(high, 1)}"
+
+
+def duration(seconds: float) -> str:
+    """`0.4 s`, `37 s`, `5 min 12 s`, `3 h 05 min`, `2 d 3 h`."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    if whole < 86400:
+        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    return f"{whole // 86400} d {whole % 86400 // 3600} h"
+
+
+def compact(number: int) -> str:
+    """`1234567` as `1.23M`: for tables, where the order of magnitude is what counts."""
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= size:
+            return f"{number / size:.3g}{unit}"
+    return str(number)
+
+
+def count(number: int | None) -> str:
+    """`1234567` as `1,234,567`; a dash for what was not recorded."""
+    return DASH if number is None else f"{number:,}"

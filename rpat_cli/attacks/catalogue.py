@@ -61,13 +61,13 @@ class TrainingAttacks(Registry[Any]):
         return self._catalogue[name]
 
     def __contains__(self, name: object) -> bool:
-        return name in list(self)
+        return name in self._catalogue and self._catalogue[str(name)].trains
 
     def __iter__(self) -> Iterator[str]:
         return (name for name, row in self._catalogue.items() if row.trains)
 
     def __len__(self) -> int:
-        return len(list(self))
+        return sum(1 for _ in self)
 
 
 @dataclass(frozen=True)

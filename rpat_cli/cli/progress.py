@@ -18,9 +18,11 @@ from rich.progress import (
 from rich.text import Text
 
 from rpat_cli.cli import console
+from rpat_cli.engine.callback import Callback, StepRecord
 from rpat_cli.engine.callbacks import EpochLines
-from rpat_cli.engine.loop import Callback, EpochRecord, StepRecord, TrainLoop
+from rpat_cli.engine.loop import TrainLoop
 from rpat_cli.evaluation.parallel.chunks import Progress as EvalProgress
+from rpat_cli.records.metrics import EpochRecord
 from rpat_cli.reports.scores import percent
 from rpat_cli.runs.listener import Listener
 from rpat_cli.runs.progress_lines import EvalLines, in_lines, stage_name, time_left

@@ -18,11 +18,14 @@ from rpat_cli.errors import ConfigError
 from rpat_cli.evaluation.parallel import ranks
 from rpat_cli.evaluation.parallel.processes import Jobs
 from rpat_cli.evaluation.suite import AttackSpec
-from rpat_cli.recipe.layers import Layer, layers_of, resolve, summary
+from rpat_cli.recipe.layers import Layer, layers_of, resolve
 from rpat_cli.recipe.schema import Recipe
+from rpat_cli.recipe.summary import summary
+from rpat_cli.records import eval_file
 from rpat_cli.records.run_folder import newest_run
-from rpat_cli.reports.analyses import FEW_CHANGED, changed_images, comparison_table
-from rpat_cli.reports.report import build_report
+from rpat_cli.reports.comparison import MAX_LISTED, changed_images, comparison_table
+from rpat_cli.reports.diagnostics_terminal import for_terminal
+from rpat_cli.reports.gather import build_report
 from rpat_cli.reports.terminal import (
     evaluation_remarks,
     evaluation_summary,
@@ -32,9 +35,10 @@ from rpat_cli.reports.terminal import (
 )
 from rpat_cli.runs import estimate as cost
 from rpat_cli.runs.compare import compare_files, evaluation_file
-from rpat_cli.runs.diagnose import CORRUPTIONS, analyse, check_wanted, prepare_corruptions
-from rpat_cli.runs.evaluate import EvalOptions, eval_run
-from rpat_cli.runs.train import resume_run, train_run
+from rpat_cli.runs.diagnose import Wanted
+from rpat_cli.runs.evaluate import EvalOptions, Measured, measure_run
+from rpat_cli.runs.resume import resume_run
+from rpat_cli.runs.train import train_run
 
 
 def train(
@@ -116,25 +120,17 @@ def evaluate(
     specs: Sequence[AttackSpec],
     checkpoint: str,
     changes: Sequence[Layer],
+    diagnostics: Wanted,
     batch_size: int | None,
     jobs: Jobs,
     limit: int | None,
-    analyses: Sequence[str],
-    corruptions: Path | None,
-    corruptions_baseline: Path | None,
     quiet: bool,
     as_json: bool,
 ) -> None:
-    """`rpat eval`: one checkpoint against a suite of attacks, and a closer look at it by the
-    `analyses` asked for."""
+    """`rpat eval`: one checkpoint against a suite of attacks, and the diagnostics asked for."""
     if torchrun.is_helper():
         ranks.serve()
         return
-    if corruptions_baseline and not corruptions:
-        raise ConfigError(
-            "--corruptions-baseline goes with --corruptions DIR, the images to measure on."
-        )
-    check_wanted(analyses)
     shared = torchrun.size() > 1
     with (
         ranks.leading() if shared else nullcontext() as others,
@@ -143,51 +139,34 @@ def evaluate(
         if target is None:
             target = newest_run().path
             listener.say(f"evaluating the newest run, {target}")
-        prepared = {}
-        if corruptions:  # before hours of attacks, since its files may be wrong
-            prepared[CORRUPTIONS] = prepare_corruptions(
-                corruptions,
-                target,
-                baseline=corruptions_baseline,
-                limit=limit,
-                checkpoint=checkpoint,
-                changes=changes,
-                listener=listener,
-            )
-        again = (
-            shlex.join(["rpat", *sys.argv[1:]]) + " (alone, or under torchrun as before)" * shared
-        )
-        options = EvalOptions(batch_size, jobs, limit, again=again, ranks=others)
-        evaluation, file = eval_run(
+        again = shlex.join(["rpat", *sys.argv[1:]])
+        if shared:
+            again += " (alone, or under torchrun as before)"
+        measured = measure_run(
             target,
             specs,
+            diagnostics=diagnostics,
             checkpoint=checkpoint,
             changes=changes,
-            options=options,
-            listener=listener,
-        )
-        found = analyse(
-            analyses,
-            target,
-            file,
-            checkpoint=checkpoint,
-            changes=changes,
-            limit=limit,
-            prepared=prepared,
+            options=EvalOptions(batch_size, jobs, limit, again=again, ranks=others),
             listener=listener,
         )
     if as_json:
-        print(file.read_text(encoding="utf-8"))
+        print(measured.file.read_text(encoding="utf-8"))
     else:
-        names = json.loads(file.read_text(encoding="utf-8"))["data"]["class_names"]
-        console.out.print(evaluation_table(evaluation))
-        console.out.print(evaluation_summary(evaluation, names))
-        console.out.print(remarks_text(evaluation_remarks(evaluation)))
-        for analysis in found:
-            console.out.print(analysis.table())
-        console.out.print(f"result: {file}", markup=False, soft_wrap=True)
-    if any(analysis.failed for analysis in found):
+        _show_evaluation(measured)
+    if any(result.failed for result in measured.diagnostics.values()):
         raise typer.Exit(3)
+
+
+def _show_evaluation(measured: Measured) -> None:
+    evaluation, file = measured.evaluation, measured.file
+    console.out.print(evaluation_table(evaluation))
+    console.out.print(evaluation_summary(evaluation, eval_file.read(file).class_names))
+    console.out.print(remarks_text(evaluation_remarks(evaluation)))
+    for result in measured.diagnostics.values():
+        console.out.print(for_terminal(result.section()))
+    console.out.print(f"result: {file}", markup=False, soft_wrap=True)
 
 
 def compare(a: Path, b: Path, *, changed: bool, as_json: bool) -> None:
@@ -204,5 +183,5 @@ def compare(a: Path, b: Path, *, changed: bool, as_json: bool) -> None:
     for name, file in (("A", a), ("B", b)):
         console.out.print(f"{name}: {file}", markup=False, soft_wrap=True)
     console.out.print(comparison_table(comparisons))
-    for line in changed_images(comparisons, None if changed else FEW_CHANGED):
+    for line in changed_images(comparisons, None if changed else MAX_LISTED):
         console.out.print(line, markup=False, soft_wrap=True)

@@ -27,7 +27,6 @@ DATASETS: Registry[DatasetSpec] = Registry(
     },
 )
 
-# name -> factory(image_size, **its own settings) -> Augment
 AUGMENTATIONS: Registry[Callable[..., Augment]] = Registry(
     "augmentation",
     {
@@ -39,6 +38,8 @@ AUGMENTATIONS: Registry[Callable[..., Augment]] = Registry(
         "randaugment": "rpat_cli.data.augment:randaugment",
     },
 )
+"""Factories `(image_size, **settings) -> Augment`; what the signature names are the settings of a
+recipe."""
 
 MIXINGS: Registry[type[Mixing]] = Registry(
     "mixing",
@@ -47,3 +48,4 @@ MIXINGS: Registry[type[Mixing]] = Registry(
         "mixup": "rpat_cli.data.mixing:MixUp",
     },
 )
+"""Frozen dataclasses whose fields are the settings of a recipe."""

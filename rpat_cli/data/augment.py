@@ -1,10 +1,8 @@
-"""Random changes of training images: on the device, a batch at a time, with random numbers of its
-own for every sample.
+"""Augmentations of training images: on the device, a batch at a time, random for every sample.
 
-torchvision's v2 transforms draw once per call, so that a whole batch gets one and the same crop;
-these do not. All random numbers come from torch's global generator of the device that holds the
-images (AutoAugment and RandAugment: of the CPU), so that a seed or a restored generator state
-repeats them.
+Why not torchvision's: its v2 transforms draw once per call, so a whole batch would get one and the
+same crop. All random numbers come from torch's global generator of the device that holds the images
+(AutoAugment and RandAugment: of the CPU), so a seed or a restored generator state repeats them.
 """
 
 import inspect
@@ -26,14 +24,18 @@ AugmentSpec: TypeAlias = str | Mapping[str, Mapping[str, Any] | None]
 
 
 def build_augment(specs: Iterable[AugmentSpec] | AugmentSpec, image_size: int) -> Augment:
-    """The augmentations named by `specs`, one after the other; none at all leaves images as they
+    """The augmentations named by `specs`, one after the other; without any, images stay as they
     are.
 
     `image_size` (pixels) decides defaults such as the crop's padding. Raises `ConfigError` for an
-    unknown name or setting and for a value that makes no sense.
+    unknown name or setting and for a value out of range.
     """
     listed = [specs] if isinstance(specs, str | Mapping) else list(specs)
-    return compose(*(_build(*item, image_size) for spec in listed for item in _parse(spec).items()))
+    steps = []
+    for spec in listed:
+        for name, settings in _parse(spec).items():
+            steps.append(_build(name, settings, image_size))
+    return compose(*steps)
 
 
 def compose(*steps: Augment) -> Augment:
@@ -48,8 +50,8 @@ def compose(*steps: Augment) -> Augment:
 
 
 def random_crop(image_size: int, padding: int | None = None) -> Augment:
-    """Pad with black, cut out at a uniformly random place; `padding` is an eighth of the image by
-    default (4 of 32)."""
+    """Pad with black, then crop at a uniformly random place; `padding` (pixels a side) is an eighth
+    of the image by default: 4 of 32."""
     width = round(image_size / 8) if padding is None else padding
     _require(0 <= width <= image_size, "padding", width, f"must be 0 to {image_size} pixels")
 
@@ -61,31 +63,32 @@ def random_crop(image_size: int, padding: int | None = None) -> Augment:
 
 
 def crop_at(x: Tensor, rows: Tensor, columns: Tensor, padding: int) -> Tensor:
-    """Sample i of x (B, C, H, W), padded with `padding` black pixels a side, cut out from (rows[i],
-    columns[i]) on."""
+    """Crops (B, C, H, W) of x (B, C, H, W), padded with `padding` black pixels a side.
+
+    `rows` and `columns` (B,) int64 are the top left corners in the padded images.
+    """
     B, C, H, W = x.shape
     padded = F.pad(x, (padding,) * 4)
     row = rows.view(B, 1, 1) + torch.arange(H, device=x.device).view(1, H, 1)
     column = columns.view(B, 1, 1) + torch.arange(W, device=x.device).view(1, 1, W)
-    # One gather over flattened pixels: several times faster than indexing with rows and columns
-    # apart.
+    # One gather over flattened pixels is several times faster than padded[:, :, row, column].
     pixel = (row * padded.shape[-1] + column).view(B, 1, H * W).expand(B, C, H * W)
     return padded.flatten(2).gather(2, pixel).view_as(x)
 
 
-def random_flip(image_size: int, p: float = 0.5) -> Augment:  # noqa: ARG001  (all factories are called alike)
-    """Mirror left and right with probability `p`."""
+def random_flip(image_size: int, p: float = 0.5) -> Augment:  # noqa: ARG001  (all factories share this signature)
+    """Flip left and right with probability `p`."""
     _require(0 <= p <= 1, "p", p, "must be a probability, 0 to 1")
 
     def augment(x: Tensor) -> Tensor:
-        mirrored = torch.rand(len(x), device=x.device) < p
-        return torch.where(mirrored.view(-1, 1, 1, 1), x.flip(-1), x)
+        flipped = torch.rand(len(x), device=x.device) < p
+        return torch.where(flipped.view(-1, 1, 1, 1), x.flip(-1), x)
 
     return augment
 
 
 def crop_flip(image_size: int, padding: int | None = None, p: float = 0.5) -> Augment:
-    """Random crop, then random flip: the custom for CIFAR, and the base augmentation of
+    """Random crop, then random flip: the standard for CIFAR, and the base augmentation of
     Consistency-AT."""
     return compose(random_crop(image_size, padding), random_flip(image_size, p))
 
@@ -93,8 +96,8 @@ def crop_flip(image_size: int, padding: int | None = None, p: float = 0.5) -> Au
 def cutout(image_size: int, size: int | None = None) -> Augment:
     """Black out a square around a uniformly random pixel (DeVries & Taylor 2017, arXiv 1708.04552).
 
-    `size` is its side in pixels, half of the image by default; the square may reach beyond the
-    border.
+    `size` is its side in pixels, half of the image by default; the square may extend beyond the
+    image.
     """
     side = image_size // 2 if size is None else size
     _require(side >= 1, "size", side, "must be at least 1 pixel")
@@ -111,9 +114,9 @@ def autoaugment(image_size: int, policy: str = "cifar10") -> Augment:  # noqa: A
     """AutoAugment (Cubuk et al. 2019, arXiv 1805.09501) with the policy found for cifar10, imagenet
     or svhn.
 
-    Cost: torchvision's transform, sample by sample: a batch of 128 took 30 ms on one CPU core, and
-    a GPU gains nothing, since its kernels are launched for one small image at a time. Little beside
-    ten attack steps, a lot without them.
+    Cost: torchvision's transform runs sample by sample. A batch of 128 took 30 ms on one CPU core,
+    and a GPU is no faster, since it launches its kernels for one small image at a time. That is
+    little next to ten attack steps, and much without them.
     """
     from torchvision.transforms import v2
 
@@ -124,8 +127,10 @@ def autoaugment(image_size: int, policy: str = "cifar10") -> Augment:  # noqa: A
 
 
 def randaugment(image_size: int, n: int = 2, m: int = 9) -> Augment:  # noqa: ARG001
-    """RandAugment (Cubuk et al. 2020, arXiv 1909.13719): `n` operations at magnitude `m` (0 to 30);
-    costs as much."""
+    """RandAugment (Cubuk et al. 2020, arXiv 1909.13719): `n` operations at magnitude `m` (0 to 30).
+
+    Cost: as for `autoaugment`.
+    """
     from torchvision.transforms import v2
 
     _require(n >= 0, "n", n, "must be a number of operations, 0 or more")
@@ -134,20 +139,23 @@ def randaugment(image_size: int, n: int = 2, m: int = 9) -> Augment:  # noqa: AR
 
 
 def _per_sample(transform: Callable[[Tensor], Tensor]) -> Augment:
-    """A torchvision transform of one uint8 image, for a batch: on a batch it would draw one
-    operation for all."""
+    """A torchvision transform applied to each image by itself: called on a batch it would draw one
+    operation for all.
+
+    The images become uint8 in between, since AutoAugment's operations are defined on 0 to 255.
+    """
 
     def augment(x: Tensor) -> Tensor:
+        if not len(x):  # stack needs at least one
+            return x
         pixels = (x * 255).round().to(torch.uint8)
-        return (
-            torch.stack([transform(image) for image in pixels]).to(x.dtype) / 255 if len(x) else x
-        )
+        return torch.stack([transform(image) for image in pixels]).to(x.dtype) / 255
 
     return augment
 
 
 def _hit(length: int, side: int, x: Tensor) -> Tensor:
-    """Which of `length` positions lie in an interval of `side` around a random centre: (B, length)
+    """Which of `length` positions lie in an interval of `side` around a random center: (B, length)
     bool."""
     first = torch.randint(length, (len(x), 1), device=x.device) - side // 2
     position = torch.arange(length, device=x.device)
@@ -181,7 +189,7 @@ def _build(name: str, settings: Mapping[str, Any], image_size: int) -> Augment:
         if key not in allowed
     ]
     wrong += [
-        Problem(f"{name}.{key}", f"{value!r} is not of the kind {_kind(fields[key])}.")
+        Problem(f"{name}.{key}", f"{value!r} is not of type {_type_name(fields[key])}.")
         for key, value in settings.items()
         if key in allowed and not _fits(value, fields[key])
     ]
@@ -190,12 +198,14 @@ def _build(name: str, settings: Mapping[str, Any], image_size: int) -> Augment:
     return factory(image_size, **settings)
 
 
-def _kind(field: inspect.Parameter) -> str:
+def _type_name(field: inspect.Parameter) -> str:
     return str(getattr(field.annotation, "__name__", field.annotation))
 
 
 def _fits(value: Any, field: inspect.Parameter) -> bool:
-    return isinstance(value, float | int if field.annotation is float else field.annotation)
+    # Whole numbers are fine where a float is expected.
+    allowed = float | int if field.annotation is float else field.annotation
+    return isinstance(value, allowed)
 
 
 def _require(holds: bool, key: str, value: object, rule: str) -> None:

@@ -1,4 +1,5 @@
-"""What a data set is: what is known before any file is read, and what reading it gives."""
+"""What a data set is: what is known before any file is read (`DatasetSpec`), and what reading gives
+(`RawData`, then `Dataset`)."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -14,14 +15,14 @@ Shape = tuple[int, int, int]
 
 GIB = 2**30
 
-# The radii at which robustness is usually reported, in pixels of [0, 1].
-COLOUR_EPS: Mapping[str, float] = MappingProxyType(
+COLOR_EPS: Mapping[str, float] = MappingProxyType(
     {"Linf": 8 / 255, "L2": 128 / 255, "L1": 2000 / 255}
 )
+"""The eps by norm at which robustness on color images is usually reported, for pixels in [0, 1]."""
 
 
 class Split(Protocol):
-    """Labelled images, in memory or on disk. Pixels come out as float32 in [0, 1], NCHW.
+    """Labeled images, in memory or on disk. Pixels come out as float32 in [0, 1], NCHW.
 
     `labels` is (N,) int64 on the CPU or on the device of the images; `shape` is (C, H, W).
     """
@@ -33,8 +34,7 @@ class Split(Protocol):
     def __len__(self) -> int: ...
 
     def to(self, device: torch.device | str) -> "Split":
-        """The same images where they are needed; images on disk that fit in memory are read here,
-        once."""
+        """The same images on `device`; images on disk that fit in memory are read here, once."""
         ...
 
     def subset(self, indices: Tensor) -> Self:
@@ -44,15 +44,16 @@ class Split(Protocol):
     def batches(
         self, order: Tensor, batch_size: int, device: torch.device | str
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Batches (x, y) on `device`, in the given order (K,) int64; the last one may be smaller.
+        """Batches x (B, C, H, W) float32 in [0, 1] and y (B,) int64 on `device`, of the images at
+        `order` (K,) int64; the last batch may be smaller.
 
-        Draws no random number: whoever knows the order can start again at any batch. Raises
+        Draws no random number, so that a training can resume at any batch of an order. Raises
         `DataError` for an image that cannot be read.
         """
         ...
 
     def tensors(self) -> tuple[Tensor, Tensor]:
-        """All of it at once: x (N, C, H, W) float32 in [0, 1] and y (N,) int64."""
+        """All images at once: x (N, C, H, W) float32 in [0, 1] and y (N,) int64."""
         ...
 
     def fingerprint(self) -> str:
@@ -62,8 +63,11 @@ class Split(Protocol):
 
 @dataclass(frozen=True)
 class LoadOptions:
-    """What a loader is told. `image_size` in pixels; `memory_budget` in bytes for one split;
-    `workers` processes."""
+    """The options of a loader.
+
+    `root`: the data root, which holds the data sets. `image_size`: pixels a side, where images are
+    resized. `memory_budget`: bytes for one split. `workers`: processes that decode image files.
+    """
 
     root: Path
     download: bool = False
@@ -74,7 +78,7 @@ class LoadOptions:
 
 @dataclass(frozen=True)
 class RawData:
-    """A data set as its authors cut it, before validation images are held out."""
+    """A data set with the splits of its authors, before validation images are held out."""
 
     train: Split
     test: Split
@@ -87,8 +91,8 @@ class DatasetSpec:
 
     `shape` is (C, H, W), or None if the `image_size` option decides; `classes` is None if the files
     decide. `mean` and `std` are per channel, of the training images, pixels in [0, 1]. `eps` is the
-    default radius per norm. `defaults` is a layer of the recipe. `load` raises `DataError` for
-    files that are missing or damaged.
+    default eps by norm, for pixels in [0, 1]. `defaults` are recipe keys that the data set changes.
+    `load` raises `DataError` for files that are missing or damaged.
     """
 
     name: str
@@ -103,8 +107,8 @@ class DatasetSpec:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A loaded data set. `val` was held out from the training images; `fingerprint` (sha256 hex)
-    names the test set."""
+    """A loaded data set. `val` was held out from the training images; `fingerprint` (sha256, hex)
+    identifies the test set."""
 
     spec: DatasetSpec
     train: Split

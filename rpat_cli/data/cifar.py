@@ -1,11 +1,11 @@
-"""CIFAR-10 and CIFAR-100 (Krizhevsky 2009), read by torchvision, which checks every file against
-its checksum."""
+"""CIFAR-10 and CIFAR-100 (Krizhevsky, "Learning Multiple Layers of Features from Tiny Images",
+2009), read by torchvision, which verifies every file's checksum."""
 
 from typing import Any
 
 import torch
 
-from rpat_cli.data.base import COLOUR_EPS, DatasetSpec, LoadOptions, RawData
+from rpat_cli.data.base import COLOR_EPS, DatasetSpec, LoadOptions, RawData
 from rpat_cli.data.sources import File, Source
 from rpat_cli.data.splits import TensorSplit
 
@@ -50,7 +50,7 @@ CIFAR10 = DatasetSpec(
     classes=10,
     mean=(0.4914, 0.4822, 0.4465),
     std=(0.2470, 0.2435, 0.2616),
-    eps=COLOUR_EPS,
+    eps=COLOR_EPS,
     load=load_cifar10,
     defaults={"data": {"augment": ["crop-flip"]}},
 )
@@ -60,7 +60,7 @@ CIFAR100 = DatasetSpec(
     classes=100,
     mean=(0.5071, 0.4865, 0.4409),
     std=(0.2673, 0.2564, 0.2762),
-    eps=COLOUR_EPS,
+    eps=COLOR_EPS,
     load=load_cifar100,
     defaults={"data": {"augment": ["crop-flip"]}},
 )

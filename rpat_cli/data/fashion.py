@@ -1,6 +1,7 @@
-"""Fashion-MNIST (Xiao, Rasul, Vollgraf 2017, arXiv 1708.07747), whole, and a part that comes with
-this package."""
+"""Fashion-MNIST (Xiao, Rasul & Vollgraf 2017, arXiv 1708.07747): the whole, and the subset
+`fashion-mini` that comes with this package."""
 
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import numpy as np
 import torch
 
 from rpat_cli.data.base import DatasetSpec, LoadOptions, RawData
-from rpat_cli.data.idx import GREY_DEFAULTS, idx_source, load_idx, read_split
+from rpat_cli.data.idx import GRAY_DEFAULTS, idx_source, load_idx, read_split
 from rpat_cli.data.splits import TensorSplit, stratified_choice
 
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
@@ -23,38 +24,39 @@ CLASS_NAMES = (
     *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
 )
 EPS = {"Linf": 0.1, "L2": 1.5, "L1": 10.0}
+"""Default eps by norm, for pixels in [0, 1]."""
+
 MINI_SIZES = {"train": 2000, "test": 500}
 MINI_SEED = 0
 
 
 def load_full(options: LoadOptions) -> RawData:
-    """Read `FashionMNIST/raw/` below the data root, else the files of Debian's package. Raises
-    `DataError`."""
+    """Read `FashionMNIST/raw/` below the data root, or the files of Debian's package
+    `dataset-fashion-mnist`. Raises `DataError`."""
     return load_idx(SOURCE, "FashionMNIST", options, CLASS_NAMES, DEBIAN_FOLDER)
 
 
 def load_mini(_: LoadOptions) -> RawData:
-    """The 2,000 training and 500 test images inside this package. Needs no file elsewhere and no
+    """The 2,000 training and 500 test images inside this package; needs no other file and no
     network."""
-    with (
-        (files("rpat_cli.data") / "fashion_mini.npz").open("rb") as stream,
-        np.load(stream) as arrays,
-    ):
-        train, test = (
-            TensorSplit(
-                torch.from_numpy(arrays[f"x_{part}"]), torch.from_numpy(arrays[f"y_{part}"]).long()
-            )
-            for part in MINI_SIZES
-        )
+    packed = files("rpat_cli.data") / "fashion_mini.npz"
+    with packed.open("rb") as stream, np.load(stream) as arrays:
+        train, test = (_mini_split(arrays, part) for part in MINI_SIZES)
     return RawData(train, test, CLASS_NAMES)
 
 
-def make_mini(folder: Path = DEBIAN_FOLDER) -> dict[str, np.ndarray]:
-    """The arrays of fashion_mini.npz, chosen from the whole set in `folder`: x uint8 NCHW, y uint8.
+def _mini_split(arrays: Mapping[str, np.ndarray], part: str) -> TensorSplit:
+    images, labels = torch.from_numpy(arrays[f"x_{part}"]), torch.from_numpy(arrays[f"y_{part}"])
+    return TensorSplit(images, labels.long())
 
-    The shipped file is `np.savez_compressed("fashion_mini.npz", **make_mini())`: equally many
-    images of each class, training images from the training files and test images from the test
-    files. Raises `DataError`.
+
+def make_mini(folder: Path = DEBIAN_FOLDER) -> dict[str, np.ndarray]:
+    """The arrays of fashion_mini.npz, chosen from the whole data set in `folder`: images (uint8,
+    NCHW) and labels (uint8).
+
+    The file in this package is `np.savez_compressed("fashion_mini.npz", **make_mini())`: the same
+    number of images of each class, training images from the training files and test images from the
+    test files. Raises `DataError`.
     """
     arrays = {}
     for part, size in MINI_SIZES.items():
@@ -73,7 +75,7 @@ FASHION_MNIST = DatasetSpec(
     std=(0.3530,),
     eps=EPS,
     load=load_full,
-    defaults={**GREY_DEFAULTS, "epochs": 15},
+    defaults={**GRAY_DEFAULTS, "epochs": 15},
 )
 FASHION_MINI = DatasetSpec(
     name="fashion-mini",
@@ -84,7 +86,7 @@ FASHION_MINI = DatasetSpec(
     eps=EPS,
     load=load_mini,
     defaults={
-        **GREY_DEFAULTS,
+        **GRAY_DEFAULTS,
         "epochs": 10,
         "batch_size": 50,
         "data": {"val_size": 400, "augment": ["crop:padding=1"]},

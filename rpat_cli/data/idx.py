@@ -1,4 +1,4 @@
-"""The idx files of MNIST and its kin, gzipped or not, without torchvision."""
+"""The idx files of MNIST and Fashion-MNIST, gzipped or not, read without torchvision."""
 
 import gzip
 import zlib
@@ -12,22 +12,25 @@ from rpat_cli.data.base import LoadOptions, RawData
 from rpat_cli.data.sources import File, Source
 from rpat_cli.data.splits import TensorSplit
 
-UINT8 = 0x08  # idx's code for the element type
-GREY_DEFAULTS = {
+UINT8 = 0x08
+"""The code of the element type in an idx header."""
+
+GRAY_DEFAULTS = {
     "model": "small-cnn",
     "optimizer": {"lr": 0.1},
     "schedule": "one-cycle",
     "data": {"augment": ["crop:padding=1"]},
 }
-"""Recipe defaults for small grey images: minutes on a laptop. Wide crops cost accuracy where
-objects are centred."""
+"""Recipe defaults for small gray images: minutes on a laptop. The objects are centered, so that a
+wider crop would cost accuracy."""
 
 PARTS = {"train": "train", "test": "t10k"}
+"""How the files of each part begin."""
 
 
 def idx_source(name: str, folder: str, url: str, other_way: str = "") -> Source:
-    """The four files of an MNIST-like set in `folder` below the data root; `url` is where they are
-    published."""
+    """The four files of an MNIST-like data set in `folder` below the data root, published at
+    `url`."""
     stems = [stem for part in PARTS.values() for stem in _stems(part)]
     archives = tuple(File(f"{folder}/{stem}.gz", url=f"{url}{stem}.gz") for stem in stems)
     return Source(name, tuple(File(f"{folder}/{stem}") for stem in stems), archives, other_way)
@@ -40,10 +43,10 @@ def load_idx(
     names: tuple[str, ...],
     *elsewhere: Path,
 ) -> RawData:
-    """Read the set from below the data root or from the folders `elsewhere`; download it if asked
-    and not there.
+    """Read the data set from below the data root or from one of the folders `elsewhere`; download
+    it if it is in none of them and the options ask for it.
 
-    Raises `DataError` if it is nowhere, or if a file is damaged.
+    Raises `DataError` if it is not found or a file is damaged.
     """
     folders = (options.root / Path(source.files[0].path).parent, *elsewhere)
     found = next((folder for folder in folders if _complete(folder)), None)
@@ -56,7 +59,10 @@ def load_idx(
 
 
 def read_split(source: Source, folder: Path, part: str) -> TensorSplit:
-    """`part` ("train" or "test") of the set in `folder`: images (N, 1, H, W) uint8 and labels."""
+    """The part "train" or "test" of the data set in `folder`: images (N, 1, H, W) uint8 and labels.
+
+    Raises `DataError` for a damaged file.
+    """
     images_stem, labels_stem = _stems(PARTS[part])
     images = read_idx(source, _path(folder, images_stem), rank=3)
     labels = read_idx(source, _path(folder, labels_stem), rank=1)
@@ -64,10 +70,10 @@ def read_split(source: Source, folder: Path, part: str) -> TensorSplit:
 
 
 def read_idx(source: Source, path: Path, rank: int) -> Tensor:
-    """A uint8 tensor with `rank` dimensions. The format: two zero bytes, type, rank, big-endian
-    sizes, elements.
+    """A uint8 tensor with `rank` dimensions.
 
-    Raises `DataError` if the file is cut short or is something else.
+    The format: two zero bytes, the element type, the rank, one big-endian uint32 for each size, the
+    elements. Raises `DataError` if the file is truncated or of another format.
     """
     try:
         data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()

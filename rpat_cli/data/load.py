@@ -22,13 +22,12 @@ def load_dataset(
     memory_budget: int = 2 * GIB,
     workers: int = 0,
 ) -> Dataset:
-    """Read the data set `name` from below `root` and hold out `val_size` training images for
-    validation.
+    """Read the data set `name` below `root` and hold out `val_size` training images for validation.
 
-    `val_size` is a count (int) or a share of the training images (float below 1); the choice is
-    stratified and depends on `seed` only. `image_size` (pixels) is for `imagefolder`.
-    `memory_budget` is in bytes for one split. `workers` processes decode image files (0: this one
-    does).
+    `val_size` is a count (int) or a fraction of the training images (float below 1); the choice is
+    stratified and depends on `seed` only. `image_size` (pixels a side) is for `imagefolder`.
+    `memory_budget` is in bytes for one split. `workers` processes decode image files (0: this
+    process does).
 
     Raises `ConfigError` for an unknown name or an impossible `val_size` or `image_size`,
     `DataError` for files that are missing or damaged, `MissingExtraError` if reading needs a
@@ -54,30 +53,23 @@ def load_dataset(
 
 
 def _val_count(val_size: int | float, labels: Tensor) -> int:
-    total, most = len(labels), len(labels) - len(set(labels.tolist()))
-    if val_size < 0 or (isinstance(val_size, float) and not val_size < 1):
-        raise ConfigError(
-            _val_problem(val_size, "must be a count (an integer >= 0) or a share (0 <= share < 1).")
+    """How many images to hold out. Raises `ConfigError`."""
+    total, classes = len(labels), len(set(labels.tolist()))
+    hint = "Choose a smaller one, for example 0.1."
+    is_fraction = isinstance(val_size, float)
+    if val_size < 0 or (is_fraction and not val_size < 1):
+        allowed = "must be a count (an integer >= 0) or a fraction (0 <= fraction < 1)."
+        raise ConfigError(Problem("val_size", f"{val_size} {allowed}", hint=hint))
+    count = int(val_size)
+    if is_fraction and val_size:
+        count = max(1, round(val_size * total))
+    if count > total - classes:
+        message = (
+            f"{val_size} asks for {count} of {total} training images; at most {total - classes}, "
+            "since each class keeps one for training."
         )
-    count = (
-        max(1, round(val_size * total))
-        if isinstance(val_size, float) and val_size
-        else int(val_size)
-    )
-    if count > most:
-        asked = f"asks for {count} of {total} training images"
-        raise ConfigError(
-            _val_problem(
-                val_size, f"{asked}; at most {most}, since each class keeps one for training."
-            )
-        )
+        raise ConfigError(Problem("val_size", message, hint=hint))
     return count
-
-
-def _val_problem(val_size: int | float, message: str) -> Problem:
-    return Problem(
-        "val_size", f"{val_size} {message}", hint="Choose a smaller one, for example 0.1."
-    )
 
 
 def _check_image_size(spec: DatasetSpec, image_size: int | None) -> None:
@@ -87,25 +79,24 @@ def _check_image_size(spec: DatasetSpec, image_size: int | None) -> None:
         raise ConfigError(Problem("image_size", f"{image_size} must be at least 1 pixel."))
     if spec.shape is not None and image_size != spec.shape[-1]:
         message = (
-            f"{image_size} cannot be had: the images of {spec.name} have {spec.shape[-1]} pixels "
+            f"{image_size} is not possible: the images of {spec.name} have {spec.shape[-1]} pixels "
             "a side."
         )
-        raise ConfigError(
-            Problem("image_size", message, hint="Leave it out; it is for imagefolder.")
-        )
+        hint = "Remove it; it is for imagefolder only."
+        raise ConfigError(Problem("image_size", message, hint=hint))
 
 
 def _check(spec: DatasetSpec, raw: RawData) -> None:
-    """Raise `DataError` where files differ from what the data set is known to be."""
+    """Raise `DataError` where the files differ from what the data set is known to be."""
     classes = len(raw.class_names)
     if spec.classes is not None and classes != spec.classes:
         raise DataError(
             f"{spec.name} has {spec.classes} classes, but its files name {classes}: is a part "
-            "missing?"
+            "of it missing?"
         )
     for split, which in ((raw.train, "training"), (raw.test, "test")):
         if not len(split):
-            raise DataError(f"{spec.name}: there is no {which} image.")
+            raise DataError(f"{spec.name}: there are no {which} images.")
         if spec.shape is not None and split.shape != spec.shape:
             raise DataError(
                 f"{spec.name}: {which} images are {split.shape} (C, H, W), but should be "

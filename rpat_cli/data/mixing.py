@@ -1,9 +1,13 @@
 """Labels that are probabilities: CutMix, MixUp and label smoothing, a batch at a time, on the
 device.
 
-Random numbers come from torch's global generator of the device that holds the images, one set for
-every sample. With several views, x is [view1; view2; ...] and a sample meets the same partner, in
-the same share, in each of them.
+With several views, x is [view1; view2; ...], and a sample is mixed with the same partner, in the
+same share, in each of them. Random numbers come from torch's global generator of the device that
+holds the images.
+
+Why not `torchvision.transforms.v2.CutMix` and `MixUp`: they draw one share and one box for a whole
+batch, on the CPU, which a GPU would have to wait for; they mix every batch, without a probability;
+and they know nothing of views.
 """
 
 from dataclasses import dataclass
@@ -15,7 +19,7 @@ from pydantic import ConfigDict, Field
 from torch import Tensor
 
 Alpha = Annotated[
-    float, Field(gt=0, description="both parameters of the Beta distribution of the shares")
+    float, Field(gt=0, description="both parameters of the Beta distribution of the mixing shares")
 ]
 Probability = Annotated[
     float, Field(ge=0, le=1, description="probability that a sample is mixed at all")
@@ -24,13 +28,15 @@ Probability = Annotated[
 
 class Mixing(Protocol):
     def __call__(self, x: Tensor, y: Tensor, views: int = 1) -> tuple[Tensor, Tensor]:
-        """Mixed images (views · B, C, H, W) and labels (B, classes), from the same as they were."""
+        """From images x (views · B, C, H, W) in [0, 1] and label probabilities y (B, classes) to
+        mixed ones of the same shapes."""
         ...
 
 
 @dataclass(frozen=True)
 class MixUp:
-    """Every sample becomes share · itself + (1 - share) · another one (Zhang et al., ICLR 2018)."""
+    """x = share · x + (1 - share) · partner, labels likewise (Zhang et al., ICLR 2018, arXiv
+    1710.09412); share ~ Beta(alpha, alpha)."""
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
@@ -41,17 +47,17 @@ class MixUp:
         partner = torch.randperm(len(y), device=x.device)
         share = _shares(self.alpha, self.probability, x, len(y))
         per_image = share.repeat(views).view(-1, 1, 1, 1)
-        return per_image * x + (1 - per_image) * _partners(x, partner, views), _mixed(
-            y, partner, share
-        )
+        mixed = per_image * x + (1 - per_image) * _partners(x, partner, views)
+        return mixed, _mixed_labels(y, partner, share)
 
 
 @dataclass(frozen=True)
 class CutMix:
-    """A box of another sample is pasted into every one; labels by area (Yun et al., ICCV 2019).
+    """Paste a box of a partner into every sample; mix the labels by area (Yun et al., ICCV 2019,
+    arXiv 1905.04899).
 
-    The box has 1 - share of the area around a uniformly random pixel; what lies beyond the border
-    is cut off, and the labels follow what is left.
+    The box covers 1 - share of the area, share ~ Beta(alpha, alpha), around a uniformly random
+    pixel. It is clipped at the border, and the labels follow the area that is left.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
@@ -66,13 +72,14 @@ class CutMix:
         box = rows.unsqueeze(2) & columns.unsqueeze(1)
         share = 1 - box.flatten(1).to(x.dtype).mean(dim=1)
         pasted = box.repeat(views, 1, 1).unsqueeze(1)
-        return torch.where(pasted, _partners(x, partner, views), x), _mixed(y, partner, share)
+        mixed = torch.where(pasted, _partners(x, partner, views), x)
+        return mixed, _mixed_labels(y, partner, share)
 
 
 @dataclass(frozen=True)
 class SoftLabels:
-    """Classes (B,) become probabilities (B, classes): smoothed (Szegedy et al., CVPR 2016), then
-    mixed with images.
+    """Classes (B,) int64 become probabilities (B, classes): smoothed (Szegedy et al., CVPR 2016,
+    arXiv 1512.00567), then mixed together with the images.
 
     With smoothing s the true class has probability 1 - s + s / classes.
     """
@@ -82,23 +89,20 @@ class SoftLabels:
     mixing: Mixing | None = None
 
     def __call__(self, x: Tensor, y: Tensor, views: int = 1) -> tuple[Tensor, Tensor]:
-        soft = (
-            F.one_hot(y, self.classes).to(x.dtype) * (1 - self.smoothing)
-            + self.smoothing / self.classes
-        )
+        true = F.one_hot(y, self.classes).to(x.dtype)
+        soft = true * (1 - self.smoothing) + self.smoothing / self.classes
         return (x, soft) if self.mixing is None else self.mixing(x, soft, views)
 
 
 def _shares(alpha: float, probability: float, x: Tensor, count: int) -> Tensor:
-    """(count,) how much of itself each sample keeps: Beta(alpha, alpha), or all of it where it is
-    not to be mixed."""
-    both = torch.full((count,), alpha, device=x.device)
-    share = (
-        torch.distributions.Beta(both, both, validate_args=False).sample().to(x.dtype)
-    )  # a check waits for the GPU
-    return torch.where(
-        torch.rand(count, device=x.device) < probability, share, torch.ones_like(share)
-    )
+    """How much of itself each sample keeps, (count,) in [0, 1]: Beta(alpha, alpha), or 1 for the
+    samples that are not mixed."""
+    parameter = torch.full((count,), alpha, device=x.device)
+    # validate_args would wait for the GPU
+    beta = torch.distributions.Beta(parameter, parameter, validate_args=False)
+    share = beta.sample().to(x.dtype)
+    mixes = torch.rand(count, device=x.device) < probability
+    return torch.where(mixes, share, torch.ones_like(share))
 
 
 def _partners(x: Tensor, partner: Tensor, views: int) -> Tensor:
@@ -106,13 +110,13 @@ def _partners(x: Tensor, partner: Tensor, views: int) -> Tensor:
     return x.view(views, -1, *x.shape[1:])[:, partner].view_as(x)
 
 
-def _mixed(y: Tensor, partner: Tensor, share: Tensor) -> Tensor:
+def _mixed_labels(y: Tensor, partner: Tensor, share: Tensor) -> Tensor:
     return share[:, None] * y + (1 - share[:, None]) * y[partner]
 
 
 def _interval(length: int, side: Tensor) -> Tensor:
-    """(B, length) bool: a run of about side · length positions around a random centre, cut off at
-    the borders."""
+    """(B, length) bool: about side · length consecutive positions around a random center, clipped
+    at the border. `side` (B,) is in [0, 1]."""
     size = (side * length).round().long()[:, None]
     first = torch.randint(length, (len(side), 1), device=side.device) - size // 2
     position = torch.arange(length, device=side.device)

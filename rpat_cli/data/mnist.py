@@ -1,7 +1,7 @@
-"""MNIST: 28 x 28 handwritten digits (LeCun, Bottou, Bengio, Haffner, 1998)."""
+"""MNIST: 28 x 28 handwritten digits (LeCun, Bottou, Bengio & Haffner 1998)."""
 
 from rpat_cli.data.base import DatasetSpec, LoadOptions, RawData
-from rpat_cli.data.idx import GREY_DEFAULTS, idx_source, load_idx
+from rpat_cli.data.idx import GRAY_DEFAULTS, idx_source, load_idx
 
 SOURCE = idx_source("mnist", "MNIST/raw", "https://ossci-datasets.s3.amazonaws.com/mnist/")
 CLASS_NAMES = tuple("0123456789")
@@ -20,5 +20,5 @@ MNIST = DatasetSpec(
     std=(0.3081,),
     eps={"Linf": 0.3, "L2": 2.0, "L1": 10.0},
     load=load,
-    defaults={**GREY_DEFAULTS, "epochs": 15},
+    defaults={**GRAY_DEFAULTS, "epochs": 15},
 )

@@ -1,5 +1,5 @@
-"""Where a data set's files should be, how they get there, and one clear message when they are not
-as they should be."""
+"""Where a data set's files belong, how they get there, and one clear message when they are missing
+or damaged."""
 
 import contextlib
 import http.client
@@ -10,7 +10,7 @@ import sys
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -20,7 +20,6 @@ from rpat_cli.errors import DataError
 
 T = TypeVar("T")
 
-# What fetching, unpacking and reading files can raise; URLError is an OSError.
 FAILURES = (
     OSError,
     EOFError,
@@ -33,7 +32,10 @@ FAILURES = (
     zlib.error,
     http.client.HTTPException,
 )
-SILENCE_SECONDS = 30.0  # a server that says nothing for so long is not coming back
+"""What downloading, unpacking and reading files can raise; urllib's URLError is an OSError."""
+
+SERVER_TIMEOUT = 30.0
+"""Seconds of silence after which a server is given up: urllib would wait forever."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +58,8 @@ class File:
 
 @dataclass(frozen=True)
 class Source:
-    """The files that make up data set `name`, the archives they come in, and any other way to get
-    them."""
+    """The files that make up the data set `name`, the archives that they are published in, and any
+    other way to get them."""
 
     name: str
     files: tuple[File, ...]
@@ -69,10 +71,10 @@ class Source:
         return f"rpat train --data {self.name} --download"
 
     def obtain(self, options: LoadOptions, read: Callable[[bool], T]) -> T:
-        """`read(fetch)` with `fetch` true if a download was asked for, or if complete archives only
-        need unpacking.
+        """Call `read(fetch)`; `fetch` is true if a download was asked for, or if all archives are
+        there and only need unpacking.
 
-        Raises `DataError` that says which file is missing or damaged, or why the download failed.
+        Raises `DataError`, saying which file is missing or damaged, or why the download failed.
         """
         fetch = options.download or self._only_packed(options.root)
         try:
@@ -82,23 +84,17 @@ class Source:
             raise self.diagnose(options, failure) from failure
 
     def diagnose(self, options: LoadOptions, failure: BaseException) -> DataError:
-        """The error for a failed read: a damaged file, a failed download, or files that are not
-        there."""
+        """The error for a failed read: a damaged file, a failed download, or missing files."""
         root = options.root
-        damaged = next(
-            (root / f.path for f in (*self.files, *self.archives) if f.state(root) == "damaged"),
-            None,
-        )
-        missing = next(
-            (root / file.path for file in self.files if file.state(root) == "missing"), None
-        )
+        damaged = _first(root, (*self.files, *self.archives), "damaged")
+        missing = _first(root, self.files, "missing")
         if options.download and (damaged or missing):
             half = f" {damaged.absolute()} is damaged or half downloaded." if damaged else ""
             return DataError(
                 f"{self.name}: the download failed: {_reason(failure)}.{half} {self.by_hand(root)}"
             )
         if damaged:
-            return self.damaged(damaged, "its checksum is wrong, it may be half downloaded")
+            return self.damaged(damaged, "its checksum is wrong, it may be only half downloaded")
         if missing:
             return self.missing(root, missing)
         return DataError(
@@ -106,17 +102,15 @@ class Source:
         )
 
     def missing(self, root: Path, *looked_at: Path) -> DataError:
-        """For files that are not there; `looked_at` are the paths that were tried."""
+        """The error for missing files; `looked_at` are the paths that were tried."""
         places = " and ".join(str(path.absolute()) for path in looked_at)
-        known = [file for file in (*self.files, *self.archives) if "/" in file.path]
-        inside = next((file for file in known if (root / Path(file.path).name).exists()), None)
+        # A frequent mistake: the data root is the data set's own folder, not the one above it.
+        nested = [file for file in (*self.files, *self.archives) if "/" in file.path]
+        inside = next((file for file in nested if (root / Path(file.path).name).exists()), None)
         if inside is not None:
-            above = (
-                f"{root.absolute()} lies inside the data set: the data root should be the folder "
-                "that holds"
-            )
             return DataError(
-                f"{self.name}: not found at {places}. {above} {Path(inside.path).parts[0]}/."
+                f"{self.name}: not found at {places}. {root.absolute()} lies inside the data set: "
+                f"the data root should be the folder that holds {Path(inside.path).parts[0]}/."
             )
         other = f" (or: {self.other_way})" if self.other_way else ""
         return DataError(
@@ -125,7 +119,7 @@ class Source:
         )
 
     def damaged(self, path: Path, why: str) -> DataError:
-        """For a file that is there but wrong."""
+        """The error for a file that is there but damaged."""
         size = path.stat().st_size
         return DataError(
             f"{self.name}: {path.absolute()} ({size} bytes) is damaged: {why}. Delete it, then "
@@ -137,8 +131,8 @@ class Source:
         return not unpacked and all(archive.state(root) == "good" for archive in self.archives)
 
     def by_hand(self, root: Path) -> str:
-        """Where the archives are and where to put them; several as URL/{a,b}, which a shell
-        understands."""
+        """Where to download the archives from and where to put them; several as URL/{a,b}, which a
+        shell expands."""
         base = self.archives[0].url.rpartition("/")[0]
         names = [archive.url.rpartition("/")[2] for archive in self.archives]
         listed = names[0] if len(names) == 1 else "{" + ",".join(names) + "}"
@@ -150,10 +144,10 @@ class Source:
 
 @contextlib.contextmanager
 def quiet_download() -> Iterator[None]:
-    """Nothing on stdout, a progress bar on stderr only if that is a terminal, and no endless wait
-    for a dead server."""
+    """Inside, torchvision prints nothing on stdout, shows a progress bar only if stderr is a
+    terminal, and does not wait forever for a server that has gone silent."""
     timeout = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(SILENCE_SECONDS)
+    socket.setdefaulttimeout(SERVER_TIMEOUT)
     try:
         with contextlib.ExitStack() as stack:
             stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
@@ -162,6 +156,11 @@ def quiet_download() -> Iterator[None]:
             yield
     finally:
         socket.setdefaulttimeout(timeout)
+
+
+def _first(root: Path, files: Iterable[File], state: str) -> Path | None:
+    """The path of the first file that is in that state."""
+    return next((root / file.path for file in files if file.state(root) == state), None)
 
 
 def _reason(failure: BaseException) -> str:

@@ -1,5 +1,5 @@
-"""Two kinds of split: images in one uint8 tensor, and image files that worker processes decode as
-they are needed."""
+"""Two kinds of split, images in one uint8 tensor and image files that are decoded when they are
+needed; and stratified choices of images."""
 
 import hashlib
 import struct
@@ -22,15 +22,16 @@ def _chunks(order: Tensor, batch_size: int) -> list[Tensor]:
 
 
 def _unit(pixels: Tensor) -> Tensor:
+    """uint8 to float32 in [0, 1]."""
     return pixels.float().div_(255)
 
 
 def stratified_choice(labels: Tensor, count: int, seed: int) -> Tensor:
-    """Ascending indices of `count` images, each class by its share, never a whole class.
+    """Ascending indices of `count` images, stratified by class, never a whole class.
 
-    `labels` is (N,) int64; `count` is at most N minus the number of classes. Shares are rounded by
-    largest remainder. numpy's RandomState is used because its stream is frozen for good: a seed
-    means the same images in every version.
+    `labels` is (N,) int64; `count` is at most N minus the number of classes. Each class's share is
+    rounded by largest remainder. numpy's RandomState is used because its stream is frozen for good:
+    a seed means the same images in every version.
     """
     values, sizes = np.unique(labels.cpu().numpy(), return_counts=True)
     spare = sizes - 1  # one image of each class always stays behind
@@ -39,25 +40,21 @@ def stratified_choice(labels: Tensor, count: int, seed: int) -> Tensor:
     by_remainder = np.argsort(taken - quota, kind="stable")
     taken[by_remainder[: count - taken.sum()]] += 1
     random = np.random.RandomState(seed)
-    members = (np.flatnonzero(labels.cpu().numpy() == value) for value in values)
-    chosen = [
-        random.permutation(member)[:number] for member, number in zip(members, taken, strict=True)
-    ]
+    chosen = []
+    for value, number in zip(values, taken, strict=True):
+        members = np.flatnonzero(labels.cpu().numpy() == value)
+        chosen.append(random.permutation(members)[:number])
     return torch.from_numpy(np.sort(np.concatenate(chosen)))
 
 
 def limited_choice(labels: Tensor, limit: int) -> Tensor:
-    """Ascending indices of `limit` of the images with these labels (N,), each class by its share;
-    always the same ones.
-
-    All of them when there are no more than `limit`.
-    """
+    """Ascending indices of `limit` of the images with these labels (N,), stratified by class;
+    always the same ones. All of them if there are no more than `limit`."""
     labels, left_out = labels.cpu(), len(labels) - limit
     if left_out <= 0:
         return torch.arange(len(labels))
-    if (
-        left_out < limit
-    ):  # `stratified_choice` never takes a whole class, so choose those that stay out
+    if left_out < limit:
+        # `stratified_choice` never takes a whole class: choose the few that are left out instead.
         keep = torch.ones(len(labels), dtype=torch.bool)
         keep[stratified_choice(labels, left_out, seed=0)] = False
         return keep.nonzero().squeeze(1)
@@ -66,8 +63,11 @@ def limited_choice(labels: Tensor, limit: int) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class TensorSplit:
-    """Images (N, C, H, W) uint8 and labels (N,) int64, both on one device. Converted to [0, 1]
-    batch by batch."""
+    """Images (N, C, H, W) uint8 and labels (N,) int64 on one device, converted to float32 in [0, 1]
+    batch by batch.
+
+    Raises `DataError` if they differ in number.
+    """
 
     images: Tensor
     labels: Tensor
@@ -97,7 +97,7 @@ class TensorSplit:
         self, order: Tensor, batch_size: int, device: torch.device | str
     ) -> Iterator[tuple[Tensor, Tensor]]:
         for chunk in _chunks(order.to(self.images.device), batch_size):
-            # Bytes travel to the device, floats are made there.
+            # Bytes travel to the device, a quarter of the floats that are made of them there.
             yield _unit(self.images[chunk].to(device)), self.labels[chunk].to(device)
 
     def tensors(self) -> tuple[Tensor, Tensor]:
@@ -111,16 +111,15 @@ class TensorSplit:
 
 
 def decode(path: Path, size: int) -> Tensor:
-    """One image file as (3, size, size) uint8: RGB, the shorter side resized to `size`, then the
-    centre cut out.
+    """One image file as (3, size, size) uint8: RGB, the shorter side resized to `size`, then
+    cropped at the center.
 
     Raises `DataError`, naming the file, if it is not a readable image.
     """
     try:
         with Image.open(path) as image:
-            image.draft(
-                "RGB", (size, size)
-            )  # lets JPEG skip detail that the resize would throw away
+            # Lets the JPEG decoder skip detail that the resize would throw away.
+            image.draft("RGB", (size, size))
             square = ImageOps.fit(image.convert("RGB"), (size, size), Image.Resampling.BILINEAR)
     except (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError) as error:
         raise DataError(
@@ -131,7 +130,7 @@ def decode(path: Path, size: int) -> Tensor:
 
 @dataclass(frozen=True)
 class _BatchDecoder(torch_data.Dataset[Tensor | DataError]):
-    """Indexed by a whole batch of indices, so that a worker hands back one tensor per batch."""
+    """Indexed by a whole batch of indices, so that a worker returns one tensor per batch."""
 
     root: Path
     files: tuple[str, ...]
@@ -141,16 +140,16 @@ class _BatchDecoder(torch_data.Dataset[Tensor | DataError]):
         try:
             return torch.stack([decode(self.root / self.files[i], self.size) for i in indices])
         except DataError as error:
-            return error  # handed over, not raised: torch would wrap a traceback around the message
+            return error  # not raised: torch would wrap the worker's traceback around the message
 
 
 @dataclass(frozen=True, eq=False)
 class StreamSplit:
     """Image files below `root` (relative, "/"-separated) and their labels (N,) int64.
 
-    Decoded to `size` x `size` RGB by `workers` processes (0: in this one), without any randomness.
-    `to` reads a split of at most `memory_budget` bytes into a `TensorSplit`; a larger one stays on
-    disk and is streamed.
+    Decoded to `size` x `size` RGB by `workers` processes (0: in this one), without randomness. `to`
+    reads a split of at most `memory_budget` bytes into a `TensorSplit`; a larger one stays on disk
+    and is streamed.
     """
 
     root: Path
@@ -190,14 +189,14 @@ class StreamSplit:
         return _unit(self._pixels()), self.labels
 
     def fingerprint(self) -> str:
-        """Of names, file sizes and labels, since reading every image would cost too much."""
+        """sha256 (hex) of names, file sizes and labels: reading every image would take too long."""
         digest = hashlib.sha256(repr(self.shape).encode())
         for file, label in zip(self.files, self.labels.tolist(), strict=True):
             digest.update(f"{file}\0{(self.root / file).stat().st_size}\0{label}\n".encode())
         return digest.hexdigest()
 
     def _pixels(self) -> Tensor:
-        # Filled in place: a list of batches joined at the end would need the memory twice.
+        # Filled in place: concatenating a list of batches would need the memory twice.
         pixels = torch.empty(len(self), *self.shape, dtype=torch.uint8)
         done = 0
         for batch in self._decoded(_chunks(torch.arange(len(self)), 256), pin=False):
@@ -212,7 +211,8 @@ class StreamSplit:
             sampler=[chunk.tolist() for chunk in chunks],
             num_workers=min(self.workers, len(chunks)),
             pin_memory=pin,
-            # its own generator: the loader must not draw its base seed from the global one
+            # A generator of its own: the loader draws a base seed, which must not advance the
+            # global random state.
             generator=torch.Generator(),
         )
         for batch in loader:

@@ -5,12 +5,10 @@ from typing import Any
 
 import torch
 
-from rpat_cli.data.base import COLOUR_EPS, DatasetSpec, LoadOptions, RawData
+from rpat_cli.data.base import COLOR_EPS, DatasetSpec, LoadOptions, RawData
 from rpat_cli.data.sources import File, Source
 from rpat_cli.data.splits import TensorSplit
 from rpat_cli.errors import MissingExtraError
-
-PARTS = ("train", "test")
 
 
 def load(options: LoadOptions) -> RawData:
@@ -24,20 +22,18 @@ def load(options: LoadOptions) -> RawData:
         raise MissingExtraError("reading SVHN", "svhn") from error
 
     def read(fetch: bool) -> RawData:
-        train, test = (
-            _split(datasets.SVHN(options.root, split=part, download=fetch)) for part in PARTS
-        )
-        return RawData(train, test, tuple("0123456789"))
+        train = datasets.SVHN(options.root, split="train", download=fetch)
+        test = datasets.SVHN(options.root, split="test", download=fetch)
+        return RawData(_split(train), _split(test), tuple("0123456789"))
 
-    listed = [datasets.SVHN.split_list[part] for part in PARTS]
+    listed = [datasets.SVHN.split_list[part] for part in ("train", "test")]
     files = tuple(File(path, md5, url) for url, path, md5 in listed)
     return Source("svhn", files, archives=files).obtain(options, read)
 
 
 def _split(data: Any) -> TensorSplit:
-    return TensorSplit(
-        torch.from_numpy(data.data).contiguous(), torch.from_numpy(data.labels).view(-1)
-    )
+    images, labels = torch.from_numpy(data.data), torch.from_numpy(data.labels)
+    return TensorSplit(images.contiguous(), labels.view(-1))
 
 
 SVHN = DatasetSpec(
@@ -46,9 +42,9 @@ SVHN = DatasetSpec(
     classes=10,
     mean=(0.4377, 0.4438, 0.4728),
     std=(0.1980, 0.2010, 0.1970),
-    eps=COLOUR_EPS,
+    eps=COLOR_EPS,
     load=load,
-    # Mirrored digits are other signs. The usual rate of 0.1 does not get adversarial training on
-    # SVHN off the ground.
+    # No flips: a mirrored digit is no digit. At the usual learning rate of 0.1, adversarial
+    # training on SVHN does not get off the ground.
     defaults={"data": {"augment": ["crop"]}, "optimizer": {"lr": 0.01}},
 )

@@ -1,15 +1,16 @@
-"""How often a model errs on corrupted images, which nobody chose to fool it (Hendrycks &
-Dietterich, ICLR 2019).
+"""The error on corrupted images: noise, blur, weather and compression, not made to fool a model.
 
-The error is measured corruption by corruption and severity by severity; its mean is over the 15
-standard corruptions, and apart over the 4 extra ones. The corruption error CE sets a corruption's
-errors in relation to those of a baseline
-model: CE = sum_s E_s / sum_s E_s(baseline), and mCE is its mean over the 15 (arXiv 1903.12261,
-section 3).
+Hendrycks & Dietterich, Benchmarking neural network robustness to common corruptions and
+perturbations, ICLR 2019 (arXiv 1903.12261). The error is measured for each corruption and severity;
+its mean is over the 15 standard corruptions, and separately over the 4 extra ones. The corruption
+error CE relates a corruption's errors to those of a baseline model: CE = sum_s E_s / sum_s
+E_s(baseline), and mCE is its mean over the 15 (section 3).
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -17,16 +18,31 @@ import torch
 from torch import nn
 
 from rpat_cli.attacks.side_effects import frozen, own_randomness
-from rpat_cli.data.corrupted import EXTRA, SEVERITIES, STANDARD, CorruptedImages
+from rpat_cli.data.base import Dataset
+from rpat_cli.data.corrupted import (
+    EXTRA,
+    SEVERITIES,
+    STANDARD,
+    CorruptedImages,
+    open_corrupted,
+)
 from rpat_cli.data.splits import TensorSplit
-from rpat_cli.errors import DataError
+from rpat_cli.diagnostics.base import Measure, Result, Subject
+from rpat_cli.diagnostics.blocks import Cells, Section, Table, columns
+from rpat_cli.errors import DataError, RunFolderError
 from rpat_cli.evaluation.verify import predict
+from rpat_cli.records import eval_file
+from rpat_cli.records.run_folder import RunFolder, open_run
+from rpat_cli.text import count, percent
+
+KEY = "corruptions"
+"""The name of this diagnostic, and its key in an evaluation's JSON."""
 
 
 @dataclass(frozen=True)
 class Corruption:
-    """One corruption: the error at severity 1 to 5, as fractions; `ce` only against a baseline that
-    has it, too."""
+    """One corruption: the errors at severity 1 to 5, as fractions, and `ce` if there is a baseline
+    that has it too."""
 
     name: str
     errors: tuple[float, ...]
@@ -37,13 +53,25 @@ class Corruption:
         """Over the severities."""
         return fmean(self.errors)
 
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "group": "standard" if self.name in STANDARD else "extra",
+            **asdict(self),
+            "errors": list(self.errors),
+            "mean_error": self.mean_error,
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Corruption":
+        return cls(values["name"], tuple(values["errors"]), values["ce"])
+
 
 @dataclass(frozen=True)
-class Corruptions:
-    """What was found on the `n` images of each severity in `folder`. All means are fractions.
+class Corruptions(Result):
+    """The errors on `n` images of each severity in `folder`. All means are fractions.
 
-    `labels` is a checksum of the labels: only results that have it in common are of the same
-    images. `baseline` is the name of the model that `ce` is against.
+    `labels` is a checksum of the labels: only results with equal ones are of the same images.
+    `baseline` is the name of the model that `ce` is relative to.
     """
 
     folder: str
@@ -68,9 +96,9 @@ class Corruptions:
     @property
     def extra_mean_error(self) -> float | None:
         """Over the 4 extra corruptions and all severities; None unless all of them are there."""
-        return (
-            fmean(each.mean_error for each in self.extra) if len(self.extra) == len(EXTRA) else None
-        )
+        if len(self.extra) < len(EXTRA):
+            return None
+        return fmean(each.mean_error for each in self.extra)
 
     @property
     def mce(self) -> float | None:
@@ -80,7 +108,6 @@ class Corruptions:
         return fmean(found) if found else None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain builtins, ready for JSON."""
         return {
             "folder": self.folder,
             "n": self.n,
@@ -89,16 +116,58 @@ class Corruptions:
             "extra_mean_error": self.extra_mean_error,
             "baseline": self.baseline,
             "mce": self.mce,
-            "corruptions": [
-                {
-                    "group": "standard" if each.name in STANDARD else "extra",
-                    **asdict(each),
-                    "errors": list(each.errors),
-                    "mean_error": each.mean_error,
-                }
-                for each in self.corruptions
-            ],
+            "corruptions": [each.to_dict() for each in self.corruptions],
         }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Corruptions":
+        """What `to_dict` gave. Raises `KeyError`, `TypeError` or `ValueError` for anything else."""
+        corruptions = tuple(map(Corruption.from_dict, values["corruptions"]))
+        found = cls(
+            values["folder"], values["n"], values["labels"], corruptions, values["baseline"]
+        )
+        if len(found.standard) != len(STANDARD):
+            raise ValueError(f"there are only {len(found.standard)} of the standard corruptions")
+        return found
+
+    def section(self) -> Section:
+        source = "Hendrycks & Dietterich, ICLR 2019 (arXiv 1903.12261)"
+        note = f"Error in per cent by severity, on {count(self.n)} images each. {source}."
+        names = [*map(str, range(1, SEVERITIES + 1)), "mean"]
+        if self.baseline:
+            names.append("CE")
+            note += (
+                f" CE: the errors as per cent of those of {self.baseline}; its mean over the "
+                f"{len(STANDARD)} is mCE."
+            )
+        rows = [
+            *self._rows(self.standard, f"mean of the {len(STANDARD)}", self.mean_error, self.mce),
+            *self._rows(self.extra, f"mean of the {len(EXTRA)} extra", self.extra_mean_error, None),
+        ]
+        table = Table(columns(["corruption"], names), tuple(rows), note)
+        return Section("Corrupted images", self.n, (table,), detail=self.folder)
+
+    def _rows(
+        self, group: Sequence[Corruption], title: str, mean: float | None, mce: float | None
+    ) -> list[Cells]:
+        """Those of one group, and their mean, `title`, unless some of them are missing."""
+        rows = [self._row(each.name, each.errors, each.mean_error, each.ce) for each in group]
+        if mean is None:
+            return rows
+        by_severity = [fmean(errors) for errors in zip(*(c.errors for c in group), strict=True)]
+        return [*rows, self._row(title, by_severity, mean, mce, strong=True)]
+
+    def _row(
+        self,
+        name: str,
+        errors: Sequence[float],
+        mean: float,
+        ce: float | None,
+        *,
+        strong: bool = False,
+    ) -> Cells:
+        relative = [percent(ce)] if self.baseline else []
+        return Cells((name, *map(percent, errors), percent(mean), *relative), strong=strong)
 
 
 @dataclass(frozen=True)
@@ -111,12 +180,12 @@ class Baseline:
 
     @classmethod
     def from_dict(cls, name: str, found: Mapping[str, Any]) -> "Baseline":
-        """From what `Corruptions.to_dict` gave. Raises `DataError` if it is something else, or
-        nothing to divide by."""
+        """From what `Corruptions.to_dict` gave. Raises `DataError` if it is something else, or has
+        errors of 0, which nothing can be divided by."""
         try:
-            errors = {
-                each["name"]: tuple(map(float, each["errors"])) for each in found["corruptions"]
-            }
+            errors = {}
+            for each in found["corruptions"]:
+                errors[each["name"]] = tuple(map(float, each["errors"]))
             labels = str(found["labels"])
         except (KeyError, TypeError, ValueError):
             raise DataError(
@@ -131,22 +200,63 @@ class Baseline:
         if perfect:
             raise DataError(
                 f"the baseline {name} makes no error on {', '.join(perfect)}: CE, which divides "
-                "by it, is not defined. "
-                "Choose another baseline or more images."
+                "by it, is not defined. Choose another baseline or more images."
             )
         return cls(name, labels, errors)
 
     def check(self, images: CorruptedImages) -> None:
-        """Raises `DataError` unless it was measured on these very images."""
+        """Raises `DataError` unless it was measured on the same images."""
         if self.labels != images.fingerprint():
             raise DataError(
                 f"the baseline {self.name} was measured on other images than the "
-                f"{len(images.labels)} of each severity "
-                f"in {images.root}. Measure both on the same corruptions and with the same --limit."
+                f"{len(images.labels)} of each severity in {images.root}. Measure both on the same "
+                "corruptions and with the same --limit."
             )
 
     def ce(self, name: str, errors: Sequence[float]) -> float | None:
         return sum(errors) / sum(self.errors[name]) if name in self.errors else None
+
+
+def prepare(
+    data: Dataset, limit: int | None, *, folder: Path, baseline: Path | None = None
+) -> Measure:
+    """The diagnostic: errors on the corrupted images in `folder`, of which `limit` are chosen.
+
+    `baseline` is an evaluation that has this diagnostic in it, or a run, of which the newest such
+    evaluation is taken. What is wrong with the files or the baseline is raised here already:
+    `DataError` and `RunFolderError`.
+    """
+    labels, classes = data.test.labels, data.classes
+    images = open_corrupted(
+        folder, shape=data.shape, test_labels=labels, classes=classes, limit=limit
+    )
+    other = _read_baseline(baseline) if baseline else None
+    if other:
+        other.check(images)
+    return partial(measure, images=images, baseline=other)
+
+
+def measure(s: Subject, *, images: CorruptedImages, baseline: Baseline | None) -> Corruptions:
+    return measure_corruptions(
+        s.model, images, baseline=baseline, device=s.device, seed=s.seed, say=s.say
+    )
+
+
+def _read_baseline(path: Path) -> Baseline:
+    if path.is_dir():
+        folder = RunFolder(path)
+        # The folder of a model that rpat has not trained has evaluations, but no recipe.
+        evals = folder.evals if folder.evals.is_dir() else open_run(path).evals
+        files, _ = eval_file.read_all(evals)
+    else:
+        files = [eval_file.read(path)]
+    for file in reversed(files):
+        if found := file.diagnostic(KEY):
+            return Baseline.from_dict(str(path), found)
+    raise RunFolderError(
+        f"{path} holds no errors on corrupted images to compare with. Give the run, or the "
+        "evaluation's JSON, of a model that was measured with rpat eval --corruptions."
+    )
 
 
 def measure_corruptions(
@@ -162,28 +272,27 @@ def measure_corruptions(
     """The errors of a model that takes (B, C, H, W) in [0, 1]; model and generators stay as they
     were.
 
-    `say` is told of every corruption that is done. Raises `DataError` for a baseline of other
+    `say` gets a line for every corruption that is done. Raises `DataError` for a baseline of other
     images, `RpatError` for a model without finite logits (B, classes).
     """
     if baseline:
         baseline.check(images)
     device = device or torch.device("cpu")
-    found = []
+    severities = range(1, SEVERITIES + 1)
+    found: list[Corruption] = []
     with frozen(model) as model, own_randomness(device, seed):
-        for done, name in enumerate(images.names, 1):
-            severities = range(1, SEVERITIES + 1)
-            errors = tuple(
-                _error(model, images.read(name, severity), batch_size, device)
-                for severity in severities
-            )
-            found.append(Corruption(name, errors, baseline.ce(name, errors) if baseline else None))
+        for name in images.names:
+            parts = (images.read(name, severity) for severity in severities)
+            errors = tuple(_error(model, part, batch_size, device) for part in parts)
+            ce = baseline.ce(name, errors) if baseline else None
+            found.append(Corruption(name, errors, ce))
             if say:
-                say(
-                    f"{done}/{len(images.names)}  {name}  mean error "
-                    f"{100 * found[-1].mean_error:.2f} %"
-                )
-    checksum, name_of = images.fingerprint(), baseline.name if baseline else None
-    return Corruptions(str(images.root), len(images.labels), checksum, tuple(found), name_of)
+                done = f"{len(found)}/{len(images.names)}"
+                say(f"{done}  {name}  mean error {percent(found[-1].mean_error)} %")
+    name_of = baseline.name if baseline else None
+    return Corruptions(
+        str(images.root), len(images.labels), images.fingerprint(), tuple(found), name_of
+    )
 
 
 def _error(model: nn.Module, split: TensorSplit, batch_size: int, device: torch.device) -> float:

@@ -1,13 +1,14 @@
 """Robust accuracy against eps: where does a model's robustness end, and does it end at all?
 
-A single radius says little of a model, and a curve that never falls to nothing says that the attack
-is at fault (Carlini et al., On evaluating adversarial robustness, 2019, arXiv 1902.06705). Two ways
-to draw it: PGD anew at every radius, or one attack that looks for the smallest perturbation of each
-image, whose sizes are all of the curve at once.
+A single radius says little about a model, and a curve that never falls to 0 says that the attack
+fails (Carlini et al., On evaluating adversarial robustness, 2019, arXiv 1902.06705). There are two
+ways to measure it: PGD anew at every radius, or one attack that looks for the smallest perturbation
+of each image, whose sizes give the whole curve at once.
 """
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -16,15 +17,31 @@ from torch import Tensor, nn
 from rpat_cli.attacks import ATTACKS
 from rpat_cli.attacks.side_effects import frozen, own_randomness
 from rpat_cli.attacks.threat import Threat
+from rpat_cli.data.base import Dataset
+from rpat_cli.diagnostics.base import Measure, Result, Subject
+from rpat_cli.diagnostics.blocks import (
+    Cells,
+    Line,
+    LineChart,
+    Pictures,
+    Section,
+    Table,
+    Text,
+    columns,
+)
 from rpat_cli.errors import DataError
 from rpat_cli.evaluation.statistics import Accuracy
 from rpat_cli.evaluation.verify import batches, checked_logits, verify
+from rpat_cli.text import count, percent, percent_range
+
+IMAGES = 1000
+"""At most so many, each class by its share."""
 
 Name = Literal["pgd", "fmn"]
 
 MULTIPLES = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0)
-"""Radii beside 0, as multiples of the threat's; the curve ends where nothing is left, or at the
-whole box."""
+"""Radii after 0, as multiples of the threat's eps. The curve ends where no image is left, or at the
+radius whose ball holds the whole box."""
 
 STEPS: Mapping[Name, int] = {"pgd": 20, "fmn": 100}
 
@@ -34,20 +51,19 @@ BrokenAt = Callable[[float], Tensor]
 
 @dataclass(frozen=True)
 class Point:
-    """What is right at radius `eps`, of all images.
+    """Robust accuracy at radius `eps`, over all images.
 
-    `mended`: images that the attack broke at a smaller radius and not at this one. They count as
-    broken here too, since this ball contains the smaller one; many of them speak against the
-    attack.
+    `missed`: how many images the attack broke at a smaller radius and not at this one. They count
+    as broken here too, since this ball contains the smaller one; many of them mean a weak attack.
     """
 
     eps: float
     accuracy: Accuracy
-    mended: int
+    missed: int
 
 
 @dataclass(frozen=True)
-class EpsCurve:
+class EpsCurve(Result):
     """Robust accuracy at rising radii, the first of which is 0; `attack` is "pgd-20", say."""
 
     threat: Threat
@@ -59,11 +75,10 @@ class EpsCurve:
         return self.points[0].accuracy.n
 
     @property
-    def mended(self) -> int:
-        return sum(point.mended for point in self.points)
+    def missed(self) -> int:
+        return sum(point.missed for point in self.points)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain builtins, ready for JSON."""
         return {
             "threat": asdict(self.threat),
             "attack": self.attack,
@@ -74,7 +89,7 @@ class EpsCurve:
                     "acc": point.accuracy.value,
                     "interval_95": list(point.accuracy.interval),
                     "correct": point.accuracy.correct,
-                    "mended": point.mended,
+                    "mended": point.missed,
                 }
                 for point in self.points
             ],
@@ -89,8 +104,75 @@ class EpsCurve:
         ]
         return cls(Threat(**values["threat"]), values["attack"], tuple(points))
 
+    def section(self) -> Section:
+        text = Text(
+            (self._missed_in_words(),),
+            title="What the curve says",
+            note="A curve that does not fall to about 0 as eps grows means a failing attack, not a "
+            "robust model.",
+        )
+        chart = Pictures((self._chart(),), self._table(), "The band is the 95 % interval.")
+        return Section(
+            "Where does the robustness end?",
+            self.n,
+            (chart, text),
+            detail=f"{self.attack}, {self.threat.norm}",
+        )
 
-def trace(
+    def _missed_in_words(self) -> str:
+        if not self.missed:
+            return "Every image that is broken at some eps is broken at all larger ones too."
+        cases = "1 case" if self.missed == 1 else f"{count(self.missed)} cases"
+        return (
+            f"Missed, {cases}: an image that was broken at a smaller eps was not at a larger one, "
+            "where the attack must have missed it. It counts as broken, since the larger ball "
+            "contains the smaller."
+        )
+
+    def _chart(self) -> LineChart:
+        points = tuple((point.eps, point.accuracy.value) for point in self.points)
+        band = tuple((point.eps, *point.accuracy.interval) for point in self.points)
+        inside = self.threat.eps <= self.points[-1].eps
+        return LineChart(
+            f"Robust accuracy in per cent, {self.attack}",
+            "eps",
+            (Line(self.attack, points, band),),
+            fractions=True,
+            mark=self.threat.eps if inside else None,
+            mark_name="the threat",
+        )
+
+    def _table(self) -> Table:
+        rows = []
+        for point in self.points:
+            accuracy = point.accuracy
+            cells = (
+                f"{point.eps:.4g}",
+                percent(accuracy.value),
+                percent_range(accuracy.interval),
+                count(accuracy.correct),
+                count(point.missed),
+            )
+            rows.append(Cells(cells, strong=point.eps == self.threat.eps))
+        names = ["eps", "accuracy", "95 % interval", "left", "missed"]
+        return Table(columns([], names), tuple(rows))
+
+
+def measure(s: Subject, attack: Name = "pgd") -> EpsCurve:
+    """The diagnostic, with either attack."""
+    s = s.with_at_most(IMAGES)
+    return measure_eps_curve(
+        s.model, s.x, s.y, s.threat, attack=attack, device=s.device, seed=s.seed
+    )
+
+
+def prepare_fmn(data: Dataset, limit: int | None) -> Measure:  # noqa: ARG001
+    """The diagnostic with FMN. Raises `MissingExtraError` without foolbox."""
+    ATTACKS["fmn"](Threat("Linf", 1.0))
+    return partial(measure, attack="fmn")
+
+
+def measure_eps_curve(
     model: nn.Module,
     x: Tensor,
     y: Tensor,
@@ -105,12 +187,12 @@ def trace(
     """Attack images x (N, C, H, W), y (N,), at 0 and at `MULTIPLES` of the threat's eps.
 
     "pgd" takes `steps` (20) steps of a quarter of the radius at each; "fmn" (Pintor et al., NeurIPS
-    2021; 100 steps) searches once. The model and all generators stay as they were. Raises
-    `DataError` without images, `RpatError` for a model without finite logits (B, classes),
-    `MissingExtraError` for "fmn" without foolbox.
+    2021, arXiv 2102.12827; 100 steps) searches once. The model and all generators stay as they
+    were. Raises `DataError` without images, `RpatError` for a model without finite logits (B,
+    classes), `MissingExtraError` for "fmn" without foolbox.
     """
     if not len(x):
-        raise DataError("there is no image to look at.")
+        raise DataError("there are no images to examine.")
     device = device or x.device
     steps = STEPS[attack] if steps is None else steps
     with (
@@ -120,23 +202,24 @@ def trace(
     ):
         parts = _right(model, batches(x, y, batch_size, device))
         whole = threat.whole_box(x)
-        broken_at = (_by_pgd if attack == "pgd" else _by_fmn)(model, parts, whole, steps)
+        search = _by_pgd if attack == "pgd" else _by_fmn
+        broken_at = search(model, parts, whole, steps)
         radii = sorted({min(k * threat.eps, whole.eps) for k in MULTIPLES} - {0.0})
         points = draw(radii, broken_at, n=len(x), right=sum(len(part) for part, _ in parts))
     return EpsCurve(threat, f"{attack}-{steps}", points)
 
 
 def draw(radii: list[float], broken_at: BrokenAt, *, n: int, right: int) -> tuple[Point, ...]:
-    """The curve over rising `radii`, begun at 0, where `right` images of `n` are; it ends where
-    nothing is left."""
+    """The curve over rising `radii`. It begins at 0, where `right` images of `n` are classified
+    correctly, and ends where none is left."""
     points = [Point(0.0, Accuracy(right, n), 0)]
     broken = torch.zeros(right, dtype=torch.bool)
     for radius in radii:
         if broken.all():
             break
         now = broken_at(radius)
-        mended, broken = int((broken & ~now).sum()), broken | now
-        points.append(Point(radius, Accuracy(right - int(broken.sum()), n), mended))
+        missed, broken = int((broken & ~now).sum()), broken | now
+        points.append(Point(radius, Accuracy(right - int(broken.sum()), n), missed))
     return tuple(points)
 
 
@@ -165,8 +248,8 @@ def _by_pgd(model: nn.Module, parts: Parts, whole: Threat, steps: int) -> Broken
 
 
 def _by_fmn(model: nn.Module, parts: Parts, whole: Threat, steps: int) -> BrokenAt:
-    """The sizes of the smallest perturbations found anywhere in the box: infinite where there is
-    none."""
+    """One search in the whole box: an image is broken within every radius that its smallest
+    perturbation fits in, and within none where no perturbation was found."""
     fmn = ATTACKS["fmn"](whole, steps=steps)
     found = [verify(model, whole, x, y, fmn(model, x, y)) for x, y in parts]
     sizes = [each.distance.where(each.broken, torch.inf).cpu() for each in found]

@@ -1,31 +1,50 @@
 """The loss around images, on the plane of two directions: the steepest ascent at the image, and a
 random one.
 
-Smooth and rising along the gradient is what honest robustness looks like; a cliff, a plateau or
-ripples are what gradient masking looks like (Athalye et al., ICML 2018). How far the loss departs
-from its first-order prediction is the local linearity of Qin et al., Adversarial robustness through
-local linearization, NeurIPS 2019 (arXiv 1907.02610).
+A smooth rise along the gradient is what true robustness looks like; a cliff, a plateau or ripples
+are what gradient masking looks like (Athalye et al., ICML 2018, arXiv 1802.00420). How far the loss
+departs from its first-order prediction is the local linearity of Qin et al., Adversarial robustness
+through local linearization, NeurIPS 2019 (arXiv 1907.02610).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from itertools import product
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from rpat_cli.attacks.base import LossFn
 from rpat_cli.attacks.forward import input_gradient
-from rpat_cli.attacks.losses import cross_entropy, margin_loss
+from rpat_cli.attacks.losses import INNER_LOSSES
 from rpat_cli.attacks.side_effects import frozen, own_randomness
 from rpat_cli.attacks.threat import Threat
+from rpat_cli.diagnostics.base import Result, Subject
+from rpat_cli.diagnostics.blocks import (
+    Cells,
+    HeatMap,
+    Line,
+    LineChart,
+    Pictures,
+    Section,
+    Table,
+    Text,
+    columns,
+)
 from rpat_cli.errors import ConfigError, DataError
 from rpat_cli.evaluation.verify import batches, checked_logits
+from rpat_cli.text import show_number
+
+IMAGES = 64
+"""At most so many, each class by its share."""
 
 SIDE = 21
 
-LOSSES = {"ce": cross_entropy, "margin": margin_loss}
+LOSSES = {name: INNER_LOSSES[name] for name in ("ce", "margin")}
+"""Both rise where the model errs: the second one is max_{k≠y} z_k - z_y."""
+
+LOSS_NAMES = {"ce": "cross-entropy", "margin": "margin loss"}
 
 
 @dataclass(frozen=True)
@@ -35,8 +54,9 @@ class Surface:
     `values[i][j]`: at `LossSurface.shares[i]` of the random direction and `shares[j]` of the
     gradient's.
     `nonlinearity`: per image the largest |loss - first-order prediction| at the points within the
-    ball, then the mean; as it looks at one plane only, a lower bound of Qin et al.'s measure.
-    `predicted_rise` and `rise`: what the gradient promises at one eps along it, and what comes.
+    ball, then the mean; since it is of one plane only, a lower bound of Qin et al.'s measure.
+    `predicted_rise` and `rise`: the rise of the loss at one eps along the gradient, by the
+    first-order prediction and as measured.
     """
 
     values: tuple[tuple[float, ...], ...]
@@ -44,13 +64,20 @@ class Surface:
     predicted_rise: float
     rise: float
 
+    def to_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "values": [list(row) for row in self.values]}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Surface":
+        return cls(**{**values, "values": tuple(map(tuple, values["values"]))})
+
 
 @dataclass(frozen=True)
-class LossSurface:
-    """Surfaces of the cross-entropy ("ce") and of the margin loss max_{k≠y} z_k - z_y, around `n`
-    images.
+class LossSurface(Result):
+    """Surfaces of the cross-entropy ("ce") and of the margin loss max_{k≠y} z_k - z_y ("margin"),
+    around `n` images.
 
-    `shares`: places along both directions, in units of eps, from -1 to 1. In the corners of the
+    `shares`: positions along both directions, in units of eps, from -1 to 1. In the corners of the
     plane the perturbation is up to twice as large as the ball allows.
     """
 
@@ -60,28 +87,102 @@ class LossSurface:
     surfaces: Mapping[str, Surface]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain builtins, ready for JSON."""
         return {
             "threat": asdict(self.threat),
             "n": self.n,
             "shares": list(self.shares),
-            "surfaces": {
-                name: {**asdict(surface), "values": [list(row) for row in surface.values]}
-                for name, surface in self.surfaces.items()
-            },
+            "surfaces": {name: surface.to_dict() for name, surface in self.surfaces.items()},
         }
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "LossSurface":
         """What `to_dict` gave. Raises `KeyError`, `TypeError` or `ValueError` for anything else."""
-        surfaces = {
-            name: Surface(**{**each, "values": tuple(map(tuple, each["values"]))})
-            for name, each in values["surfaces"].items()
-        }
+        surfaces = {name: Surface.from_dict(each) for name, each in values["surfaces"].items()}
         return cls(Threat(**values["threat"]), values["n"], tuple(values["shares"]), surfaces)
 
+    def section(self) -> Section:
+        linearity = Text(
+            tuple(self._linearity(name) for name in self.surfaces),
+            title="How linear it is",
+            note="Means over the images. Gradients need a smooth slope; cliffs, plateaus and "
+            "ripples hide the way from an attack. Linearity as in Qin et al., NeurIPS 2019 (arXiv "
+            "1907.02610), here a lower bound.",
+        )
+        heat_maps = [self._heat_map(name) for name in self.surfaces]
+        pictures = Pictures(
+            (*heat_maps, self._slices()),
+            self._table(),
+            "Within the dashed line the perturbation lies in the ball.",
+        )
+        return Section(
+            "The loss around the images",
+            self.n,
+            (pictures, linearity),
+            detail=f"{self.threat.norm}, eps {show_number(self.threat.eps)}",
+        )
 
-def survey(
+    def _linearity(self, name: str) -> str:
+        each = self.surfaces[name]
+        return (
+            f"{LOSS_NAMES[name]}: one eps along the gradient predicts {each.predicted_rise:+.3g} "
+            f"and gives {each.rise:+.3g}; in this plane's part of the ball it departs from linear "
+            f"by up to {each.nonlinearity:.3g}."
+        )
+
+    def _heat_map(self, name: str) -> HeatMap:
+        """With the ball's outline: exact in Linf and L1 where no pixel leaves [0, 1], and in L2 for
+        directions at a right angle, which a random one nearly is."""
+        return HeatMap(
+            f"{LOSS_NAMES[name].capitalize()} around the images",
+            "gradient",
+            "random direction",
+            self.shares,
+            self.surfaces[name].values,
+            "circle" if self.threat.norm == "L2" else "diamond",
+            unit="share of eps",
+        )
+
+    def _slices(self) -> LineChart:
+        """The cross-entropy along each of the two directions."""
+        values, middle = self.surfaces["ce"].values, len(self.shares) // 2
+        slices = {
+            "the gradient": values[middle],
+            "a random direction": [row[middle] for row in values],
+        }
+        lines = [
+            Line(name, tuple(zip(self.shares, values, strict=True)))
+            for name, values in slices.items()
+        ]
+        return LineChart("Cross-entropy along", "share of eps", tuple(lines))
+
+    def _table(self) -> Table:
+        """Both losses at a few points along each direction."""
+        middle, last = len(self.shares) // 2, len(self.shares) - 1
+        points = sorted({0, middle // 2, middle, middle + (middle + 1) // 2, last})
+        rows = []
+        for name, surface in self.surfaces.items():
+            along = [_short(surface.values[middle][k]) for k in points]
+            across = [_short(surface.values[k][middle]) for k in points]
+            rows += [
+                Cells((LOSS_NAMES[name], "gradient", *along)),
+                Cells(("", "random", *across)),
+            ]
+        shares = [f"{self.shares[k]:g}" for k in points]
+        return Table(columns(["loss", "direction"], shares), tuple(rows), "Columns: shares of eps.")
+
+
+def _short(value: float) -> str:
+    """Short enough for seven columns on 80 characters."""
+    return f"{value:.3f}" if abs(value) < 100 else f"{value:.4g}"
+
+
+def measure(s: Subject) -> LossSurface:
+    """The diagnostic, on a few images."""
+    s = s.with_at_most(IMAGES)
+    return measure_loss_surface(s.model, s.x, s.y, s.threat, device=s.device, seed=s.seed)
+
+
+def measure_loss_surface(
     model: nn.Module,
     x: Tensor,
     y: Tensor,
@@ -101,7 +202,7 @@ def survey(
     3, `RpatError` for a model without finite logits (B, classes).
     """
     if not len(x):
-        raise DataError("there is no image to look at.")
+        raise DataError("there are no images to examine.")
     if side < 3 or side % 2 == 0:
         raise ConfigError(
             f"a loss surface needs an odd number of points on each side, at least 3; given {side}."
@@ -116,7 +217,7 @@ def survey(
         own_randomness(device, seed),
     ):
         for x_part, y_part in batches(x, y, batch_size, device):
-            _look_around(model, x_part, y_part, threat, shares, sums)
+            _add_batch(model, x_part, y_part, threat, shares, sums)
     surfaces = {name: each.mean(len(x)) for name, each in sums.items()}
     return LossSurface(threat, len(x), shares, surfaces)
 
@@ -135,7 +236,7 @@ class _Sums:
         return Surface(values, self.nonlinearity / n, self.predicted_rise / n, self.rise / n)
 
 
-def _look_around(
+def _add_batch(
     model: nn.Module,
     x: Tensor,
     y: Tensor,
@@ -144,23 +245,21 @@ def _look_around(
     sums: Mapping[str, _Sums],
 ) -> None:
     """Add one batch to the sums."""
-    losses = {name: partial(loss, y=y) for name, loss in LOSSES.items()}
-    gradient, centre = {}, {}
+    losses = {name: _with_labels(loss, y) for name, loss in LOSSES.items()}
+    gradient, center = {}, {}
     for name, loss in losses.items():
-        gradient[name], centre[name], _ = input_gradient(model, x, loss)
-    steepest, random = (
-        threat.geometry.step(each, x) for each in (gradient["ce"], torch.randn_like(x))
-    )
-    largest = {name: torch.zeros_like(at_x) for name, at_x in centre.items()}
+        gradient[name], center[name], _ = input_gradient(model, x, loss)
+    steepest = threat.geometry.step(gradient["ce"], x)
+    random = threat.geometry.step(torch.randn_like(x), x)
+    largest = {name: torch.zeros_like(at_x) for name, at_x in center.items()}
     for i, j in product(range(len(shares)), repeat=2):
         at = (x + threat.eps * (shares[j] * steepest + shares[i] * random)).clamp(0, 1)
         logits, within = checked_logits(model, at), threat.contains(x, at)
         for name, loss in losses.items():
             reached = loss(logits)
-            rise, predicted = (
-                reached - centre[name],
-                ((at - x) * gradient[name]).flatten(1).sum(dim=1),
-            )
+            rise = reached - center[name]
+            # at - x and not the direction itself: clipping to [0, 1] may have shortened it.
+            predicted = ((at - x) * gradient[name]).flatten(1).sum(dim=1)
             largest[name] = largest[name].maximum((rise - predicted).abs() * within)
             sums[name].values[i, j] += float(reached.sum())
             if shares[i] == 0 and shares[j] == 1:
@@ -168,3 +267,7 @@ def _look_around(
                 sums[name].predicted_rise += float(predicted.sum())
     for name, each in largest.items():
         sums[name].nonlinearity += float(each.sum())
+
+
+def _with_labels(loss: Callable[[Tensor, Tensor], Tensor], y: Tensor) -> LossFn:
+    return lambda logits: loss(logits, y)

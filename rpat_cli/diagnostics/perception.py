@@ -1,13 +1,14 @@
 """How much a model's logits change on the way from an image to its perturbed version (Wang & Liu,
-ICCV 2025).
+ICCV 2025, arXiv 2508.02186).
 
 The paper's evidence for robust perception: along x_mix = (1 - mix) x + mix x', the mean squared
-change of the logits, for the samples that an attack breaks and for those that it doesn't, for
+change of the logits, for the samples that an attack breaks and for those that it does not, for
 adversarial and for random perturbations; and the accuracy on the way, under "weak" perturbations.
 """
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from itertools import product
 from typing import Any, Literal
 
 import torch
@@ -16,9 +17,21 @@ from torch import Tensor, nn
 from rpat_cli.attacks import ATTACKS
 from rpat_cli.attacks.side_effects import frozen, own_randomness
 from rpat_cli.attacks.threat import Threat
+from rpat_cli.diagnostics.base import Result, Subject
+from rpat_cli.diagnostics.blocks import (
+    Cells,
+    Line,
+    LineChart,
+    Pictures,
+    Section,
+    Table,
+    Text,
+    columns,
+)
 from rpat_cli.errors import DataError
 from rpat_cli.evaluation.statistics import Accuracy, welch_interval
 from rpat_cli.evaluation.verify import batches, checked_logits
+from rpat_cli.text import DASH, count, percent
 
 MIXES = tuple(k / 10 for k in range(11))
 """Shares of the perturbed end; one half has to be among them."""
@@ -26,9 +39,17 @@ MIXES = tuple(k / 10 for k in range(11))
 HALF = MIXES.index(0.5)
 
 STRETCHES = {"first_half": (0, HALF), "second_half": (HALF, -1), "whole": (0, -1)}
-"""From where to where on the way each figure looks, as places in `MIXES`."""
+"""Between which points of the way a change is measured, as indices into `MIXES`."""
+
+STRETCH_NAMES = {
+    "first_half": "clean to half",
+    "second_half": "half to end",
+    "whole": "clean to end",
+}
 
 STEPS = 20
+
+CLAIM = "RPAT (Wang & Liu, ICCV 2025)"
 
 
 @dataclass(frozen=True)
@@ -50,18 +71,36 @@ class Change:
     curve: tuple[float, ...]
     accuracy: tuple[float, ...]
 
+    @property
+    def name(self) -> str:
+        return f"{self.perturbation}, {self.group}"
+
+    def cells(self) -> tuple[str, ...]:
+        """One row of the table, with dashes where there is no sample."""
+        changes = (self.first_half, self.second_half, self.whole)
+        texts = [DASH if value is None else f"{value:.4g}" for value in changes]
+        weak = self.accuracy[HALF] if self.n else None
+        return (self.perturbation, self.group, count(self.n), *texts, percent(weak))
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "curve": list(self.curve), "accuracy": list(self.accuracy)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Change":
+        whole_way = {name: tuple(values[name]) for name in ("curve", "accuracy")}
+        return cls(**{**values, **whole_way})
+
 
 @dataclass(frozen=True)
 class Gap:
-    """By how much more the adversarial images that a model withstands change its logits than those
-    that break it.
+    """By how much more the logits of defended adversarial images change than those of broken ones.
 
-    `figure` is a field of `Change`, `difference` its mean over the defended less that over the
-    broken samples, and `interval` the 95 % interval of that; None where a group has no sample, or
+    `stretch` is a key of `STRETCHES`; `difference` is the mean change of the defended minus that of
+    the broken images, and `interval` its 95 % interval (Welch); None where a group has no image, or
     fewer than two.
     """
 
-    figure: str
+    stretch: str
     difference: float | None
     interval: tuple[float, float] | None
 
@@ -73,13 +112,35 @@ class Gap:
             return "cannot tell"
         return "supports" if self.interval[0] > 0 else "contradicts"
 
+    def in_words(self) -> str:
+        """`clean to half: -0.131 (-0.205 to -0.0572), contradicts it`"""
+        name = STRETCH_NAMES[self.stretch]
+        if self.difference is None or self.interval is None:
+            return f"{name}: cannot tell, too few samples"
+        low, high = self.interval
+        claim = self.claim if self.claim == "cannot tell" else f"{self.claim} it"
+        return f"{name}: {self.difference:.3g} ({low:.3g} to {high:.3g}), {claim}"
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "figure": self.stretch,
+            "difference": self.difference,
+            "interval": self.interval and list(self.interval),
+            "claim": self.claim,
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Gap":
+        interval = values["interval"]
+        return cls(values["figure"], values["difference"], interval and tuple(interval))
+
 
 @dataclass(frozen=True)
-class Perception:
+class Perception(Result):
     """The changes for "adversarial" and "random" perturbations, of "broken" and "defended" samples.
 
-    `n` counts all images; both groups are of those that the model gets right as they are. `gaps`:
-    between the groups, for the adversarial perturbations.
+    `n` counts all images; both groups are of those that the model gets right without an attack.
+    `gaps`: between the groups, for the adversarial perturbations.
     """
 
     threat: Threat
@@ -93,20 +154,13 @@ class Perception:
         return {(change.perturbation, change.group): change for change in self.changes}[key]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain builtins, ready for JSON."""
         return {
             "threat": asdict(self.threat),
             "attack": f"pgd-{self.steps}",
             "n": self.n,
             "mix": list(MIXES),
-            "changes": [
-                {**asdict(change), "curve": list(change.curve), "accuracy": list(change.accuracy)}
-                for change in self.changes
-            ],
-            "gaps": [
-                {**asdict(gap), "interval": gap.interval and list(gap.interval), "claim": gap.claim}
-                for gap in self.gaps
-            ],
+            "changes": [change.to_dict() for change in self.changes],
+            "gaps": [gap.to_dict() for gap in self.gaps],
         }
 
     @classmethod
@@ -116,22 +170,52 @@ class Perception:
             threat=Threat(**values["threat"]),
             steps=int(values["attack"].removeprefix("pgd-")),
             n=values["n"],
-            changes=tuple(
-                Change(
-                    **{**each, "curve": tuple(each["curve"]), "accuracy": tuple(each["accuracy"])}
-                )
-                for each in values["changes"]
-            ),
-            gaps=tuple(
-                Gap(
-                    each["figure"], each["difference"], each["interval"] and tuple(each["interval"])
-                )
-                for each in values["gaps"]
-            ),
+            changes=tuple(map(Change.from_dict, values["changes"])),
+            gaps=tuple(map(Gap.from_dict, values["gaps"])),
+        )
+
+    def section(self) -> Section:
+        measured = [change for change in self.changes if change.n]
+        curves = [Line(each.name, tuple(zip(MIXES, each.curve, strict=True))) for each in measured]
+        accuracies = [
+            Line(each.name, tuple(zip(MIXES, each.accuracy, strict=True))) for each in measured
+        ]
+        charts = (
+            LineChart("Mean squared change of the logits", "mix", tuple(curves)),
+            LineChart("Accuracy in per cent", "mix", tuple(accuracies), fractions=True),
+        )
+        claim = Text(
+            tuple(gap.in_words() for gap in self.gaps),
+            title=f"Do broken images change the logits less, as {CLAIM} says?",
+            note="Adversarial perturbations: the mean of the defended images minus that of the "
+            "broken ones, with the 95 % interval of this difference (Welch).",
+        )
+        return Section(
+            "How the logits change on the way to perturbed images",
+            self.n,
+            (Pictures(charts), self._table(), claim),
+            detail=f"pgd-{self.steps}, {self.threat.norm}",
+        )
+
+    def _table(self) -> Table:
+        names = ["n", *STRETCH_NAMES.values(), "weak accuracy"]
+        note = (
+            "Mean squared change of the logits. Broken and defended by the attack, of the images "
+            "that are right without it. Weak accuracy: half-way, at mix 0.5."
+        )
+        return Table(
+            columns(["perturbation", "samples"], names),
+            tuple(Cells(change.cells()) for change in self.changes),
+            note,
         )
 
 
-def perceive(
+def measure(s: Subject) -> Perception:
+    """The diagnostic, on all images."""
+    return measure_perception(s.model, s.x, s.y, s.threat, device=s.device, seed=s.seed)
+
+
+def measure_perception(
     model: nn.Module,
     x: Tensor,
     y: Tensor,
@@ -145,12 +229,12 @@ def perceive(
     """Walk from images x (N, C, H, W), y (N,) to their adversarial (PGD) and random (uniform noise)
     versions.
 
-    Samples that the model gets wrong as they are belong to neither group. The model and all
+    Samples that the model gets wrong without an attack belong to neither group. The model and all
     generators stay as they were. Raises `DataError` without images, `RpatError` for a model without
     finite logits (B, classes).
     """
     if not len(x):
-        raise DataError("there is no image to look at.")
+        raise DataError("there are no images to examine.")
     device = device or x.device
     attacks = {
         "adversarial": ATTACKS["pgd"](threat, steps=steps),
@@ -165,33 +249,24 @@ def perceive(
         for x_part, y_part in batches(x, y, batch_size, device):
             for kind, attack in attacks.items():
                 walks[kind].append(_walk(model, x_part, attack(model, x_part, y_part)).cpu())
-    return analyse_walks(
-        {kind: torch.cat(parts, dim=1) for kind, parts in walks.items()}, y.cpu(), threat, steps
-    )
+    whole = {kind: torch.cat(parts, dim=1) for kind, parts in walks.items()}
+    return analyze_walks(whole, y.cpu(), threat, steps)
 
 
-def analyse_walks(walks: Mapping[str, Tensor], y: Tensor, threat: Threat, steps: int) -> Perception:
+def analyze_walks(walks: Mapping[str, Tensor], y: Tensor, threat: Threat, steps: int) -> Perception:
     """`walks`: logits (mixes, N, classes) along `MIXES`, for "adversarial" and "random"
     perturbations."""
-    clean, end = (walks["adversarial"][at].argmax(dim=1) == y for at in (0, -1))
-    groups = {"broken": clean & ~end, "defended": clean & end}
-    changes = tuple(
-        _change(kind, group, logits[:, chosen], y[chosen])
-        for kind, logits in walks.items()
-        for group, chosen in groups.items()
-    )
     adversarial = walks["adversarial"]
-    gaps = tuple(
-        _gap(
-            figure,
-            *(
-                _distances(adversarial[a], adversarial[b])[groups[group]]
-                for group in ("defended", "broken")
-            ),
-        )
-        for figure, (a, b) in STRETCHES.items()
-    )
-    return Perception(threat, steps, len(y), changes, gaps)
+    clean, end = (adversarial[at].argmax(dim=1) == y for at in (0, -1))
+    groups = {"broken": clean & ~end, "defended": clean & end}
+    changes = []
+    for (kind, logits), (group, chosen) in product(walks.items(), groups.items()):
+        changes.append(_change(kind, group, logits[:, chosen], y[chosen]))
+    gaps = []
+    for stretch, (a, b) in STRETCHES.items():
+        distance = _distances(adversarial[a], adversarial[b])
+        gaps.append(_gap(stretch, distance[groups["defended"]], distance[groups["broken"]]))
+    return Perception(threat, steps, len(y), tuple(changes), tuple(gaps))
 
 
 def _walk(model: nn.Module, x: Tensor, x_adv: Tensor) -> Tensor:
@@ -207,16 +282,16 @@ def _change(kind: str, group: str, logits: Tensor, y: Tensor) -> Change:
     for at in logits:
         curve.append(float(_distances(logits[0], at).mean()))
         accuracy.append(Accuracy.of(at.argmax(dim=1) == y).value)
-    figures = {
-        figure: float(_distances(logits[a], logits[b]).mean())
-        for figure, (a, b) in STRETCHES.items()
+    changes = {
+        stretch: float(_distances(logits[a], logits[b]).mean())
+        for stretch, (a, b) in STRETCHES.items()
     }
-    return Change(kind, group, n, **figures, curve=tuple(curve), accuracy=tuple(accuracy))
+    return Change(kind, group, n, **changes, curve=tuple(curve), accuracy=tuple(accuracy))
 
 
-def _gap(figure: str, defended: Tensor, broken: Tensor) -> Gap:
+def _gap(stretch: str, defended: Tensor, broken: Tensor) -> Gap:
     difference = float(defended.mean() - broken.mean()) if len(defended) and len(broken) else None
-    return Gap(figure, difference, welch_interval(defended, broken))
+    return Gap(stretch, difference, welch_interval(defended, broken))
 
 
 def _distances(a: Tensor, b: Tensor) -> Tensor:

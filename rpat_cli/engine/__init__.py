@@ -1,4 +1,4 @@
-"""The one training loop and what goes with it. Importing this package imports no torch."""
+"""The one training loop and its parts. Importing this package does not import torch."""
 
 from typing import Any
 
@@ -11,5 +11,5 @@ COLLABORATORS: Registry[type[Any]] = Registry(
         "awp": "rpat_cli.engine.awp:WeightPerturbation",
     },
 )
-"""What any method can be trained with: frozen dataclasses, whose fields are the settings in the
+"""What any method can be combined with: frozen dataclasses whose fields are the settings of a
 recipe."""

@@ -1,6 +1,12 @@
-"""Weight averaging: a second model that follows the trained one slowly (Izmailov et al., UAI 2018;
-as an exponential moving average in robust training: Gowal et al. 2020, arXiv 2010.03593; as the
-teacher of ReBAT: Wang et al. 2023)."""
+"""Weight averaging: an EMA of the trained model's weights, as a second model.
+
+Izmailov et al., UAI 2018, arXiv 1803.05407; as EMA in adversarial training: Gowal et al. 2020,
+arXiv 2010.03593; as the teacher of ReBAT: Wang et al., NeurIPS 2023, arXiv 2310.19360.
+
+The EMA itself is torch's. Why not all of `torch.optim.swa_utils.AveragedModel`: its first update
+copies the model instead of averaging, with `use_buffers` it averages BatchNorm's integer counters
+too, and its state dict has other names than the checkpoints of earlier versions.
+"""
 
 import copy
 from dataclasses import dataclass
@@ -9,12 +15,13 @@ from typing import Annotated, Any, ClassVar
 import torch
 from pydantic import ConfigDict, Field
 from torch import nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
 @dataclass(frozen=True)
 class WeightAveraging:
-    """Settings. `start_epoch` counts from 0; None stands for ReBAT's 105 of 200, in proportion to
-    the epochs."""
+    """The settings. `start_epoch` counts from 0; None means ReBAT's 105 of 200 epochs, in
+    proportion."""
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
@@ -23,7 +30,7 @@ class WeightAveraging:
         Field(
             ge=0,
             lt=1,
-            description="share of the average that one step keeps; 0.999 suits long trainings",
+            description="decay of the EMA per step; 0.999 suits long trainings",
         ),
     ] = 0.999
     start_epoch: Annotated[
@@ -32,30 +39,30 @@ class WeightAveraging:
     ] = None
 
     def start_at(self, epochs: int) -> int:
-        """The epoch (from 0) at which averaging starts in a training of so many epochs: always one
-        of them."""
+        """The epoch (from 0) in which averaging starts, in a training of so many epochs."""
         return epochs * 105 // 200 if self.start_epoch is None else self.start_epoch
 
     def of(self, model: nn.Module, epochs: int) -> "AveragedModel":
-        """The average that begins as a copy of `model`, on its device."""
+        """The average, which begins as a copy of `model` on its device."""
         return AveragedModel(model, self.decay, self.start_at(epochs))
 
 
 class AveragedModel:
-    """Parameters and BatchNorm statistics averaged over steps: average ← decay · average + (1 -
-    decay) · model.
+    """Parameters and BatchNorm statistics, averaged over steps:
+    average = decay · average + (1 - decay) · model.
 
-    `model` is in eval mode and closed to gradients. Before epoch `start_epoch` it is a plain copy.
-    Counters (integer buffers) are copied always.
+    `model` is in eval mode and takes no gradients. Before epoch `start_epoch` it is a copy of the
+    trained model. Integer buffers, which are counters, are always copied.
     """
 
     def __init__(self, model: nn.Module, decay: float, start_epoch: int) -> None:
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
         self.decay = decay
         self.start_epoch = start_epoch
+        self._ema = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
 
     def has_started(self, epoch: int) -> bool:
-        """Does epoch `epoch` (from 0) average?"""
+        """Whether epoch `epoch` (from 0) averages."""
         return epoch >= self.start_epoch
 
     def teacher(self, epoch: int) -> nn.Module | None:
@@ -64,13 +71,18 @@ class AveragedModel:
 
     @torch.no_grad()
     def update(self, model: nn.Module, epoch: int) -> None:
-        """Take in the weights after one step of epoch `epoch` (from 0)."""
-        averages, currents = self.model.state_dict(), model.state_dict()
-        for name, average in averages.items():
+        """Follow the weights of `model` after a step of epoch `epoch` (from 0)."""
+        current = model.state_dict()
+        averaged, followed = [], []
+        for name, average in self.model.state_dict().items():
             if self.has_started(epoch) and average.is_floating_point():
-                average.lerp_(currents[name], 1 - self.decay)
+                averaged.append(average)
+                followed.append(current[name])
             else:
-                average.copy_(currents[name])
+                average.copy_(current[name])
+        if averaged:
+            # All tensors in one call: on a GPU one kernel instead of one for each.
+            self._ema(averaged, followed, 0)  # the number of updates so far plays no role in an EMA
 
     def state_dict(self) -> dict[str, Any]:
         return dict(self.model.state_dict())

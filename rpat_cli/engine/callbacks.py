@@ -1,32 +1,31 @@
-"""What happens beside the training: validation and the choice of the best epoch, the metrics file,
-checkpoints."""
+"""What happens around the training: validation and the choice of the best epoch, the metrics file,
+progress lines, checkpoints."""
 
-import json
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from rpat_cli.engine.loop import Callback, EpochRecord, TrainLoop
+from rpat_cli.engine.callback import Callback
+from rpat_cli.engine.loop import TrainLoop
 from rpat_cli.records.checkpoint import save_checkpoint
+from rpat_cli.records.metrics import EpochRecord, append_metrics, drop_metrics_after, rank
 
 Validate = Callable[[nn.Module], dict[str, float]]
+"""From a model to metrics by name, fractions: `robust_acc`, `clean_acc`."""
 
 
 class Validation(Callback):
-    """Measures `robust_acc` (and what else `validate` returns) on held-out images and remembers the
-    best epoch.
+    """Validates every `every` epochs, and after the last one, and keeps track of the best epoch.
 
-    The same for each of the loop's models, apart: the averaged one has figures (`robust_acc_wa`)
-    and a best epoch (`best["_wa"]`) of its own. `on_best(ending, model, record)` is told of every
-    new best.
+    Each of the loop's models is validated by itself: the averaged one has metrics (`robust_acc_wa`)
+    and a best epoch (`best["_wa"]`) of its own. `on_best(suffix, model, record)` is called for
+    every new best.
 
-    Measuring must not disturb the training: `validate` leaves the global random state as it found
-    it.
+    `validate` must leave the global random state as it was, or it would change the training.
     """
 
     def __init__(
@@ -43,58 +42,36 @@ class Validation(Callback):
     def on_epoch_end(self, loop: TrainLoop, record: EpochRecord) -> None:
         if record.epoch % self.every and record.epoch != loop.epochs:
             return
-        for ending, model in loop.models.items():
-            measured = self.validate(model)
-            record.validation |= {f"{name}{ending}": value for name, value in measured.items()}
-            if ending not in self.best or rank(measured) > rank(self.best[ending]):
-                self.best[ending] = {"epoch": record.epoch, **measured}
-                self.on_best(ending, model, record)
+        for suffix, model in loop.models.items():
+            metrics = self.validate(model)
+            record.validation |= {f"{name}{suffix}": value for name, value in metrics.items()}
+            if suffix not in self.best or rank(metrics) > rank(self.best[suffix]):
+                self.best[suffix] = {"epoch": record.epoch, **metrics}
+                self.on_best(suffix, model, record)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best": {ending: dict(best) for ending, best in self.best.items()}}
+        return {"best": {suffix: dict(best) for suffix, best in self.best.items()}}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.best = {ending: dict(best) for ending, best in state.get("best", {}).items()}
-
-
-def rank(validation: Mapping[str, float], ending: str = "") -> tuple[float, float]:
-    """Robust accuracy decides; among equals, clean accuracy. The earlier epoch wins a full tie."""
-    return validation[f"robust_acc{ending}"], validation[f"clean_acc{ending}"]
+        self.best = {suffix: dict(best) for suffix, best in state.get("best", {}).items()}
 
 
 class MetricsLog(Callback):
-    """One JSON line an epoch in `metrics.jsonl`. A resumed run drops the lines of epochs it is
-    going to repeat."""
+    """Writes one JSON line per epoch to `metrics.jsonl`. A resumed run first drops the lines of the
+    epochs that it is going to repeat."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def on_start(self, loop: TrainLoop) -> None:
-        kept = [line for line in read_metrics(self.path) if line["epoch"] <= loop.epoch]
-        temporary = self.path.with_suffix(
-            ".tmp"
-        )  # a crash in between must not cost the epochs told so far
-        temporary.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
-        temporary.replace(self.path)
+        drop_metrics_after(self.path, loop.epoch)
 
     def on_epoch_end(self, loop: TrainLoop, record: EpochRecord) -> None:  # noqa: ARG002
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(asdict(record)) + "\n")
-
-
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The epochs' records; a line that a crash cut short is left out."""
-    records = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-        try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
-    return records
+        append_metrics(self.path, record)
 
 
 class EpochLines(Callback):
-    """One readable line an epoch, for log files and pipes."""
+    """Writes one readable line per epoch, for log files and pipes."""
 
     def __init__(self, write: Callable[[str], None]) -> None:
         self.write = write
@@ -113,33 +90,32 @@ class EpochLines(Callback):
 def epoch_line(record: EpochRecord, epochs: int) -> str:
     """`epoch  3/10  loss 1.234 (ce 1.1, ra 0.1)  clean 71.2 %  robust 55.0 %  lr 0.05  1234
     img/s`"""
-    terms = {
-        name: value
-        for name, value in record.train.items()
-        if name != "loss" and not name.endswith("_acc")
-    }
     parts = [
         f"epoch {record.epoch:>{len(str(epochs))}}/{epochs}",
         f"loss {record.train['loss']:.4f}",
-        f"({', '.join(f'{name} {value:.4f}' for name, value in terms.items())})"
-        if len(terms) > 1
-        else "",
-        f"train robust {100 * record.train['robust_acc']:.1f} %",
-        *(f"{_spoken(name)} {100 * value:.1f} %" for name, value in record.validation.items()),
-        f"lr {record.lr:.4g}",
-        f"{record.images_per_second:.0f} img/s",
     ]
-    return "  ".join(part for part in parts if part)
+    terms = [
+        f"{name} {value:.4f}"
+        for name, value in record.train.items()
+        if name != "loss" and not name.endswith("_acc")
+    ]
+    if len(terms) > 1:
+        parts.append(f"({', '.join(terms)})")
+    parts.append(f"train robust {100 * record.train['robust_acc']:.1f} %")
+    for name, value in record.validation.items():
+        parts.append(f"{_label(name)} {100 * value:.1f} %")
+    parts += [f"lr {record.lr:.4g}", f"{record.images_per_second:.0f} img/s"]
+    return "  ".join(parts)
 
 
-def _spoken(name: str) -> str:
-    """`robust` for "robust_acc", `robust wa` for that of the averaged model, "robust_acc_wa"."""
+def _label(name: str) -> str:
+    """`robust` for "robust_acc", `robust wa` for "robust_acc_wa", that of the averaged model."""
     return name.replace("_acc", "").replace("_", " ")
 
 
 class Checkpoints(Callback):
-    """Saves everything after each epoch, and when the training stops early, to `path`; the one
-    before is kept."""
+    """Saves a checkpoint to `path` after each epoch and when the training stops early; the previous
+    one is kept."""
 
     def __init__(self, path: Path, content: Callable[[TrainLoop], dict[str, Any]]) -> None:
         self.path = path

@@ -1,4 +1,4 @@
-"""Where and in which arithmetic to compute: one small object instead of `.cuda()` everywhere."""
+"""Where and in which precision to compute: one small object instead of `.cuda()` everywhere."""
 
 import random
 from contextlib import AbstractContextManager, nullcontext
@@ -18,15 +18,15 @@ DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclass(frozen=True)
 class Compute:
-    """A device and the reduced precision for forward passes there (`None`: float32 throughout)."""
+    """A device and the reduced precision of forward passes on it (`None`: float32 throughout)."""
 
     device: torch.device
     dtype: torch.dtype | None = None
 
     def place(self, model: ModelT) -> ModelT:
-        """Move a model to the device, its convolutions in the memory order that is fastest there.
+        """Move a model to the device, in the memory format that convolutions are fastest in.
 
-        Channels-last took a third off a training step on a CPU; it is what tensor cores want, too.
+        channels_last made a training step on a CPU a third faster, and tensor cores need it.
         """
         return model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
@@ -36,7 +36,7 @@ class Compute:
         return torch.autocast(self.device.type, dtype=self.dtype)
 
     def scaler(self) -> torch.amp.GradScaler:
-        """float16 gradients underflow without scaling; for every other arithmetic the scaler does
+        """float16 gradients underflow without loss scaling; in any other precision the scaler does
         nothing."""
         return torch.amp.GradScaler(self.device.type, enabled=self.dtype is torch.float16)
 
@@ -46,10 +46,10 @@ class Compute:
 
 
 def resolve_compute(device: str = "auto", precision: str = "auto") -> Compute:
-    """The device and precision that `auto` stands for here. Raises `ConfigError` for what this
-    machine lacks.
+    """The device and precision by name; `auto` picks what this machine has.
 
-    `auto` precision is bfloat16 on GPUs that compute it natively and float32 elsewhere.
+    `auto` precision is bfloat16 on GPUs that support it natively and float32 elsewhere. Raises
+    `ConfigError` for a device that this machine lacks and for float16 on the CPU.
     """
     available = {
         "cpu": True,
@@ -59,20 +59,18 @@ def resolve_compute(device: str = "auto", precision: str = "auto") -> Compute:
     if device == "auto":
         device = next(name for name in ("cuda", "mps", "cpu") if available[name])
     if not available[device]:
-        here = ", ".join(name for name, there in available.items() if there)
+        found = ", ".join(name for name, is_there in available.items() if is_there)
         raise ConfigError(
             f"device {device!r}: this torch ({torch.__version__}) finds no such device. "
-            f"Available: {here}."
+            f"Available: {found}."
         )
     if precision == "auto":
-        precision = (
-            "bf16"
-            if device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-            else "fp32"
-        )
+        # Emulated bfloat16, as on older GPUs, would be slower than float32.
+        native = device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        precision = "bf16" if native else "fp32"
     if precision == "fp16" and device == "cpu":
         raise ConfigError(
-            "precision 'fp16': float16 training needs a GPU. Allowed on the cpu: fp32, bf16."
+            "precision 'fp16': float16 training needs a GPU. Allowed on the CPU: fp32, bf16."
         )
     return Compute(torch.device(device), DTYPES.get(precision))
 
@@ -85,7 +83,7 @@ def seed_everything(seed: int) -> None:
 
 
 def rng_state(device: torch.device) -> dict[str, torch.Tensor]:
-    """The state of torch's generators: the host's, and the device's own where it has one."""
+    """The states of torch's global generators: the CPU's, and the device's own."""
     state = {"cpu": torch.get_rng_state()}
     if device.type == "cuda":
         state["cuda"] = torch.cuda.get_rng_state(device)
@@ -95,8 +93,8 @@ def rng_state(device: torch.device) -> dict[str, torch.Tensor]:
 
 
 def set_rng_state(state: dict[str, torch.Tensor], device: torch.device) -> None:
-    """Take up what `rng_state` returned. A run that moves to another kind of device goes on with
-    its new generator."""
+    """Restore what `rng_state` returned. A run that has moved to another kind of device goes on
+    with that device's generator as it is."""
     torch.set_rng_state(state["cpu"])
     if device.type == "cuda" and "cuda" in state:
         torch.cuda.set_rng_state(state["cuda"], device)

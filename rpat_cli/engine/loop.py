@@ -1,125 +1,53 @@
-"""The one training loop. It knows no method, model or data set by name; everything it uses is
-handed to it."""
+"""The one training loop. It knows no method, model or data set by name; everything that it uses is
+passed to it."""
 
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from rpat_cli.attacks.base import Attack
 from rpat_cli.data.base import Split
+from rpat_cli.data.order import EachOnce, Order
 from rpat_cli.engine.averaging import AveragedModel
 from rpat_cli.engine.awp import WeightPerturbation
+from rpat_cli.engine.callback import Callback, StepRecord
 from rpat_cli.engine.compute import Compute, rng_state, set_rng_state
 from rpat_cli.engine.schedules import Schedule, learning_rate
 from rpat_cli.engine.stages import FromEpoch, in_force
+from rpat_cli.engine.tally import EpochTally
 from rpat_cli.errors import DivergenceError
 from rpat_cli.methods.base import Method, Outcome, StepContext
-from rpat_cli.passes import count_passes
+from rpat_cli.passes import Passes, count_passes
+from rpat_cli.records.metrics import AVERAGED, EpochRecord
 
 Augment = Callable[[Tensor], Tensor]
+"""From images (B, C, H, W) in [0, 1] to augmented ones of the same shape and range."""
+
 Relabel = Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]]
-"""From x (views · B, C, H, W), y (B,) and the number of views to such images and labels (B,
-classes)."""
-
-AVERAGED = "_wa"
-"""The ending of everything that belongs to the averaged model."""
-
-
-class Order(Protocol):
-    """Which images an epoch visits, and in which order."""
-
-    def __len__(self) -> int:
-        """How many images an epoch has."""
-        ...
-
-    def __call__(self, generator: torch.Generator) -> Tensor:
-        """Their indices, (n,) int64; only `generator` decides."""
-        ...
-
-
-@dataclass(frozen=True)
-class EachOnce:
-    """Each of `count` images once, shuffled."""
-
-    count: int
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __call__(self, generator: torch.Generator) -> Tensor:
-        return torch.randperm(self.count, generator=generator)
-
-
-@dataclass(frozen=True)
-class StepRecord:
-    """What one step tells: loss terms by name, images per second, learning rate. Epochs and steps
-    count from 1."""
-
-    epoch: int
-    step: int
-    steps: int
-    terms: dict[str, float]
-    lr: float
-    images_per_second: float
-
-
-@dataclass
-class EpochRecord:
-    """What one epoch tells. `train` holds means over its images, `validation` what a validation
-    adds.
-
-    `forward` and `backward` are the passes of batches through the model in training, attack
-    included.
-    """
-
-    epoch: int
-    lr: float
-    train: dict[str, float]
-    seconds: float
-    images_per_second: float
-    forward: int = 0
-    backward: int = 0
-    validation: dict[str, float] = field(default_factory=dict)
-
-
-class Callback:
-    """Does something at fixed points of the training; every hook does nothing unless overridden."""
-
-    def on_start(self, loop: "TrainLoop") -> None: ...
-
-    def on_step(self, loop: "TrainLoop", record: StepRecord) -> None: ...
-
-    def on_epoch_end(self, loop: "TrainLoop", record: EpochRecord) -> None: ...
-
-    def on_stop(self, loop: "TrainLoop") -> None:
-        """The training ends before its last epoch, after a whole step."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """What the callback must remember over an interruption, as tensors and builtins."""
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+"""From x (views · B, C, H, W), y (B,) and the number of views to such images and label
+probabilities (B, classes)."""
 
 
 @dataclass
 class TrainLoop:
-    """Trains `model` with `method` from where it stands to the last epoch, or until `should_stop`
-    says so.
+    """Trains `model` with `method` to the last epoch, or until `should_stop` returns true.
 
-    `epoch` and `step` are the epochs, and the steps of the epoch under way, that are done: with
-    `state_dict` they make an interrupted training go on exactly where it was.
+    `epoch` is the number of epochs done, `step` that of the steps done in the current one. Both are
+    in `state_dict`, with which an interrupted training goes on bit for bit as if it had not been
+    interrupted.
 
-    Optional collaborators, each of which goes with every method: `averaging` follows the weights
-    and is the method's teacher; `awp` takes the loss at perturbed weights; `relabel` mixes images
-    and labels; `order` visits images in other ways than each once; `late_attack` and `late_augment`
-    take over in the middle. A batch is computed in `accumulate` parts, whose gradients add up;
-    `clip_norm` is the largest gradient that reaches the weights.
+    `lr` is the peak learning rate, which `schedule` scales. A batch of `batch_size` images is
+    computed in `accumulate` parts, whose gradients add up; `clip_norm` is the max gradient norm.
+    The optional collaborators go with every method: `averaging` keeps an average of the weights,
+    which is the method's teacher; `awp` takes the loss at perturbed weights; `relabel` mixes images
+    and labels; `order` visits images otherwise than each once; `late_attack` and `late_augment`
+    replace attack and augmentation from some epoch on.
     """
 
     model: nn.Module
@@ -150,10 +78,7 @@ class TrainLoop:
     def __post_init__(self) -> None:
         self.epoch = 0
         self.step = 0
-        self.seconds = 0.0
-        self._sums: dict[str, float] = {}
-        self._images = 0
-        self._passes = (0, 0)
+        self._tally = EpochTally()
         self._scaler = self.compute.scaler()
         self._order = self.order or EachOnce(len(self.train))
 
@@ -163,92 +88,100 @@ class TrainLoop:
 
     @property
     def models(self) -> dict[str, nn.Module]:
-        """What there is to measure after a whole epoch: the model itself as "", and once it
-        differs, its average.
-
-        The names are endings: of checkpoints ("best", "best_wa") and figures.
-        """
+        """The models to validate after an epoch, by suffix of their metrics and checkpoints: the
+        trained model as "", and its average as "_wa" once averaging has started."""
+        models = {"": self.model}
         averaged = self.averaging.teacher(self.epoch - 1) if self.averaging else None
-        return {"": self.model} | ({} if averaged is None else {AVERAGED: averaged})
+        if averaged is not None:
+            models[AVERAGED] = averaged
+        return models
 
     def run(self) -> bool:
-        """Train; `True` when the last epoch is done, `False` when stopped before.
+        """Train. `True` when the last epoch is done, `False` when stopped before.
 
-        Raises `DivergenceError` when a loss term is not finite.
+        Raises `DivergenceError` for a loss term that is not finite.
         """
         for callback in self.callbacks:
             callback.on_start(self)
         while self.epoch < self.epochs:
-            if not self._run_epoch() or (self.epoch < self.epochs and self.should_stop(self)):
+            whole = self._run_epoch()
+            # After the last epoch there is nothing left to stop.
+            if not whole or (self.epoch < self.epochs and self.should_stop(self)):
                 for callback in self.callbacks:
                     callback.on_stop(self)
                 return False
         return True
 
     def _run_epoch(self) -> bool:
+        """Run the rest of the current epoch; `False` if it was stopped within it."""
         self.model.train()
         began = time.perf_counter()
         for x, y in self._batches():
-            values = self._train_step(x, y)
-            record = self._count(values, len(y), time.perf_counter() - began)
+            values, passes = self._train_step(x, y)
+            record = self._count(values, len(y), time.perf_counter() - began, passes)
             for callback in self.callbacks:
                 callback.on_step(self, record)
             if self.step < self.steps_per_epoch and self.should_stop(self):
                 return False
-            began = time.perf_counter()
-        record_of_epoch = self._close_epoch()
+            began = time.perf_counter()  # so that reading the next batch counts, callbacks do not
+        epoch_record = self._close_epoch()
         for callback in self.callbacks:
-            callback.on_epoch_end(self, record_of_epoch)
+            callback.on_epoch_end(self, epoch_record)
         return True
 
     def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """The batches of this epoch that are still to come.
+        """The remaining batches of the current epoch.
 
-        The order depends on the seed and the epoch alone, so it needs no saving. The last images
-        that fill no batch are left out (another order, so others, each epoch), unless they are all
-        there are.
+        Images that do not fill a last batch are left out (other ones each epoch), unless they are
+        all there are.
         """
+        # The order follows from seed and epoch alone, so checkpoints need not hold it.
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        wanted = self._order(generator)[
-            self.step * self.batch_size : self.steps_per_epoch * self.batch_size
-        ]
-        return self.train.batches(wanted, self.batch_size, self.compute.device)
+        first, end = self.step * self.batch_size, self.steps_per_epoch * self.batch_size
+        remaining = self._order(generator)[first:end]
+        return self.train.batches(remaining, self.batch_size, self.compute.device)
 
-    def _count(self, values: dict[str, float], images: int, seconds: float) -> StepRecord:
-        for name, value in values.items():
-            self._sums[name] = self._sums.get(name, 0.0) + value * images
-        self._images += images
-        self.seconds += seconds
+    def _count(
+        self, values: dict[str, float], images: int, seconds: float, passes: Passes
+    ) -> StepRecord:
+        self._tally.add(values, images, seconds, passes)
         self.step += 1
         lr = self.optimizer.param_groups[0]["lr"]
         return StepRecord(
             self.epoch + 1, self.step, self.steps_per_epoch, values, lr, images / seconds
         )
 
+    def _close_epoch(self) -> EpochRecord:
+        record = self._tally.record(self.epoch + 1, self.optimizer.param_groups[0]["lr"])
+        self._tally = EpochTally()
+        self.epoch, self.step = self.epoch + 1, 0
+        return record
+
     def _set_lr(self) -> float:
-        # The middle of the step: no schedule is then asked for its very ends, where the rate may be
-        # 0.
+        # The middle of the step: at its very beginning and end a schedule may have a rate of 0.
         point = self.epoch + (self.step + 0.5) / self.steps_per_epoch
         lr = learning_rate(self.lr, self.schedule, point, self.epochs, self.warmup_epochs)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         return lr
 
-    def _train_step(self, x: Tensor, y: Tensor) -> dict[str, float]:
+    def _train_step(self, x: Tensor, y: Tensor) -> tuple[dict[str, float], Passes]:
+        """One update of the weights; the means of its metrics over the batch, and its passes."""
         lr = self._set_lr()
         self.optimizer.zero_grad(set_to_none=True)
+        totals: dict[str, float] = {}
         with count_passes(self.model) as passes:
-            parts = [
-                self._backward(*part, share=len(part[1]) / len(y), lr=lr)
-                for part in zip(x.chunk(self.accumulate), y.chunk(self.accumulate), strict=True)
-            ]
+            parts = zip(x.chunk(self.accumulate), y.chunk(self.accumulate), strict=True)
+            for part_x, part_y in parts:
+                values = self._backward(part_x, part_y, share=len(part_y) / len(y), lr=lr)
+                for name, value in values.items():
+                    totals[name] = totals.get(name, 0.0) + value
         self._update_weights()
-        self._passes = (self._passes[0] + passes.forward, self._passes[1] + passes.backward)
-        return {name: sum(part[name] for part in parts) for name in parts[0]}
+        return totals, passes
 
     def _backward(self, x: Tensor, y: Tensor, share: float, lr: float) -> dict[str, float]:
-        """Add the gradient of a part of the batch, `share` of the whole, and return its share of
-        the step's numbers."""
+        """Add the gradient of a part that is `share` of the batch; returns its part in the means of
+        the batch."""
         step = self._step_context(x, y, lr)
         with self._weights_for(step) as step:
             outcome = self._outcome(step)
@@ -273,8 +206,8 @@ class TrainLoop:
         )
 
     def _weights_for(self, step: StepContext) -> AbstractContextManager[StepContext]:
-        """Where the loss of this step is taken: at the weights as they are, or as `awp` perturbs
-        them."""
+        """The weights at which the loss of this step is taken: as they are, or perturbed by
+        `awp`."""
         if self.awp is None:
             return nullcontext(step)
         return self.awp.worst_weights(step, lambda step: _loss(self._outcome(step)))
@@ -293,46 +226,26 @@ class TrainLoop:
             self.averaging.update(self.model, self.epoch)
 
     def _checked_values(self, outcome: Outcome, loss: Tensor, y: Tensor) -> dict[str, float]:
-        """The step's numbers in one transfer from the device; a loss that is not finite never
+        """The metrics of a step by name. Raises `DivergenceError` before a loss that is not finite
         reaches the weights."""
         named = {"loss": loss, **outcome.terms, "robust_acc": _accuracy(outcome.logits_adv, y)}
         if outcome.logits is not None:
             named["clean_acc"] = _accuracy(outcome.logits, y)
-        values = dict(
-            zip(
-                named,
-                torch.stack([value.detach().float() for value in named.values()]).tolist(),
-                strict=True,
-            )
-        )
-        broken = [name for name in outcome.terms if not math.isfinite(values[name])]
-        if broken:
+        # One transfer for all: each would wait for the device.
+        numbers = torch.stack([value.detach().float() for value in named.values()]).tolist()
+        values = dict(zip(named, numbers, strict=True))
+        diverged = [name for name in outcome.terms if not math.isfinite(values[name])]
+        if diverged:
+            terms = ", ".join(f"{name} is {values[name]}" for name in diverged)
             raise DivergenceError(
-                f"the training diverged in epoch {self.epoch + 1}, step {self.step + 1}: "
-                f"{', '.join(f'{name} is {values[name]}' for name in broken)}. The weights of "
-                "the last checkpoint are "
-                "kept. Try a smaller learning rate (--lr), a warm-up (--warmup-epochs) or "
-                "--precision fp32."
+                f"the training diverged in epoch {self.epoch + 1}, step {self.step + 1}: {terms}. "
+                "The last checkpoint is kept. Try a smaller learning rate (--lr), a warm-up "
+                "(--warmup-epochs) or --precision fp32."
             )
         return values
 
-    def _close_epoch(self) -> EpochRecord:
-        means = {name: total / self._images for name, total in self._sums.items()}
-        record = EpochRecord(
-            epoch=self.epoch + 1,
-            lr=self.optimizer.param_groups[0]["lr"],
-            train=means,
-            seconds=self.seconds,
-            images_per_second=self._images / self.seconds,
-            forward=self._passes[0],
-            backward=self._passes[1],
-        )
-        self.epoch, self.step = self.epoch + 1, 0
-        self.seconds, self._sums, self._images, self._passes = 0.0, {}, 0, (0, 0)
-        return record
-
     def state_dict(self) -> dict[str, Any]:
-        """Everything that going on exactly needs, as tensors and builtins."""
+        """Everything that resuming bit for bit needs, as tensors and builtins."""
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -340,10 +253,7 @@ class TrainLoop:
             "averaging": self.averaging.state_dict() if self.averaging else {},
             "epoch": self.epoch,
             "step": self.step,
-            "seconds": self.seconds,
-            "sums": dict(self._sums),
-            "images": self._images,
-            "passes": list(self._passes),
+            **self._tally.state_dict(),
             "rng": rng_state(self.compute.device),
             "callbacks": {
                 type(callback).__name__: callback.state_dict() for callback in self.callbacks
@@ -351,25 +261,26 @@ class TrainLoop:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up what `state_dict` returned."""
+        """Restore what `state_dict` returned."""
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self._scaler.load_state_dict(state["scaler"])
         if self.averaging is not None:
             self.averaging.load_state_dict(state["averaging"])
-        self.epoch, self.step, self.seconds = state["epoch"], state["step"], state["seconds"]
-        self._sums, self._images = dict(state["sums"]), state["images"]
-        self._passes = (state["passes"][0], state["passes"][1])
+        self.epoch, self.step = state["epoch"], state["step"]
+        self._tally = EpochTally.from_state_dict(state)
         for callback in self.callbacks:
             callback.load_state_dict(state["callbacks"].get(type(callback).__name__, {}))
         set_rng_state(state["rng"], self.compute.device)
 
 
 def _loss(outcome: Outcome) -> Tensor:
+    """The sum of all terms, in float32 also under autocast."""
     return torch.stack([term.float() for term in outcome.terms.values()]).sum()
 
 
 def _accuracy(logits: Tensor, y: Tensor) -> Tensor:
-    """With labels (B, classes), the most probable one is what should be found."""
+    """The fraction of right predictions. Of label probabilities (B, classes), the most probable
+    class is the right one."""
     y = y if y.ndim == 1 else y.argmax(dim=1)
     return (logits.detach().argmax(1) == y).float().mean()

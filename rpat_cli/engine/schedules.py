@@ -1,8 +1,8 @@
 """Learning-rate schedules: frozen dataclasses that map a point of the training to a factor of the
-largest rate.
+peak learning rate.
 
 `epoch` is a real number from 0 to `epochs`: at step s of n in epoch e it is e + s/n. A schedule
-that changes per epoch rounds it down. Importing this module does not import torch.
+that changes once per epoch rounds it down. Importing this module does not import torch.
 """
 
 import math
@@ -14,22 +14,22 @@ from pydantic import ConfigDict, Field
 from rpat_cli.registry import Registry
 from rpat_cli.text import Number
 
-Milestones = Annotated[tuple[Number, ...], Field(description="epochs at which the rate falls")]
+Milestones = Annotated[tuple[Number, ...], Field(description="epochs at which the rate drops")]
 
 
 class Schedule(Protocol):
     def __call__(self, epoch: float, epochs: int) -> float:
-        """The factor, in [0, 1], of the largest learning rate."""
+        """The factor, in [0, 1], of the peak learning rate."""
         ...
 
 
 @dataclass(frozen=True)
 class Constant:
-    """The same rate throughout."""
+    """The peak learning rate throughout."""
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
-    def __call__(self, epoch: float, epochs: int) -> float:  # noqa: ARG002  (every schedule has this shape)
+    def __call__(self, epoch: float, epochs: int) -> float:  # noqa: ARG002  (all schedules share this signature)
         return 1.0
 
 
@@ -38,7 +38,8 @@ class MultiStep:
     """Times `gamma` at each milestone, per epoch.
 
     Without milestones: at epochs 100 and 105 of 110, in proportion for other lengths below 200, and
-    at 50 % and 75 % from 200 epochs on, as in the RPAT paper's benchmarks (Wang & Liu 2025).
+    at 50 % and 75 % from 200 epochs on, as in the benchmarks of RPAT (Wang & Liu, ICCV 2025, arXiv
+    2508.02186).
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
@@ -47,15 +48,17 @@ class MultiStep:
 
     def __call__(self, epoch: float, epochs: int) -> float:
         shares = (0.5, 0.75) if epochs >= 200 else (100 / 110, 105 / 110)
-        usual = tuple(round(share * epochs) for share in shares)
-        milestones = usual if self.milestones is None else self.milestones
-        return self.gamma ** sum(math.floor(epoch) >= milestone for milestone in milestones)
+        milestones = self.milestones
+        if milestones is None:
+            milestones = tuple(round(share * epochs) for share in shares)
+        passed = sum(math.floor(epoch) >= milestone for milestone in milestones)
+        return self.gamma**passed
 
 
 @dataclass(frozen=True)
 class Piecewise:
-    """Divided by `factor` at each milestone; without milestones at 50 % and 75 % (ReBAT, Wang et
-    al. 2023)."""
+    """Divided by `factor` at each milestone, per step; without milestones at 50 % and 75 % (ReBAT,
+    Wang et al., NeurIPS 2023, arXiv 2310.19360)."""
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
     factor: Annotated[Number, Field(ge=1)] = 1.5
@@ -68,7 +71,7 @@ class Piecewise:
 
 @dataclass(frozen=True)
 class Linear:
-    """Straight down to `end` times the largest rate, per step."""
+    """Linearly down to `end` times the peak learning rate, per step."""
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
     end: Annotated[Number, Field(ge=0, le=1)] = 0.0
@@ -79,7 +82,8 @@ class Linear:
 
 @dataclass(frozen=True)
 class Cosine:
-    """Half a cosine down to 0, per step (Loshchilov & Hutter 2017, without restarts)."""
+    """Half a cosine down to 0, per step (Loshchilov & Hutter 2017, arXiv 1608.03983, without
+    restarts)."""
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
@@ -89,8 +93,8 @@ class Cosine:
 
 @dataclass(frozen=True)
 class OneCycle:
-    """Straight up until `peak` (a share of the training), then straight down to 0, per step (Smith
-    2018)."""
+    """Linearly up until `peak` (a fraction of the training), then linearly down to 0, per step
+    (Smith & Topin 2018, arXiv 1708.07120)."""
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
     peak: Annotated[Number, Field(gt=0, lt=1)] = 0.4
@@ -116,6 +120,6 @@ SCHEDULES: Registry[type[Schedule]] = Registry(
 def learning_rate(
     lr: float, schedule: Schedule, epoch: float, epochs: int, warmup_epochs: float = 0.0
 ) -> float:
-    """The rate at a point of the training: the schedule's, times a linear rise over the warm-up."""
-    rise = min(1.0, epoch / warmup_epochs) if warmup_epochs else 1.0
-    return lr * rise * schedule(epoch, epochs)
+    """The learning rate at a point of the training, with linear warm-up; `lr` is the peak rate."""
+    warmup = min(1.0, epoch / warmup_epochs) if warmup_epochs else 1.0
+    return lr * warmup * schedule(epoch, epochs)

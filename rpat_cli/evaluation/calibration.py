@@ -1,4 +1,5 @@
-"""Is a model as often right as it is confident? Reliability and expected calibration error.
+"""Is a model right as often as it is confident? The reliability diagram and the expected
+calibration error (ECE).
 
 Guo, Pleiss, Sun & Weinberger, "On Calibration of Modern Neural Networks", ICML 2017, arXiv
 1706.04599.
@@ -11,12 +12,15 @@ import torch
 from torch import Tensor
 
 BINS = 15
+"""As in the paper."""
 
 
 @dataclass(frozen=True)
 class Bin:
-    """The `n` images with a confidence in (low, high]: their mean confidence, and the fraction that
-    is right."""
+    """The `n` images with a confidence in (low, high]: their mean confidence, and their accuracy.
+
+    All fractions. A confidence of 0 is in the first bin.
+    """
 
     low: float
     high: float
@@ -27,7 +31,7 @@ class Bin:
 
 @dataclass(frozen=True)
 class Calibration:
-    """The bins that hold images, from low to high confidence."""
+    """The bins with images in them, from low to high confidence."""
 
     bins: tuple[Bin, ...]
 
@@ -38,11 +42,10 @@ class Calibration:
 
     @property
     def ece(self) -> float:
-        """The expected calibration error, as a fraction: |accuracy - confidence|, averaged over the
-        images."""
-        return sum(part.n * abs(part.accuracy - part.confidence) for part in self.bins) / max(
-            self.n, 1
-        )
+        """The expected calibration error, a fraction: |accuracy - confidence| of the bins, weighted
+        by their images; 0 without any."""
+        gaps = sum(part.n * abs(part.accuracy - part.confidence) for part in self.bins)
+        return gaps / max(self.n, 1)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain builtins, ready for JSON."""
@@ -50,24 +53,18 @@ class Calibration:
 
     @classmethod
     def of(cls, confidence: Tensor, right: Tensor, bins: int = BINS) -> "Calibration":
-        """From each image's confidence (N,) in [0, 1], and whether it is right (N,), in bins of
+        """From the confidence of each image (N,) in [0, 1] and whether it is right (N,), in bins of
         equal width."""
-        edges = torch.linspace(0, 1, bins + 1, dtype=torch.float64)
+        # In double precision: sums of 10,000 float32 numbers lose digits that the ECE shows.
         confidence, right = confidence.double().cpu(), right.double().cpu()
+        edges = torch.linspace(0, 1, bins + 1, dtype=torch.float64)
         where = torch.bucketize(confidence, edges[1:-1])  # an edge belongs to the bin below it
-        counts = torch.bincount(where, minlength=bins)
-        sums = [
-            torch.bincount(where, weights=values, minlength=bins) for values in (confidence, right)
-        ]
-        return cls(
-            tuple(
-                Bin(
-                    float(edges[k]),
-                    float(edges[k + 1]),
-                    n,
-                    *(float(total[k]) / n for total in sums),
-                )
-                for k, n in enumerate(counts.tolist())
-                if n
-            )
-        )
+        counts = torch.bincount(where, minlength=bins).tolist()
+        confidences = torch.bincount(where, weights=confidence, minlength=bins).tolist()
+        rights = torch.bincount(where, weights=right, minlength=bins).tolist()
+        limits = edges.tolist()
+        found = []
+        for k, n in enumerate(counts):
+            if n:
+                found.append(Bin(limits[k], limits[k + 1], n, confidences[k] / n, rights[k] / n))
+        return cls(tuple(found))

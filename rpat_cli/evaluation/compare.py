@@ -1,4 +1,10 @@
-"""Is one model more robust than another, or is it chance? Two evaluations, image by image."""
+"""Is one model more robust than another, or is it chance? Two evaluations, image by image.
+
+Both models see the same images, so McNemar's test looks at those only that one of them gets right:
+far sharper than two intervals that overlap. Exact, by the binomial distribution: McNemar, "Note on
+the sampling error of the difference between correlated proportions or percentages", Psychometrika
+12, 1947.
+"""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -11,16 +17,16 @@ from rpat_cli.evaluation.results import AttackResult, Evaluation
 from rpat_cli.evaluation.statistics import Accuracy, sign_test
 
 WORST = "worst case"
-"""Over all attacks of each suite; compared only where both suites are the same."""
+"""The label of the comparison over all attacks; made only where both suites have the same ones."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two models on the same images, without or under one attack.
+    """Two models on the same images, without an attack ("clean") or under one.
 
-    `only_a`, `only_b`: which images (rows of the data, from 0) only the first, only the second
-    model gets right. `p` is McNemar's: how likely a difference of that size or more is, if both
-    models were equally good.
+    `only_a` and `only_b` are the images (indices into the data, from 0) that only the first and
+    only the second model gets right. `p` is McNemar's p-value: the probability of a difference of
+    this size or more if both models were equally good.
     """
 
     label: str
@@ -43,27 +49,27 @@ class Comparison:
 
 
 def mcnemar(only_a: int, only_b: int) -> float:
-    """The two-sided exact p-value (McNemar, Psychometrika 1947, by the binomial distribution)."""
+    """The two-sided exact p-value for the numbers of images that only one of two models gets
+    right."""
     return min(1.0, 2 * sign_test(max(only_a, only_b), min(only_a, only_b)))
 
 
 def compare(a: Evaluation, b: Evaluation) -> list[Comparison]:
-    """Without an attack, under every attack that both suites hold, and, of equal suites, in the
-    worst case.
+    """Without an attack, under every attack that both suites have, and, if they have the same ones,
+    in the worst case.
 
-    Raises `DataError` for evaluations of other images or another threat, or with other settings of
-    an attack.
+    Raises `DataError` if images, threat models, or the settings of an attack differ.
     """
     if not torch.equal(a.y, b.y):
         raise DataError(
-            f"the two evaluations are of other images ({a.n} and {b.n}); compare those of one "
-            "test set."
+            f"the two evaluations are of different images ({a.n} and {b.n}). Compare evaluations "
+            "of the same test set, with the same --limit."
         )
     if a.threat != b.threat:
         raise DataError(
-            f"the two evaluations are of other threats ({a.threat.norm}, eps {a.threat.eps:.4g}, "
-            f"and {b.threat.norm}, "
-            f"eps {b.threat.eps:.4g}). Evaluate both with the same --norm and --eps."
+            f"the two evaluations have different threat models ({a.threat.norm}, "
+            f"eps {a.threat.eps:.4g}, and {b.threat.norm}, eps {b.threat.eps:.4g}). Evaluate both "
+            "with the same --norm and --eps."
         )
     labels_b = [result.label for result in b.results]
     labels = [
@@ -71,9 +77,9 @@ def compare(a: Evaluation, b: Evaluation) -> list[Comparison]:
     ]
     if differing := [label for label in labels if _settings_differ(a[label], b[label])]:
         raise DataError(
-            f"{', '.join(differing)} ran with other settings in the two evaluations, such as "
-            "--step-size. "
-            "Evaluate both with the same, or give one of them a label of its own in a suite file."
+            f"the settings of {', '.join(differing)} differ between the two evaluations, for "
+            "example --step-size. Evaluate both with the same settings, or give one of the attacks "
+            "a label of its own in a suite file."
         )
     pairs = [_compare("clean", a.clean_predicted == a.y, b.clean_predicted == b.y)]
     pairs += [_compare(label, a[label].correct_after, b[label].correct_after) for label in labels]
@@ -83,15 +89,19 @@ def compare(a: Evaluation, b: Evaluation) -> list[Comparison]:
 
 
 def _settings_differ(a: AttackResult, b: AttackResult) -> bool:
-    """As far as both know them; the same attack may come from another version, or another path to
-    the same model."""
+    """Settings that only one of the two has do not count: a version of rpat may have added them."""
+    # The same attack may come from another release of its library, and a transfer's source model
+    # may lie at another path.
     known = (a.settings.keys() & b.settings.keys()) - {"library", "source"}
     return any(a.settings[key] != b.settings[key] for key in known)
 
 
 def _compare(label: str, a: Tensor, b: Tensor) -> Comparison:
-    only_a, only_b = (
-        (one & ~other).nonzero().squeeze(1).tolist() for one, other in ((a, b), (b, a))
-    )
+    """`a`, `b` (N,) bool: which images each model gets right."""
+    only_a, only_b = _indices(a & ~b), _indices(b & ~a)
     p = mcnemar(len(only_a), len(only_b))
-    return Comparison(label, Accuracy.of(a), Accuracy.of(b), tuple(only_a), tuple(only_b), p)
+    return Comparison(label, Accuracy.of(a), Accuracy.of(b), only_a, only_b, p)
+
+
+def _indices(flags: Tensor) -> tuple[int, ...]:
+    return tuple(flags.nonzero().squeeze(1).tolist())

@@ -1,4 +1,8 @@
-"""What an evaluation found, per attack and per sample, and its form as JSON."""
+"""What an evaluation measured, per attack and per sample, and its form as JSON.
+
+Accuracies are computed from flags of single samples whenever they are asked for: a file that says
+one thing in its flags and another in its totals cannot be read wrongly.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -10,8 +14,16 @@ import torch
 from torch import Tensor
 
 from rpat_cli.attacks.threat import Threat
+from rpat_cli.errors import RpatError
 from rpat_cli.evaluation.calibration import Calibration
+from rpat_cli.evaluation.samples_json import (
+    bits_to_text,
+    floats_to_list,
+    list_to_floats,
+    text_to_bits,
+)
 from rpat_cli.evaluation.statistics import Accuracy, confusion, per_class_accuracy, worst_class
+from rpat_cli.records.eval_file import DamagedEvalError, EvalFile
 
 AUTOATTACK = "autoattack"
 """AutoAttack's standard version: the attack that the paper's Mean and NRR are computed with."""
@@ -19,11 +31,11 @@ AUTOATTACK = "autoattack"
 
 @dataclass(frozen=True)
 class StageResult:
-    """One attack within an attack (AutoAttack has four): how many samples it faced, how many it
-    broke.
+    """One attack within an attack (AutoAttack has four): how many samples it was given and how many
+    it broke.
 
-    `forward`, `backward` are passes of single images, the one that predicts again included; `None`
-    in files of versions that did not count them by stage.
+    `forward` and `backward` are passes of single images, including the prediction that checks the
+    result; `None` in files of versions that did not count them by stage.
     """
 
     name: str
@@ -35,8 +47,8 @@ class StageResult:
 
     @property
     def steps(self) -> dict[str, float] | None:
-        """Forward and backward passes that each attacked sample took, on average: comparable
-        between attacks."""
+        """Mean forward and backward passes per attacked sample, comparable between attacks; `None`
+        where they are not known."""
         if self.forward is None or self.backward is None or not self.attacked:
             return None
         return {"forward": self.forward / self.attacked, "backward": self.backward / self.attacked}
@@ -55,14 +67,17 @@ class StageResult:
 class AttackResult:
     """What one attack of the suite did. Tensors are (N,), on the CPU, in the order of the data.
 
-    `correct_after`: still right after the attack. `predicted`: the class afterwards. `broken_by`:
-    index into `stages` of what broke the sample, -1 where nothing did. `distance`: of the
-    adversarial image that broke it, in the threat's norm; NaN where none did. `margin` (the logit
-    of the true class minus the largest other one) and `confidence` (the largest softmax
-    probability): of the image that broke the sample; where none did, of the one with the smallest
-    margin among the clean image and those that the stages ended with (AutoAttack's give the clean
-    image back where they fail); `None` in files of versions that did not record them. `forward`,
-    `backward`: passes of single images. `flags` are warnings, `notes` what else to know.
+    - `correct_after` (bool): still right after the attack. `predicted` (int64): the class then.
+    - `broken_by` (int64): index into `stages` of the one that broke the sample; -1 where none did.
+    - `distance` (float32): of the adversarial image from the clean one, in the threat's norm; NaN
+      where the sample was not broken.
+    - `margin` (logit of the true class minus the largest other one: positive means right) and
+      `confidence` (the largest softmax probability): of the image that broke the sample. Where none
+      did: of the one with the smallest margin among the clean image and those that the stages
+      returned (AutoAttack's return the clean image where they fail). `None` in files of versions
+      that did not record them.
+    - `seconds` of wall-clock time; `forward` and `backward` passes of single images.
+    - `flags` are warnings, `notes` are remarks.
     """
 
     name: str
@@ -84,7 +99,7 @@ class AttackResult:
 
     @property
     def accuracy(self) -> Accuracy:
-        """What is still right after the attack, with its interval."""
+        """The accuracy after the attack, with its interval."""
         return Accuracy.of(self.correct_after)
 
     @property
@@ -94,13 +109,13 @@ class AttackResult:
 
     @property
     def calibration(self) -> Calibration | None:
-        """After the attack; `None` where confidences were not recorded."""
+        """Of the predictions after the attack; `None` where confidences were not recorded."""
         return (
             None if self.confidence is None else Calibration.of(self.confidence, self.correct_after)
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain builtins; flags are text of 0 and 1, one per sample."""
+        """Plain builtins, ready for JSON."""
         low, high = self.accuracy.interval
         return {
             "name": self.name,
@@ -120,13 +135,13 @@ class AttackResult:
             "predicted": self.predicted.tolist(),
             "broken_by": self.broken_by.tolist(),
             "distance": [None if math.isnan(value) else value for value in self.distance.tolist()],
-            "margin": _to_list(self.margin),
-            "confidence": _to_list(self.confidence),
+            "margin": floats_to_list(self.margin),
+            "confidence": floats_to_list(self.confidence),
         }
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "AttackResult":
-        """The inverse of `to_dict`; what can be computed is computed, not read."""
+        """The inverse of `to_dict`; accuracies are not read but computed from the flags."""
         distances = [math.nan if value is None else value for value in data["distance"]]
         return cls(
             name=data["name"],
@@ -137,8 +152,8 @@ class AttackResult:
             predicted=torch.tensor(data["predicted"], dtype=torch.int64),
             broken_by=torch.tensor(data["broken_by"], dtype=torch.int64),
             distance=torch.tensor(distances, dtype=torch.float32),
-            margin=_from_list(data.get("margin")),
-            confidence=_from_list(data.get("confidence")),
+            margin=list_to_floats(data.get("margin")),
+            confidence=list_to_floats(data.get("confidence")),
             stages=tuple(map(StageResult.from_dict, data["stages"])),
             seconds=data["seconds"],
             forward=data["forward"],
@@ -150,11 +165,12 @@ class AttackResult:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A model's results against a suite. `y` and those on clean images are (N,), on the CPU.
+    """The results of a model under a suite of attacks. Tensors are (N,), on the CPU.
 
-    `limit`: the images are a fixed, stratified subset of this size; `None`: they are all that there
-    are. Margin and confidence are as in `AttackResult`, `classes` is how many the model tells
-    apart: `None` in files of versions that did not record them.
+    `y` (int64) are the labels. `limit`: the images are a fixed, stratified subset of this size;
+    `None`: they are the whole test set. Margin and confidence are as in `AttackResult`. `classes`
+    is the number of classes of the model. These three are `None` in files of versions that did not
+    record them.
     """
 
     threat: Threat
@@ -175,7 +191,7 @@ class Evaluation:
 
     @property
     def clean(self) -> Accuracy:
-        """Accuracy on the images as they are."""
+        """Accuracy on clean images."""
         return Accuracy.of(self.clean_predicted == self.y)
 
     @property
@@ -198,14 +214,14 @@ class Evaluation:
 
     @property
     def strongest(self) -> AttackResult | None:
-        """The attack that left least; AutoAttack among equals."""
+        """The attack with the lowest accuracy; AutoAttack among equals; `None` without attacks."""
         return min(
             self.attacks, key=lambda result: strength(result.label, result.accuracy), default=None
         )
 
     @cached_property
     def class_count(self) -> int:
-        """`classes`, or in old files as many as labels and predictions name."""
+        """`classes`; in files without it, one more than the largest label or prediction."""
         seen = [self.y, self.clean_predicted, *(result.predicted for result in self.results)]
         return self.classes or 1 + max(int(labels.max()) for labels in seen)
 
@@ -216,22 +232,22 @@ class Evaluation:
 
     @property
     def clean_per_class(self) -> list[Accuracy]:
-        """By true class: accuracy on the images as they are."""
+        """By true class: accuracy on clean images."""
         return per_class_accuracy(self.clean_predicted == self.y, self.y, self.class_count)
 
     @property
     def clean_calibration(self) -> Calibration | None:
-        """On the images as they are; `None` where confidences were not recorded."""
+        """On clean images; `None` where confidences were not recorded."""
         if self.clean_confidence is None:
             return None
         return Calibration.of(self.clean_confidence, self.clean_predicted == self.y)
 
     def __getitem__(self, label: str) -> AttackResult:
-        """The result with that label. Raises `KeyError`, naming those there are."""
+        """The result with that label. Raises `KeyError`, with the labels there are."""
         for result in self.results:
             if result.label == label:
                 return result
-        raise KeyError(f"{label!r} is none of {', '.join(result.label for result in self.results)}")
+        raise KeyError(f"{label!r} is not one of {', '.join(each.label for each in self.results)}")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain builtins, ready for JSON."""
@@ -252,8 +268,8 @@ class Evaluation:
             "results": [result.to_dict() for result in self.results],
             "y": self.y.tolist(),
             "clean_predicted": self.clean_predicted.tolist(),
-            "clean_margin": _to_list(self.clean_margin),
-            "clean_confidence": _to_list(self.clean_confidence),
+            "clean_margin": floats_to_list(self.clean_margin),
+            "clean_confidence": floats_to_list(self.clean_confidence),
         }
 
     def _by_class(self) -> dict[str, Any]:
@@ -289,14 +305,24 @@ class Evaluation:
             seed=data["seed"],
             batch_size=data["batch_size"],
             limit=data.get("limit"),
-            clean_margin=_from_list(data.get("clean_margin")),
-            clean_confidence=_from_list(data.get("clean_confidence")),
+            clean_margin=list_to_floats(data.get("clean_margin")),
+            clean_confidence=list_to_floats(data.get("clean_confidence")),
             classes=data.get("classes"),
         )
 
 
+def parse_evaluation(file: EvalFile) -> Evaluation:
+    """What a file of `evals/` measured. Raises `DamagedEvalError` if a part of it does not fit."""
+    try:
+        return Evaluation.from_dict(file.record)
+    except KeyError as error:
+        raise DamagedEvalError(file.path, f"{error} is missing") from None
+    except (TypeError, ValueError, AttributeError, RpatError) as error:
+        raise DamagedEvalError(file.path, f"{type(error).__name__}: {error}") from None
+
+
 def strength(label: str, accuracy: Accuracy) -> tuple[float, bool]:
-    """Sorts attacks by what they left, the strongest first; AutoAttack among equals."""
+    """Sorts attacks by the accuracy they left, the strongest first; AutoAttack among equals."""
     return accuracy.value, label != AUTOATTACK
 
 
@@ -313,25 +339,5 @@ def worst_class_dict(accuracies: Sequence[Accuracy]) -> dict[str, Any] | None:
     }
 
 
-def _to_list(figures: Tensor | None) -> list[float] | None:
-    """With as many digits as single precision needs: half the length, and the same numbers when
-    they are read."""
-    return None if figures is None else [float(str(figure)) for figure in figures.numpy()]
-
-
-def _from_list(figures: Sequence[float] | None) -> Tensor | None:
-    return None if figures is None else torch.tensor(figures, dtype=torch.float32)
-
-
 def _calibration_dict(calibration: Calibration | None) -> dict[str, Any] | None:
     return None if calibration is None else calibration.to_dict()
-
-
-def bits_to_text(flags: Tensor) -> str:
-    """(N,) bool as "0110...": short, and still readable in the file."""
-    return "".join("1" if flag else "0" for flag in flags.tolist())
-
-
-def text_to_bits(text: str) -> Tensor:
-    """The inverse of `bits_to_text`."""
-    return torch.tensor([character == "1" for character in text], dtype=torch.bool)

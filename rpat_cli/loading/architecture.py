@@ -1,4 +1,4 @@
-"""All that building a network takes, apart from its weights."""
+"""Everything needed to build a network, except its weights."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -13,8 +13,11 @@ from rpat_cli.recipe.schema import DataSection
 
 @dataclass(frozen=True)
 class Architecture:
-    """All that building a model takes: stands in every checkpoint, so that a model needs no data
-    set to be loaded."""
+    """Everything needed to build a model. It is part of every checkpoint, so that loading a model
+    takes no data set.
+
+    `shape` is (C, H, W); `mean` and `std` normalize pixels in [0, 1], per channel.
+    """
 
     name: str
     shape: tuple[int, int, int]
@@ -23,12 +26,13 @@ class Architecture:
     std: tuple[float, ...]
 
     def build(self) -> Classifier:
-        """A freshly initialised model, from images in [0, 1] to logits."""
+        """A randomly initialized model, from images in [0, 1] to logits."""
         return build_model(
             self.name, shape=self.shape, classes=self.classes, mean=self.mean, std=self.std
         )
 
     def to_dict(self) -> dict[str, Any]:
+        """Builtins only: JSON and `torch.load(weights_only=True)` have no tuples."""
         return {
             key: list(value) if isinstance(value, tuple) else value
             for key, value in asdict(self).items()
@@ -43,6 +47,6 @@ class Architecture:
 
 
 def image_shape(section: DataSection) -> Shape:
-    """What the images of a data set are (C, H, W), before any file is read."""
+    """The (C, H, W) of a data set's images, before any file is read."""
     side = section.image_size or DEFAULT_IMAGE_SIZE
     return DATASETS[section.name].shape or (3, side, side)

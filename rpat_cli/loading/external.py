@@ -1,5 +1,5 @@
-"""Models without a checkpoint: a library's trained ones, one of a function in a file, one at hand
-in Python."""
+"""Models without a checkpoint: a library's trained ones, what a function in a Python file returns,
+and a model that exists already in Python."""
 
 import inspect
 import re
@@ -18,23 +18,23 @@ from rpat_cli.loading.architecture import Architecture, image_shape
 from rpat_cli.loading.model_file import ModelFile
 from rpat_cli.loading.published import names_data
 from rpat_cli.loading.saved_model import SavedModel
-from rpat_cli.models import PRETRAINED, in_library
+from rpat_cli.models import PRETRAINED_MODELS, in_library
 from rpat_cli.models.normalize import Classifier
 from rpat_cli.recipe.layers import Layer, resolve
 from rpat_cli.recipe.schema import Recipe
 from rpat_cli.records.run_folder import RUNS, RunFolder
 
 EXTERNAL = RUNS / "external"
-"""Where the results of models go that have no file beside which they could stand."""
+"""Where the results of models go that have no checkpoint next to which they could be written."""
 
 
 def load_external(name: str, given: Sequence[Layer]) -> SavedModel | None:
     """The model of `torchvision:NAME`, `timm:NAME` or `FILE.py:FUNCTION`, in eval mode; None for
     any other name.
 
-    `given` are layers of a recipe: they name the data set, whose images the model has to take.
-    Raises `ConfigError` without a data set or for a file or function that fails, `CheckpointError`
-    for weights that cannot be had, and `RpatError` for a model that does not turn images into
+    `given` are layers of a recipe: they name the data set, whose images the model must take. Raises
+    `ConfigError` without a data set or for a file or function that fails, `CheckpointError` for
+    weights that cannot be downloaded, and `RpatError` for a model that does not map images to
     logits.
     """
     file = ModelFile.parse(name)
@@ -42,41 +42,39 @@ def load_external(name: str, given: Sequence[Layer]) -> SavedModel | None:
     if in_library(name):
         recipe = _recipe(name, given)
         library, _, member = name.partition(":")
-        with redirect_stdout(
-            sys.stderr
-        ):  # torch announces downloads where the result is to stand alone
-            model = PRETRAINED[library](member, image_shape(recipe.data))
+        # torch announces downloads on stdout, which is for results alone.
+        with redirect_stdout(sys.stderr):
+            model = PRETRAINED_MODELS[library](member, image_shape(recipe.data))
         return _saved(model, name, recipe)
     if file is None:
         return None
     text, recipe = file.text, _recipe(name, given)
-    with own_randomness(
-        torch.device("cpu"), recipe.seed
-    ):  # weights that are drawn are the same every time
+    # Random weights are the same every time, so that an interrupted evaluation can go on.
+    with own_randomness(torch.device("cpu"), recipe.seed):
         model = file.build().eval()
     return _saved(model, f"{file.path.name}:{file.function}", recipe, file.path, text)
 
 
 def module_at_hand(model: nn.Module, given: Sequence[Layer]) -> SavedModel:
-    """A model that exists already, in whatever mode it is. Raises as `load_external` does."""
+    """A model that exists already, in the mode that it is in. Raises as `load_external` does."""
     name = type(model).__name__
     recipe = _recipe(name, given)
     source = ""
-    with suppress(OSError, TypeError):  # classes that were typed in have none
+    with suppress(OSError, TypeError):  # a class typed into an interpreter has none
         source = inspect.getsource(type(model))
     return _saved(model, name, recipe, source=source)
 
 
 def _recipe(name: str, given: Sequence[Layer]) -> Recipe:
-    """A data set's defaults and what was given: a model that was trained elsewhere has no
-    recipe."""
+    """The given layers over the defaults: a model that was trained elsewhere has no recipe. Raises
+    `ConfigError` if they name no data set, or a network."""
     problems = []
     if not names_data(given):
         problems.append(
-            Problem("", "does not say which images it takes. Name a data set with --data.", name)
+            Problem("", "does not record which images it takes. Name a data set with --data.", name)
         )
     if any("model" in layer.values for layer in given):
-        problems.append(Problem("", "is a whole model: leave --model out.", name))
+        problems.append(Problem("", "is a whole model: remove --model.", name))
     if problems:
         raise ConfigError(*problems)
     return resolve(given)
@@ -85,7 +83,7 @@ def _recipe(name: str, given: Sequence[Layer]) -> Recipe:
 def _saved(
     model: nn.Module, name: str, recipe: Recipe, file: Path | None = None, source: str = ""
 ) -> SavedModel:
-    """`name` says in records what it is, and makes the name of its folder."""
+    """`name` is what records call the model; the folder of its results is named after it."""
     shape = image_shape(recipe.data)
     constants: tuple[tuple[float, ...], ...] = ((), ())
     if isinstance(model, Classifier):
@@ -104,19 +102,18 @@ def _saved(
 
 
 def _classes(model: nn.Module, name: str, shape: tuple[int, int, int]) -> int:
-    """How many logits the model gives for a grey image."""
+    """How many logits the model returns for a gray image. Raises `RpatError` if it fails."""
     parameter = next(model.parameters(), None)
-    grey = torch.full((1, *shape), 0.5, device=None if parameter is None else parameter.device)
+    gray = torch.full((1, *shape), 0.5, device=None if parameter is None else parameter.device)
     try:
         check_precision(model)
         with frozen(model) as model:
-            return checked_logits(model, grey).shape[1]
+            return checked_logits(model, gray).shape[1]
     except RpatError as error:
         raise RpatError(f"{name}: {error}") from None
     except Exception as error:
         raise RpatError(
             f"{name}: the model fails on an image of shape {shape}: {type(error).__name__}: "
-            f"{error}. "
-            "Choose the data set that it was made for with --data; --set data.image_size=224 "
-            "resizes an imagefolder."
+            f"{error}. Choose the data set that it was made for with --data; "
+            "--set data.image_size=224 resizes an imagefolder."
         ) from error

@@ -1,7 +1,7 @@
-"""Anything that names a model, turned into a model to evaluate.
+"""From anything that names a model to a model that can be evaluated.
 
-A name is tried as, in this order: a model of a library or of a Python file (`external`), a run
-folder, a checkpoint that other code has written (`published`), a checkpoint of rpat.
+`load_model` dispatches: a library's model or one of a Python file (`external`), a checkpoint that
+other code has written (`published`), a checkpoint of rpat, given as such or by its run folder.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,8 @@ from torch import nn
 from rpat_cli.errors import CheckpointError, ConfigError, Problem
 from rpat_cli.loading.architecture import Architecture
 from rpat_cli.loading.external import load_external
-from rpat_cli.loading.foreign import is_foreign, misfit
+from rpat_cli.loading.foreign import misfit
+from rpat_cli.loading.foreign_file import is_foreign
 from rpat_cli.loading.published import load_published
 from rpat_cli.loading.saved_model import SavedModel
 from rpat_cli.recipe.layers import Layer, resolve
@@ -24,40 +25,32 @@ from rpat_cli.records.run_folder import open_run
 def load_model(
     path: Path | str, checkpoint: str = "best", changes: Sequence[Layer] = ()
 ) -> SavedModel:
-    """The model of a checkpoint file, or of a run folder (its `best` or `last` epoch), in eval mode
-    on the CPU.
+    """The model of a checkpoint file, or of a run folder (its checkpoint `best`, `last`, `best_wa`
+    or `last_wa`), in eval mode on the CPU.
 
-    A file that other code has saved, `torchvision:NAME` and `timm:NAME` with their trained weights,
-    and the function `FILE.py:FUNCTION` load too, if `changes`, layers of a recipe, name their data
-    set. Raises `CheckpointError` or `RunFolderError` for what is missing, damaged, or belongs to
-    another model, and what `load_external` raises.
+    Also loads a file that other code has saved, `torchvision:NAME` and `timm:NAME` with their
+    trained weights, and what `FUNCTION` of `FILE.py:FUNCTION` returns, if `changes`, layers of a
+    recipe, name a data set. Raises `CheckpointError` or `RunFolderError` for what is missing,
+    damaged, or belongs to another model, and what `load_external` raises.
     """
     external = None if Path(path).exists() else load_external(str(path), changes)
     if external is not None:
         return external
     path = Path(path)
     if path.suffix == ".py":
-        raise ConfigError(
-            Problem(
-                "",
-                "is a program: name the function in it that returns the model.",
-                str(path),
-                f"Example: {path}:build",
-            )
-        )
-    is_folder = (
-        path.is_dir() if path.exists() else not path.suffix
-    )  # what is missing is named after what it looks like
+        message = "is a program: name the function in it that returns the model."
+        raise ConfigError(Problem("", message, str(path), f"Example: {path}:build"))
+    # If there is nothing at this path, the error is that of what the path looks like.
+    is_folder = path.is_dir() if path.exists() else not path.suffix
     file = open_run(path).checkpoint(checkpoint) if is_folder else path
     if path.is_file() and is_foreign(file):
         published, architecture, recipe = load_published(file, changes)
         return SavedModel(published, architecture, file, 0, recipe)
     if file.exists() and any("model" in layer.values for layer in changes):
-        raise ConfigError(f"{file} says itself which network it holds; leave the model out.")
+        raise ConfigError(f"{file} records which network it holds: name no other (--model).")
     content = load_checkpoint(file)
-    recipe = resolve(
-        [Layer(str(file), content["recipe"])]
-    )  # before the model, which may be a plugin's
+    # The recipe comes first: it loads the plugin that the model may be from.
+    recipe = resolve([Layer(str(file), content["recipe"])])
     architecture = Architecture.from_dict(content["architecture"])
     model = architecture.build()
     load_weights(model, content["model"], str(file))

@@ -1,4 +1,4 @@
-"""Models from a function in a user's own Python file, named `FILE.py:FUNCTION`."""
+"""Models that a function in a user's own Python file returns: `FILE.py:FUNCTION`."""
 
 import inspect
 import pickle
@@ -39,27 +39,23 @@ class ModelFile:
 
     @property
     def text(self) -> str:
-        """What stands in the file. Raises `ConfigError` if it cannot be read."""
+        """The program text. Raises `ConfigError` if it cannot be read."""
         try:
             return self.path.read_text(encoding="utf-8")
         except FileNotFoundError:
-            folder = self.path.parent
-            near = (
-                did_you_mean(self.path.name, [p.name for p in folder.glob("*.py")])
-                if folder.is_dir()
-                else ""
-            )
+            neighbors = [path.name for path in self.path.parent.glob("*.py")]
+            hint = did_you_mean(self.path.name, neighbors)
             raise ConfigError(
-                Problem("", f"there is no file {self.path}.", str(self), near)
+                Problem("", f"there is no file {self.path}.", str(self), hint)
             ) from None
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(Problem("", f"cannot be read: {error}.", str(self))) from None
 
     def build(self) -> "PortableModel":
-        """Run the file, then the function. The file may import others that lie beside it.
+        """Run the file, then the function. The file may import others in its folder.
 
         Raises `ConfigError`, with file and line, for a file or function that is missing or fails, a
-        function that needs arguments, and anything returned that is no `nn.Module`.
+        function that needs arguments, and a result that is not an `nn.Module`.
         """
         try:
             module = _import(self.path, self.text)
@@ -67,42 +63,43 @@ class ModelFile:
             raise self._failed("the file failed", error) from error
         function = self._find(module)
         try:
-            with redirect_stdout(sys.stderr):  # whatever it says: stdout is for results
+            with redirect_stdout(sys.stderr):  # what it prints: stdout is for results
                 model = function()
         except Exception as error:
             raise self._failed(f"{self.function}() failed", error) from error
         if not isinstance(model, nn.Module):
-            given = f"{self.function}() returned {type(model).__name__}, not a torch.nn.Module."
-            raise ConfigError(Problem("", given, str(self)))
+            message = f"{self.function}() returned {type(model).__name__}, not a torch.nn.Module."
+            raise ConfigError(Problem("", message, str(self)))
         return PortableModel(model, self.path.resolve())
 
     def _find(self, module: ModuleType) -> Callable[[], Any]:
         function = getattr(module, self.function, None)
-        own = [
-            name
-            for name, value in vars(module).items()
-            if inspect.isroutine(value) and name[0] != "_"
-        ]
         if function is None:
-            listed = f"Its functions: {', '.join(own)}." if own else "There is no function in it."
-            hint = f"{did_you_mean(self.function, own)} {listed}".strip()
-            raise ConfigError(
-                Problem(
-                    "", f"there is no function {self.function!r} in {self.path}.", str(self), hint
-                )
-            )
+            message = f"there is no function {self.function!r} in {self.path}."
+            raise ConfigError(Problem("", message, str(self), self._functions_hint(module)))
         if not callable(function) or isinstance(function, nn.Module):
-            wanted = "Name a function without arguments that returns the model."
-            given = f"{self.function!r} is no function but {type(function).__name__}."
-            raise ConfigError(Problem("", given, str(self), wanted))
+            message = f"{self.function!r} is not a function but a {type(function).__name__}."
+            hint = "Name a function without arguments that returns the model."
+            raise ConfigError(Problem("", message, str(self), hint))
         try:
             inspect.signature(function).bind()
         except TypeError as error:
-            hint = "It is called without arguments: give them defaults."
+            hint = "It is called without arguments: give its parameters defaults."
             raise ConfigError(Problem("", f"{self.function}: {error}.", str(self), hint)) from None
-        except ValueError:  # some builtins hide their signature: calling them will tell
+        except ValueError:  # some builtins have no signature: calling them will show
             pass
         return function  # type: ignore[no-any-return]
+
+    def _functions_hint(self, module: ModuleType) -> str:
+        functions = [
+            name
+            for name, value in vars(module).items()
+            if inspect.isroutine(value) and not name.startswith("_")
+        ]
+        if not functions:
+            return "There is no function in it."
+        near = did_you_mean(self.function, functions)
+        return f"{near} Its functions: {', '.join(functions)}.".strip()
 
     def _failed(self, what: str, error: Exception) -> ConfigError:
         if isinstance(error, ConfigError):
@@ -112,8 +109,8 @@ class ModelFile:
 
 
 class PortableModel(nn.Module):
-    """The model of a file, which finds its classes again in another process: there the file is run
-    once more first."""
+    """A model whose classes are defined in a Python file, so that it can be pickled to another
+    process: there the file is run first."""
 
     def __init__(self, model: nn.Module, path: Path) -> None:
         super().__init__()
@@ -126,22 +123,22 @@ class PortableModel(nn.Module):
         return logits
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _arrive, (self.path, pickle.dumps(self.model))
+        return _unpickle, (self.path, pickle.dumps(self.model))
 
 
-def _arrive(path: Path, model: bytes) -> PortableModel:
+def _unpickle(path: Path, model: bytes) -> PortableModel:
     _import(path, path.read_text(encoding="utf-8"))
     return PortableModel(pickle.loads(model), path)
 
 
 def _import(path: Path, text: str) -> ModuleType:
-    """The file as a module, run once per process and text; its name follows from both, so it is the
-    same everywhere."""
+    """The file as a module, run once per process and program text; the module's name follows from
+    path and text, so that pickled classes are found under it in every process."""
     path = path.resolve()
     name = f"rpat_model_{path.stem}_{sha256(f'{path}:{text}'.encode()).hexdigest()[:8]}"
     if name in sys.modules:
         return sys.modules[name]
     if str(path.parent) not in sys.path:
-        sys.path.append(str(path.parent))  # last, so that nothing beside it hides a library
+        sys.path.append(str(path.parent))  # last, so that no file in it hides a library
     with redirect_stdout(sys.stderr):
         return import_file(path, name)

@@ -1,4 +1,4 @@
-"""A model that can be evaluated, and all that is known of where it comes from."""
+"""A model that can be evaluated, and everything that is known of its origin."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +13,11 @@ from rpat_cli.records.run_folder import RunFolder, is_run
 
 @dataclass(frozen=True)
 class SavedModel:
-    """A model in eval mode, and what its checkpoint says of it. `epoch` counts from 1; 0 is
+    """A model in eval mode, and what its checkpoint records of it. `epoch` counts from 1; 0 means
     unknown.
 
-    `home`: where its results go, if that is not beside `file`. `source`: the program text that
-    makes it, if that is not ours.
+    `home`: where its results go, if that is not the folder of `file`. `source`: the program text
+    that defines the model, if it is a user's own.
     """
 
     model: nn.Module
@@ -30,17 +30,18 @@ class SavedModel:
 
     @property
     def folder(self) -> RunFolder:
-        """Where its results go: its run, or the folder that it lies in."""
+        """Where its results go: its run folder, or the folder that its file is in."""
         return self.home or run_of(self.file) or RunFolder(self.file.parent)
 
     def fingerprint(self) -> str:
-        """sha256 (hex) that changes with the network, its weights, and the text that makes it."""
-        return checksum(
-            [str(self.model), self.model.state_dict(), *([self.source] if self.source else [])]
-        )
+        """sha256 (hex) that changes with the network, its weights, and its program text."""
+        identity = [str(self.model), self.model.state_dict()]
+        if self.source:
+            identity.append(self.source)
+        return checksum(identity)
 
 
 def run_of(file: Path) -> RunFolder | None:
-    """The run folder that a checkpoint lies in, if it lies in one."""
+    """The run folder that a checkpoint is in, if it is in one."""
     root = file.resolve().parent.parent
     return RunFolder(file.parent.parent) if is_run(root) else None

@@ -1,7 +1,7 @@
-"""Training methods and regularisers by name. Importing these tables imports no torch.
+"""Training methods and regularizers by name. Importing these tables imports no torch.
 
 An entry is a frozen dataclass: its fields are hyper-parameters (`pydantic.TypeAdapter(cls)` checks
-them), its call is the maths. `rpat_cli.methods.compose.compose` puts regularisers on a method.
+them), its call is the maths. `rpat_cli.methods.compose.compose` puts regularizers on a method.
 """
 
 from typing import Any
@@ -21,8 +21,8 @@ METHODS: Registry[type[Any]] = Registry(
     },
 )
 
-REGULARISERS: Registry[type[Any]] = Registry(
-    "regulariser",
+REGULARIZERS: Registry[type[Any]] = Registry(
+    "regularizer",
     {
         "ra": "rpat_cli.methods.robust_perception:RobustPerception",
         "consistency": "rpat_cli.methods.consistency:Consistency",

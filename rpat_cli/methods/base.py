@@ -1,8 +1,9 @@
-"""What a training method sees and returns. A method is a frozen dataclass: fields =
-hyper-parameters, call = maths."""
+"""What a training method sees, returns and declares. A method is a frozen dataclass: its fields are
+hyper-parameters, its call is the paper's equation."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -13,10 +14,10 @@ from rpat_cli.attacks.base import Attack
 class StepContext:
     """All that a method may look at in one training step.
 
-    `x` is (B, C, H, W) with pixels in [0, 1] and `y` is (B,) int64; with two views `x` is [view1;
-    view2] and `y` stands twice. `epoch` counts from 0. `teacher` is the weight-averaged model, in
-    eval mode, for those who ask for one. `lr_ratio` is the largest learning rate of the schedule
-    over the current one (>= 1).
+    `x` is (B, C, H, W) with pixels in [0, 1]; `y` is (B,) int64, or (B, classes) probabilities
+    where labels are soft. With two views `x` is [view1; view2] and `y` is repeated. `epoch` counts
+    from 0. `teacher` is the weight-averaged model, in eval mode, for methods that need one; None
+    before averaging has started. `lr_ratio` is the peak learning rate over the current one (>= 1).
     """
 
     model: nn.Module
@@ -30,10 +31,11 @@ class StepContext:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Weighted scalar loss terms by name (their sum is the loss), and the passes that regularisers
+    """Weighted scalar loss terms by name (their sum is the loss), and the passes that regularizers
     may share.
 
-    `logits_adv` belongs to `x_adv`, `logits` to the clean `x` where the method computed it anyway.
+    `logits_adv` (B, classes) belongs to `x_adv`; `logits` to the clean `x`, where the method
+    computed it anyway.
     """
 
     terms: dict[str, Tensor]
@@ -43,14 +45,41 @@ class Outcome:
     logits: Tensor | None = None
 
 
-class Method(Protocol):
+class Part(Protocol):
+    """What methods and regularizers declare alike. `rpat_cli.methods.declare.Needs` has the usual
+    answers, and explains them."""
+
+    @property
+    def views(self) -> int: ...
+
+    @property
+    def needs_class(self) -> bool: ...
+
+    @property
+    def needs_teacher(self) -> bool: ...
+
+
+class Method(Part, Protocol):
     """A training method: one step's context in, named loss terms out."""
+
+    @property
+    def attack_defaults(self) -> Mapping[str, Any]: ...
 
     def __call__(self, step: StepContext) -> Outcome: ...
 
 
-class Regulariser(Protocol):
+class Regularizer(Part, Protocol):
     """An extra loss that any method can carry: reuses the method's passes, returns named, weighted
     terms."""
 
+    @property
+    def replaces_teacher_term(self) -> bool: ...
+
     def __call__(self, step: StepContext, outcome: Outcome) -> dict[str, Tensor]: ...
+
+
+@runtime_checkable
+class HasTeacherTerm(Protocol):
+    """A method with a term that follows the teacher, which a regularizer may replace."""
+
+    def with_teacher_term(self, step: StepContext, term: Regularizer) -> Outcome: ...

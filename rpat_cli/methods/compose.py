@@ -1,58 +1,79 @@
-"""Any regulariser on any method."""
+"""Any regularizer on any method."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from rpat_cli.errors import ConfigError
-from rpat_cli.methods.base import Method, Outcome, Regulariser, StepContext
+from rpat_cli.methods.base import HasTeacherTerm, Method, Outcome, Part, Regularizer, StepContext
 
 
 @dataclass(frozen=True)
 class Composite:
-    """A method with regularisers: their terms beside its own.
+    """A method together with regularizers, whose terms are added to its own: itself a `Method`.
 
-    `guide` is the regulariser whose term the method takes in place of its own (`takes_guide`,
-    `is_guide`).
+    `teacher_term` is the regularizer that replaces the method's own teacher term, if one does.
     """
 
-    method: Any
-    regularisers: tuple[Any, ...] = ()
-    guide: Any = None
+    method: Method
+    regularizers: tuple[Regularizer, ...] = ()
+    teacher_term: Regularizer | None = None
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        replacing = () if self.teacher_term is None else (self.teacher_term,)
+        return (self.method, *self.regularizers, *replacing)
 
     @property
     def views(self) -> int:
         """Augmented views per image: as many as the part that needs most."""
-        return max(
-            int(part.views)
-            for part in (self.method, *self.regularisers, *filter(None, [self.guide]))
-        )
+        return max(part.views for part in self.parts)
+
+    @property
+    def needs_class(self) -> bool:
+        return any(part.needs_class for part in self.parts)
+
+    @property
+    def needs_teacher(self) -> bool:
+        return any(part.needs_teacher for part in self.parts)
+
+    @property
+    def attack_defaults(self) -> Mapping[str, Any]:
+        return self.method.attack_defaults
 
     def __call__(self, step: StepContext) -> Outcome:
-        outcome: Outcome = self.method(step, self.guide) if self.guide else self.method(step)
+        """Raises `ConfigError` if two parts use one name for their terms."""
+        outcome = self._outcome(step)
         terms = dict(outcome.terms)
-        for regulariser in self.regularisers:
-            added = regulariser(step, outcome)
-            twice = sorted(terms.keys() & added.keys())
-            if twice:
+        for regularizer in self.regularizers:
+            added = regularizer(step, outcome)
+            duplicates = sorted(terms.keys() & added.keys())
+            if duplicates:
                 raise ConfigError(
-                    f"two parts of the method call a loss term {twice[0]!r}; carry each "
-                    "regulariser once."
+                    f"duplicate loss term {duplicates[0]!r}: two parts of the method use this "
+                    "name. Add each regularizer only once."
                 )
             terms |= added
         return replace(outcome, terms=terms)
 
+    def _outcome(self, step: StepContext) -> Outcome:
+        if self.teacher_term is not None and isinstance(self.method, HasTeacherTerm):
+            return self.method.with_teacher_term(step, self.teacher_term)
+        return self.method(step)
 
-def compose(method: Method, *regularisers: Regulariser) -> Composite:
-    """The method carrying the regularisers (or none).
 
-    A regulariser that guides (`teacher-kl`) takes the place of the method's own teacher term, where
-    it has one. Raises `ConfigError`, on the first step, if two parts use one name for their terms.
+def compose(method: Method, *regularizers: Regularizer) -> Composite:
+    """The method with the regularizers (or none).
+
+    On a method that has a teacher term, a regularizer may replace it (`teacher-kl` does). Raises
+    `ConfigError` if two want to.
     """
-    takes_guide = bool(getattr(method, "takes_guide", False))
-    guides = [each for each in regularisers if takes_guide and getattr(each, "is_guide", False)]
-    if len(guides) > 1:
+    if not isinstance(method, HasTeacherTerm):
+        return Composite(method, regularizers)
+    replacing = [each for each in regularizers if each.replaces_teacher_term]
+    if len(replacing) > 1:
         raise ConfigError(
-            "two regularisers want to replace the method's teacher term; carry one of them."
+            "two regularizers would replace the method's teacher term. Keep only one of them."
         )
-    others = tuple(each for each in regularisers if each not in guides)
-    return Composite(method, others, *guides)
+    others = tuple(each for each in regularizers if not each.replaces_teacher_term)
+    return Composite(method, others, *replacing)

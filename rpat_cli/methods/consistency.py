@@ -1,8 +1,8 @@
-"""Consistency regularisation (Tack et al., "Consistency Regularization for Adversarial Robustness",
-AAAI 2022)."""
+"""Consistency regularization: Tack et al., "Consistency Regularization for Adversarial Robustness",
+AAAI 2022, arXiv 2103.04623."""
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 from pydantic import Field
 from torch import Tensor
@@ -20,14 +20,17 @@ Temperature = Annotated[float, Field(gt=0, description="temperature of the two p
 @dataclass(frozen=True)
 class Consistency(Needs):
     """weight · JSD(softmax(f(x'_1)/T), softmax(f(x'_2)/T)) between the adversarial examples of two
-    augmented views."""
+    augmented views.
 
-    views: ClassVar[int] = 2
+    `outcome.logits_adv` is (2B, classes), the logits of [view1; view2]; the term is a scalar.
+    """
+
+    views = 2
 
     weight: Weight = 1.0
     temperature: Temperature = 0.5
 
-    def __call__(self, step: StepContext, outcome: Outcome) -> dict[str, Tensor]:  # noqa: ARG002  (Regulariser's shape)
+    def __call__(self, step: StepContext, outcome: Outcome) -> dict[str, Tensor]:  # noqa: ARG002
         if self.weight == 0:
             return {}
         view_1, view_2 = outcome.logits_adv.chunk(2)
@@ -36,9 +39,9 @@ class Consistency(Needs):
 
 @dataclass(frozen=True)
 class ConsistencyPgd(Needs):
-    """`Pgd` carrying the `Consistency` regulariser, whose hyper-parameters are this method's."""
+    """`Pgd` with the `Consistency` regularizer, whose hyper-parameters are this method's."""
 
-    views: ClassVar[int] = Consistency.views
+    views = 2
 
     weight: Weight = 1.0
     temperature: Temperature = 0.5

@@ -1,32 +1,29 @@
-"""MART (Wang et al., "Improving Adversarial Robustness Requires Revisiting Misclassified Examples",
-ICLR 2020)."""
+"""MART: Wang et al., "Improving Adversarial Robustness Requires Revisiting Misclassified Examples",
+ICLR 2020 (openreview.net, rklOg6EFwS)."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
-from typing import Annotated, Any, ClassVar
+from typing import Annotated
 
 import torch.nn.functional as F
 from pydantic import Field
 
 from rpat_cli.attacks.losses import best_wrong_class, hard_labels
 from rpat_cli.methods.base import Outcome, StepContext
-from rpat_cli.methods.declare import Needs
+from rpat_cli.methods.declare import Needs, attack_settings
 
 
 @dataclass(frozen=True)
 class Mart(Needs):
-    """Boosted CE(f(x'), y) + beta times the KL to the clean prediction, weighted by how wrong that
-    one is.
+    """Boosted CE(f(x'), y) + beta/B Σ_i KL(p_i ‖ p'_i) (1 - p_i[y_i]): the KL to the clean
+    prediction p weighs more where that prediction is wrong.
 
     Boosted: - mean log(1.0001 - p'_k + 1e-12) is added, k the most likely wrong class of x'. With
-    soft labels, "wrong" is judged by the most probable label.
+    soft labels (B, classes), the most probable label is the right one. The constants 1.0001, 1e-12
+    and 1.0000001 are those of the published code.
     """
 
-    needs_class: ClassVar[bool] = True  # the misclassification that it weighs by
-    attack_defaults: ClassVar[Mapping[str, Any]] = MappingProxyType(
-        {"start": "gaussian", "bn_mode": "eval"}
-    )
+    needs_class = True  # it weighs by the misclassification
+    attack_defaults = attack_settings(start="gaussian")
 
     beta: Annotated[
         float, Field(ge=0, description="weight of the misclassification-aware robust term")

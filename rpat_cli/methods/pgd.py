@@ -1,15 +1,12 @@
-"""Adversarial training (Madry et al., "Towards Deep Learning Models Resistant to Adversarial
-Attacks", ICLR 2018)."""
+"""Adversarial training: Madry et al., "Towards Deep Learning Models Resistant to Adversarial
+Attacks", ICLR 2018, arXiv 1706.06083."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
-from typing import Any, ClassVar
 
 import torch.nn.functional as F
 
 from rpat_cli.methods.base import Outcome, StepContext
-from rpat_cli.methods.declare import Needs
+from rpat_cli.methods.declare import Needs, attack_settings
 
 
 def adversarial_cross_entropy(step: StepContext) -> Outcome:
@@ -29,12 +26,10 @@ class Pgd(Needs):
 
 @dataclass(frozen=True)
 class Noise(Needs):
-    """CE(f(clip(x + U(ball))), y): the same with an attack of no steps, which leaves its uniform
-    start."""
+    """CE(f(clip(x + U(ball))), y): as `Pgd`, with an attack of no steps, which leaves its uniform
+    start as it is."""
 
-    attack_defaults: ClassVar[Mapping[str, Any]] = MappingProxyType(
-        {"start": "uniform", "bn_mode": "eval", "steps": 0}
-    )
+    attack_defaults = attack_settings(steps=0)
 
     def __call__(self, step: StepContext) -> Outcome:
         return adversarial_cross_entropy(step)

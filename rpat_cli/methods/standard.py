@@ -1,4 +1,4 @@
-"""Ordinary training: the baseline without any robustness."""
+"""Standard training: the baseline without an attack."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from rpat_cli.methods.declare import Needs
 
 @dataclass(frozen=True)
 class Standard(Needs):
-    """CE(f(x), y). No attack runs: x_adv is x, so that a regulariser sees one and the same
+    """CE(f(x), y). No attack runs: x_adv is x, so that a regularizer sees one and the same
     image."""
 
     def __call__(self, step: StepContext) -> Outcome:

@@ -1,10 +1,8 @@
-"""TRADES (Zhang et al., "Theoretically Principled Trade-off between Robustness and Accuracy", ICML
-2019)."""
+"""TRADES: Zhang et al., "Theoretically Principled Trade-off between Robustness and Accuracy", ICML
+2019, arXiv 1901.08573."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
-from typing import Annotated, Any, ClassVar
+from typing import Annotated
 
 import torch.nn.functional as F
 from pydantic import Field
@@ -12,28 +10,28 @@ from pydantic import Field
 from rpat_cli.attacks.forward import forward
 from rpat_cli.attacks.side_effects import attack_mode
 from rpat_cli.methods.base import Outcome, StepContext
-from rpat_cli.methods.declare import Needs
+from rpat_cli.methods.declare import Needs, attack_settings
 from rpat_cli.methods.losses import kl, kl_per_sample
 
 
 @dataclass(frozen=True)
 class Trades(Needs):
-    """CE(f(x), y) + beta KL(softmax f(x) ‖ softmax f(x')), where x' climbs that KL from 0.001 N(0,
-    1).
+    """CE(f(x), y) + beta KL(softmax f(x) ‖ softmax f(x')), where x' maximizes that KL from a start
+    of 0.001 N(0, 1).
 
-    During the attack the clean prediction is a constant, made once, with BatchNorm in eval mode.
-
-    The published code computes f(x) twice, before and after f(x'). That changes no loss, but
-    BatchNorm's running
-    statistics: `extra_clean_pass` does the same, at the cost of one forward pass.
+    During the attack the clean prediction is a constant, computed once, with BatchNorm in eval
+    mode. The published code computes f(x) twice, before and after f(x'). That changes no loss, but
+    BatchNorm's running statistics: `extra_clean_pass` does the same, for one more forward pass.
     """
 
-    attack_defaults: ClassVar[Mapping[str, Any]] = MappingProxyType(
-        {"start": "gaussian", "bn_mode": "eval"}
-    )
+    attack_defaults = attack_settings(start="gaussian")
 
     beta: Annotated[
-        float, Field(ge=0, description="weight of the robust term: more robust, less accurate")
+        float,
+        Field(
+            ge=0,
+            description="weight of the robust term: trades accuracy for robustness",
+        ),
     ] = 6.0
 
     extra_clean_pass: Annotated[

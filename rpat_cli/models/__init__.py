@@ -1,5 +1,5 @@
-"""Networks by name. Reading this table does not import torch; a network's module is imported when
-it is first built."""
+"""Networks by name. Importing this package does not import torch: a network's module is imported
+when it is first built."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -25,38 +25,38 @@ MODELS: "Registry[ModelBuilder]" = Registry(
     },
 )
 
-ZOOS: "Registry[Callable[[str], ModelBuilder]]" = Registry(
+LIBRARIES: "Registry[Callable[[str], ModelBuilder]]" = Registry(
     "model library",
     {
         "torchvision": "rpat_cli.models.libraries:torchvision_builder",
         "timm": "rpat_cli.models.libraries:timm_builder",
     },
 )
-"""Other libraries' networks, named `torchvision:NAME` and `timm:NAME`: from NAME to its builder."""
+"""Networks of other libraries, `torchvision:NAME` and `timm:NAME`: from NAME to a builder."""
 
-PRETRAINED: "Registry[Callable[[str, tuple[int, int, int]], Classifier]]" = Registry(
+PRETRAINED_MODELS: "Registry[Callable[[str, tuple[int, int, int]], Classifier]]" = Registry(
     "model library",
     {
         "torchvision": "rpat_cli.models.libraries:pretrained_torchvision",
         "timm": "rpat_cli.models.libraries:pretrained_timm",
     },
 )
-"""The same networks with the weights that the library's authors trained: from NAME and the images'
-(C, H, W)."""
+"""The same networks with the library's trained weights: from NAME and the images' (C, H, W) to a
+classifier."""
 
 
 def model_names() -> list[str]:
-    """What may be given as a model's name, for help pages and error messages."""
-    return [*MODELS, *(f"{zoo}:NAME" for zoo in ZOOS)]
+    """What a recipe takes as a model's name, for help pages and error messages."""
+    return [*MODELS, *(f"{library}:NAME" for library in LIBRARIES)]
 
 
 def is_model_name(name: str) -> bool:
-    """Whether a name is known, or belongs to a library that is asked for its names only when the
-    model is built."""
+    """Whether a name is in `MODELS` or belongs to a library. Whether the library knows it turns out
+    only when the model is built: asking would import torch."""
     return name in MODELS or in_library(name)
 
 
 def in_library(name: str) -> bool:
     """Whether a name is of the form `torchvision:NAME` or `timm:NAME`."""
-    zoo, _, member = name.partition(":")
-    return zoo in ZOOS and member != ""
+    library, _, member = name.partition(":")
+    return library in LIBRARIES and member != ""

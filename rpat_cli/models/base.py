@@ -6,17 +6,17 @@ from typing import Protocol
 from torch import nn
 
 from rpat_cli.errors import ConfigError
-from rpat_cli.models import MODELS, ZOOS
+from rpat_cli.models import LIBRARIES, MODELS, in_library
 from rpat_cli.models.normalize import Classifier
 
 __all__ = ["Classifier", "ModelBuilder", "build_model", "build_network"]
 
 
 class ModelBuilder(Protocol):
-    """Makes a network, freshly initialised, from (B, channels, H, W) to logits (B, classes).
+    """Makes a randomly initialized network from (B, channels, H, W) to logits (B, classes).
 
-    `image_size` is the shorter side in pixels. The network sees normalised images: normalising is
-    `Classifier`'s task.
+    `image_size` is the shorter side in pixels. The network is given normalized images: `Classifier`
+    normalizes. Raises `ConfigError` for images that the network cannot take.
     """
 
     def __call__(self, channels: int, image_size: int, classes: int) -> nn.Module: ...
@@ -30,7 +30,7 @@ def build_model(
     mean: Sequence[float],
     std: Sequence[float],
 ) -> Classifier:
-    """A freshly initialised classifier for images of `shape` (C, H, W), with pixels in [0, 1].
+    """A randomly initialized classifier for images of `shape` (C, H, W), with pixels in [0, 1].
 
     `name` is one of `MODELS`, or `torchvision:NAME`, or `timm:NAME`. Raises `ConfigError` for an
     unknown name, for images that the network cannot take, and for `mean` or `std` of another length
@@ -40,14 +40,14 @@ def build_model(
     for key, values in (("mean", mean), ("std", std)):
         if len(values) != channels:
             raise ConfigError(
-                f"{key} needs one figure per channel: {channels}; given {len(values)}: "
+                f"{key} needs one value per channel: {channels}; given {len(values)}: "
                 f"{list(values)}."
             )
     return Classifier(build_network(name, shape, classes), mean, std)
 
 
 def build_network(name: str, shape: tuple[int, int, int], classes: int) -> nn.Module:
-    """The network behind a `Classifier`, without normalisation. Raises as `build_model` does."""
+    """The network behind a `Classifier`, without normalization. Raises as `build_model` does."""
     channels, height, width = shape
     if classes < 2:
         raise ConfigError(f"a classifier needs at least 2 classes; given {classes}.")
@@ -55,5 +55,7 @@ def build_network(name: str, shape: tuple[int, int, int], classes: int) -> nn.Mo
 
 
 def _find_builder(name: str) -> ModelBuilder:
-    zoo, colon, member = name.partition(":")
-    return ZOOS[zoo](member) if colon and zoo in ZOOS else MODELS[name]
+    if in_library(name):
+        library, _, member = name.partition(":")
+        return LIBRARIES[library](member)
+    return MODELS[name]

@@ -1,4 +1,4 @@
-"""The few pieces that several networks share."""
+"""The pieces that several networks share."""
 
 from collections.abc import Callable
 
@@ -7,19 +7,19 @@ from torch import Tensor, nn
 from rpat_cli.errors import ConfigError
 
 BlockBuilder = Callable[[int, int, int], nn.Module]
-"""(width in, width out, stride) -> block, where stride 2 halves the image."""
+"""(width in, width out, stride) -> block; stride 2 halves the image."""
 
 
 def conv(width_in: int, width_out: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:
-    """A convolution that keeps the image size at stride 1; without bias, since a BatchNorm is next
-    to it."""
+    """A convolution that keeps the image size at stride 1; without bias, since BatchNorm next to it
+    has one."""
     return nn.Conv2d(
         width_in, width_out, kernel, stride, padding=kernel // 2, groups=groups, bias=False
     )
 
 
 def stem_stride(image_size: int) -> int:
-    """Stride of the first convolution in nets published for 64 x 64 pixels: from that size on it
+    """The first convolution's stride in networks published for 64 x 64 pixels: from that size on it
     halves the image."""
     return 2 if image_size >= 64 else 1
 
@@ -35,10 +35,13 @@ def stage(
 def resnet18_stages(block: BlockBuilder, expansion: int = 1) -> list[nn.Sequential]:
     """The four stages of two blocks each that make a ResNet an "18": outputs of 64, 128, 256, 512
     times `expansion`."""
-    widths = [64, *(expansion * width for width in (64, 128, 256, 512))]
-    return [
-        stage(block, widths[i], widths[i + 1], count=2, stride=1 if i == 0 else 2) for i in range(4)
-    ]
+    stages = []
+    width_in = 64
+    for i, width in enumerate((64, 128, 256, 512)):
+        stride = 1 if i == 0 else 2
+        stages.append(stage(block, width_in, expansion * width, count=2, stride=stride))
+        width_in = expansion * width
+    return stages
 
 
 def global_average(x: Tensor) -> Tensor:
@@ -47,11 +50,9 @@ def global_average(x: Tensor) -> Tensor:
 
 
 def require_size(name: str, image_size: int, at_least: int) -> None:
-    """Raise `ConfigError` if images are too small for the network to have a pixel left at its
-    end."""
+    """Raise `ConfigError` for images so small that strides and poolings would leave no pixel."""
     if image_size < at_least:
         raise ConfigError(
             f"the model {name!r} takes images of at least {at_least} x {at_least} pixels; these "
-            f"have {image_size}. "
-            "Choose another model, or enlarge the images."
+            f"have {image_size}. Choose another model, or enlarge the images."
         )

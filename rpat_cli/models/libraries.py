@@ -1,7 +1,6 @@
-"""Networks of other libraries, under `torchvision:NAME` and `timm:NAME`: untrained, or with their
-authors' weights."""
+"""Networks of other libraries, `torchvision:NAME` and `timm:NAME`: randomly initialized, or with
+the library's trained weights."""
 
-from collections.abc import Sequence
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -18,8 +17,8 @@ from rpat_cli.models.normalize import Classifier
 
 
 def torchvision_builder(name: str) -> ModelBuilder:
-    """Builder of a torchvision classification network. Raises `ConfigError` for a name that
-    torchvision lacks."""
+    """The builder of a torchvision classification network. Raises `ConfigError` for an unknown
+    name."""
     from torchvision import models
 
     names = models.list_models(module=models)
@@ -29,23 +28,23 @@ def torchvision_builder(name: str) -> ModelBuilder:
 
 
 def timm_builder(name: str) -> ModelBuilder:
-    """Builder of a timm network. Raises `MissingExtraError` without timm, `ConfigError` for a name
-    that it lacks."""
+    """The builder of a timm network. Raises `MissingExtraError` without timm, `ConfigError` for an
+    unknown name."""
     _find_timm(name)
     return partial(_timm_network, name)
 
 
 def pretrained_torchvision(name: str, shape: tuple[int, int, int]) -> Classifier:
-    """A torchvision network with its newest trained weights and normalisation, in eval mode, for
-    images (C, H, W).
+    """A torchvision network with its newest trained weights and their normalization, in eval mode;
+    `shape` is the (C, H, W) of the images.
 
     The weights are downloaded unless torch's cache holds them. Raises `CheckpointError`, naming the
-    file, where they cannot be had, and `ConfigError` for an unknown name or images that the network
-    does not take.
+    file, if they cannot be downloaded, and `ConfigError` for an unknown name or images that the
+    network does not take.
     """
     from torchvision import models
 
-    torchvision_builder(name)  # raises for a name that there is none of
+    torchvision_builder(name)  # raises for an unknown name
     label = f"torchvision:{name}"
     weights = models.get_model_weights(name).DEFAULT
     _require_channels(label, 3, shape[0])
@@ -53,21 +52,16 @@ def pretrained_torchvision(name: str, shape: tuple[int, int, int]) -> Classifier
     try:
         net: nn.Module = models.get_model(name, weights=weights, progress=False)
     except (OSError, RuntimeError) as error:
-        raise CheckpointError(_not_had(label, file, weights.url, error)) from error
+        raise CheckpointError(_unavailable(label, file, weights.url, error)) from error
     constants = weights.transforms()
-    return _ready(
-        label,
-        net,
-        constants.mean,
-        constants.std,
-        shape,
-        made_for=f"{constants.crop_size[0]} pixels a side",
-    )
+    made_for = f"{constants.crop_size[0]} pixels a side"
+    _probe(label, net, channels=shape[0], image_size=min(shape[1:]), made_for=made_for)
+    return Classifier(net, constants.mean, constants.std).eval()
 
 
 def pretrained_timm(name: str, shape: tuple[int, int, int]) -> Classifier:
-    """The same from timm. Raises `MissingExtraError` without it; its weights come from the Hugging
-    Face hub."""
+    """The same from timm, whose weights come from the Hugging Face hub. Also raises
+    `MissingExtraError` without timm."""
     timm = _find_timm(name)
     label, config = f"timm:{name}", timm.get_pretrained_cfg(name)
     if config is None or not (config.hf_hub_id or config.url or config.file):
@@ -81,28 +75,18 @@ def pretrained_timm(name: str, shape: tuple[int, int, int]) -> Classifier:
         source = (
             f"https://huggingface.co/{config.hf_hub_id}" if config.hf_hub_id else str(config.url)
         )
-        raise CheckpointError(_not_had(label, _timm_cache(config), source, error)) from error
+        raise CheckpointError(_unavailable(label, _timm_cache(config), source, error)) from error
     made_for = " x ".join(map(str, config.input_size[1:]))
-    return _ready(label, net, config.mean, config.std, shape, made_for)
+    _probe(label, net, channels=shape[0], image_size=min(shape[1:]), made_for=made_for)
+    return Classifier(net, config.mean, config.std).eval()
 
 
 def _timm_cache(config: Any) -> Path:
-    """Where timm looks for trained weights before it asks the net."""
+    """Where timm looks for trained weights before it downloads them."""
     if config.hf_hub_id:
-        cache = import_module("huggingface_hub.constants").HF_HUB_CACHE  # timm brings it along
+        cache = import_module("huggingface_hub.constants").HF_HUB_CACHE  # timm depends on it
         return Path(cache) / f"models--{config.hf_hub_id.replace('/', '--')}"
     return Path(torch.hub.get_dir()) / "checkpoints" / str(config.url).rsplit("/", 1)[-1]
-
-
-def _ready(
-    label: str,
-    net: nn.Module,
-    mean: Sequence[float],
-    std: Sequence[float],
-    shape: tuple[int, int, int],
-    made_for: str,
-) -> Classifier:
-    return Classifier(_probed(label, net, shape[0], min(shape[1:]), made_for), mean, std).eval()
 
 
 def _require_channels(label: str, wanted: int, given: int) -> None:
@@ -112,12 +96,12 @@ def _require_channels(label: str, wanted: int, given: int) -> None:
         )
 
 
-def _not_had(label: str, file: Path, source: str, error: Exception) -> str:
+def _unavailable(label: str, file: Path, source: str, error: Exception) -> str:
     reason = " ".join(str(error).split())
     return (
         f"the weights of {label!r} are not at {file}, and {source} could not be read "
-        f"({reason[:200]}). "
-        "Copy the file there from a machine that can download it, or try again with a connection."
+        f"({reason[:200]}). Copy the file there from a machine that can download it, or try again "
+        "online."
     )
 
 
@@ -139,21 +123,19 @@ def _torchvision_network(name: str, channels: int, image_size: int, classes: int
     label = f"torchvision:{name}"
     smallest = max(models.get_model_weights(name).DEFAULT.meta["min_size"])
     options: dict[str, Any] = {}
-    if name.startswith(
-        "vit_"
-    ):  # cuts images of any size into patches; its name ends with their size
+    if name.startswith("vit_"):
+        # Cuts images of any size into patches, whose size its name ends with.
         _require_multiple(label, image_size, patch=int(name.rsplit("_", 1)[1]))
         options["image_size"] = image_size
     else:
         require_size(label, image_size, at_least=smallest)
-    if name in (
-        "googlenet",
-        "inception_v3",
-    ):  # their auxiliary heads would return a tuple instead of logits
+    if name in ("googlenet", "inception_v3"):
+        # With auxiliary heads they would return a tuple instead of logits.
         options |= {"aux_logits": False, "init_weights": True}
     net: nn.Module = models.get_model(name, weights=None, num_classes=classes, **options)
     _set_channels(net, channels)
-    return _probed(label, net, channels, image_size, made_for=f"{smallest} x {smallest}")
+    _probe(label, net, channels, image_size, made_for=f"{smallest} x {smallest}")
+    return net
 
 
 def _timm_network(name: str, channels: int, image_size: int, classes: int) -> nn.Module:
@@ -161,42 +143,40 @@ def _timm_network(name: str, channels: int, image_size: int, classes: int) -> nn
 
     label = f"timm:{name}"
     config = timm.get_pretrained_cfg(name)
-    options: dict[str, Any] = (
-        {"img_size": image_size} if config is not None and config.fixed_input_size else {}
-    )
-    made_for = (
-        "the sizes its documentation names"
-        if config is None
-        else " x ".join(map(str, config.input_size[1:]))
-    )
+    options: dict[str, Any] = {}
+    made_for = "the sizes in its documentation"
+    if config is not None:
+        made_for = " x ".join(map(str, config.input_size[1:]))
+        if config.fixed_input_size:  # vision transformers: the size is part of the architecture
+            options["img_size"] = image_size
     try:
         net = timm.create_model(
             name, pretrained=False, in_chans=channels, num_classes=classes, **options
         )
     except (AssertionError, RuntimeError, TypeError, ValueError) as error:
         raise ConfigError(_unfit(label, image_size, made_for)) from error
-    return _probed(label, net, channels, image_size, made_for)
+    _probe(label, net, channels, image_size, made_for)
+    return net
 
 
-def _probed(label: str, net: nn.Module, channels: int, image_size: int, made_for: str) -> nn.Module:
-    """Send one blank image through: better an error here than one in the middle of the first
-    epoch."""
+def _probe(label: str, net: nn.Module, channels: int, image_size: int, made_for: str) -> None:
+    """Send one blank image through `net`. Raises `ConfigError` here rather than some error in the
+    middle of the first epoch. Leaves the mode as it was."""
     mode = net.training
     try:
         with torch.no_grad():
             net.eval()(torch.zeros(1, channels, image_size, image_size))
     except (AssertionError, RuntimeError, ValueError) as error:
         raise ConfigError(_unfit(label, image_size, made_for)) from error
-    return net.train(mode)
+    net.train(mode)
 
 
 def _require_multiple(label: str, image_size: int, patch: int) -> None:
     if image_size % patch:
-        allowed = (
-            f"a multiple of {patch} pixels, such as {patch * max(1, round(image_size / patch))}"
-        )
+        nearest = patch * max(1, round(image_size / patch))
         raise ConfigError(
-            f"the model {label!r} takes images with sides of {allowed}; these have {image_size}."
+            f"the model {label!r} takes images whose sides are a multiple of {patch} pixels, such "
+            f"as {nearest}; these have {image_size}."
         )
 
 
@@ -209,9 +189,9 @@ def _unfit(label: str, image_size: int, made_for: str) -> str:
 
 def _set_channels(net: nn.Module, channels: int) -> None:
     """Replace the first convolution if it takes another number of channels than the images have."""
-    name, first = next(
-        (name, module) for name, module in net.named_modules() if isinstance(module, nn.Conv2d)
-    )
+    convolutions = [item for item in net.named_modules() if isinstance(item[1], nn.Conv2d)]
+    name, first = convolutions[0]
+    assert isinstance(first, nn.Conv2d)
     if first.in_channels == channels:
         return
     replacement = nn.Conv2d(
@@ -226,7 +206,4 @@ def _set_channels(net: nn.Module, channels: int) -> None:
 
 
 def _unknown(library: str, given: str, names: list[str]) -> str:
-    near = did_you_mean(given, names)
-    return " ".join(
-        part for part in (f"{library} has no classification model {given!r}.", near) if part
-    )
+    return f"{library} has no classification model {given!r}. {did_you_mean(given, names)}".rstrip()

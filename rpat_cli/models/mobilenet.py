@@ -1,5 +1,5 @@
-"""MobileNetV2 for small images (Sandler et al. 2018, arXiv 1801.04381): strides of the first layers
-are 1."""
+"""MobileNetV2 for small images (Sandler et al. 2018, arXiv 1801.04381): its first layers have
+stride 1."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -18,8 +18,11 @@ STAGES = (  # expansion, width out, blocks, stride of the first block
 
 
 class InvertedResidual(nn.Module):
-    """1 x 1 up, depthwise 3 x 3, 1 x 1 down without a last ReLU; a shortcut wherever the image
-    keeps its size."""
+    """1 x 1 to a larger width, depthwise 3 x 3, 1 x 1 back without a last ReLU; a shortcut wherever
+    the image keeps its size.
+
+    (The original has a shortcut only where the width stays the same, too.)
+    """
 
     def __init__(self, width_in: int, width_out: int, expansion: int, stride: int) -> None:
         super().__init__()
@@ -66,7 +69,8 @@ def _blocks(width: int) -> list[nn.Module]:
     blocks: list[nn.Module] = []
     for expansion, width_out, count, stride in STAGES:
         for i in range(count):
-            blocks.append(InvertedResidual(width, width_out, expansion, stride if i == 0 else 1))
+            first = i == 0  # only the first block of a stage changes the image size
+            blocks.append(InvertedResidual(width, width_out, expansion, stride if first else 1))
             width = width_out
     return blocks
 

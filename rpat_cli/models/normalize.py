@@ -1,4 +1,4 @@
-"""The classifier that everything else sees: pixels in, logits out, normalisation inside."""
+"""The classifier that everything else works with: pixels in, logits out, normalization inside."""
 
 from collections.abc import Sequence
 
@@ -9,13 +9,13 @@ from rpat_cli.errors import ConfigError
 
 
 class Classifier(nn.Module):
-    """`net` behind its normalisation: logits (B, classes) = net((x - mean) / std) for x (B, C, H,
+    """`net` behind its normalization: logits (B, classes) = net((x - mean) / std) for x (B, C, H,
     W) in [0, 1].
 
-    `mean` and `std` (one figure per channel, in the same units as x) are buffers: saved with the
-    weights, moved with them, never trained. Attacks therefore always work on pixels in [0, 1].
-    Raises `ConfigError` for a `mean` and `std` of different lengths or a `std` that is not
-    positive.
+    `mean` and `std` (one value per channel, in the units of x) are buffers: saved with the weights,
+    moved with them, never trained. Normalization inside the model means that every attack works on
+    pixels in [0, 1], whatever the model was trained with. Raises `ConfigError` for a `mean` and
+    `std` of different lengths or a `std` that is not positive.
     """
 
     mean: Tensor
@@ -25,17 +25,14 @@ class Classifier(nn.Module):
         super().__init__()
         if len(mean) != len(std) or not mean:
             raise ConfigError(
-                f"mean and std need one figure per channel each; given {len(mean)} and {len(std)}."
+                f"mean and std need one value per channel each; given {len(mean)} and {len(std)}."
             )
         if not all(value > 0 for value in std):
             raise ConfigError(f"std must be positive in every channel; given {list(std)}.")
         self.net = net
-        self.register_buffer(
-            "mean", torch.tensor(mean, dtype=torch.get_default_dtype()).view(-1, 1, 1)
-        )
-        self.register_buffer(
-            "std", torch.tensor(std, dtype=torch.get_default_dtype()).view(-1, 1, 1)
-        )
+        dtype = torch.get_default_dtype()
+        self.register_buffer("mean", torch.tensor(mean, dtype=dtype).view(-1, 1, 1))
+        self.register_buffer("std", torch.tensor(std, dtype=dtype).view(-1, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         logits: Tensor = self.net((x - self.mean) / self.std)

@@ -1,4 +1,4 @@
-"""Pre-activation ResNet-18 (He et al. 2016, arXiv 1603.05027), in the two forms that have been
+"""Pre-activation ResNet-18 (He et al. 2016, arXiv 1603.05027), in the two forms in which it was
 published with RPAT."""
 
 from functools import partial
@@ -10,11 +10,11 @@ from rpat_cli.models.layers import conv, global_average, require_size, resnet18_
 
 
 class PreActBlock(nn.Module):
-    """BatchNorm and ReLU *before* each of two 3 x 3 convolutions; a projecting shortcut starts
+    """BatchNorm and ReLU *before* each of two 3 x 3 convolutions; a projection shortcut starts
     after the first ReLU.
 
     The two published forms differ in where an identity shortcut starts: at the block's input, as in
-    the paper, or, with `activated_shortcut`, after the first ReLU too. That form also has its
+    the paper, or, with `activated_shortcut`, after the first ReLU as well. That form also lists its
     convolutions first in the state dict.
     """
 
@@ -33,7 +33,9 @@ class PreActBlock(nn.Module):
             "bn2": nn.BatchNorm2d(width_out),
             "conv2": conv(width_out, width_out, 3),
         }
-        for name in ("conv1", "conv2", "bn1", "bn2") if activated_shortcut else parts:
+        # The order in which modules are added is the order of the published state dicts.
+        published_order = ("conv1", "conv2", "bn1", "bn2") if activated_shortcut else tuple(parts)
+        for name in published_order:
             self.add_module(name, parts[name])
         self.shortcut = nn.Sequential()
         if stride != 1 or width_in != width_out:

@@ -1,5 +1,5 @@
-"""ResNet-18 for small images (He et al. 2016, arXiv 1512.03385): a 3 x 3 stem and no pooling before
-the stages."""
+"""ResNet-18 for small images (He et al. 2016, arXiv 1512.03385): a 3 x 3 stem, and no pooling
+before the stages."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ from rpat_cli.models.layers import (
 
 
 def _projection(width_in: int, width_out: int, stride: int) -> nn.Sequential:
-    """What the shortcut does: nothing, or a 1 x 1 convolution where width or image size change."""
+    """The shortcut: the identity, or a 1 x 1 convolution where width or image size change."""
     if stride == 1 and width_in == width_out:
         return nn.Sequential()
     return nn.Sequential(conv(width_in, width_out, 1, stride), nn.BatchNorm2d(width_out))
@@ -38,7 +38,7 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1 x 1 down to a quarter of the width, 3 x 3, 1 x 1 up again, and a shortcut."""
+    """1 x 1 to a quarter of the width, 3 x 3, 1 x 1 back to the width, and a shortcut."""
 
     expansion = 4
 
@@ -60,8 +60,8 @@ class Bottleneck(nn.Module):
 
 
 class ResNet18(nn.Module):
-    """Stem, four stages of two blocks, global average, linear head; `linear` stands first, as in
-    published files."""
+    """Stem, four stages of two blocks, global average, linear head; `linear` comes first in the
+    state dict, as in published files."""
 
     def __init__(
         self, block: BlockBuilder, expansion: int, channels: int, classes: int, stride: int = 1
@@ -88,7 +88,7 @@ def resnet18(channels: int, image_size: int, classes: int) -> nn.Module:
 
 
 def resnet18_bottleneck(channels: int, image_size: int, classes: int) -> nn.Module:
-    """The net that RPAT_Benchmarks calls resnet18: two bottleneck blocks a stage, 13.96 M
+    """The network that RPAT_Benchmarks calls resnet18: two bottleneck blocks a stage, 13.96 M
     parameters.
 
     Raises `ConfigError` for images under 8 x 8.

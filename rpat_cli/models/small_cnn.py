@@ -1,5 +1,4 @@
-"""A network for laptops: adversarial training and AutoAttack on it take minutes on two CPU
-cores."""
+"""A network for laptops: adversarial training and AutoAttack take minutes on two CPU cores."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -7,16 +6,16 @@ from torch import Tensor, nn
 from rpat_cli.models.layers import conv, require_size
 
 WIDTHS = (16, 16, 64)
-"""On fashion-mini as robust as (16, 32, 64), with half the arithmetic; a narrow last layer costs
+"""On fashion-mini as robust as (16, 32, 64) with half the arithmetic; a narrower last layer costs
 accuracy."""
 
 
 class SmallCNN(nn.Module):
     """Three 3 x 3 convolutions of stride 2 with BatchNorm, pooled to 4 x 4, and a linear head.
 
-    Every convolution halves the image at once, since almost all time of a small network goes into
-    its first, largest maps. 28 x 28 and 32 x 32 images leave exactly 4 x 4, so pooling does nothing
-    there.
+    Every convolution halves the image, the first one too, since a small network spends almost all
+    its time on the first, largest feature maps. 28 x 28 and 32 x 32 images end at exactly 4 x 4, so
+    that pooling is only needed for other sizes.
     """
 
     def __init__(self, channels: int, classes: int) -> None:
@@ -38,7 +37,7 @@ class SmallCNN(nn.Module):
 
 
 def small_cnn(channels: int, image_size: int, classes: int) -> nn.Module:
-    """22 thousand parameters for one channel and 10 classes. Raises `ConfigError` for images under
+    """22 k parameters for one channel and 10 classes. Raises `ConfigError` for images under
     16 x 16."""
     require_size("small-cnn", image_size, at_least=16)
     return SmallCNN(channels, classes)

@@ -6,12 +6,8 @@ from torch import Tensor, nn
 
 from rpat_cli.models.layers import require_size
 
-GROUPS = (
-    (64, 2),
-    (128, 2),
-    (256, 3),
-    (512, 3),
-)  # width, convolutions; each group ends with a pooling
+GROUPS = ((64, 2), (128, 2), (256, 3), (512, 3))
+"""Width and number of convolutions; each group ends with a pooling."""
 
 
 def _conv_unit(width_in: int, width_out: int) -> nn.Sequential:
@@ -28,7 +24,7 @@ class VGG16(nn.Module):
     """Four groups `layerGI` (group G, convolution I), each pooled; then `layer6`, `layer7` and the
     head `layer8`.
 
-    The fifth group of the original VGG-16 is left out, as in the published network.
+    The fifth group of the original VGG-16 is missing, as in the network published with RPAT.
     """
 
     def __init__(self, channels: int, classes: int) -> None:

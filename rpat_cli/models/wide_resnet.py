@@ -9,7 +9,7 @@ from rpat_cli.models.layers import conv, global_average, require_size, stage, st
 
 
 class WideBlock(nn.Module):
-    """BatchNorm and ReLU before each of two 3 x 3 convolutions; a projecting shortcut starts after
+    """BatchNorm and ReLU before each of two 3 x 3 convolutions; a projection shortcut starts after
     the first ReLU."""
 
     def __init__(self, width_in: int, width_out: int, stride: int) -> None:
@@ -29,7 +29,7 @@ class WideBlock(nn.Module):
 
 
 class WideStage(nn.Module):
-    """Blocks in a row, under the name `layer` that the published files have."""
+    """Blocks in a row, under the name `layer` that they have in published files."""
 
     def __init__(self, width_in: int, width_out: int, count: int, stride: int) -> None:
         super().__init__()
@@ -43,8 +43,8 @@ class WideStage(nn.Module):
 class WideResNet(nn.Module):
     """Three stages of (depth - 4) / 6 blocks, 16, 32 and 64 times `widen` wide.
 
-    `head` is the name of the last layer in the state dict: "fc" stands last, as in RPAT_SOTAs,
-    TRADES and RobustBench files; "linear" stands first, as in RPAT_Benchmarks files.
+    `head` is the name of the last layer in the state dict: "fc" comes last, as in files of
+    RPAT_SOTAs, TRADES and RobustBench; "linear" comes first, as in files of RPAT_Benchmarks.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class WideResNet(nn.Module):
         self.bn1 = nn.BatchNorm2d(widths[3])
         if head != "linear":
             self.add_module(head, classify)
-        _initialise(self)
+        _initialize(self)
 
     def forward(self, x: Tensor) -> Tensor:
         out = self.block3(self.block2(self.block1(self.conv1(x))))
@@ -72,9 +72,9 @@ class WideResNet(nn.Module):
         return logits
 
 
-def _initialise(net: nn.Module) -> None:
-    """Normal weights that keep the gradient's variance (He et al. 2015, arXiv 1502.01852), as wide
-    nets need it."""
+def _initialize(net: nn.Module) -> None:
+    """Normally distributed weights that preserve the variance of gradients (He et al. 2015, arXiv
+    1502.01852), as in the published code."""
     for module in net.modules():
         if isinstance(module, nn.Conv2d):
             fan_out = module.out_channels * math.prod(module.kernel_size)

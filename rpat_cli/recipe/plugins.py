@@ -1,23 +1,31 @@
-"""A user's own methods, attacks, models and data sets: from a file, or from an installed package.
+"""A user's own methods, regularizers, attacks, models, data sets and diagnostics: from a file, or
+from an installed package.
 
-A plugin enters what it has in the tables `METHODS`, `ATTACKS`, `MODELS` and `DATASETS`; from then
-on its names are checked, explained and recorded as ours are. A package announces its plugin under
-the entry-point group `rpat.plugins`.
+A plugin adds what it has to the tables `METHODS`, `REGULARIZERS`, `ATTACKS`, `MODELS`, `DATASETS`
+and `DIAGNOSTICS`; from then on its names are checked, explained and recorded as ours are. A package
+announces its plugin under the entry-point group `rpat.plugins`.
 """
 
+import re
 import traceback
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import is_dataclass
 from functools import cache
 from hashlib import sha256
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
+from rpat_cli.attacks import ATTACKS
 from rpat_cli.data import DATASETS
+from rpat_cli.diagnostics import DIAGNOSTICS, Diagnostic
+from rpat_cli.diagnostics.base import EVALUATION_KEYS
 from rpat_cli.errors import ConfigError, Problem
-from rpat_cli.methods import METHODS
-from rpat_cli.registry import import_file
+from rpat_cli.evaluation.suite import SUITES
+from rpat_cli.methods import METHODS, REGULARIZERS
+from rpat_cli.recipe.schema import Recipe
+from rpat_cli.registry import Registry, import_file
 
 GROUP = "rpat.plugins"
 _loaded: dict[Path, ModuleType] = {}
@@ -27,8 +35,9 @@ def load_plugins(files: Iterable[tuple[str, str]]) -> list[str]:
     """Load the installed plugins and these files, each once per process; returns the files'
     absolute paths.
 
-    `files` are paths and who asked for them. Raises `ConfigError`, naming file and line, for a
-    plugin that cannot be imported or enters something that is not what its table holds.
+    `files` are paths, each with the flag or file that names it. Raises `ConfigError`, naming file
+    and line, for a plugin that cannot be imported, or that adds to a table what does not belong
+    there.
     """
     load_installed()
     paths = {Path(file).expanduser().resolve(): source for file, source in files}
@@ -50,7 +59,7 @@ def load_installed() -> None:
             raise ConfigError(
                 Problem(
                     point.name,
-                    f"cannot be loaded: {_said(error)}.",
+                    f"cannot be loaded: {_message(error)}.",
                     f"plugin of the package {package}",
                 )
             ) from error
@@ -64,38 +73,78 @@ def _load(path: Path, source: str) -> ModuleType:
             Problem("plugins", f"{path} is not a Python file.", source, "Its name must end in .py.")
         )
     name = f"rpat_plugin_{path.stem}_{sha256(str(path).encode()).hexdigest()[:8]}"
-    known = set(METHODS), set(DATASETS)
+    before = [set(table) for table, _ in CHECKS]
     try:
         module = import_file(path, name)
-        _check_entries(set(METHODS) - known[0], set(DATASETS) - known[1])
+        for (table, check), known in zip(CHECKS, before, strict=True):
+            for entry in sorted(set(table) - known):
+                check(entry, table[entry])
     except Exception as error:
         raise ConfigError(
-            Problem("", f"the plugin failed: {_said(error)}", place_in(path, error))
+            Problem("", f"the plugin failed: {_message(error)}", place_in(path, error))
         ) from error
     return module
 
 
-def _check_entries(methods: set[str], datasets: set[str]) -> None:
-    """Raise `TypeError` for an entry that would fail much later, far from the line that made it."""
-    from rpat_cli.data.base import DatasetSpec
+# An entry of the wrong kind would fail much later, far from the line that added it.
+
+
+def _check_method(name: str, entry: Any) -> None:
+    _check_part("method", name, entry)
+
+
+def _check_regularizer(name: str, entry: Any) -> None:
+    _check_part("regularizer", name, entry)
+    if name in Recipe.model_fields:
+        raise TypeError(
+            f"the regularizer {name!r} has the name of a key of the recipe; choose another name"
+        )
+
+
+def _check_part(kind: str, name: str, entry: Any) -> None:
     from rpat_cli.methods.declare import Needs
 
-    for name in sorted(methods):
-        if not (
-            isinstance(METHODS[name], type)
-            and issubclass(METHODS[name], Needs)
-            and is_dataclass(METHODS[name])
-        ):
-            raise TypeError(
-                f"the method {name!r} must be a frozen dataclass that inherits from "
-                "rpat_cli.methods.declare.Needs"
-            )
-    for name in sorted(datasets):
-        if not isinstance(DATASETS[name], DatasetSpec):
-            raise TypeError(f"the data set {name!r} must be a rpat_cli.data.base.DatasetSpec")
+    if not (isinstance(entry, type) and issubclass(entry, Needs) and is_dataclass(entry)):
+        raise TypeError(
+            f"the {kind} {name!r} must be a frozen dataclass that inherits from "
+            "rpat_cli.methods.declare.Needs"
+        )
 
 
-def _said(error: Exception) -> str:
+def _check_attack(name: str, row: Any) -> None:
+    if not isinstance(row.build, str) and not callable(row.build):
+        raise TypeError(f"the attack {name!r} must be a callable (threat, **settings) -> attack")
+    if name in SUITES or re.search(r"[,:@+\s]", name):
+        raise TypeError(f"the attack {name!r} cannot be written in a suite; choose another name")
+
+
+def _check_data_set(name: str, entry: Any) -> None:
+    from rpat_cli.data.base import DatasetSpec
+
+    if not isinstance(entry, DatasetSpec):
+        raise TypeError(f"the data set {name!r} must be a rpat_cli.data.base.DatasetSpec")
+
+
+def _check_diagnostic(name: str, entry: Any) -> None:
+    if not isinstance(entry, Diagnostic):
+        raise TypeError(f"the diagnostic {name!r} must be a rpat_cli.diagnostics.Diagnostic")
+    if name in EVALUATION_KEYS:
+        raise TypeError(
+            f"the diagnostic {name!r} has the name of a key of the evaluation's JSON; choose "
+            "another name"
+        )
+
+
+CHECKS: tuple[tuple[Registry[Any], Callable[[str, Any], None]], ...] = (
+    (METHODS, _check_method),
+    (REGULARIZERS, _check_regularizer),
+    (ATTACKS, _check_attack),
+    (DATASETS, _check_data_set),
+    (DIAGNOSTICS, _check_diagnostic),
+)
+
+
+def _message(error: Exception) -> str:
     return (
         str(error)
         if isinstance(error, ConfigError | TypeError)

@@ -4,21 +4,21 @@ from pathlib import Path
 
 from rpat_cli.errors import ConfigError, Problem
 from rpat_cli.evaluation.suite import AttackSpec, Entry, Overrides, parse_entries
-from rpat_cli.recipe.layers import read_document
+from rpat_cli.recipe.yaml_lines import KeyPath, read_document
 
-ENDINGS = (".yaml", ".yml")
+SUFFIXES = (".yaml", ".yml")
 
 
 def read_suite(
     text: str, overrides: Overrides | None = None, *, source: str = "--attack"
 ) -> list[AttackSpec]:
-    """What `--attack` asks for: words of the language, suite files, or both, separated by commas.
+    """What `--attack` asks for: attacks, suites and suite files, separated by commas.
 
     Raises `ConfigError` with every mistake at once, those in a file with their line.
     """
     entries: list[Entry] = []
     for word in (word.strip() for word in text.split(",")):
-        is_file = word.endswith(ENDINGS) and not word.startswith("transfer:")
+        is_file = word.endswith(SUFFIXES) and not word.startswith("transfer:")
         entries += _entries(Path(word).expanduser()) if is_file else [Entry(word, source)]
     return parse_entries(entries, overrides, source=source)
 
@@ -29,15 +29,15 @@ def _entries(path: Path) -> list[Entry]:
         example = "Example: '- clean' and below it '- {attack: pgd, steps: 50}'."
         raise ConfigError(Problem("", "a suite is a list of attacks.", str(path), example))
     return [
-        Entry(
-            item,
-            f"{path}:{lines[(str(index),)]}",
-            {
-                key: f"{path}:{line}"
-                for (top, *rest), line in lines.items()
-                if top == str(index)
-                for key in rest[-1:]
-            },
-        )
+        Entry(item, f"{path}:{lines[(str(index),)]}", _origins(path, lines, str(index)))
         for index, item in enumerate(content)
     ]
+
+
+def _origins(path: Path, lines: dict[KeyPath, int], index: str) -> dict[str, str]:
+    """Where each setting of one entry of the suite is written."""
+    return {
+        keys[-1]: f"{path}:{line}"
+        for keys, line in lines.items()
+        if keys[0] == index and len(keys) > 1
+    }

@@ -1,7 +1,6 @@
-"""Checkpoints: plain tensors and builtins in one file, written whole or not at all, with a checksum
-inside.
+"""Checkpoints: tensors and builtins in one file, written whole or not at all, with a checksum.
 
-`torch.load(path, weights_only=True)` reads them without this package.
+`torch.load(path, weights_only=True)` reads them without this package, and runs no code of theirs.
 """
 
 import hashlib
@@ -21,9 +20,9 @@ FORMAT = 1
 def save_checkpoint(path: Path, content: Mapping[str, Any], *, keep_previous: bool = False) -> None:
     """Write `content` (nested dicts and lists of tensors and builtins) to `path`.
 
-    The file appears under its name only when it is complete; with `keep_previous` the one before
-    stays beside it as `NAME.prev.pt`. Raises `RunFolderError` when the disk is full or the folder
-    cannot be written: the file that was there is untouched then.
+    The file gets its name only when it is complete; with `keep_previous` the file that was there is
+    kept as `NAME.prev.pt`. Raises `RunFolderError` if the disk is full or the folder cannot be
+    written: the file that was there is untouched then.
     """
     whole = {"format": FORMAT, **content}
     whole["checksum"] = checksum(whole)
@@ -33,6 +32,7 @@ def save_checkpoint(path: Path, content: Mapping[str, Any], *, keep_previous: bo
         with temporary.open("wb") as file:
             torch.save(whole, file)
             file.flush()
+            # Otherwise a power cut could leave a file that has its name already but no content.
             os.fsync(file.fileno())
         if keep_previous and path.exists():
             path.replace(previous(path))
@@ -46,20 +46,20 @@ def save_checkpoint(path: Path, content: Mapping[str, Any], *, keep_previous: bo
 def load_checkpoint(path: Path) -> dict[str, Any]:
     """Read one checkpoint to the CPU.
 
-    Raises `CheckpointError` if it is missing, unreadable, damaged, or written by a newer format.
+    Raises `CheckpointError` if it is missing, unreadable or damaged, or has a newer format.
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        there = ", ".join(sorted(other.name for other in path.parent.glob("*.pt"))[:8])
-        raise CheckpointError(
-            f"there is no checkpoint {path}.{f' Beside it: {there}.' if there else ''}"
-        ) from None
+        others = ", ".join(sorted(other.name for other in path.parent.glob("*.pt"))[:8])
+        hint = f" The folder has: {others}." if others else ""
+        raise CheckpointError(f"there is no checkpoint {path}.{hint}") from None
     except OSError as error:
         raise CheckpointError(
             f"cannot read the checkpoint {path}: {error.strerror or error}."
         ) from error
-    # torch raises a dozen kinds here, some with the advice to load without its safeguard
+    # torch raises a dozen kinds of errors here. Their texts are not shown: some advise to load
+    # without `weights_only`, which would run code from the file.
     except Exception as error:
         raise CheckpointError(
             f"{path} is not a checkpoint, or a damaged one ({type(error).__name__})."
@@ -68,8 +68,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} is not a checkpoint of rpat.")
     if content["format"] > FORMAT:
         raise CheckpointError(
-            f"{path} has format {content['format']}; this rpat reads up to {FORMAT}: please "
-            "upgrade."
+            f"{path} has format {content['format']}, and this version of rpat reads up to "
+            f"{FORMAT}. Please upgrade rpat."
         )
     if content.pop("checksum", None) != checksum(content):
         raise CheckpointError(f"{path} is damaged: its checksum does not match.")
@@ -77,25 +77,26 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def load_newest(path: Path) -> tuple[dict[str, Any], str]:
-    """The checkpoint at `path`, or the kept previous one if that is missing or damaged, and a
-    remark on which."""
+    """The checkpoint at `path` and "", or the previous one and a remark that says so.
+
+    Raises `CheckpointError` if the one at `path` cannot be used and there is no previous one.
+    """
     try:
         return load_checkpoint(path), ""
     except CheckpointError as error:
         if not previous(path).exists():
             raise
-        return load_checkpoint(
-            previous(path)
-        ), f"{error} Using the previous one, {previous(path).name}."
+        remark = f"{error} Using the previous one, {previous(path).name}."
+        return load_checkpoint(previous(path)), remark
 
 
 def previous(path: Path) -> Path:
+    """Where `save_checkpoint` keeps the checkpoint that was at `path` before."""
     return path.with_suffix(".prev.pt")
 
 
 def checksum(content: Any) -> str:
-    """SHA-256 over everything in a nest of dicts, lists, tensors and builtins (the order of keys
-    does not matter)."""
+    """SHA-256 (hex) of nested dicts, lists, tensors and builtins; the order of keys is ignored."""
     digest = hashlib.sha256()
     for piece in _pieces(content):
         digest.update(piece)
@@ -103,6 +104,7 @@ def checksum(content: Any) -> str:
 
 
 def _pieces(content: Any) -> Iterator[bytes]:
+    """The content as bytes, every value with its type and size: no two contents give the same."""
     if isinstance(content, torch.Tensor):
         tensor = content.detach().cpu().contiguous()
         yield f"tensor {tensor.dtype} {tuple(tensor.shape)}".encode()

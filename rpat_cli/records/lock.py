@@ -1,19 +1,21 @@
-"""One process at a time. Standard library only: a cluster's job imports it before it starts a
-trial."""
+"""A lock that one process at a time can hold.
+
+Standard library only: the job of a cluster imports this before it starts a trial.
+"""
 
 from typing import IO
 
 try:
     import fcntl
-except ImportError:  # Windows: nothing is locked there
+except ImportError:  # Windows: nothing is ever locked there
     fcntl = None  # type: ignore[assignment]
 
 
 def locked(file: IO[str]) -> bool:
-    """Lock an open file, unless another process holds it: False then.
+    """Lock an open file; False if another process has it locked.
 
-    Whoever inherits the file keeps the lock; it ends with the last of them, however they end. Where
-    a file system or a platform has no locks, everybody gets one.
+    Child processes that inherit the file share the lock. It is released when the last of them has
+    ended, in whatever way. On platforms and file systems without locks the answer is always True.
     """
     if fcntl is None:
         return True

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from rpat_cli.reports.scores import percent
-from rpat_cli.reports.terminal import class_name
+from rpat_cli.reports.words import class_name
 
 MOST_FREQUENT = 10
 

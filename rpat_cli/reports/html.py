@@ -8,18 +8,17 @@ from functools import cache
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
-from rpat_cli.engine.loop import AVERAGED
 from rpat_cli.errors import ConfigError
 from rpat_cli.evaluation.statistics import Accuracy
 from rpat_cli.evaluation.suite import parse_suite
-from rpat_cli.recipe.layers import SWITCHED
-from rpat_cli.reports.closer import closer
+from rpat_cli.records.metrics import AVERAGED
 from rpat_cli.reports.confusion import Cell, frequent_confusions, heat_map
+from rpat_cli.reports.diagnostics_page import page_sections
 from rpat_cli.reports.plots import Chart, Series, line_chart
 from rpat_cli.reports.reliability import Reliability, reliability
-from rpat_cli.reports.report import Finding, Report, Row
+from rpat_cli.reports.report import AttackSummary, Report, ReportRow
 from rpat_cli.reports.scores import count, duration, percent, percent_range
-from rpat_cli.reports.terminal import class_name, show_threat
+from rpat_cli.reports.words import class_name, show_threat
 
 ALL_CLASSES = 20
 """With more classes than this only the weakest are shown."""
@@ -45,7 +44,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class Waterfall:
-    finding: Finding
+    result: AttackSummary
     title: str
     clean: int
     bars: tuple[Bar, ...]
@@ -67,7 +66,8 @@ def render_html(report: Report) -> str:
         method=" + ".join(
             [
                 report.recipe.method.name,
-                *(name for name in SWITCHED if getattr(report.recipe, name)),
+                *report.recipe.regularizers(),
+                *report.recipe.collaborators(),
             ]
         ),
         head=head,
@@ -80,7 +80,7 @@ def render_html(report: Report) -> str:
         hidden_classes=_class_count(head) - len(shown),
         **_confusion(report, head),
         calibrations=calibrations(head) if head else [],
-        closer=closer(report.looks),
+        diagnostics=page_sections(report.diagnostics),
         commands=_commands(report),
     )
 
@@ -127,18 +127,18 @@ def template(name: str) -> Template:
     return environment.get_template(name)
 
 
-def headline(row: Row) -> list[Finding]:
+def headline(row: ReportRow) -> list[AttackSummary]:
     """The figures that stand in large type: clean, PGD and the strongest attack, or all of them
     when they are few."""
-    if len(row.findings) <= FEW_FIGURES:
-        return list(row.findings.values())
+    if len(row.results) <= FEW_FIGURES:
+        return list(row.results.values())
     pgd = min(
-        (f for f in row.findings.values() if f.attack == "pgd"),
+        (f for f in row.results.values() if f.attack == "pgd"),
         key=lambda f: f.accuracy.value,
         default=None,
     )
-    chosen = [row.findings["clean"], pgd, row.strongest]
-    return [finding for finding in row.findings.values() if any(finding is one for one in chosen)]
+    chosen = [row.results["clean"], pgd, row.strongest]
+    return [result for result in row.results.values() if any(result is one for one in chosen)]
 
 
 def training_charts(report: Report) -> list[Chart]:
@@ -197,31 +197,31 @@ def _short(value: float) -> str:
     return f"{value:.3g}"
 
 
-def waterfalls(row: Row) -> list[Waterfall]:
+def waterfalls(row: ReportRow) -> list[Waterfall]:
     """For every attack that is made of several: which of them broke how many images, one after
     another."""
-    clean = row.findings["clean"].accuracy.correct
+    clean = row.results["clean"].accuracy.correct
     return [
-        Waterfall(finding, f"{finding.label} on {row.checkpoint.title}", clean, _bars(finding))
-        for finding in row.findings.values()
-        if len(finding.stages) > 1
+        Waterfall(result, f"{result.label} on {row.checkpoint.title}", clean, _bars(result))
+        for result in row.results.values()
+        if len(result.stages) > 1
     ]
 
 
-def _bars(finding: Finding) -> tuple[Bar, ...]:
-    n = finding.accuracy.n
+def _bars(result: AttackSummary) -> tuple[Bar, ...]:
+    n = result.accuracy.n
     bars = []
-    for stage in finding.stages:
+    for stage in result.stages:
         left = stage.attacked - stage.broken
         bars.append(Bar(stage.name, stage.broken, left, left / n, stage.broken / n, stage.seconds))
     return tuple(bars)
 
 
-def class_rows(report: Report, row: Row | None) -> list[ClassRow]:
+def class_rows(report: Report, row: ReportRow | None) -> list[ClassRow]:
     """Clean and robust accuracy (under the strongest attack) per class, the weakest first."""
     if row is None or row.strongest is None:
         return []
-    clean, robust = row.findings["clean"].per_class, row.strongest.per_class
+    clean, robust = row.results["clean"].per_class, row.strongest.per_class
     rows = [
         ClassRow(class_name(report.class_names, k), *pair)
         for k, pair in enumerate(zip(clean, robust, strict=False))
@@ -231,7 +231,7 @@ def class_rows(report: Report, row: Row | None) -> list[ClassRow]:
     return rows if len(rows) <= ALL_CLASSES else rows[:WEAKEST]
 
 
-def _confusion(report: Report, row: Row | None) -> dict[str, list[list[Cell]] | list[Cell]]:
+def _confusion(report: Report, row: ReportRow | None) -> dict[str, list[list[Cell]] | list[Cell]]:
     """Under the strongest attack: a heat map, or with many classes the most frequent confusions."""
     if row is None or row.strongest is None:
         return {"heat": [], "confusions": []}
@@ -241,9 +241,9 @@ def _confusion(report: Report, row: Row | None) -> dict[str, list[list[Cell]] | 
     return {"heat": [], "confusions": frequent_confusions(counts, names)}
 
 
-def calibrations(row: Row) -> list[Reliability]:
+def calibrations(row: ReportRow) -> list[Reliability]:
     """Without an attack and under the strongest one, where confidences were recorded."""
-    pairs = [("Clean", "clean", row.findings["clean"])]
+    pairs = [("Clean", "clean", row.results["clean"])]
     if row.strongest:
         pairs.append((f"Under {row.strongest.label}", "robust", row.strongest))
     return [
@@ -253,7 +253,7 @@ def calibrations(row: Row) -> list[Reliability]:
     ]
 
 
-def _class_count(row: Row | None) -> int:
+def _class_count(row: ReportRow | None) -> int:
     if row is None or row.strongest is None:
         return 0
     return sum(1 for accuracy in row.strongest.per_class if accuracy.n)

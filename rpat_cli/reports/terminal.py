@@ -6,24 +6,14 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from rpat_cli.attacks.threat import Threat
 from rpat_cli.evaluation.results import AttackResult, Evaluation
 from rpat_cli.evaluation.statistics import Accuracy, worst_class
-from rpat_cli.reports.report import Finding, Report, Row
+from rpat_cli.reports.report import AttackSummary, Report, ReportRow
 from rpat_cli.reports.scores import compact, count, duration, percent, percent_range
-from rpat_cli.text import show_number
+from rpat_cli.reports.words import class_name, show_threat
 
 WIDEST = 4
 """With more attacks than this the table is turned, so that it stays within 80 columns."""
-
-
-def show_threat(threat: Threat) -> str:
-    return f"{threat.norm}, eps {show_number(threat.eps)}"
-
-
-def class_name(names: Sequence[str], label: int) -> str:
-    """The name of a class, or its number where names are not known."""
-    return names[label] if label < len(names) else f"class {label}"
 
 
 def report_table(report: Report) -> Table:
@@ -53,26 +43,26 @@ def report_table(report: Report) -> Table:
     return table
 
 
-def _cells(row: Row, labels: Iterable[str], scored: bool, several: bool) -> list[str]:
+def _cells(row: ReportRow, labels: Iterable[str], scored: bool, several: bool) -> list[str]:
     title = [row.checkpoint.title]
     title += [show_threat(row.threat)] if several else []
     title += ["same weights"] if row.checkpoint.same_weights else []
     scores = [percent(row.mean), percent(row.nrr)] if scored else []
-    return ["\n".join(title), *(_cell(row.findings.get(label)) for label in labels), *scores]
+    return ["\n".join(title), *(_cell(row.results.get(label)) for label in labels), *scores]
 
 
-def _cell(finding: Finding | None) -> str:
-    return _with_interval(finding.accuracy) if finding else percent(None)
+def _cell(result: AttackSummary | None) -> str:
+    return _with_interval(result.accuracy) if result else percent(None)
 
 
 def _with_interval(accuracy: Accuracy) -> str:
     return f"{percent(accuracy.value)}\n{percent_range(accuracy)}"
 
 
-def _caption(rows: tuple[Row, ...], scored: bool) -> str:
+def _caption(rows: tuple[ReportRow, ...], scored: bool) -> str:
     if not rows:
         return "Nothing is evaluated yet: rpat eval"
-    images = sorted({finding.accuracy.n for row in rows for finding in row.findings.values()})
+    images = sorted({result.accuracy.n for row in rows for result in row.results.values()})
     means = (
         "\nMean = (clean + AA) / 2, NRR = 2 clean AA / (clean + AA), AA = autoattack"
         if scored

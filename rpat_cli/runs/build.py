@@ -13,16 +13,18 @@ from rpat_cli.attacks.threat import Threat
 from rpat_cli.data import DATASETS, MIXINGS
 from rpat_cli.data.augment import Augment, build_augment
 from rpat_cli.data.base import Dataset
-from rpat_cli.data.extra import SharedOrder, join, load_extra
+from rpat_cli.data.extra import join, load_extra
 from rpat_cli.data.load import load_dataset
 from rpat_cli.data.mixing import SoftLabels
+from rpat_cli.data.order import SharedOrder
 from rpat_cli.data.splits import TensorSplit
-from rpat_cli.engine import COLLABORATORS
+from rpat_cli.engine.callback import Callback
 from rpat_cli.engine.compute import Compute
-from rpat_cli.engine.loop import Callback, TrainLoop
+from rpat_cli.engine.loop import TrainLoop
 from rpat_cli.engine.schedules import SCHEDULES
 from rpat_cli.engine.stages import FromEpoch
 from rpat_cli.loading.architecture import Architecture
+from rpat_cli.methods import METHODS
 from rpat_cli.methods.compose import Composite, compose
 from rpat_cli.recipe.schema import AttackSection, DataSection, ExtraSection, Recipe
 
@@ -42,10 +44,10 @@ def build_data(section: DataSection, seed: int) -> Dataset:
 
 
 def architecture_for(recipe: Recipe, data: Dataset) -> Architecture:
-    """What the recipe builds for this data; normalisation is part of the model, so every attack
+    """What the recipe builds for this data; normalization is part of the model, so every attack
     sees [0, 1]."""
-    figures = data if recipe.data.normalise_as is None else DATASETS[recipe.data.normalise_as]
-    return Architecture(recipe.model, data.shape, len(data.class_names), figures.mean, figures.std)
+    source = data if recipe.data.normalize_as is None else DATASETS[recipe.data.normalize_as]
+    return Architecture(recipe.model, data.shape, len(data.class_names), source.mean, source.std)
 
 
 def build_threat(recipe: Recipe) -> Threat:
@@ -59,8 +61,8 @@ def build_attack(section: AttackSection, threat: Threat) -> Attack:
 
 
 def build_method(recipe: Recipe) -> Composite:
-    """The method with the regularisers that the recipe turns on."""
-    return compose(*recipe.parts())
+    """The method with the regularizers that the recipe turns on."""
+    return compose(recipe.method.build(METHODS), *recipe.regularizers().values())
 
 
 def build_strong_attack(recipe: Recipe) -> FromEpoch[Attack] | None:
@@ -135,8 +137,8 @@ def build_loop(
         order=order,
         late_augment=build_late_augment(recipe.data, data.shape[-1]),
         relabel=build_relabel(recipe, data.classes),
-        averaging=COLLABORATORS["wa"](**recipe.wa).of(model, recipe.epochs) if recipe.wa else None,
-        awp=COLLABORATORS["awp"](**recipe.awp) if recipe.awp else None,
+        averaging=recipe.wa.of(model, recipe.epochs) if recipe.wa else None,
+        awp=recipe.awp,
         accumulate=recipe.accumulate,
         clip_norm=settings.clip_norm,
         augment=build_augment(recipe.data.augment, data.shape[-1]),

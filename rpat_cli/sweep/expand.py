@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rpat_cli.engine.loop import AVERAGED
 from rpat_cli.errors import ConfigError, Problem, did_you_mean
-from rpat_cli.recipe.layers import NAMED, SWITCHED, Layer, read_all, resolve
-from rpat_cli.recipe.schema import Recipe
+from rpat_cli.recipe.layers import NAMED, Layer, read_all, resolve
+from rpat_cli.recipe.schema import Recipe, switches
 from rpat_cli.recipe.shipped import find
+from rpat_cli.records.metrics import AVERAGED
 from rpat_cli.sweep.spec import EXAMPLES, Axes, SearchSection, SweepSpec, check_sweep, mistakes
 from rpat_cli.text import show_number
 
@@ -307,17 +307,17 @@ def label_of(axes: Axes) -> str:
         Path(str(value)).name.removesuffix(".yaml") for key, value in axes.items() if key == EXTENDS
     ]
     names += [_shown(value) for key, value in axes.items() if key in NAMED and value]
-    switches = [
-        key + _shown_settings(value) for key, value in axes.items() if key in SWITCHED and value
+    turned_on = [
+        key + _shown_settings(value) for key, value in axes.items() if key in switches() and value
     ]
     others = [
         f"{key}={_shown(value)}"
         for key, value in axes.items()
-        if key not in (*NAMED, *SWITCHED, EXTENDS)
+        if key not in (*NAMED, *switches(), EXTENDS)
     ]
-    head = " + ".join(filter(None, [" ".join(names), *switches]))
+    head = " + ".join(filter(None, [" ".join(names), *turned_on]))
     without = [
-        f"no {key}" for key, value in axes.items() if key in SWITCHED and not value and not names
+        f"no {key}" for key, value in axes.items() if key in switches() and not value and not names
     ]
     return ", ".join(filter(None, [head, *without, *others])) or "base"
 
@@ -343,6 +343,8 @@ def recipe_name(recipe: Recipe) -> str:
     values = recipe.model_dump(mode="json", exclude=set(UNTRAINED))
     for key in UNTRAINED_DATA:
         values["data"].pop(key)
+    # The name that this key had when the first sweep folders were written: theirs stay valid.
+    values["data"]["normalise_as"] = values["data"].pop("normalize_as")
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
 
 

@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rpat_cli.engine.callbacks import rank, read_metrics
-from rpat_cli.engine.loop import AVERAGED
 from rpat_cli.evaluation.suite import parse_suite
 from rpat_cli.recipe.layers import to_yaml
-from rpat_cli.records.run_folder import RunFolder, is_run, write_whole
+from rpat_cli.records.files import write_whole
+from rpat_cli.records.metrics import AVERAGED, best_record, read_metrics
+from rpat_cli.records.run_folder import RunFolder, is_run
 from rpat_cli.sweep.expand import Trial, checkpoints_of
 
 SWEEPS = Path("sweeps")
@@ -146,17 +146,11 @@ class TrialFolder:
         The best epoch is the one that the training itself chooses; None if nothing was measured
         yet.
         """
-        ending = AVERAGED if name.endswith(AVERAGED) else ""
-        measured = [
-            record["validation"]
-            for record in read_metrics(self.run.metrics)
-            if name in record["validation"] and (until is None or record["epoch"] <= until)
-        ]
-        return (
-            max(measured, key=lambda validation: rank(validation, ending))[name]
-            if measured
-            else None
-        )
+        records = read_metrics(self.run.metrics)
+        if until is not None:
+            records = [record for record in records if record["epoch"] <= until]
+        best = best_record(records, AVERAGED if name.endswith(AVERAGED) else "")
+        return None if best is None else best["validation"].get(name)
 
     def note_failure(self, exit_code: int) -> str:
         """Why a trial failed, with the last lines of its log; kept in `failure.txt` until it is run

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
-from rpat_cli.records.run_folder import write_whole
+from rpat_cli.records.files import write_whole
 from rpat_cli.reports.html import template
 from rpat_cli.reports.pareto import Plot, Point, pareto_front, pareto_plot
 from rpat_cli.reports.scores import percent

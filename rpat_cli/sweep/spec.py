@@ -35,10 +35,11 @@ from typing import Annotated, Any, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 
-from rpat_cli.engine.loop import AVERAGED
 from rpat_cli.errors import ConfigError, Problem, did_you_mean, unknown
-from rpat_cli.recipe.layers import Layer, read_document
+from rpat_cli.recipe.layers import Layer
 from rpat_cli.recipe.schema import Section
+from rpat_cli.recipe.yaml_lines import read_document
+from rpat_cli.records.metrics import AVERAGED
 from rpat_cli.sweep.engines import ENGINES
 from rpat_cli.sweep.engines.base import EngineSection, engine_of
 from rpat_cli.text import Number

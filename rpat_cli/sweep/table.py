@@ -11,8 +11,8 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from rpat_cli.engine.loop import AVERAGED
 from rpat_cli.evaluation.suite import parse_suite
+from rpat_cli.records.metrics import AVERAGED
 from rpat_cli.reports.scores import DASH, mean_acc, nrr, percent
 from rpat_cli.sweep.expand import Plan, Trial, Variant, checkpoints_of
 from rpat_cli.sweep.folder import Results

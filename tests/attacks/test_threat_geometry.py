@@ -160,9 +160,9 @@ def test_mistakes_are_explained() -> None:
 def test_tables_and_threats_import_no_torch() -> None:
     code = (
         "import sys; from rpat_cli.attacks import ATTACKS; from rpat_cli.methods import METHODS, "
-        "REGULARISERS;"
+        "REGULARIZERS;"
         "from rpat_cli.attacks.threat import DEFAULT_EPS, GEOMETRIES;"
-        "assert list(ATTACKS) and list(METHODS) and list(REGULARISERS) and set(GEOMETRIES) == "
+        "assert list(ATTACKS) and list(METHODS) and list(REGULARIZERS) and set(GEOMETRIES) == "
         "set(DEFAULT_EPS);"
         "sys.exit('torch' in sys.modules)"
     )

@@ -27,7 +27,7 @@ def test_a_model_of_ones_own_faces_a_suite_of_ones_own(tmp_path: Path) -> None:
         "transfer:my.py:build@fgsm\n"
     )
     wrong = call("eval", "runs/a", "--model-file", "my.py:build", cwd=tmp_path)
-    assert (wrong.code, "'runs/a' is one too many" in wrong.message) == (2, True)
+    assert (wrong.code, "cannot be combined with 'runs/a'" in wrong.message) == (2, True)
     wrong = call("eval", "--model-file", "my.py", cwd=tmp_path)
     assert (
         wrong.code,

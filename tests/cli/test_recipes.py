@@ -60,10 +60,10 @@ def test_listing_recipes_imports_no_torch() -> None:
 def test_a_dry_run_tells_the_cost_and_writes_nothing(rpat: Rpat, tmp_path: Path) -> None:
     answer = rpat("train", "--recipe", "fashion-mini/pgd", "--steps", "1", "--dry-run", "--json")
     assert answer.code == 0, answer.err
-    told = json.loads(answer.out)
-    assert told["recipe"]["method"] == {"name": "pgd"}
-    assert (told["estimate"]["forward"], told["estimate"]["backward"]) == (2, 2)
-    assert told["estimate"]["run_dir"].startswith("runs/")
+    printed = json.loads(answer.out)
+    assert printed["recipe"]["method"] == {"name": "pgd"}
+    assert (printed["estimate"]["forward"], printed["estimate"]["backward"]) == (2, 2)
+    assert printed["estimate"]["run_dir"].startswith("runs/")
     assert not list(tmp_path.iterdir())
 
 
@@ -109,7 +109,7 @@ def test_python_has_recipes_and_published_files_too(
         "mine.yaml", epochs=1, eval=["clean"], validation={"steps": 1}, out="run"
     )
     assert run.report.exists()
-    with pytest.raises(ConfigError, match="says itself which network"):
+    with pytest.raises(ConfigError, match="records which network"):
         rpat_package.load_model(run.checkpoint("last"), model="vgg16")
     net = MODELS["small-cnn"](1, 28, 10)
     torch.save(net.state_dict(), "last.model")

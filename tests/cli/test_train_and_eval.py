@@ -275,7 +275,7 @@ def test_what_would_change_the_past_cannot_be_changed_when_resuming(
         (("train", "--eps", "8/0"), 2, "8/255"),
         (("train", "--set", "treat.eps=1"), 2, "Did you mean 'threat'?"),
         (("train", "--config", "absent.yaml"), 2, "no such recipe file"),
-        (("train", "--no-ra", "--ra-weight", "1"), 2, "contradicts --no-ra"),
+        (("train", "--no-ra", "--ra-weight", "1"), 2, "cannot be combined with --no-ra"),
         (("train", "--beta", "3"), 2, "takes no settings"),
         (("train", "--val-size", "1e6"), 2, "val_size"),
         (("train", "--device", "cuda"), 2, "Available: cpu"),

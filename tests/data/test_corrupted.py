@@ -87,11 +87,11 @@ def _truncate(folder: Path) -> None:
     [
         (
             _without("fog", "labels"),
-            r"lacks fog.npy, labels.npy; there are only: gaussian_noise, shot_noise",
+            r"lacks fog.npy, labels.npy; it has only: gaussian_noise, shot_noise",
         ),
         (
             _without(*STANDARD, *EXTRA),
-            r"lacks gaussian_noise.npy.*no corruption is there.*unpacked",
+            r"lacks gaussian_noise.npy.*no corruption at all.*unpacked",
         ),
         (_truncate, r"cannot read .*fog.npy"),
         (
@@ -106,13 +106,13 @@ def _truncate(folder: Path) -> None:
             _fog(np.zeros((200, 6, 6, 3), np.uint8)),
             r"\(6, 6, 3\), the model takes \(4, 4, 1\).*was trained on",
         ),
-        (_labels(np.arange(7)), r"labels.npy holds int64 of shape \(7,\); expected whole numbers"),
+        (_labels(np.arange(7)), r"labels.npy holds int64 of shape \(7,\); expected integers"),
         (_labels(np.zeros((40, 5), np.int64)), r"labels.npy holds int64 of shape \(40, 5\)"),
-        (_labels(np.arange(200) % 7), r"five severities have other labels"),
-        (_labels(np.tile(np.arange(40), 5)), r"labels from 0 to 39, the model knows 10 classes"),
+        (_labels(np.arange(200) % 7), r"five severities have different labels"),
+        (_labels(np.tile(np.arange(40), 5)), r"labels from 0 to 39, the model has 10 classes"),
         (
             _labels(np.tile(np.zeros(40, np.int64), 5)),
-            r"not of the model's test set: it has 40 images of class 0",
+            r"does not belong to the model's test set: it has 40 images of class 0",
         ),
         (
             _labels(np.tile(LABELS[:20], 5)),

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from rpat_cli.data.extra import SharedOrder, join, load_extra
+from rpat_cli.data.extra import join, load_extra
+from rpat_cli.data.order import SharedOrder
 from rpat_cli.data.splits import StreamSplit, TensorSplit
 from rpat_cli.errors import DataError
 

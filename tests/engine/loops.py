@@ -12,10 +12,12 @@ from rpat_cli.attacks.threat import Threat
 from rpat_cli.data.augment import build_augment
 from rpat_cli.data.splits import TensorSplit
 from rpat_cli.engine.averaging import WeightAveraging
+from rpat_cli.engine.callback import Callback, StepRecord
 from rpat_cli.engine.compute import Compute, seed_everything
-from rpat_cli.engine.loop import Callback, EpochRecord, StepRecord, TrainLoop
+from rpat_cli.engine.loop import TrainLoop
 from rpat_cli.engine.schedules import Cosine
 from rpat_cli.methods import METHODS
+from rpat_cli.records.metrics import EpochRecord
 
 
 class Recorder(Callback):

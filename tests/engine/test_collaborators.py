@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 from rpat_cli.attacks.pgd import PGD
 from rpat_cli.attacks.threat import Threat
-from rpat_cli.data.extra import SharedOrder
 from rpat_cli.data.mixing import CutMix, SoftLabels
+from rpat_cli.data.order import SharedOrder
 from rpat_cli.engine.averaging import AveragedModel, WeightAveraging
 from rpat_cli.engine.awp import WeightPerturbation
 from rpat_cli.engine.stages import FromEpoch
-from rpat_cli.methods import METHODS, REGULARISERS
+from rpat_cli.methods import METHODS, REGULARIZERS
 from rpat_cli.methods.base import StepContext
 from rpat_cli.methods.compose import compose
 from rpat_cli.passes import count_passes
@@ -43,7 +43,7 @@ WITH: dict[str, dict[str, Any]] = {
 
 def method_with(name: str, ra: bool) -> Any:
     return compose(
-        METHODS[name](), *([REGULARISERS["ra"](form=METHODS[name].ra_form)] if ra else [])
+        METHODS[name](), *([REGULARIZERS["ra"](form=METHODS[name].ra_form)] if ra else [])
     )
 
 

@@ -15,7 +15,7 @@ from rpat_cli.engine.averaging import WeightAveraging
 from rpat_cli.engine.callbacks import Validation
 from rpat_cli.engine.schedules import OneCycle
 from rpat_cli.errors import DivergenceError
-from rpat_cli.methods import METHODS, REGULARISERS
+from rpat_cli.methods import METHODS, REGULARIZERS
 from rpat_cli.methods.base import Outcome, StepContext
 from rpat_cli.methods.compose import compose
 
@@ -27,7 +27,7 @@ METHODS_WITHOUT_TEACHER = [name for name in METHODS if name != "rebat"]
 @pytest.mark.parametrize("name", METHODS_WITHOUT_TEACHER)
 def test_every_method_trains_in_every_norm(name: str, ra: bool, norm: str) -> None:
     recorder = Recorder()
-    method = compose(METHODS[name](), *([REGULARISERS["ra"]()] if ra else []))
+    method = compose(METHODS[name](), *([REGULARIZERS["ra"]()] if ra else []))
     loop = make_loop(
         method,
         threat=Threat(norm, {"Linf": 8 / 255, "L2": 0.5, "L1": 8.0}[norm]),
@@ -46,22 +46,22 @@ def test_every_method_trains_in_every_norm(name: str, ra: bool, norm: str) -> No
 
 @pytest.mark.parametrize("name", METHODS_WITHOUT_TEACHER)
 def test_robust_perception_of_weight_0_changes_no_bit(name: str) -> None:
-    def trained(*regularisers: Any) -> dict[str, Tensor]:
-        loop = make_loop(compose(METHODS[name](), *regularisers))
+    def trained(*regularizers: Any) -> dict[str, Tensor]:
+        loop = make_loop(compose(METHODS[name](), *regularizers))
         loop.run()
         return weights(loop)
 
     plain = trained()
-    assert same(plain, trained(REGULARISERS["ra"](weight=0.0)))
-    assert same(plain, trained(REGULARISERS["ra"](start_epoch=2)))
+    assert same(plain, trained(REGULARIZERS["ra"](weight=0.0)))
+    assert same(plain, trained(REGULARIZERS["ra"](start_epoch=2)))
     if name != "standard":  # without a perturbation the term is 0
-        assert not same(plain, trained(REGULARISERS["ra"](weight=1.0)))
+        assert not same(plain, trained(REGULARIZERS["ra"](weight=1.0)))
 
 
 def test_before_its_start_epoch_robust_perception_costs_no_pass() -> None:
     recorder = Recorder()
     make_loop(
-        compose(METHODS["pgd"](), REGULARISERS["ra"](start_epoch=1)), callbacks=(recorder,)
+        compose(METHODS["pgd"](), REGULARIZERS["ra"](start_epoch=1)), callbacks=(recorder,)
     ).run()
     first, second = recorder.epochs
     steps = 3
@@ -78,7 +78,7 @@ def test_a_stopped_training_goes_on_to_the_same_bits(
     stop_at: tuple[int, int], dtype: torch.dtype | None
 ) -> None:
     settings: dict[str, Any] = {"epochs": 3, "dtype": dtype}
-    method = compose(METHODS["consistency"](), REGULARISERS["ra"]())
+    method = compose(METHODS["consistency"](), REGULARIZERS["ra"]())
     whole_record, first_record, second_record = Recorder(), Recorder(), Recorder()
     whole = make_loop(method, callbacks=(whole_record,), **settings)
     whole.run()

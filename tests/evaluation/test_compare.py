@@ -9,7 +9,8 @@ from rpat_cli.attacks.threat import Threat
 from rpat_cli.errors import DataError, RunFolderError
 from rpat_cli.evaluation.compare import WORST, compare, mcnemar
 from rpat_cli.evaluation.results import AttackResult, Evaluation
-from rpat_cli.reports.analyses import changed_images
+from rpat_cli.records.eval_file import write_new
+from rpat_cli.reports.comparison import changed_images
 from rpat_cli.runs.compare import compare_files
 
 LINF = Threat("Linf", 0.1)
@@ -77,7 +78,7 @@ def test_changed_images_are_named_up_to_ten_or_all_of_them() -> None:
 
 
 def test_only_the_same_images_and_the_same_threat_can_be_compared() -> None:
-    with pytest.raises(DataError, match="other images"):
+    with pytest.raises(DataError, match="different images"):
         compare(evaluation("111"), evaluation("1111"))
     with pytest.raises(DataError, match="same --norm and --eps"):
         compare(evaluation("111"), evaluation("111", Threat("L2", 0.5)))
@@ -90,33 +91,44 @@ def test_attacks_of_one_name_with_other_settings_are_not_compared() -> None:
         return replace(plain, results=(replace(plain["pgd"], settings=settings),))
 
     assert len(compare(stepping(0.01, "1.0"), stepping(0.01, "1.1"))) == 2
-    with pytest.raises(DataError, match="pgd ran with other settings"):
+    with pytest.raises(DataError, match="the settings of pgd differ"):
         compare(stepping(0.01, "1.0"), stepping(0.02, "1.0"))
 
 
-def test_files_and_run_folders_are_read_and_mistakes_are_told(tmp_path: Path) -> None:
-    def write(run: str, name: str, content: Evaluation, images: str = "x") -> Path:
-        folder = tmp_path / run
-        (folder / "evals").mkdir(parents=True, exist_ok=True)
-        (folder / "recipe.yaml").touch()
-        file = folder / "evals" / name
-        file.write_text(
-            json.dumps({"data": {"name": images, "fingerprint": images}, **content.to_dict()})
-        )
+def test_files_and_run_folders_are_read_and_mistakes_are_named(tmp_path: Path) -> None:
+    def write(run: str, content: Evaluation, images: str = "x", at: str = "12:00") -> Path:
+        evals = tmp_path / run / "evals"
+        origin = {
+            "created": f"2026-11-22T{at}:00+00:00",
+            "environment": {},
+            "device": "cpu",
+            "checkpoint": "best",
+            "epoch": 1,
+            "data": {"name": images, "fingerprint": images},
+        }
+        file = write_new(evals, "best", origin | content.to_dict()).path
+        (evals.parent / "recipe.yaml").touch()
         return file
 
-    a, b = write("a", "1.json", evaluation("1111")), write("b", "1.json", evaluation("1000"))
+    a, b = write("a", evaluation("1111")), write("b", evaluation("1000"))
+    older = write("b", evaluation("1100"), at="11:00")
     assert compare_files(a, b)[0].only_a == (1, 2, 3)
     assert compare_files(tmp_path / "a", tmp_path / "b") == compare_files(a, b)
     (tmp_path / "b" / "recipe.yaml").unlink()  # as in runs/external
     assert compare_files(tmp_path / "a", tmp_path / "b") == compare_files(a, b)
-    other = write("c", "1.json", evaluation("1111"), images="z")
-    with pytest.raises(DataError, match=r"other test images \(x and z\)"):
+    other = write("c", evaluation("1111"), images="z")
+    with pytest.raises(DataError, match=r"different test images \(x and z\)"):
         compare_files(a, other)
     with pytest.raises(RunFolderError, match="there is no evaluation"):
         compare_files(a, tmp_path / "absent.json")
     with pytest.raises(RunFolderError, match="is not an evaluation"):
         compare_files(a, tmp_path / "a" / "recipe.yaml")
+    part = json.loads(older.read_text())
+    del part["clean_predicted"]
+    older.write_text(json.dumps(part))
+    with pytest.raises(RunFolderError, match=r"damaged one \('clean_predicted' is missing\)"):
+        compare_files(a, older)
     b.unlink()
+    older.unlink()
     with pytest.raises(RunFolderError, match="not been evaluated yet"):
         compare_files(a, tmp_path / "b")

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from rpat_cli.attacks.pgd import PGD
 from rpat_cli.attacks.threat import Threat
-from rpat_cli.methods import METHODS, REGULARISERS
+from rpat_cli.methods import METHODS, REGULARIZERS
 from rpat_cli.methods.base import StepContext
 from rpat_cli.methods.compose import Composite, compose
 
@@ -31,7 +31,7 @@ class Fixed:
 
 def method_of(golden: Golden) -> Composite:
     hyper = golden.hyper
-    consistency = REGULARISERS["consistency"](
+    consistency = REGULARIZERS["consistency"](
         weight=hyper.get("lam"), temperature=hyper.get("temperature")
     )
     if golden.name.startswith("consistency_") and not golden.name.endswith("_ra"):
@@ -48,7 +48,7 @@ def method_of(golden: Golden) -> Composite:
     method = METHODS[name](**settings)
     if not golden.name.endswith("_ra"):
         return compose(method)
-    ra = REGULARISERS["ra"](
+    ra = REGULARIZERS["ra"](
         weight=hyper.get("lam", 1.0), mix=1 - hyper["interp"], form=method.ra_form
     )
     return compose(method, ra)
@@ -125,7 +125,7 @@ def test_the_published_second_clean_pass_changes_running_statistics_only(name: s
     golden = Golden(name)
     model, by_hand = golden.model(), golden.model()
     count = CountForwards(model)
-    ra = [REGULARISERS["ra"](mix=1 - golden.hyper["interp"])] if name.endswith("_ra") else []
+    ra = [REGULARIZERS["ra"](mix=1 - golden.hyper["interp"])] if name.endswith("_ra") else []
     method = compose(METHODS["trades"](beta=golden.hyper["beta"], extra_clean_pass=True), *ra)
     outcome = method(context(golden, model, Fixed(golden.x_adv)))
     assert count.train == int(golden["n_train_forwards"])

@@ -16,7 +16,7 @@ from rpat_cli.attacks.threat import DEFAULT_EPS, Threat
 from rpat_cli.data import MIXINGS
 from rpat_cli.engine import COLLABORATORS
 from rpat_cli.errors import ConfigError
-from rpat_cli.methods import METHODS, REGULARISERS
+from rpat_cli.methods import METHODS, REGULARIZERS
 from rpat_cli.methods.base import Method, Outcome, StepContext
 from rpat_cli.methods.compose import compose
 from rpat_cli.methods.losses import jsd, kl
@@ -55,7 +55,7 @@ def teacher() -> nn.Module:
 def test_every_method_with_and_without_ra_in_every_norm(
     name: str, form: str | None, norm: str, batch: Batch
 ) -> None:
-    method = compose(METHODS[name](), *([REGULARISERS["ra"](form=form)] if form else []))
+    method = compose(METHODS[name](), *([REGULARIZERS["ra"](form=form)] if form else []))
     model = tiny_net()
     outcome = method(context(model, method, batch, norm, teacher=teacher()))
     sum(outcome.terms.values()).backward()
@@ -74,9 +74,9 @@ def test_weight_zero_and_before_its_epoch_ra_is_not_there(
     guide = teacher()
     bare = updated(METHODS[name](), batch, teacher=guide, epoch=3)
     for settings in ({"weight": 0.0}, {"start_epoch": 4}):
-        with_ra = compose(METHODS[name](), REGULARISERS["ra"](form=form, **settings))
+        with_ra = compose(METHODS[name](), REGULARIZERS["ra"](form=form, **settings))
         assert_same(bare, updated(with_ra, batch, teacher=guide, epoch=3))
-    from_now = compose(METHODS[name](), REGULARISERS["ra"](form=form, start_epoch=3))
+    from_now = compose(METHODS[name](), REGULARIZERS["ra"](form=form, start_epoch=3))
     with pytest.raises(AssertionError, match="changed"):
         assert_same(bare, updated(from_now, batch, teacher=guide, epoch=3))
 
@@ -97,7 +97,7 @@ def test_each_distinct_pass_runs_once(name: str, batch: Batch) -> None:
     for weight, expected in ((0.0, ours), (1.0, ours + (1 if has_clean else 2))):
         model = tiny_net()
         count = CountForwards(model)
-        method = compose(METHODS[name](), REGULARISERS["ra"](weight=weight))
+        method = compose(METHODS[name](), REGULARIZERS["ra"](weight=weight))
         method(context(model, method, batch))
         assert count.train == expected
         assert count.eval == {"standard": 0, "noise": 0, "trades": STEPS + 1}.get(name, STEPS)
@@ -105,7 +105,7 @@ def test_each_distinct_pass_runs_once(name: str, batch: Batch) -> None:
 
 @pytest.mark.parametrize(("ra", "passes"), [(False, 1), (True, 2)])
 def test_teacher_passes_of_rebat(ra: bool, passes: int, batch: Batch) -> None:
-    method = compose(METHODS["rebat"](), *([REGULARISERS["ra"](form="teacher-kl")] if ra else []))
+    method = compose(METHODS["rebat"](), *([REGULARIZERS["ra"](form="teacher-kl")] if ra else []))
     guide, model = teacher(), tiny_net()
     before = snapshot(guide)
     of_teacher, of_student = CountForwards(guide), CountForwards(model)
@@ -118,7 +118,7 @@ def test_teacher_passes_of_rebat(ra: bool, passes: int, batch: Batch) -> None:
 
 
 def test_rebat_before_averaging_is_plain(batch: Batch) -> None:
-    method = compose(METHODS["rebat"](), REGULARISERS["ra"](form="teacher-kl"))
+    method = compose(METHODS["rebat"](), REGULARIZERS["ra"](form="teacher-kl"))
     outcome = method(context(tiny_net(), method, batch))
     assert outcome.terms.keys() == {"ce"}
 
@@ -130,7 +130,7 @@ def test_beta_weighs_the_teachers_term_with_and_without_ra(ra: bool, batch: Batc
     def term(lr_ratio: float = 1.0, **settings: Any) -> float:
         torch.manual_seed(3)
         method = compose(
-            METHODS["rebat"](**settings), *([REGULARISERS["ra"](form="teacher-kl")] if ra else [])
+            METHODS["rebat"](**settings), *([REGULARIZERS["ra"](form="teacher-kl")] if ra else [])
         )
         terms = method(context(tiny_net(), method, batch, teacher=guide, lr_ratio=lr_ratio)).terms
         return float(terms["ra" if ra else "teacher_kl"].detach())
@@ -147,7 +147,7 @@ def test_ra_by_hand(form: str, mix: float, net: nn.Module, batch: Batch) -> None
     x, y = batch
     x_adv = (x + 0.1 * torch.randn_like(x)).clamp(0, 1)
     outcome = Outcome({}, x, x_adv, net(x_adv))
-    ra = REGULARISERS["ra"](weight=3.0, mix=mix, form=form)
+    ra = REGULARIZERS["ra"](weight=3.0, mix=mix, form=form)
     ours = ra(StepContext(net, None, x, y), outcome)["ra"]
     at_mix, even = net((1 - mix) * x + mix * x_adv), (1 - mix) * net(x) + mix * net(x_adv)
     p, q = even.softmax(1), at_mix.softmax(1)
@@ -165,7 +165,7 @@ def test_ra_vanishes_on_a_linear_model(batch: Batch) -> None:
     x, y = batch
     model = nn.Sequential(nn.Flatten(), nn.Linear(192, 10)).double()
     outcome = Outcome({}, x.double(), 1 - x.double(), model(1 - x.double()))
-    assert REGULARISERS["ra"](mix=0.3)(StepContext(model, None, x, y), outcome)["ra"].item() < 1e-25
+    assert REGULARIZERS["ra"](mix=0.3)(StepContext(model, None, x, y), outcome)["ra"].item() < 1e-25
 
 
 def test_divergences_by_hand() -> None:
@@ -210,7 +210,7 @@ def test_autocast_leaves_no_parameter_without_gradient(name: str, batch: Batch) 
     """Half-precision copies of weights, cached by a pass without graph, must not serve the training
     pass."""
     model = tiny_net()
-    method = compose(METHODS[name](), REGULARISERS["ra"]())
+    method = compose(METHODS[name](), REGULARIZERS["ra"]())
     with torch.autocast("cpu", torch.bfloat16):
         outcome = method(context(model, method, batch, teacher=teacher()))
     sum(outcome.terms.values()).backward()
@@ -232,23 +232,23 @@ def test_soft_labels_that_are_hard_change_nothing(name: str, batch: Batch) -> No
 
 def test_as_many_views_as_the_part_that_needs_most() -> None:
     assert (
-        compose(METHODS["trades"](), REGULARISERS["consistency"](), REGULARISERS["ra"]()).views == 2
+        compose(METHODS["trades"](), REGULARIZERS["consistency"](), REGULARIZERS["ra"]()).views == 2
     )
     assert compose(METHODS["consistency"]()).views == 2
-    assert compose(METHODS["rebat"](), REGULARISERS["ra"](form="teacher-kl")).views == 1
+    assert compose(METHODS["rebat"](), REGULARIZERS["ra"](form="teacher-kl")).views == 1
 
 
 def test_a_term_twice_is_an_error(batch: Batch) -> None:
-    method = compose(METHODS["pgd"](), REGULARISERS["ra"](), REGULARISERS["ra"](weight=2.0))
+    method = compose(METHODS["pgd"](), REGULARIZERS["ra"](), REGULARIZERS["ra"](weight=2.0))
     with pytest.raises(ConfigError, match="'ra'"):
         method(context(tiny_net(), method, batch))
     with pytest.raises(ConfigError, match="teacher term"):
-        compose(METHODS["rebat"](), *[REGULARISERS["ra"](form="teacher-kl")] * 2)
+        compose(METHODS["rebat"](), *[REGULARIZERS["ra"](form="teacher-kl")] * 2)
 
 
 @pytest.mark.parametrize(
     "cls",
-    [part for table in (METHODS, REGULARISERS, COLLABORATORS, MIXINGS) for part in table.values()],
+    [part for table in (METHODS, REGULARIZERS, COLLABORATORS, MIXINGS) for part in table.values()],
     ids=lambda cls: cls.__name__,
 )
 def test_hyper_parameters_validate_and_explain_themselves(cls: type) -> None:
@@ -267,9 +267,9 @@ def test_hyper_parameters_validate_and_explain_themselves(cls: type) -> None:
         (METHODS["trades"], {"beta": -1}),
         (METHODS["rebat"], {"beta_schedule": "linear"}),
         (METHODS["consistency"], {"temperature": 0}),
-        (REGULARISERS["ra"], {"mix": 1.5}),
-        (REGULARISERS["ra"], {"form": "l2"}),
-        (REGULARISERS["ra"], {"start_epoch": 0.5}),
+        (REGULARIZERS["ra"], {"mix": 1.5}),
+        (REGULARIZERS["ra"], {"form": "l2"}),
+        (REGULARIZERS["ra"], {"start_epoch": 0.5}),
     ],
 )
 def test_hyper_parameters_out_of_range(cls: type, given: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ from helpers import load_recipe
 
 from rpat_cli.errors import ConfigError
 from rpat_cli.methods import METHODS
+from rpat_cli.methods.robust_perception import RobustPerception
 from rpat_cli.recipe.layers import Layer, flag_layers, read_yaml, resolve, to_yaml
 
 
@@ -94,7 +95,7 @@ def test_attack_details_follow_the_method_unless_given() -> None:
         == "zero"
     )
     assert resolve([Layer("f", {"method": "noise"})]).attack.steps == 0
-    with pytest.raises(ConfigError, match="makes no attack steps"):
+    with pytest.raises(ConfigError, match="'noise' takes no attack steps"):
         resolve([Layer("f", {"method": "noise", "attack": {"steps": 5}})])
 
 
@@ -109,15 +110,15 @@ def test_all_mistakes_are_listed_at_once_each_with_its_place(tmp_path: Path) -> 
             ["optimizer.lrr=1"],
             {"--model": (("model",), "resnet81"), "--eps": (("threat", "eps"), "8/x")},
         )
-    told = "\n".join(messages(error))
+    message = "\n".join(messages(error))
     assert len(error.value.problems) == 7
-    assert f"{path}:1: epoch: unknown key. Did you mean 'epochs'?" in told
-    assert f"{path}:2: batch_size: -1: should be greater than or equal to 1" in told
-    assert f"{path}:5: method.betta: unknown key. Did you mean 'beta'? Allowed: beta, " in told
-    assert f"{path}:6: threat.norm: 'Linff': should be 'Linf', 'L2' or 'L1'" in told
-    assert "--set optimizer.lrr=1: optimizer.lrr: unknown key. Did you mean 'lr'?" in told
-    assert "--model: model: unknown model 'resnet81'. Did you mean 'resnet18'?" in told
-    assert "--eps: threat.eps: '8/x': must be a number such as 0.5, 1e-3 or 8/255" in told
+    assert f"{path}:1: epoch: unknown key. Did you mean 'epochs'?" in message
+    assert f"{path}:2: batch_size: -1: should be greater than or equal to 1" in message
+    assert f"{path}:5: method.betta: unknown key. Did you mean 'beta'? Allowed: beta, " in message
+    assert f"{path}:6: threat.norm: 'Linff': should be 'Linf', 'L2' or 'L1'" in message
+    assert "--set optimizer.lrr=1: optimizer.lrr: unknown key. Did you mean 'lr'?" in message
+    assert "--model: model: unknown model 'resnet81'. Did you mean 'resnet18'?" in message
+    assert "--eps: threat.eps: '8/x': must be a number such as 0.5, 1e-3 or 8/255" in message
     assert error.value.exit_code == 2
 
 
@@ -128,28 +129,28 @@ def test_a_mistyped_hyper_parameter_of_any_method_names_the_right_ones(name: str
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("- a\n- b\n", "a recipe is a mapping"),
         ("seed: 1\nepochs: [3\nlr: 1\n", "recipe.yaml:3: is not valid YAML: expected ',' or ']'"),
-        ("seed: 1\nepochs: [3\nlr: 1\n", "while parsing a flow sequence begun in line 2."),
+        ("seed: 1\nepochs: [3\nlr: 1\n", "while parsing a flow sequence that begins in line 2."),
         ("epochs: ten\n", "epochs: 'ten': should be a valid integer"),
         ("optimizer: 3\n", "optimizer: 3: should be a mapping of keys to values"),
         (
             "method: {name: pgd, beta: 6}\n",
             "method.beta: unknown key. The method 'pgd' takes no settings.",
         ),
-        ("epochs: 1\nepochs: 2\n", "recipe.yaml:2: epochs: stands twice"),
+        ("epochs: 1\nepochs: 2\n", "recipe.yaml:2: epochs: duplicate key"),
         ("ra: sometimes\n", "must be true, false, or a mapping"),
         ("data: {val_size: 10.5}\n", "whole number of images"),
         ("eval: [pgd-20, pdg-20]\n", "unknown attack 'pdg'"),
         ("data: {augment: [flipp]}\n", "unknown augmentation 'flipp'"),
     ],
 )
-def test_broken_files_are_told_apart(tmp_path: Path, text: str, told: str) -> None:
+def test_each_broken_file_has_its_own_message(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(ConfigError) as error:
         load_recipe([write(tmp_path, text)])
-    assert told in str(error.value)
+    assert message in str(error.value)
     assert "unable to parse" not in str(error.value)
 
 
@@ -175,7 +176,13 @@ def test_the_written_recipe_reads_back_as_the_same(tmp_path: Path) -> None:
             "data.augment=[crop, {cutout: {size: 4}}]",
         ],
     )
-    assert recipe.ra == {"weight": 0.5, "mix": 0.5, "start_epoch": 0, "form": "mse"}
+    assert recipe.ra == RobustPerception(weight=0.5)
+    assert recipe.model_dump()["ra"] == {
+        "weight": 0.5,
+        "mix": 0.5,
+        "start_epoch": 0,
+        "form": "mse",
+    }
     path = write(tmp_path, to_yaml(recipe, "a header"))
     assert path.read_text().startswith("# a header\n")
     assert load_recipe([path]) == recipe
@@ -211,7 +218,7 @@ def test_another_method_drops_the_settings_of_the_one_it_extends(tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("extends: recipe.yaml", "the files extend one another: recipe.yaml -> recipe.yaml"),
         (
@@ -230,11 +237,11 @@ def test_another_method_drops_the_settings_of_the_one_it_extends(tmp_path: Path)
         ("extends: wrong.yaml", "wrong.yaml:1: epochs: -1"),
     ],
 )
-def test_mistakes_in_what_is_extended_are_told_where_they_stand(
-    tmp_path: Path, text: str, told: str
+def test_mistakes_in_an_extended_file_name_that_file(
+    tmp_path: Path, text: str, message: str
 ) -> None:
     write(tmp_path, "extends: recipe.yaml", "there.yaml")
     write(tmp_path, "epochs: -1", "wrong.yaml")
     with pytest.raises(ConfigError) as error:
         load_recipe([write(tmp_path, text)])
-    assert told in str(error.value)
+    assert message in str(error.value)

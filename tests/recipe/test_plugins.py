@@ -1,4 +1,4 @@
-"""A user's own methods, attacks, models and data sets."""
+"""A user's own methods, regularizers, attacks, models and data sets."""
 
 import sys
 from importlib.metadata import EntryPoint
@@ -8,11 +8,14 @@ import pytest
 from helpers import load_recipe
 
 from rpat_cli.errors import ConfigError
-from rpat_cli.methods import METHODS
+from rpat_cli.methods import METHODS, REGULARIZERS
 from rpat_cli.models import MODELS
 from rpat_cli.recipe import plugins
 from rpat_cli.recipe.layers import to_yaml
+from rpat_cli.recipe.summary import summary
 from rpat_cli.runs import estimate as dry
+from rpat_cli.runs.build import build_method
+from rpat_cli.runs.new_run import run_name
 
 EXAMPLE = '''"""Adversarial logit pairing (Kannan et al. 2018, arXiv 1803.06373)."""
 
@@ -40,10 +43,30 @@ METHODS.add("alp", LogitPairing)
 '''
 
 
+SQUEEZING = '''"""Logit squeezing (Kannan et al. 2018, arXiv 1803.06373)."""
+
+from dataclasses import dataclass
+
+from rpat_cli.methods import REGULARIZERS
+from rpat_cli.methods.declare import Needs
+
+
+@dataclass(frozen=True)
+class LogitSqueezing(Needs):
+    weight: float = 0.5
+
+    def __call__(self, step, outcome):
+        return {"squeeze": self.weight * outcome.logits_adv.square().mean()}
+
+
+REGULARIZERS.add("squeeze", LogitSqueezing)
+'''
+
+
 @pytest.fixture(autouse=True)
 def _as_before(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a test registers is gone after it."""
-    for registry in (METHODS, MODELS):
+    for registry in (METHODS, REGULARIZERS, MODELS):
         monkeypatch.setattr(registry, "_entries", dict(registry._entries))
     monkeypatch.setattr(plugins, "_loaded", {})
     monkeypatch.delitem(sys.modules, "rpat_alp", raising=False)
@@ -76,6 +99,43 @@ def test_a_method_of_ones_own_trains_with_everything_that_ours_train_with(
     )  # attack, f(x'), f(x), and f of the point between: f(x) is shared
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_a_regularizer_of_ones_own_is_a_key_of_the_recipe_and_goes_with_every_method(
+    tmp_path: Path, method: str
+) -> None:
+    path = write(tmp_path, SQUEEZING)
+    recipe = load_recipe([], [f"method={method}", "squeeze=true", "ra=true"], flag(path))
+    assert [type(part).__name__ for part in recipe.parts()[1:]] == [
+        "RobustPerception",
+        "LogitSqueezing",
+    ]
+    assert "LogitSqueezing" in str(build_method(recipe))
+    assert "squeeze (weight 0.5)" in summary(recipe)["method"]
+    assert f"_{method}+ra+squeeze" in run_name(recipe)
+    assert load_recipe([write(tmp_path, to_yaml(recipe), "again.yaml")]) == recipe
+
+
+def test_its_regularizer_is_set_up_and_checked_as_ours_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path, SQUEEZING)
+    config = write(tmp_path, "squeeze: {weight: 2}\n", "recipe.yaml")
+    recipe = load_recipe([config], ["attack.steps=1"], flag(path))
+    assert recipe.model_dump()["squeeze"] == {"weight": 2.0}
+    assert load_recipe([config], ["squeeze=false"], flag(path)).model_dump()["squeeze"] is None
+    monkeypatch.setattr(dry, "STEPS", 1)
+    took = dry.dry_run(recipe)
+    assert (took.forward, took.backward) == (2, 2)
+    with pytest.raises(ConfigError) as error:
+        load_recipe([config], ["squeeze.wieght=1", "epochs=0", "squeese=true"], flag(path))
+    assert {problem.key for problem in error.value.problems} == {
+        "epochs",
+        "squeeze.wieght",
+        "squeese",
+    }
+    assert "Did you mean 'squeeze'?" in str(error.value)
+
+
 def test_its_settings_are_checked_as_ours_are(tmp_path: Path) -> None:
     path = write(tmp_path, EXAMPLE)
     with pytest.raises(ConfigError, match=r"method\.wieght: unknown key. Did you mean 'weight'\?"):
@@ -100,7 +160,7 @@ def test_the_recipe_remembers_it_and_a_file_names_it_from_where_it_lies(tmp_path
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("x = 1\ny = 1 / 0\n", "mine.py:2: the plugin failed: ZeroDivisionError: division by zero"),
         ("x = 1\n\nif x\n", "mine.py:3: the plugin failed: SyntaxError"),
@@ -113,16 +173,22 @@ def test_the_recipe_remembers_it_and_a_file_names_it_from_where_it_lies(tmp_path
             "from rpat_cli.methods import METHODS\nMETHODS.add('mine', lambda step: None)\n",
             "mine.py: the plugin failed: the method 'mine' must be a frozen dataclass",
         ),
+        (
+            SQUEEZING.replace('"squeeze", L', '"epochs", L'),
+            "mine.py: the plugin failed: the regularizer 'epochs' has the name of a key",
+        ),
     ],
 )
-def test_a_plugin_that_fails_names_its_file_and_line(tmp_path: Path, text: str, told: str) -> None:
+def test_a_plugin_that_fails_names_its_file_and_line(
+    tmp_path: Path, text: str, message: str
+) -> None:
     with pytest.raises(ConfigError) as error:
         load_recipe([], [], flag(write(tmp_path, text)))
-    assert told in str(error.value)
+    assert message in str(error.value)
     assert error.value.exit_code == 2
 
 
-def test_a_missing_plugin_and_one_that_is_no_python_are_told(tmp_path: Path) -> None:
+def test_a_missing_plugin_and_one_that_is_no_python(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"--plugin: plugins: there is no plugin file .*gone\.py"):
         load_recipe([], [], flag(tmp_path / "gone.py"))
     with pytest.raises(ConfigError, match=r"notes\.txt is not a Python file"):

@@ -8,10 +8,12 @@ import torch
 import yaml
 
 from rpat_cli.attacks.pgd import PGD
+from rpat_cli.engine.averaging import WeightAveraging
 from rpat_cli.errors import ConfigError
-from rpat_cli.recipe.layers import Layer, flag_layers, resolve, summary, to_yaml
+from rpat_cli.methods.robust_perception import RobustPerception
+from rpat_cli.recipe.layers import Layer, flag_layers, resolve, to_yaml
 from rpat_cli.recipe.schema import Recipe
-from rpat_cli.records.run_folder import run_name
+from rpat_cli.recipe.summary import summary
 from rpat_cli.runs.build import (
     architecture_for,
     build_attack,
@@ -20,6 +22,7 @@ from rpat_cli.runs.build import (
     build_strong_attack,
     build_threat,
 )
+from rpat_cli.runs.new_run import run_name
 
 
 def recipe(**values: Any) -> Recipe:
@@ -36,9 +39,9 @@ def recipe(**values: Any) -> Recipe:
 )
 def test_what_needs_a_teacher_turns_averaging_on(values: dict[str, Any]) -> None:
     made = recipe(**values, epochs=200)
-    assert made.wa == {"decay": 0.999, "start_epoch": 105}
+    assert made.wa == WeightAveraging(decay=0.999, start_epoch=105)
     with pytest.raises(
-        ConfigError, match=r"wa is false, but the method learns from the averaged weights"
+        ConfigError, match=r"wa: is false, but the method \(.*\) learns from the averaged weights"
     ):
         recipe(**values, wa=False)
 
@@ -46,11 +49,12 @@ def test_what_needs_a_teacher_turns_averaging_on(values: dict[str, Any]) -> None
 def test_averaging_is_off_unless_asked_for_and_follows_the_epochs() -> None:
     assert not recipe(method="trades").wa
     assert not recipe(method="trades", wa=False).wa
-    assert recipe(method="trades", wa=True, epochs=40).wa == {"decay": 0.999, "start_epoch": 21}
-    assert recipe(wa={"decay": 0.5, "start_epoch": 3}, epochs=4).wa == {
-        "decay": 0.5,
-        "start_epoch": 3,
-    }
+    assert recipe(method="trades", wa=True, epochs=40).wa == WeightAveraging(
+        decay=0.999, start_epoch=21
+    )
+    assert recipe(wa={"decay": 0.5, "start_epoch": 3}, epochs=4).wa == WeightAveraging(
+        decay=0.5, start_epoch=3
+    )
     with pytest.raises(
         ConfigError, match=r"wa.start_epoch: .* after 4 epochs, but there are only 4"
     ):
@@ -77,11 +81,11 @@ def test_mixing_needs_labels_that_may_be_mixed() -> None:
         assert recipe(method=method, mix="cutmix").mix.name == "cutmix"
     with pytest.raises(
         ConfigError,
-        match=r"cutmix is not defined with mart, which needs the one class of every image",
+        match=r"mix: cutmix cannot be combined with mart, which needs one class per image",
     ):
         recipe(method="mart", mix="cutmix")
     with pytest.raises(
-        ConfigError, match=r"mixup is not defined with the attack cw-pgd: its margin needs"
+        ConfigError, match=r"mixup cannot be combined with the attack cw-pgd: its loss needs"
     ):
         recipe(attack="cw-pgd", mix="mixup")
     assert (
@@ -154,11 +158,11 @@ def test_what_is_given_stands_above_the_attacks_way_and_that_above_the_methods()
 
 
 @pytest.mark.parametrize(
-    ("values", "told"),
+    ("values", "message"),
     [
         (
             {"attack": {"step_size": 2}},
-            r"attack\.step_size: pixels lie in \[0, 1\].*Did you mean 2/255",
+            r"attack\.step_size: 2: must be at most 1 in Linf.*Did you mean 2/255",
         ),
         (
             {"attack": {"start": "zero", "restarts": 2}},
@@ -166,23 +170,26 @@ def test_what_is_given_stands_above_the_attacks_way_and_that_above_the_methods()
         ),
         (
             {"attack": {"strong": {"eps": "10/255"}}},
-            r"from which epoch on\? Give attack\.strong\.from_epoch",
+            r"attack\.strong: has no effect without attack\.strong\.from_epoch",
         ),
         (
             {"data": {"augment_from": {"augment": "flip"}}},
-            r"from which epoch on\? Give data\.augment_from\.epoch",
+            r"data\.augment_from: has no effect without data\.augment_from\.epoch",
         ),
         (
             {"optimizer": {"nesterov": True, "momentum": 0}},
             r"optimizer\.nesterov: needs a momentum",
         ),
-        ({"method": "noise", "attack": "fgsm"}, r"'noise' makes no attack steps; leave out"),
+        (
+            {"method": "noise", "attack": "fgsm"},
+            r"attack\.steps: .*'noise' takes no attack steps",
+        ),
     ],
 )
 def test_settings_that_would_do_nothing_or_fail_after_the_data_are_read(
-    values: dict[str, Any], told: str
+    values: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(ConfigError, match=told):
+    with pytest.raises(ConfigError, match=message):
         recipe(**values)
 
 
@@ -204,7 +211,8 @@ def test_parts_and_shares_must_be_possible() -> None:
     with pytest.raises(ConfigError, match="batch of 4 images cannot be computed in 5 parts"):
         recipe(batch_size=4, accumulate=5)
     with pytest.raises(
-        ConfigError, match=r"data.extra.share: 0.01 of a batch of 4 leaves no image of one kind"
+        ConfigError,
+        match=r"data.extra.share: 0.01 of a batch of 4 leaves no image",
     ):
         recipe(batch_size=4, data={"extra": {"path": "x.npz", "share": 0.01}})
 
@@ -230,9 +238,42 @@ def test_normalisation_can_be_that_of_another_data_set_as_published() -> None:
         shape=(3, 32, 32), class_names=("",) * 100, mean=(0.1,) * 3, std=(0.2,) * 3
     )
     own = architecture_for(recipe(data="cifar100"), data)  # type: ignore[arg-type]
-    published = architecture_for(recipe(data={"name": "cifar100", "normalise_as": "cifar10"}), data)  # type: ignore[arg-type]
+    as_cifar10 = recipe(data={"name": "cifar100", "normalize_as": "cifar10"})
+    published = architecture_for(as_cifar10, data)  # type: ignore[arg-type]
     assert (own.mean, own.std) == (data.mean, data.std)
     assert (published.mean, published.std) == (DATASETS["cifar10"].mean, DATASETS["cifar10"].std)
     assert published.classes == 100
     with pytest.raises(ConfigError, match="unknown data set"):
-        recipe(data={"name": "cifar100", "normalise_as": "cifar"})
+        recipe(data={"name": "cifar100", "normalize_as": "cifar"})
+
+
+def test_a_key_of_an_earlier_version_is_read_and_can_be_overridden_by_its_new_name() -> None:
+    old = Layer("old.yaml", {"data": {"name": "cifar100", "normalise_as": "cifar10"}})
+    assert resolve([old]).data.normalize_as == "cifar10"
+    new = Layer("flag", {"data": {"normalize_as": "svhn"}})
+    assert resolve([old, new]).data.normalize_as == "svhn"
+    assert "normalise_as" not in to_yaml(resolve([old]))
+    with pytest.raises(ConfigError, match=r"old.yaml: data.normalize_as: unknown data set 'cifar'"):
+        resolve([Layer("old.yaml", {"data": {"normalise_as": "cifar"}})])
+
+
+def test_contradictions_are_listed_together_each_with_its_place() -> None:
+    layers = [
+        Layer("a.yaml", {"optimizer": {"nesterov": True}}, {("optimizer", "nesterov"): 3}),
+        Layer("--set", {"optimizer": {"momentum": 0}, "wa": False, "method": "rebat"}),
+    ]
+    with pytest.raises(ConfigError) as error:
+        resolve(layers)
+    assert [(problem.source, problem.key) for problem in error.value.problems] == [
+        ("--set", "wa"),
+        ("a.yaml:3", "optimizer.nesterov"),
+    ]
+
+
+def test_the_form_of_ra_follows_the_method_unless_it_was_given() -> None:
+    assert recipe(method="rebat", ra=True).ra == RobustPerception(form="teacher-kl")
+    assert recipe(method="rebat", ra={"weight": 2}).ra.form == "teacher-kl"
+    assert recipe(method="rebat", ra={"form": "mse"}).ra.form == "mse"
+    off_and_on = [Layer("a", {"method": "rebat", "ra": False}), Layer("b", {"ra": True})]
+    assert resolve(off_and_on).ra.form == "teacher-kl"
+    assert recipe(method="rebat", ra=RobustPerception()).ra.form == "mse"

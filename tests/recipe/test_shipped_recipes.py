@@ -8,6 +8,7 @@ import pytest
 import yaml
 from helpers import load_recipe
 
+from rpat_cli.engine.averaging import WeightAveraging
 from rpat_cli.errors import ConfigError
 from rpat_cli.recipe.shipped import BASES, all_names, find, headline, recipe_names
 from rpat_cli.runs import estimate as dry_run
@@ -20,8 +21,8 @@ FIRST_HOUR = ("quickstart", "fashion-mnist-small-cnn", "cifar10-preact-resnet18-
 
 
 def slow(name: str) -> bool:
-    """Large images, large networks, and further data sets of a family that the quick ones stand
-    for."""
+    """Large images, large networks, and further data sets of a family that the quick ones
+    represent."""
     return any(part in name for part in ("wrn", "tiny", "cifar100", "l2"))
 
 
@@ -53,7 +54,7 @@ def test_it_takes_a_step_at_the_cost_that_its_header_states(
     batches = took.steps_per_epoch * 2 // recipe.batch_size
     stated = COST.search(find(name).read_text())
     assert stated, "the header has no line on cost"
-    assert [int(figure.replace(",", "")) for figure in stated.groups()] == [
+    assert [int(number.replace(",", "")) for number in stated.groups()] == [
         took.forward + left_out,
         took.backward + left_out,
         took.images_per_pass // 2 * recipe.batch_size,
@@ -69,8 +70,8 @@ def test_its_header_says_what_it_is_and_where_it_comes_from(name: str) -> None:
     if not name.startswith(BASES):
         assert f"# Launch: rpat train --recipe {name}\n" in text
         assert "# Expected: " in text
-        figures = re.search(r"# Expected: .*\d.*", text)
-        assert figures is None or "second-hand transcription" in figures.group()
+        expected = re.search(r"# Expected: .*\d.*", text)
+        assert expected is None or "second-hand transcription" in expected.group()
     assert len(headline(name)) <= 100
 
 
@@ -123,11 +124,11 @@ def test_rebat_and_rpat_plus_plus_have_theirs(data: str, model: str) -> None:
             "rebat",
             200,
         )
-        assert recipe.wa == {"decay": 0.999, "start_epoch": 105}
+        assert recipe.wa == WeightAveraging(decay=0.999, start_epoch=105)
         assert recipe.schedule.options["factor"] == 1.5
         assert recipe.attack.bn_mode == "train"
     assert plain.ra is None
-    assert with_ra.ra["form"] == "teacher-kl"
+    assert with_ra.ra.form == "teacher-kl"
 
 
 def test_the_stronger_attack_of_rebat_is_the_published_one() -> None:
@@ -156,4 +157,4 @@ def test_a_recipe_lies_below_files_and_flags(tmp_path: Path) -> None:
     mine.write_text("extends: fashion-mini/trades+ra\nepochs: 3\n")
     assert load_recipe([mine]).method.name == "trades"
     recipe = load_recipe([mine], ["ra.weight=2"], recipe="fashion-mini/mart+ra")
-    assert (recipe.method.name, recipe.epochs, recipe.ra["weight"]) == ("trades", 3, 2.0)
+    assert (recipe.method.name, recipe.epochs, recipe.ra.weight) == ("trades", 3, 2.0)

@@ -73,10 +73,10 @@ def test_the_previous_checkpoint_is_kept_and_steps_in(tmp_path: Path) -> None:
     assert loaded["model"]["w"][0] == 1
     assert "last.prev.pt" in remark
     previous(path).unlink()
-    with pytest.raises(CheckpointError) as told:
+    with pytest.raises(CheckpointError) as caught:
         load_newest(path)
-    assert "damaged" in str(told.value)
-    assert "weights_only" not in str(told.value)  # torch's advice would not help, and could harm
+    assert "damaged" in str(caught.value)
+    assert "weights_only" not in str(caught.value)  # torch's advice would not help, and could harm
 
 
 def test_a_failing_write_leaves_the_old_file(
@@ -96,22 +96,22 @@ def test_a_failing_write_leaves_the_old_file(
     assert [p.name for p in tmp_path.iterdir()] == ["last.pt"]
 
 
-def test_a_folder_that_cannot_be_had_is_told(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(RunFolderError, match="cannot write the checkpoint"):
         save_checkpoint(tmp_path / "file" / "last.pt", content())
 
 
 @pytest.mark.parametrize(
-    ("make", "told"),
+    ("make", "message"),
     [
         (lambda path: None, "there is no checkpoint"),
         (lambda path: path.write_bytes(b"not a checkpoint"), "damaged"),
         (lambda path: torch.save({"w": torch.ones(1)}, path), "not a checkpoint of rpat"),
-        (lambda path: torch.save({"format": 99}, path), "please upgrade"),
+        (lambda path: torch.save({"format": 99}, path), "Please upgrade"),
     ],
 )
-def test_other_files_are_told_apart(tmp_path: Path, make: Any, told: str) -> None:
+def test_other_files_are_told_apart(tmp_path: Path, make: Any, message: str) -> None:
     make(tmp_path / "x.pt")
-    with pytest.raises(CheckpointError, match=told):
+    with pytest.raises(CheckpointError, match=message):
         load_checkpoint(tmp_path / "x.pt")

@@ -1,80 +1,49 @@
-"""The folder of a run: names that two runs never share, files that are whole, what a number depends
-on."""
+"""How runs are found, and that one process at a time trains in a folder."""
 
-import shutil
-import subprocess
+import os
 from pathlib import Path
 
 import pytest
-from helpers import load_recipe
 
 from rpat_cli.errors import RunFolderError
-from rpat_cli.records import run_folder
-from rpat_cli.records.run_folder import create_run, environment, run_name, write_whole
+from rpat_cli.records.run_folder import RunFolder, newest_run, open_run
 
 
-def test_two_runs_that_begin_at_once_get_folders_of_their_own(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    recipe, free = load_recipe(), run_folder._free
-    first = create_run(recipe)
-    looked = iter([first.path])  # where the other had looked before the first one was made
-    monkeypatch.setattr(run_folder, "_free", lambda path: next(looked, None) or free(path))
-    second = create_run(recipe)
-    assert second.path.name == f"{first.path.name}-2"
-    assert all(
-        (folder.path / "checkpoints").is_dir() and folder.evals.is_dir()
-        for folder in (first, second)
-    )
+def make(path: Path, when: int = 1) -> Path:
+    path.mkdir(parents=True)
+    recipe = path / "recipe.yaml"
+    recipe.touch()
+    os.utime(recipe, (when, when))
+    return path
 
 
-def test_a_name_that_leads_nowhere_is_not_free(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    recipe = load_recipe()
-    (tmp_path / "runs").mkdir()
-    taken = run_name(recipe)
-    (tmp_path / "runs" / taken).symlink_to("gone")
-    assert create_run(recipe).path.name == f"{taken}-2"
+def test_the_newest_run_is_the_one_begun_last(tmp_path: Path) -> None:
+    with pytest.raises(RunFolderError, match="there is no run under"):
+        newest_run(tmp_path / "runs")
+    for name, when in (("a", 1), ("b", 3), ("c", 2)):
+        make(tmp_path / name, when)
+    (tmp_path / "external").mkdir()  # no recipe: not a run
+    assert newest_run(tmp_path).path.name == "b"
 
 
-def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(RunFolderError, match=r"cannot make the run folder .*--out"):
-        create_run(load_recipe(), tmp_path / "file" / "run")
+def test_a_folder_that_is_no_run_is_an_error_that_names_near_ones(tmp_path: Path) -> None:
+    run = make(tmp_path / "runs" / "trades")
+    assert open_run(run) == RunFolder(run)
+    with pytest.raises(RunFolderError, match="does not exist.*trades"):
+        open_run(tmp_path / "runs" / "trade")
+    with pytest.raises(
+        RunFolderError, match="not a run folder.*Name one of the runs in it: trades"
+    ):
+        open_run(tmp_path / "runs")
 
 
-def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "report.json"
-    write_whole(path, "old")
-
-    def full(*_: object, **__: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Path, "write_text", full)
-    with pytest.raises(RunFolderError, match=r"report\.json: No space left"):
-        write_whole(path, "new")
-    assert [file.name for file in tmp_path.iterdir()] == ["report.json"]
-    assert path.read_text() == "old"
-
-
-@pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
-def test_the_commit_is_the_one_that_a_process_began_with(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    run_folder._commit.cache_clear()
-    identity = ["-c", "user.name=x", "-c", "user.email=x@x", "-c", "commit.gpgsign=false"]
-    for command in (["init", "-q"], [*identity, "commit", "-q", "--allow-empty", "-m", "one"]):
-        subprocess.run(["git", *command], check=True)
-    try:
-        begun = environment()["commit"]
-        assert len(begun) == 40
-        subprocess.run(["git", *identity, "commit", "-q", "--allow-empty", "-m", "two"], check=True)
-        assert environment()["commit"] == begun
-    finally:
-        run_folder._commit.cache_clear()
+def test_one_process_at_a_time_trains_in_a_folder(tmp_path: Path) -> None:
+    folder = RunFolder(make(tmp_path / "run"))
+    with (
+        folder.training(),
+        pytest.raises(RunFolderError, match="another process is training"),
+        folder.training(),
+    ):
+        pass
+    with folder.training():  # free again
+        pass

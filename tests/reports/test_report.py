@@ -1,4 +1,4 @@
-"""The report says what the files of the run say: the right files, and no figure of its own."""
+"""The report says what the files of the run say: the right files, and no number of its own."""
 
 import json
 import os
@@ -10,7 +10,8 @@ from fake_runs import ENVIRONMENT, NAMES, an_epoch, an_evaluation
 from rpat_cli.attacks.threat import Threat
 from rpat_cli.errors import RunFolderError
 from rpat_cli.evaluation.statistics import wilson_interval
-from rpat_cli.reports.report import build_report, write_report
+from rpat_cli.reports.gather import build_report
+from rpat_cli.reports.write import write_report
 
 
 @pytest.fixture
@@ -25,17 +26,17 @@ def run(make_run):
     return run
 
 
-def figures(report):
+def accuracies(report):
     return {
         (row.checkpoint.name, label): f.accuracy.value
         for row in report.rows
-        for label, f in row.findings.items()
+        for label, f in row.results.items()
     }
 
 
-def test_figures_are_those_put_in(run):
+def test_accuracies_are_those_put_in(run):
     report = build_report(run.folder)
-    assert figures(report) == {
+    assert accuracies(report) == {
         ("best", "clean"): 0.8,
         ("best", "pgd-20"): 0.6,
         ("best", "autoattack"): 0.4,
@@ -56,7 +57,7 @@ def test_figures_are_those_put_in(run):
 
 
 def test_per_class_and_stages(run):
-    best = build_report(run.folder).rows[0].findings["autoattack"]
+    best = build_report(run.folder).rows[0].results["autoattack"]
     assert [accuracy.correct for accuracy in best.per_class] == [
         4
     ] * 10  # the first 40 of 100, dealt to ten classes
@@ -77,7 +78,9 @@ def test_mean_needs_the_same_images(run):
     run.evaluate("best", 2, an_evaluation(80, {"pgd-20": 60}), "14:00:00")
     report = build_report(run.folder)
     assert report.rows[0].mean is None
-    assert report.remarks[-1] == "the figures are not all over the same images: 50, 100 of them"
+    assert (
+        report.remarks[-1] == "the accuracies are not all over the same number of images: 50, 100"
+    )
 
 
 def test_newest_evaluation_wins_attack_by_attack(run):
@@ -85,7 +88,7 @@ def test_newest_evaluation_wins_attack_by_attack(run):
     older = an_evaluation(10, {"pgd-20": 5, "fgsm": 70})
     run.evaluate("best", 2, newer, "13:00:00")
     run.evaluate("best", 2, older, "11:00:00")  # written later, measured earlier
-    found = figures(build_report(run.folder))
+    found = accuracies(build_report(run.folder))
     assert found["best", "clean"] == 0.81
     assert found["best", "pgd-20"] == 0.59
     assert found["best", "fgsm"] == 0.7
@@ -97,14 +100,14 @@ def test_same_second_is_told_apart_by_the_file_system(run):
     second = run.evaluate("best", 2, an_evaluation(71, {"pgd-20": 51}), "13:00:00")
     os.utime(first, ns=(1, 1))
     os.utime(second, ns=(2, 2))
-    assert figures(build_report(run.folder))["best", "pgd-20"] == 0.51
+    assert accuracies(build_report(run.folder))["best", "pgd-20"] == 0.51
 
 
 def test_best_and_last_of_the_same_epoch_share(make_run):
     run = make_run(epochs=1).save_last(1).train([an_epoch(1, 0.6, 0.3)])
     run.evaluate("best", 1, an_evaluation(80, {"pgd-20": 60}))
     report = build_report(run.folder)
-    assert figures(report)["last", "pgd-20"] == figures(report)["best", "pgd-20"] == 0.6
+    assert accuracies(report)["last", "pgd-20"] == accuracies(report)["best", "pgd-20"] == 0.6
     assert [row.checkpoint.same_weights for row in report.rows] == [False, True]
 
 
@@ -113,14 +116,14 @@ def test_a_run_stopped_within_an_epoch_shares_nothing(make_run):
     run.evaluate("best", 1, an_evaluation(80, {"pgd-20": 60}))
     report = build_report(run.folder)
     assert [row.checkpoint.name for row in report.rows] == ["best"]
-    assert report.remarks == ("the training stands at epoch 1 of 4",)
+    assert report.remarks == ("the training is not complete: 1 of 4 epochs",)
 
 
 def test_replaced_weights_and_other_data_do_not_count(run):
     run.evaluate("best", 1, an_evaluation(1, {"pgd-20": 1}), "13:00:00")
     run.evaluate("best", 2, an_evaluation(2, {"pgd-20": 2}), "14:00:00", data="mnist")
     report = build_report(run.folder)
-    assert figures(report)["best", "pgd-20"] == 0.6
+    assert accuracies(report)["best", "pgd-20"] == 0.6
     assert "epoch 1, which further training has replaced" in report.remarks[0]
     assert "other data (mnist)" in report.remarks[1]
 
@@ -128,7 +131,7 @@ def test_replaced_weights_and_other_data_do_not_count(run):
 def test_a_part_of_the_test_images_does_not_replace_all_of_them(run):
     run.evaluate("best", 2, replace(an_evaluation(50, {"pgd-20": 9}, n=50), limit=50), "15:00:00")
     report = build_report(run.folder)
-    assert figures(report)["best", "pgd-20"] == 0.6
+    assert accuracies(report)["best", "pgd-20"] == 0.6
     run.evaluate("best", 2, replace(an_evaluation(20, {"pgd-20": 9}, n=20), limit=20), "16:00:00")
     [remark] = [text for text in build_report(run.folder).remarks if "test images" in text]
     assert remark.startswith("accuracies on some of the test images are not part of this report")
@@ -140,10 +143,10 @@ def test_another_threat_gets_its_own_rows(run):
     run.evaluate("best", 2, an_evaluation(80, {"pgd-20": 20}, threat=Threat("L2", 0.5)), "13:00:00")
     report = build_report(run.folder)
     found = [
-        (r.checkpoint.name, r.threat.norm, r.findings["pgd-20"].accuracy.value) for r in report.rows
+        (r.checkpoint.name, r.threat.norm, r.results["pgd-20"].accuracy.value) for r in report.rows
     ]
     assert found == [("best", "Linf", 0.6), ("last", "Linf", 0.55), ("best", "L2", 0.2)]
-    assert report.rows[2].findings["clean"].accuracy.value == 0.8
+    assert report.rows[2].results["clean"].accuracy.value == 0.8
     assert report.rows[2].mean is None
 
 
@@ -153,9 +156,19 @@ def test_another_threat_gets_its_own_rows(run):
 def test_a_damaged_evaluation_is_named_and_left_out(run, text):
     (run.folder.evals / "broken.json").write_text(text, encoding="utf-8")
     report = write_report(run.folder)
-    assert figures(report)["best", "pgd-20"] == 0.6
+    assert accuracies(report)["best", "pgd-20"] == 0.6
     assert report.remarks[0].startswith("evals/broken.json is damaged and was left out (")
     assert "broken.json" in run.folder.html.read_text(encoding="utf-8")
+
+
+def test_an_evaluation_with_a_damaged_part_is_named_and_left_out(run):
+    path = run.evaluate("best", 2, an_evaluation(1, {"pgd-20": 1}), "15:00:00")
+    record = json.loads(path.read_text())
+    record["clean_predicted"] = "none"
+    path.write_text(json.dumps(record))
+    report = build_report(run.folder)
+    assert accuracies(report)["best", "pgd-20"] == 0.6
+    assert report.remarks[0].startswith(f"evals/{path.name} is damaged and was left out (")
 
 
 def test_a_damaged_checkpoint_costs_the_environment_only(run):
@@ -185,7 +198,7 @@ def test_an_empty_run(make_run):
         (),
         None,
     )
-    assert report.remarks == ("the training stands at epoch 0 of 3",)
+    assert report.remarks == ("the training is not complete: 0 of 3 epochs",)
 
 
 def test_passes_are_unknown_rather_than_short(make_run):

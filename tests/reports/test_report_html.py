@@ -10,8 +10,8 @@ from fake_runs import NAMES, an_epoch, an_evaluation
 
 from rpat_cli.attacks.threat import Threat
 from rpat_cli.reports.confusion import frequent_confusions
+from rpat_cli.reports.gather import build_report
 from rpat_cli.reports.html import calibrations, class_rows, render_html, training_charts, waterfalls
-from rpat_cli.reports.report import build_report
 from rpat_cli.reports.scores import DASH
 
 VOID = {"meta", "link", "br", "img", "input", "hr"}
@@ -189,9 +189,9 @@ def test_many_classes_show_the_weakest(make_run):
 
 def test_the_strongest_attack_is_the_one_that_leaves_least(make_run):
     row = build(make_run, attacked={"pgd-20": 35, "autoattack": 40}).rows[0]
-    assert row.strongest is row.findings["pgd-20"]
+    assert row.strongest is row.results["pgd-20"]
     row = build(make_run, attacked={"pgd-20": 40, "autoattack": 40}).rows[0]
-    assert row.strongest is row.findings["autoattack"]
+    assert row.strongest is row.results["autoattack"]
 
 
 def table_of(page, kind):

@@ -7,7 +7,7 @@ from fake_runs import NAMES, an_epoch, an_evaluation
 from rich.console import Console
 
 from rpat_cli.evaluation.statistics import wilson_interval
-from rpat_cli.reports.report import build_report
+from rpat_cli.reports.gather import build_report
 from rpat_cli.reports.scores import DASH, compact, duration, mean_acc, nrr, percent
 from rpat_cli.reports.terminal import (
     evaluation_remarks,

@@ -10,14 +10,15 @@ import torch
 from torch import Tensor
 
 from rpat_cli import evaluate, load_model
-from rpat_cli.engine.loop import AVERAGED
 from rpat_cli.errors import CheckpointError, DataError
 from rpat_cli.recipe.layers import Layer, resolve
 from rpat_cli.recipe.schema import Recipe
 from rpat_cli.records.checkpoint import load_checkpoint
+from rpat_cli.records.metrics import AVERAGED
 from rpat_cli.records.run_folder import open_run
-from rpat_cli.reports.report import build_report
-from rpat_cli.runs.train import resume_run, train_run
+from rpat_cli.reports.gather import build_report
+from rpat_cli.runs.resume import resume_run
+from rpat_cli.runs.train import train_run
 
 
 def recipe(folder: Path, **changes: Any) -> Recipe:
@@ -55,10 +56,10 @@ def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-def test_the_average_is_saved_evaluated_and_reported_beside_the_model(run: Path) -> None:
+def test_the_average_is_saved_evaluated_and_reported_next_to_the_model(run: Path) -> None:
     report = build_report(open_run(run))
     assert [c.name for c in report.checkpoints] == ["best", "last", "best_wa", "last_wa"]
-    assert {(row.checkpoint.name, label) for row in report.rows for label in row.findings} == {
+    assert {(row.checkpoint.name, label) for row in report.rows for label in row.results} == {
         (name, label)
         for name in ("best", "last", "best_wa", "last_wa")
         for label in ("clean", "pgd-1")
@@ -76,9 +77,7 @@ def test_the_averaged_model_loads_and_evaluates_by_its_name(run: Path, name: str
     result, file = evaluate(run, "clean", checkpoint=name)
     assert file.name.startswith(name)
     reported = [
-        f
-        for f in build_report(open_run(run)).findings
-        if (f.checkpoint, f.label) == (name, "clean")
+        f for f in build_report(open_run(run)).results if (f.checkpoint, f.label) == (name, "clean")
     ]
     assert [f.accuracy.value for f in reported] == [result.clean.value]
 

@@ -54,7 +54,7 @@ def test_grid_zip_list_and_random_are_multiplied(write: Write) -> None:
         (20, 0.2),
         (30, 0.3),
     }
-    assert {(v.recipe.ra["weight"], v.recipe.ra["mix"]) for v in plan.variants} == {
+    assert {(v.recipe.ra.weight, v.recipe.ra.mix) for v in plan.variants} == {
         (1.0, 0.5),
         (2.0, 0.7),
     }
@@ -240,7 +240,7 @@ def test_mistakes_in_the_file_itself_come_out_all_at_once(write: Write) -> None:
         ),
         ("1: a", "sweep.yaml:1: 1: "),
         ("- a\n- b", "a sweep is a mapping of keys to values. Example: grid:"),
-        ("seeds: 1\nseeds: 2\ngrid: {ra: [true]}\ngrid: {}", "stands twice"),
+        ("seeds: 1\nseeds: 2\ngrid: {ra: [true]}\ngrid: {}", "duplicate key"),
         ("epochs: 1\nconfig: [quickstrat]", "sweep.yaml:2: unknown recipe 'quickstrat'."),
         ("seeds: 1\ngrid: {extends: [quickstrat]}", "sweep.yaml:2: unknown recipe 'quickstrat'."),
         # What would have no effect.

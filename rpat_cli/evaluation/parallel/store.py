@@ -19,7 +19,7 @@ import torch
 
 from rpat_cli.errors import RunFolderError
 from rpat_cli.evaluation.parallel.chunks import ChunkResult
-from rpat_cli.evaluation.results import bits_to_text, text_to_bits
+from rpat_cli.evaluation.samples_json import bits_to_text, text_to_bits
 
 Identity = Mapping[str, Any]
 """What the results of an evaluation depend on, by name; plain builtins."""

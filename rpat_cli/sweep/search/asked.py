@@ -20,8 +20,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rpat_cli.engine.loop import AVERAGED
 from rpat_cli.errors import ConfigError, MissingExtraError, Problem, RunFolderError
+from rpat_cli.records.metrics import AVERAGED
 from rpat_cli.reports.scores import percent
 from rpat_cli.sweep.expand import Plan, Trial, label_of
 from rpat_cli.sweep.spec import Draw, OptunaSection, mistakes

@@ -1,0 +1,238 @@
+"""The options of `rpat eval`, as types to declare its parameters with."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from rpat_cli.cli.options import choices_of, jobs_option
+from rpat_cli.data import DATASETS
+from rpat_cli.evaluation.suite import list_attacks
+from rpat_cli.models import model_names
+
+WHAT = "What to measure"
+HOW = "How to run it"
+
+RECIPE_KEYS = {
+    "--norm": ("threat", "norm"),
+    "--eps": ("threat", "eps"),
+    "--model": ("model",),
+    "--data": ("data", "name"),
+    "--data-root": ("data", "root"),
+    "--download": ("data", "download"),
+    "--seed": ("seed",),
+    "--device": ("device",),
+    "--plugin": ("plugins",),
+}
+"""The options that change a key of the run's recipe."""
+
+
+def _option(
+    *flags: str,
+    panel: str,
+    help: str,
+    metavar: str | None = None,
+    choices: Callable[[], Any] | None = None,
+    **more: Any,
+) -> Any:
+    return typer.Option(
+        *flags,
+        metavar=metavar,
+        help=help,
+        rich_help_panel=panel,
+        show_default=False,
+        autocompletion=choices,
+        **more,
+    )
+
+
+Target = Annotated[
+    Path | None,
+    typer.Argument(
+        metavar="[RUN|CHECKPOINT|LIBRARY:NAME]",
+        help="A run folder, a checkpoint file, torchvision:NAME, timm:NAME (default: the newest "
+        "run under runs/).",
+        show_default=False,
+    ),
+]
+Attack = Annotated[
+    str,
+    typer.Option(
+        "--attack",
+        "-a",
+        metavar="ATTACKS",
+        help="Attacks, suites and suite files (.yaml), separated by commas; --attack alone lists "
+        "them all.",
+        rich_help_panel=WHAT,
+        autocompletion=lambda: list(list_attacks()),
+    ),
+]
+Norm = Annotated[
+    str | None,
+    _option(
+        "--norm",
+        panel=WHAT,
+        metavar="NORM",
+        help="Norm of the perturbation: Linf, L2, L1 (default: the run's).",
+        choices=choices_of("threat.norm"),
+    ),
+]
+Eps = Annotated[
+    str | None,
+    _option(
+        "--eps",
+        panel=WHAT,
+        metavar="NUMBER",
+        help="Largest perturbation, such as 8/255 (default: the run's, or the data set's for "
+        "another norm).",
+    ),
+]
+Steps = Annotated[
+    int | None,
+    _option(
+        "--steps",
+        panel=WHAT,
+        metavar="N",
+        min=1,
+        help="Steps of the attacks that do not fix them in their name.",
+    ),
+]
+StepSize = Annotated[
+    str | None,
+    _option(
+        "--step-size",
+        panel=WHAT,
+        metavar="NUMBER",
+        help="Step size of the attacks that have one.",
+    ),
+]
+Restarts = Annotated[
+    int | None,
+    _option(
+        "--restarts",
+        panel=WHAT,
+        metavar="N",
+        min=1,
+        help="Random restarts of the attacks that have them.",
+    ),
+]
+Checkpoint = Annotated[
+    Literal["best", "last", "best_wa", "last_wa"],
+    typer.Option(
+        "--checkpoint",
+        help="Which model of a run folder; _wa: averaged (EMA).",
+        rich_help_panel=WHAT,
+    ),
+]
+Model = Annotated[
+    str | None,
+    _option(
+        "--model",
+        panel=WHAT,
+        metavar="NAME",
+        help="Network of a file that other code has saved, if its weights do not tell.",
+        choices=model_names,
+    ),
+]
+ModelFile = Annotated[
+    str | None,
+    _option(
+        "--model-file",
+        panel=WHAT,
+        metavar="FILE.py:FUNCTION",
+        help="Measure the model that a function of your own returns, for images in [0, 1]; needs "
+        "--data.",
+    ),
+]
+Data = Annotated[
+    str | None,
+    _option(
+        "--data",
+        "-d",
+        panel=WHAT,
+        metavar="NAME",
+        help="Data set (default: the run's; needed for every model that rpat has not trained).",
+        choices=lambda: list(DATASETS),
+    ),
+]
+Assign = Annotated[
+    list[str] | None,
+    _option(
+        "--set",
+        panel=HOW,
+        metavar="KEY=VALUE",
+        help="Set any key of the run's recipe, for example data.image_size=64; may be repeated.",
+    ),
+]
+Plugins = Annotated[
+    list[str] | None,
+    _option(
+        "--plugin",
+        panel=HOW,
+        metavar="FILE",
+        help="Python file with attacks, models or diagnostics of your own; may be repeated.",
+    ),
+]
+DataRoot = Annotated[
+    str | None,
+    _option(
+        "--data-root",
+        panel=HOW,
+        metavar="DIR",
+        help="Folder that holds the data sets (default: the run's).",
+    ),
+]
+Download = Annotated[
+    bool | None,
+    _option("--download/--no-download", panel=HOW, help="Download the data set if it is missing."),
+]
+BatchSize = Annotated[
+    int | None,
+    _option(
+        "--batch-size",
+        "-b",
+        panel=HOW,
+        metavar="N",
+        min=1,
+        help="Images attacked at a time (default: 100 on a CPU, 250 elsewhere).",
+    ),
+]
+JobCount = Annotated[str, jobs_option(HOW)]
+Limit = Annotated[
+    int | None,
+    _option(
+        "--limit",
+        panel=WHAT,
+        metavar="N",
+        min=1,
+        help="Measure on N of the test images only: always the same ones, each class by its share.",
+    ),
+]
+Seed = Annotated[
+    str | None,
+    _option(
+        "--seed",
+        "-s",
+        panel=HOW,
+        metavar="N",
+        help="Seed of the attacks (default: the run's).",
+    ),
+]
+Device = Annotated[
+    str | None,
+    _option(
+        "--device",
+        panel=HOW,
+        metavar="NAME",
+        help="Where to compute: auto, cpu, cuda, mps (default: the run's).",
+        choices=choices_of("device"),
+    ),
+]
+Quiet = Annotated[
+    bool,
+    typer.Option("--quiet", "-q", help="Print the result only.", rich_help_panel=HOW),
+]
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Print the result as JSON.", rich_help_panel=HOW)
+]

@@ -1,0 +1,186 @@
+"""What is wrong with a recipe, in words for the person who wrote it, each mistake with its place:
+pydantic's errors, and checks of what does not go together."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from rpat_cli.attacks import TRAINING_ATTACKS
+from rpat_cli.errors import ConfigError, Problem, did_you_mean
+from rpat_cli.methods import METHODS
+from rpat_cli.recipe.components import SettingsError
+from rpat_cli.recipe.schema import Recipe, recipe_class, too_long_for_pixels
+from rpat_cli.recipe.yaml_lines import KeyPath
+
+Origins = Mapping[KeyPath, str]
+"""The file and line, or the flag, that each value came from."""
+
+
+def origin_of(path: KeyPath, origins: Origins) -> str:
+    """Where the value at `path`, or else the nearest mapping around it, came from."""
+    return next((origins[path[:n]] for n in range(len(path), 0, -1) if path[:n] in origins), "")
+
+
+# ---- pydantic's errors in our words
+
+
+def in_our_words(error: ValidationError, origins: Origins) -> list[Problem]:
+    """Every error of a recipe that pydantic found."""
+    return _problems(error, origins, (), None, None)
+
+
+def _problems(
+    error: ValidationError,
+    origins: Origins,
+    prefix: KeyPath,
+    allowed: Sequence[str] | None,
+    given: Any,
+) -> list[Problem]:
+    """`allowed` are the keys at `prefix`, where they are the settings of an entry of a registry;
+    `given` is then the value there, which has the name of that entry."""
+    problems: list[Problem] = []
+    for item in error.errors():
+        path = (*prefix, *(str(part) for part in item["loc"]))
+        inner = item.get("ctx", {}).get("error")
+        if isinstance(inner, SettingsError):
+            problems += _problems(inner.error, origins, path, inner.allowed, item["input"])
+        elif item["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+            keys = _keys_at(path[:-1]) if allowed is None else allowed
+            problems.append(_unknown_key(path, origins, keys, given))
+        else:
+            message = _with_input(str(inner) if inner is not None else item["msg"], item["input"])
+            problems.append(Problem(".".join(path), message, origin_of(path, origins)))
+    return problems
+
+
+def _unknown_key(path: KeyPath, origins: Origins, allowed: Sequence[str], given: Any) -> Problem:
+    name = f" {given['name']!r}" if isinstance(given, Mapping) and "name" in given else ""
+    hint = (
+        f"Allowed: {', '.join(allowed)}." if allowed else f"The {path[-2]}{name} takes no settings."
+    )
+    near = did_you_mean(path[-1], allowed)
+    return Problem(
+        ".".join(path), "unknown key.", origin_of(path, origins), f"{near} {hint}".strip()
+    )
+
+
+def _with_input(message: str, value: Any) -> str:
+    """The message begun with what was given, where it does not show it already."""
+    message = message[:1].lower() + message[1:].replace("Input should", "should")
+    message = message.removeprefix("input ").partition(", unable to parse")[0]
+    message = re.sub("a valid dictionary or instance of .*", "a mapping of keys to values", message)
+    shown = repr(value)
+    if isinstance(value, dict | BaseModel) or shown in message:
+        return message
+    if len(shown) > 60:
+        shown = f"{shown[:57]}..."
+    return f"{shown}: {message}"
+
+
+def _keys_at(path: KeyPath) -> list[str]:
+    """The keys of the recipe itself, or of one of its sections."""
+    section: Any = recipe_class()
+    for part in path:
+        section = section.model_fields[part].annotation
+    return list(section.model_fields)
+
+
+# ---- what does not go together
+
+
+def contradictions(recipe: Recipe, origins: Origins) -> list[Problem]:
+    """Every mistake in a complete recipe that only shows when several keys are looked at. Better
+    now than once the data are read."""
+    problems: list[Problem] = []
+    for check in CHECKS:
+        problems += check(recipe)
+    return [
+        replace(problem, source=origin_of(tuple(problem.key.split(".")), origins))
+        for problem in problems
+    ]
+
+
+def _attack(recipe: Recipe) -> Iterator[Problem]:
+    from rpat_cli.attacks.threat import Threat
+
+    attack, threat = recipe.attack, recipe.threat
+    if METHODS[recipe.method.name].attack_defaults.get("steps") == 0 and attack.steps:
+        message = f"the method {recipe.method.name!r} takes no attack steps."
+        yield Problem("attack.steps", message, hint="Leave out attack.steps and attack.name.")
+    too_long = too_long_for_pixels(threat.norm, attack.step_size or 0)
+    if too_long:
+        yield Problem("attack.step_size", f"{attack.step_size:g}: {too_long}")
+    try:
+        row = TRAINING_ATTACKS[attack.name]
+        row.for_training(Threat(threat.norm, threat.eps), attack.settings())
+    except ConfigError as error:
+        for problem in error.problems:
+            yield replace(problem, key=f"attack.{problem.key}".rstrip("."))
+
+
+def _strong_attack(recipe: Recipe) -> Iterator[Problem]:
+    strong = recipe.attack.strong
+    if strong.from_epoch is None and (strong.eps or strong.steps):
+        message = "has no effect without attack.strong.from_epoch, the epoch it begins with."
+        yield Problem("attack.strong", message, hint="Set attack.strong.from_epoch.")
+
+
+def _averaging(recipe: Recipe) -> Iterator[Problem]:
+    if recipe.wa is False:
+        if any(part.needs_teacher for part in recipe.parts()):
+            parts = ", ".join([recipe.method.name, *recipe.regularizers()])
+            message = f"is false, but the method ({parts}) learns from the averaged weights."
+            yield Problem("wa", message, hint="Leave wa out.")
+    elif recipe.wa and recipe.wa.start_at(recipe.epochs) >= recipe.epochs:
+        message = (
+            f"averaging would start after {recipe.wa.start_epoch} epochs, but there are only "
+            f"{recipe.epochs}."
+        )
+        hint = "Leave it out (it follows the epochs) or choose a smaller one."
+        yield Problem("wa.start_epoch", message, hint=hint)
+
+
+def _mixing(recipe: Recipe) -> Iterator[Problem]:
+    if recipe.mix is None:
+        return
+    because = "needs one class per image, and mixed images have two."
+    hint = "Leave mix out."
+    if any(part.needs_class for part in recipe.parts()):
+        message = f"{recipe.mix.name} cannot be combined with {recipe.method.name}, which {because}"
+        yield Problem("mix", message, hint=hint)
+    if TRAINING_ATTACKS[recipe.attack.name].needs_class:
+        message = (
+            f"{recipe.mix.name} cannot be combined with the attack {recipe.attack.name}: its loss "
+            f"{because}"
+        )
+        yield Problem("mix", message, hint=hint)
+
+
+def _optimizer(recipe: Recipe) -> Iterator[Problem]:
+    if recipe.optimizer.nesterov and not recipe.optimizer.momentum:
+        yield Problem("optimizer.nesterov", "needs a momentum above 0.")
+
+
+def _data(recipe: Recipe) -> Iterator[Problem]:
+    later, extra = recipe.data.augment_from, recipe.data.extra
+    if later.augment and later.epoch is None:
+        message = "has no effect without data.augment_from.epoch, the epoch it begins with."
+        yield Problem("data.augment_from", message, hint="Set data.augment_from.epoch.")
+    if recipe.accumulate > recipe.batch_size:
+        message = (
+            f"a batch of {recipe.batch_size} images cannot be computed in {recipe.accumulate} "
+            "parts."
+        )
+        yield Problem("accumulate", message)
+    if extra.path and not 1 <= round(extra.share * recipe.batch_size) < recipe.batch_size:
+        message = (
+            f"{extra.share} of a batch of {recipe.batch_size} leaves no image of one of the two "
+            "kinds."
+        )
+        yield Problem("data.extra.share", message)
+
+
+CHECKS = (_attack, _strong_attack, _averaging, _mixing, _optimizer, _data)

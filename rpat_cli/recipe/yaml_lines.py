@@ -1,0 +1,76 @@
+"""YAML files read with the line of every key, so that a mistake can be reported where it was
+made."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rpat_cli.errors import ConfigError, Problem, did_you_mean
+
+KeyPath = tuple[str, ...]
+"""Where a value is in nested mappings: `("threat", "eps")`."""
+
+
+def read_document(path: Path, kind: str = "recipe") -> tuple[Any, dict[KeyPath, int]]:
+    """The content of a YAML file, and the line of each key and of each item of a list
+    (`("eval", "0")`).
+
+    Raises `ConfigError` for a file that is missing, is not YAML, or has a duplicate key.
+    """
+    text = _text_of(path, kind)
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(_not_yaml(error, path)) from None
+    lines: dict[KeyPath, int] = {}
+    duplicates = [
+        Problem(".".join(key), "duplicate key.", f"{path}:{line}", "Keep only one of them.")
+        for key, line in _walk(node, (), lines)
+    ]
+    if duplicates:
+        raise ConfigError(*duplicates)
+    return values, lines
+
+
+def _text_of(path: Path, kind: str) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        neighbors = [p.name for p in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
+        hint = did_you_mean(path.name, neighbors)
+        raise ConfigError(Problem("", f"there is no such {kind} file.", str(path), hint)) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(Problem("", f"cannot be read: {error}.", str(path))) from None
+
+
+def _not_yaml(error: yaml.YAMLError, path: Path) -> Problem:
+    if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
+        return Problem("", f"is not valid YAML: {' '.join(str(error).split())}", str(path))
+    context = ""
+    if error.context and error.context_mark:
+        context = f", {error.context} that begins in line {error.context_mark.line + 1}"
+    place = f"{path}:{error.problem_mark.line + 1}"
+    return Problem("", f"is not valid YAML: {error.problem}{context}.", place)
+
+
+def _walk(node: Any, prefix: KeyPath, lines: dict[KeyPath, int]) -> Iterable[tuple[KeyPath, int]]:
+    """Note the line of every key and item below `node`; yield duplicate keys, of which PyYAML would
+    silently drop the first."""
+    if isinstance(node, yaml.SequenceNode):
+        for index, item in enumerate(node.value):
+            path = (*prefix, str(index))
+            lines[path] = item.start_mark.line + 1
+            yield from _walk(item, path, lines)
+    if not isinstance(node, yaml.MappingNode):
+        return
+    seen: set[str] = set()
+    for key, value in node.value:
+        path, line = (*prefix, str(key.value)), key.start_mark.line + 1
+        if key.value in seen:
+            yield path, line
+        seen.add(key.value)
+        lines[path] = line
+        yield from _walk(value, path, lines)

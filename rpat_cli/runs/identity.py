@@ -1,0 +1,59 @@
+"""Which evaluation is this? Everything that its results depend on, as one key.
+
+Chunks of a stopped evaluation are used by an evaluation of the same identity only, and an
+evaluation whose key is on disk need not be run again.
+"""
+
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from rpat_cli.evaluation.parallel.store import RECORDS, key_of
+from rpat_cli.evaluation.suite import AttackSpec
+from rpat_cli.loading.saved_model import SavedModel
+from rpat_cli.records import eval_file
+from rpat_cli.records.eval_file import EvalFile
+from rpat_cli.runs.target import OpenedTarget
+from rpat_cli.version import __version__
+
+LIBRARIES = ("torch", "pyautoattack", "autoattack", "foolbox")
+"""Whose version may change what an attack finds."""
+
+
+def identity_of(
+    opened: OpenedTarget,
+    specs: Sequence[AttackSpec],
+    sources: Mapping[str, SavedModel],
+    *,
+    limit: int | None,
+    batch_size: int,
+) -> dict[str, Any]:
+    """All that the results depend on, by names that a message can use."""
+    threat = opened.recipe.threat
+    return {
+        "weights": opened.saved.fingerprint(),
+        "data": opened.data.fingerprint,
+        "limit": limit,
+        "threat": [threat.norm, threat.eps],
+        "attacks": [[spec.label, dict(spec.settings)] for spec in specs],
+        "source models": {label: source.fingerprint() for label, source in sources.items()},
+        "batch size": batch_size,
+        "seed": opened.recipe.seed,
+        "device": opened.compute.device.type,
+        "kind of records": RECORDS,
+        "versions": {"rpat": __version__, **{name: _installed(name) for name in LIBRARIES}},
+    }
+
+
+def _installed(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def finished(opened: OpenedTarget, identity: Mapping[str, Any]) -> list[EvalFile]:
+    """The evaluations of this identity on disk, the oldest first."""
+    files, _ = eval_file.read_all(opened.saved.folder.evals)
+    key = key_of(identity)
+    return [file for file in files if file.key == key]

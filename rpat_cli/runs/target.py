@@ -1,0 +1,136 @@
+"""What is evaluated, opened once: the model, its recipe, its data and the device."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TypeAlias
+
+from torch import nn
+
+from rpat_cli.attacks.threat import Threat
+from rpat_cli.data.base import Dataset, Split
+from rpat_cli.data.splits import limited_choice
+from rpat_cli.engine.compute import Compute, resolve_compute
+from rpat_cli.errors import CheckpointError, ConfigError, Problem, RpatError
+from rpat_cli.evaluation.suite import AttackSpec
+from rpat_cli.loading.architecture import Architecture
+from rpat_cli.loading.external import module_at_hand
+from rpat_cli.loading.load import load_model
+from rpat_cli.loading.saved_model import SavedModel
+from rpat_cli.recipe.layers import Layer, resolve
+from rpat_cli.recipe.schema import Recipe
+from rpat_cli.records.run_folder import newest_run
+from rpat_cli.runs.build import build_data, build_threat
+
+Target: TypeAlias = Path | nn.Module | None
+"""What is to be evaluated: a name or file that `load_model` takes, a model in memory, or (`None`)
+the newest run."""
+
+
+@dataclass(frozen=True)
+class OpenedTarget:
+    """A model with everything that an evaluation or a diagnostic of it needs.
+
+    `recipe` is the model's with the user's changes. Evaluation is in float32.
+    """
+
+    saved: SavedModel
+    recipe: Recipe
+    data: Dataset
+
+    @cached_property
+    def compute(self) -> Compute:
+        return resolve_compute(self.recipe.device, "fp32")
+
+    @cached_property
+    def model(self) -> nn.Module:
+        """In eval mode, on the device."""
+        return self.compute.place(self.saved.model)
+
+    @property
+    def threat(self) -> Threat:
+        return build_threat(self.recipe)
+
+    def test_images(self, limit: int | None) -> Split:
+        """The test set, or `limit` images of it."""
+        return self.data.test if limit is None else limited(self.data.test, limit)
+
+    def sources(self, specs: Sequence[AttackSpec]) -> dict[str, SavedModel]:
+        """The models on which transfer attacks make their images; see `load_sources`."""
+        return load_sources(specs, self.saved.architecture, self.recipe)
+
+
+def open_target(target: Target, checkpoint: str, changes: Sequence[Layer]) -> OpenedTarget:
+    """Load the model of a target, resolve its recipe with the changes, and load its data.
+
+    Raises what `load_model` and `build_data` raise, and `CheckpointError` when model and data do
+    not fit together.
+    """
+    if isinstance(target, nn.Module):
+        saved = module_at_hand(target, changes)
+    else:
+        saved = load_model(target if target is not None else newest_run().path, checkpoint, changes)
+    recipe = _with_changes(saved.recipe, changes)
+    data = build_data(recipe.data, recipe.seed)
+    _check_fit(saved, data)
+    return OpenedTarget(saved, recipe, data)
+
+
+def _with_changes(recipe: Recipe, changes: Sequence[Layer]) -> Recipe:
+    """The run's recipe with changes; with another norm but no eps, eps follows the norm as it does
+    in training."""
+    values = recipe.model_dump(mode="json")
+    threats = [layer.values.get("threat", {}) for layer in changes]
+    norms = [threat["norm"] for threat in threats if "norm" in threat]
+    if norms and norms[-1] != recipe.threat.norm:
+        values["threat"] = {}
+        values["attack"]["step_size"] = None
+    return resolve([Layer("the run's recipe", values), *changes])
+
+
+def _check_fit(saved: SavedModel, data: Dataset) -> None:
+    shape, classes = saved.architecture.shape, saved.architecture.classes
+    if data.shape != shape or len(data.class_names) != classes:
+        raise CheckpointError(
+            f"{saved.file} takes images of shape {shape} in {classes} classes; the data set has "
+            f"{data.shape} in {len(data.class_names)}. Choose the data set that the model was "
+            "trained on with --data."
+        )
+
+
+def limited(split: Split, limit: int) -> Split:
+    """A subset of `limit` images, each class by its share; the same ones every time."""
+    return split if limit >= len(split) else split.subset(limited_choice(split.labels, limit))
+
+
+def load_sources(
+    specs: Sequence[AttackSpec], target: Architecture, recipe: Recipe
+) -> dict[str, SavedModel]:
+    """The models on which transfer attacks make their images, by the attack's label.
+
+    Raises `ConfigError` for a model that cannot be loaded or takes other images than the target.
+    """
+    data = [Layer("the target's recipe", {"data": recipe.data.model_dump(mode="json")})]
+    sources: dict[str, SavedModel] = {}
+    problems = []
+    for spec in specs:
+        if spec.name != "transfer":
+            continue
+        try:
+            source = load_model(str(spec.settings["source"]), changes=data)
+        except RpatError as error:
+            problems.append(Problem("", str(error), spec.label))
+            continue
+        sources[spec.label] = source
+        shape, classes = source.architecture.shape, source.architecture.classes
+        if (shape, classes) != (target.shape, target.classes):
+            message = (
+                f"takes images of shape {shape} in {classes} classes, the model to be attacked "
+                f"{target.shape} in {target.classes}."
+            )
+            problems.append(Problem("", message, spec.label, "Name a model of the same data set."))
+    if problems:
+        title = "these transfer attacks cannot be made" if len(problems) > 1 else ""
+        raise ConfigError(*problems, title=title)
+    return sources
