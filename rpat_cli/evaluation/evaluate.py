@@ -204,7 +204,7 @@ def _executor(bench: Bench, workers: Pool | None, on_remark: OnRemark | None) ->
         except NotPortableError as error:
             if on_remark:
                 on_remark(
-                    f"the model or an attack cannot be handed to other processes ({error}): "
+                    f"the model or an attack cannot be sent to other processes ({error}): "
                     "continuing in this one alone"
                 )
     return bench.attack_all
