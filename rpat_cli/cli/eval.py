@@ -86,9 +86,7 @@ def evaluate(
 
       rpat eval --plugin my_attack.py --attack my-attack-50
     """
-    # first of all: their attacks and diagnostics may be named in the other options
-    with importing():  # a plugin may import torch
-        plugins = load_plugins((file, "--plugin") for file in plugin or [])
+    plugins = _load(plugin or [])
     if _listed(attack, diagnostics):
         return
     specs = read_suite(attack, Overrides(steps, _number("--step-size", step_size), restarts))
@@ -111,6 +109,12 @@ def evaluate(
         quiet=quiet,
         as_json=as_json,
     )
+
+
+def _load(files: list[str]) -> list[str]:
+    """First of all: their attacks and diagnostics may be named in the other options."""
+    with importing():  # a plugin may import torch
+        return load_plugins((file, "--plugin") for file in files)
 
 
 def _listed(attack: str, diagnostics: Mapping[str, Any]) -> bool:
