@@ -1,5 +1,5 @@
-"""rpat: train image classifiers that resist adversarial perturbations, and measure honestly how
-well they do.
+"""rpat: train image classifiers that resist adversarial perturbations, and evaluate reliably how
+robust they are.
 
 import rpat_cli as rpat
 run = rpat.train(method="consistency", ra=True, epochs=10)
@@ -34,11 +34,10 @@ def train(
 ) -> "RunFolder":
     """Train one run, as `rpat train` does, and return its folder.
 
-    `recipe` names a shipped recipe, `config` is a recipe file laid over it; the keywords are recipe
-    keys and override
-    both: `method={"name": "trades", "beta": 3}`, `threat={"eps": "8/255"}`. `say=print` prints a
-    line for every epoch and every attack; without it nothing is said. Raises `ConfigError` with
-    every mistake at once, and the other `RpatError`s.
+    `recipe` names a shipped recipe, whose keys the recipe file `config` overrides; keywords are
+    recipe keys and override both: `method={"name": "trades", "beta": 3}`,
+    `threat={"eps": "8/255"}`. `say=print` prints a line for every epoch and every attack; without
+    it nothing is printed. Raises `ConfigError`, listing every mistake, and other `RpatError`s.
     """
     from rpat_cli.recipe.layers import Layer, read_all, resolve
     from rpat_cli.runs.progress_lines import in_lines
@@ -63,19 +62,18 @@ def evaluate(
     say: "Callable[[str], None] | None" = None,
     **keys: Any,
 ) -> "tuple[Evaluation, Path]":
-    """Evaluate a run folder, a checkpoint file or the newest run, as `rpat eval` does; also returns
-    the JSON file.
+    """Evaluate a run folder, a checkpoint file or, without `target`, the newest run, as `rpat eval`
+    does. Returns the evaluation and the JSON file that holds it.
 
-    `torchvision:NAME`, `timm:NAME`, `FILE.py:FUNCTION` and a model at hand, which takes images in
-    [0, 1], need their data set: `evaluate(model, "pgd-50,autoattack", data="cifar10")`. Results go
-    to `runs/external/NAME/evals/`.
+    `torchvision:NAME`, `timm:NAME`, `FILE.py:FUNCTION` and a model in memory, which takes images in
+    [0, 1], need a data set: `evaluate(model, "pgd-50,autoattack", data="cifar10")`. Their results
+    go to `runs/external/NAME/evals/`.
 
-    `attack` is what `--attack` takes, as one text or as a list; `say` is as in `train`.
-
-    With `limit` on so many of the test images only. With `jobs` ("auto" or a count) several
-    processes share the work: they import the script that calls this, so there it has to stand below
-    `if __name__ == "__main__":`. The keywords are recipe keys and change the run's recipe:
-    `threat={"norm": "L2"}`, `data={"root": "/data"}`.
+    `attack` is what `--attack` takes, as one string or a list. `limit` evaluates on a stratified
+    subset of that many test images. `jobs` ("auto" or a number) processes share the work; they
+    import the script that calls this, in which the call must be below
+    `if __name__ == "__main__":`. `say` is as in `train`. Keywords are recipe keys that override the
+    run's recipe: `threat={"norm": "L2"}`, `data={"root": "/data"}`. Raises `RpatError`s.
     """
     from rpat_cli.recipe.layers import Layer
     from rpat_cli.recipe.suite_file import read_suite
@@ -93,11 +91,12 @@ def evaluate(
 
 
 def load_model(path: "str | Path", checkpoint: str = "best", **keys: Any) -> "SavedModel":
-    """The trained model of a run folder or checkpoint file, in eval mode, from images in [0, 1] to
-    logits.
+    """The trained model of a run folder or checkpoint file, in eval mode; its `model` maps images
+    (B, C, H, W) in [0, 1] to logits (B, classes).
 
-    For a file that other code has saved, name its data set, and its network if the weights do not
-    tell: `load_model("last.model", data="cifar10", model="resnet18-bottleneck")`.
+    For a file that other code has written, name its data set, and its network if it cannot be
+    recognized by its weights:
+    `load_model("last.model", data="cifar10", model="resnet18-bottleneck")`. Raises `RpatError`s.
     """
     from rpat_cli.loading.load import load_model as load
     from rpat_cli.recipe.layers import Layer

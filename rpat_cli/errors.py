@@ -1,7 +1,7 @@
-"""What can go wrong, in words for the person at the keyboard.
+"""Every error that a user can cause, as an `RpatError`: the command line prints its message and
+exits with its exit code. A traceback is shown for bugs only, or with `RPAT_DEBUG=1`.
 
-Every error that a user can cause is an `RpatError`: the command line prints its message and leaves
-with its exit code; a traceback is shown for bugs only (or with `RPAT_DEBUG=1`).
+A message says what is wrong, what is allowed, and what to do next.
 """
 
 from collections.abc import Iterable, Sequence
@@ -11,14 +11,18 @@ from typing import ClassVar
 
 
 class RpatError(Exception):
-    """Base of every error whose message is meant to be read by a user."""
+    """Base class of the errors whose message is for the user."""
 
     exit_code: ClassVar[int] = 1
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One mistake: where it stands, what was given, what would be right."""
+    """One mistake in a recipe, a flag or an argument.
+
+    `key`: the recipe key or flag. `message`: what is wrong, as the rest of a sentence that begins
+    with the key. `source`: the file or command line it comes from. `hint`: what to do.
+    """
 
     key: str
     message: str
@@ -33,7 +37,7 @@ class Problem:
 
 
 class ConfigError(RpatError):
-    """A recipe, a flag or an argument that cannot be meant; lists every problem at once."""
+    """Mistakes in a recipe, in flags or in arguments: all of them at once."""
 
     exit_code = 2
 
@@ -41,15 +45,16 @@ class ConfigError(RpatError):
         self.problems = [
             p if isinstance(p, Problem) else Problem(key="", message=p) for p in problems
         ]
-        heading = title or (
-            f"{len(self.problems)} mistakes in the recipe" if len(self.problems) > 1 else ""
-        )
-        lines = [f"  {p}" if heading else str(p) for p in self.problems]
-        super().__init__("\n".join(([f"{heading}:"] if heading else []) + lines))
+        if not title and len(self.problems) > 1:
+            title = f"{len(self.problems)} mistakes in the recipe"
+        lines = [str(problem) for problem in self.problems]
+        if title:
+            lines = [f"{title}:", *(f"  {line}" for line in lines)]
+        super().__init__("\n".join(lines))
 
 
 class DataError(RpatError):
-    """A data set that is missing, damaged or of another shape than announced."""
+    """A data set that is missing, damaged, or has another shape than expected."""
 
 
 class CheckpointError(RpatError):
@@ -57,11 +62,11 @@ class CheckpointError(RpatError):
 
 
 class RunFolderError(RpatError):
-    """A run folder that is missing, taken, or cannot be written."""
+    """A run folder that is missing, in use, or cannot be written to."""
 
 
 class DivergenceError(RpatError):
-    """The loss left the finite numbers: the run is stopped, nothing is silently dropped."""
+    """The loss is not finite: the run is stopped, since no term is ever dropped silently."""
 
 
 class MissingExtraError(RpatError):
@@ -74,27 +79,30 @@ class MissingExtraError(RpatError):
 
 
 class EngineError(RpatError):
-    """A cluster that cannot be reached, or that does not take a job."""
+    """A cluster that cannot be reached, or that rejects a job."""
 
 
 class Interrupted(RpatError):  # noqa: N818  (not a failure: everything is saved)
-    """The user or the system asked to stop, and all that resuming needs has been saved."""
+    """A signal asked to stop, and everything needed to resume has been saved.
+
+    `exit_code` is 130 for Ctrl-C and 75 for any other signal.
+    """
 
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)
-        self.exit_code = exit_code  # type: ignore[misc]  # 130 for Ctrl-C, 75 for any other signal
+        self.exit_code = exit_code  # type: ignore[misc]  # elsewhere a constant of the class
 
 
 def did_you_mean(given: str, choices: Iterable[str]) -> str:
-    """`"Did you mean 'trades'?"`, or an empty string when nothing is near."""
+    """`"Did you mean 'trades'?"`, or an empty string if no choice is similar."""
     by_lower = {choice.lower(): choice for choice in choices}
     near = get_close_matches(given.lower(), by_lower, n=1, cutoff=0.6)
     return f"Did you mean {by_lower[near[0]]!r}?" if near else ""
 
 
 def unknown(kind: str, given: str, choices: Sequence[str]) -> str:
-    """One sentence for a name that is not in a list: what was given, what is allowed, what is
-    near."""
+    """The message for a name that is not among the choices: what was given, what is similar, what
+    is allowed."""
     parts = [
         f"unknown {kind} {given!r}.",
         did_you_mean(given, choices),

@@ -1,4 +1,4 @@
-"""What an attack costs, counted where it is spent: at the model's door."""
+"""What an attack or a training step costs: forward and backward passes, counted at the model."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,9 +21,9 @@ class Passes:
 def count_passes(model: nn.Module) -> Iterator[Passes]:
     """Count the forward and backward passes of `model` inside the `with` block.
 
-    A backward pass is a gradient arriving at the model's output: a hook on that tensor sees it,
-    changes nothing, and works for `backward`, `autograd.grad` and several passes through one graph
-    alike. (Module backward hooks would wrap inputs and outputs, and fail on in-place operations.)
+    A backward pass is a gradient that arrives at the model's output. A hook on that tensor works
+    for `backward`, `autograd.grad` and several passes through one graph alike, and changes nothing;
+    a module's backward hook would wrap inputs and outputs, and fail on in-place operations.
     """
     passes = Passes()
 

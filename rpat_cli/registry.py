@@ -1,9 +1,7 @@
-"""Names and what they stand for: the plain tables behind METHODS, ATTACKS, MODELS, DATASETS and
-SCHEDULES.
+"""The plain tables behind METHODS, ATTACKS, MODELS, DATASETS, SCHEDULES: from names to objects.
 
-An entry is an object, or a string "module:attribute" that is imported when somebody first asks for
-it. So a table can be read at one glance, and listing names (help pages, error messages) never
-imports torch.
+An entry is an object, or a string "module:attribute" that is imported on first use. So a table can
+be read at a glance, and listing its names (help pages, error messages) never imports torch.
 """
 
 import sys
@@ -20,10 +18,9 @@ T = TypeVar("T")
 
 
 class Registry(Mapping[str, T], Generic[T]):
-    """A mapping from names to objects, resolved lazily.
+    """A mapping from names to objects, imported lazily; `kind` is what messages call an entry.
 
-    Raises `ConfigError`, with the names there are and the nearest one, for a name that is not in
-    it.
+    Raises `ConfigError` for an unknown name, with the allowed ones and the most similar.
     """
 
     def __init__(self, kind: str, entries: Mapping[str, T | str]) -> None:
@@ -50,8 +47,7 @@ class Registry(Mapping[str, T], Generic[T]):
         return len(self._entries)
 
     def add(self, name: str, entry: T | str) -> None:
-        """Enter a new name. Raises `ConfigError` if the name is taken: nothing is silently
-        replaced."""
+        """Add an entry. Raises `ConfigError` if the name is taken: nothing is replaced silently."""
         if name in self._entries:
             raise ConfigError(
                 f"the {self.kind} {name!r} is registered already; choose another name."

@@ -33,7 +33,8 @@ TERMINATION = ("SIGTERM", "SIGUSR1")
 """Signals that ask to stop. Slurm sends SIGUSR1 before the time limit if asked to; Windows lacks
 it."""
 
-ALL = ("SIGINT", *TERMINATION)
+STOP_SIGNALS = ("SIGINT", *TERMINATION)
+"""Ctrl-C, and the signals that ask to stop."""
 
 
 def exit_code(number: int | None) -> int:
@@ -80,7 +81,7 @@ class StopSignals:
     A second Ctrl-C raises `KeyboardInterrupt` at once.
     """
 
-    SIGNALS = ALL
+    SIGNALS = STOP_SIGNALS
 
     def __init__(self) -> None:
         self.received: int | None = None
@@ -145,7 +146,7 @@ def leave_after(seconds: float) -> None:
         time.sleep(seconds)
         os._exit(exit_code(number))
 
-    for name in ALL:
+    for name in STOP_SIGNALS:
         number = getattr(signal, name, None)
         if number is not None:
             signal.signal(number, leave)

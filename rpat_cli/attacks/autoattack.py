@@ -4,7 +4,7 @@ time.
 The attacks themselves are those of `pyautoattack` (or of an installed `autoattack`); only the loop
 around them is not used. Each of its attacks reseeds itself whenever it starts, so calling them on
 the same batches in the same order gives the same adversarial examples as its own
-`run_standard_evaluation`, and whoever holds the loop can show progress, stop and resume. What the
+`run_standard_evaluation`, and the caller of the loop can show progress, stop and resume. What the
 library leaves behind is undone: seeds, parameter gradients, modes, trace functions.
 """
 
@@ -98,7 +98,7 @@ class Ensemble:
     """AutoAttack's attacks on one model.
 
     `names`: the attacks that run. `notes`: what was left out and why. `flags`: AutoAttack's own
-    warnings (randomised, probabilities instead of logits, zero gradients, dynamic, Square stronger
+    warnings (randomized, probabilities instead of logits, zero gradients, dynamic, Square stronger
     than the rest), as they come.
     """
 
@@ -241,16 +241,14 @@ class _Warnings:
         self.messages: list[str] = []
 
     def warning(self, message: object) -> None:
-        text = (
-            str(message).split(" See ")[0].strip()
-        )  # the pointer to a file of theirs helps nobody here
+        text = str(message).split(" See ")[0].strip()  # without the pointer to a file of theirs
         if text not in self.messages:
             self.messages.append(text)
 
     log = warning  # `autoattack` logs its warnings by this name, `pyautoattack` by the other
 
     def debug(self, message: object) -> None:
-        """Progress lines: whoever drives the attacks shows progress."""
+        """Progress lines: the caller shows progress."""
 
     info = debug
 

@@ -36,7 +36,8 @@ class Geometry(Protocol):
 
 @dataclass(frozen=True)
 class LinfGeometry:
-    """Steepest ascent is the sign of the gradient (Goodfellow et al., ICLR 2015)."""
+    """Steepest ascent is along the gradient's sign (Goodfellow et al., ICLR 2015, arXiv
+    1412.6572)."""
 
     def norm(self, delta: Tensor) -> Tensor:
         return delta.flatten(1).abs().amax(dim=1)
@@ -100,8 +101,8 @@ class L2Geometry:
 
 @dataclass(frozen=True)
 class L1Geometry:
-    """Sparse ascent, after SLIDE (Tramèr & Boneh, NeurIPS 2019) and "Mind the box" (Croce & Hein,
-    ICML 2021).
+    """Sparse ascent, after SLIDE (Tramèr & Boneh, NeurIPS 2019, arXiv 1904.13000) and "Mind the
+    box" (Croce & Hein, ICML 2021, arXiv 2103.01208).
 
     Steepest ascent in L1 moves a single pixel, which takes far more than ten steps to use the ball
     up. So a step moves the `top` share of the pixels that can still move, those with the largest
@@ -196,8 +197,8 @@ def _size_and_limit(delta: Tensor, room: Tensor | None) -> tuple[Tensor, Tensor]
 
 
 def _shrunk_into(delta: Tensor, norm: Tensor, eps: float) -> Tensor:
-    """delta scaled down where its norm exceeds eps: the plain projection in L2, a last mend of
-    rounding elsewhere."""
+    """delta scaled down where its norm exceeds eps: the plain projection in L2, a last
+    correction of rounding elsewhere."""
     return delta * per_sample((eps / nonzero(norm)).clamp_max(1), delta)
 
 

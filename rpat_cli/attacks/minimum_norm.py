@@ -2,8 +2,8 @@
 JOSS 2020).
 
 None of them knows a radius: a sample counts as broken when the adversarial image found lies within
-the threat. An attack that minimises one norm says nothing about another, so each runs only in the
-norms it is made for.
+the threat model. An attack that minimizes one norm says nothing about another, so the catalogue
+lists the norms of each.
 """
 
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ DECISION_BASED = ("hopskipjump", "boundary")
 """They see nothing but the predicted class, and walk in from an image of another class."""
 
 NOISE_STARTS = 64
-"""Images of pure noise among which the decision-based attacks may also look for a way to begin."""
+"""Images of noise that the decision-based attacks may start from, besides those of the batch."""
 
 
 @dataclass(frozen=True)
@@ -93,27 +93,29 @@ class MinimumNorm:
 
 
 def cw_l2(threat: Threat, *, steps: int = 1000) -> MinimumNorm:
-    """Carlini & Wagner, IEEE S&P 2017: the L2 attack, nine constants by binary search."""
+    """Carlini & Wagner, IEEE S&P 2017, arXiv 1608.04644: the L2 attack, nine constants by binary
+    search."""
     return MinimumNorm(threat, "cw-l2", steps)
 
 
 def ddn(threat: Threat, *, steps: int = 100) -> MinimumNorm:
-    """Decoupled direction and norm (Rony et al., CVPR 2019)."""
+    """Decoupled direction and norm (Rony et al., CVPR 2019, arXiv 1811.09600)."""
     return MinimumNorm(threat, "ddn", steps)
 
 
 def fmn(threat: Threat, *, steps: int = 100) -> MinimumNorm:
-    """Fast minimum-norm (Pintor et al., NeurIPS 2021)."""
+    """Fast minimum-norm (Pintor et al., NeurIPS 2021, arXiv 2102.12827)."""
     return MinimumNorm(threat, "fmn", steps)
 
 
 def hopskipjump(threat: Threat, *, steps: int = 64) -> MinimumNorm:
-    """HopSkipJump (Chen et al., IEEE S&P 2020): sees the predicted class only."""
+    """HopSkipJump (Chen et al., IEEE S&P 2020, arXiv 1904.02144): sees the predicted class only."""
     return MinimumNorm(threat, "hopskipjump", steps)
 
 
 def boundary(threat: Threat, *, steps: int = 5000) -> MinimumNorm:
-    """Boundary attack (Brendel et al., ICLR 2018): sees the predicted class only."""
+    """The boundary attack (Brendel et al., ICLR 2018, arXiv 1712.04248): sees the predicted class
+    only."""
     return MinimumNorm(threat, "boundary", steps)
 
 
@@ -127,11 +129,11 @@ def _onto_l2_ball(x: Any, x0: Any, epsilon: Any) -> Any:
 
 
 def _starts(model: nn.Module, x: Tensor, predicted: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """For each image the nearest one, of this batch or of noise, that the model takes for another
-    class than y.
+    """For each image the nearest one, of this batch or of noise, that the model does not classify
+    as y.
 
     Returns the starts (B, ...) and whether there is one (B,). foolbox itself would draw noise only,
-    which a model may take for one class throughout, and then gives up on the whole batch.
+    all of which a model may put in one class, and then gives up on the whole batch.
     """
     noise = torch.rand(NOISE_STARTS, *x.shape[1:], device=x.device, dtype=x.dtype)
     candidates = torch.cat([x, noise])

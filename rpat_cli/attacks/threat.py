@@ -45,11 +45,8 @@ class Threat:
         GEOMETRIES[self.norm]  # raises, with the names there are
         if not (isfinite(self.eps) and self.eps >= 0):
             message = f"a radius must be a finite number >= 0, given {self.eps}."
-            raise ConfigError(
-                Problem(
-                    "eps", message, hint=f"Usual for {self.norm}: {DEFAULT_EPS[self.norm]:.5g}."
-                )
-            )
+            hint = f"Usual for {self.norm}: {DEFAULT_EPS[self.norm]:.5g}."
+            raise ConfigError(Problem("eps", message, hint=hint))
 
     @property
     def geometry(self) -> Geometry:
@@ -76,7 +73,7 @@ class Threat:
 
         Projecting onto the ball and clamping afterwards also lands in both, but not at the nearest
         point: an attack that does so falls short of the worst case wherever the box bites (Croce &
-        Hein, "Mind the box", ICML 2021).
+        Hein, "Mind the box", ICML 2021, arXiv 2103.01208).
         """
         room = (1 - x).where(delta > 0, x).clamp_min(0)
         return self.geometry.project(delta, self.eps, room)
@@ -84,9 +81,8 @@ class Threat:
     def apply(self, x: Tensor, delta: Tensor) -> Tensor:
         """x + delta, detached, brought into ball and box."""
         x = x.detach()
-        return (x + self.clip(x, delta.detach())).clamp(
-            0, 1
-        )  # the clamp mends the rounding of the sum only
+        x_adv = x + self.clip(x, delta.detach())
+        return x_adv.clamp(0, 1)  # for the rounding of the sum only: delta is in the box already
 
     def distance(self, x: Tensor, x_adv: Tensor) -> Tensor:
         """(B,) norms of x_adv - x."""
@@ -99,10 +95,8 @@ class Threat:
         inside.
         """
         pixels = x_adv.flatten(1)
-        slack = (
-            tol
-            * {"Linf": 1.0, "L2": pixels.shape[1] ** 0.5, "L1": float(pixels.shape[1])}[self.norm]
-        )
+        count = pixels.shape[1]
+        slack = tol * {"Linf": 1.0, "L2": count**0.5, "L1": float(count)}[self.norm]
         in_box = ((pixels >= -tol) & (pixels <= 1 + tol)).all(dim=1)
         in_ball: Tensor = self.distance(x, x_adv) <= self.eps + slack
         return in_ball & in_box

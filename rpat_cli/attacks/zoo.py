@@ -1,8 +1,8 @@
 """ZOO: gradient descent without gradients (Chen et al., AISec 2017, arXiv 1708.03999).
 
-The partial derivatives of the margin are estimated one pixel at a time, from two queries each, and
-followed by Adam, coordinate by coordinate (the paper's Algorithm 2). Here the perturbation is kept
-within the threat by projection, instead of being weighed against the margin by a constant: so it is
+The partial derivatives of the margin loss are estimated one pixel at a time, from two queries each,
+and followed by Adam, coordinate by coordinate (the paper's Algorithm 2). Here the perturbation is
+projected onto the threat model, instead of being weighed against the loss by a constant: so it is
 an attack like the others, in any norm.
 """
 
@@ -31,7 +31,7 @@ class ZOO:
     each, plus one).
 
     `step_size`: Adam's, in pixel units (default: the threat's usual step). Only logits are asked
-    for. An image that is misclassified is left alone from then on. Raises `ConfigError` for a
+    for. An image that is misclassified takes no further step. Raises `ConfigError` for a
     budget below one step.
     """
 
@@ -77,7 +77,7 @@ class ZOO:
 
 
 def _slopes(model: nn.Module, x: Tensor, y: Tensor, pixels: Tensor) -> Tensor:
-    """(B, K) estimates of d margin / d pixel at the (B, K) `pixels`, by symmetric differences."""
+    """(B, K) estimates of d loss / d pixel at the (B, K) `pixels`, by symmetric differences."""
     slopes = torch.empty(pixels.shape, device=x.device, dtype=x.dtype)
     for k in range(pixels.shape[1]):
         probe = torch.zeros_like(x).flatten(1).scatter_(1, pixels[:, k : k + 1], PROBE).view_as(x)
@@ -89,8 +89,7 @@ def _slopes(model: nn.Module, x: Tensor, y: Tensor, pixels: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class _Climb:
-    """Adam's memory, one cell per pixel; a pixel's clock counts how often it was moved. All (B,
-    pixels)."""
+    """Adam's state, (B, pixels) each; a pixel's clock counts how often it was moved."""
 
     first: Tensor
     second: Tensor

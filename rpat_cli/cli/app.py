@@ -12,7 +12,7 @@ from rpat_cli.cli.compare import compare
 from rpat_cli.cli.eval import evaluate
 from rpat_cli.cli.recipes import recipes
 from rpat_cli.cli.sweep import sweep
-from rpat_cli.cli.train import train
+from rpat_cli.cli.train import TrainCommand, train
 from rpat_cli.errors import RpatError
 from rpat_cli.version import __version__
 
@@ -23,7 +23,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("train")(train)
+app.command("train", cls=TrainCommand)(train)
 app.command("eval")(evaluate)
 app.command("compare")(compare)
 app.command("sweep")(sweep)

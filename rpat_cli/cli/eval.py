@@ -12,7 +12,7 @@ from rpat_cli.diagnostics import DIAGNOSTICS
 from rpat_cli.errors import ConfigError, Problem
 from rpat_cli.evaluation.suite import Overrides, list_attacks
 from rpat_cli.recipe.layers import Layer, flag_layers, parse_assignments
-from rpat_cli.recipe.plugins import load_installed
+from rpat_cli.recipe.plugins import load_plugins
 from rpat_cli.recipe.suite_file import read_suite
 from rpat_cli.signals import importing
 from rpat_cli.text import parse_number
@@ -36,6 +36,7 @@ def evaluate(
     data: o.Data = None,
     limit: o.Limit = None,
     diagnostics: Mapping[str, Mapping[str, Any]] = NO_DIAGNOSTICS,
+    plugin: o.Plugins = None,
     assign: o.Assign = None,
     data_root: o.DataRoot = None,
     download: o.Download = None,
@@ -82,14 +83,19 @@ def evaluate(
       data.image_size=224
 
       rpat eval --model-file my.py:build --data cifar10 --attack pgd-50,autoattack
+
+      rpat eval --plugin my_attack.py --attack my-attack-50
     """
-    if "list" in (attack, *diagnostics):
-        _show_list(attack)
+    # first of all: their attacks and diagnostics may be named in the other options
+    with importing():  # a plugin may import torch
+        plugins = load_plugins((file, "--plugin") for file in plugin or [])
+    if _listed(attack, diagnostics):
         return
     specs = read_suite(attack, Overrides(steps, _number("--step-size", step_size), restarts))
-    flags = {"--norm": norm, "--eps": eps, "--model": model, "--data": data}
+    flags: dict[str, Any] = {"--norm": norm, "--eps": eps, "--model": model, "--data": data}
     flags |= {"--data-root": data_root, "--seed": seed, "--device": device}
-    changes = [*parse_assignments(assign or []), *_changes({**flags, "--download": download})]
+    flags |= {"--download": download, "--plugin": plugins or None}
+    changes = [*parse_assignments(assign or []), *_changes(flags)]
     with importing():
         from rpat_cli.cli import session  # torch is imported here, not by `rpat --help`
 
@@ -107,17 +113,17 @@ def evaluate(
     )
 
 
-def _show_list(attack: str) -> None:
-    """`--attack list`, or else `--diagnostic list`."""
+def _listed(attack: str, diagnostics: Mapping[str, Any]) -> bool:
+    """`--attack list` and `--diagnostic list`: shown, if that was asked for."""
     if attack == "list":
         suite_file = (
             "a suite of your own: a list of these words, and of mappings {attack: pgd, steps: 50, "
             "...}"
         )
         console.out.print(console.glossary(list_attacks() | {"FILE.yaml": suite_file}))
-        return
-    load_installed()
-    console.out.print(console.glossary({name: row.help for name, row in DIAGNOSTICS.items()}))
+    if "list" in diagnostics:
+        console.out.print(console.glossary({name: row.help for name, row in DIAGNOSTICS.items()}))
+    return attack == "list" or "list" in diagnostics
 
 
 def _changes(flags: Mapping[str, Any]) -> list[Layer]:

@@ -23,6 +23,7 @@ RECIPE_KEYS = {
     "--download": ("data", "download"),
     "--seed": ("seed",),
     "--device": ("device",),
+    "--plugin": ("plugins",),
 }
 """The options that change a key of the run's recipe."""
 
@@ -162,6 +163,15 @@ Assign = Annotated[
         panel=HOW,
         metavar="KEY=VALUE",
         help="Set any key of the run's recipe, for example data.image_size=64; may be repeated.",
+    ),
+]
+Plugins = Annotated[
+    list[str] | None,
+    _option(
+        "--plugin",
+        panel=HOW,
+        metavar="FILE",
+        help="Python file with attacks, models or diagnostics of your own; may be repeated.",
     ),
 ]
 DataRoot = Annotated[

@@ -1,12 +1,14 @@
-"""Options that set a key of the recipe. Their help is the key's own description, their check is the
+"""Options that set a key of the recipe: their help is the key's own description, their check is the
 recipe's.
 
 They are all read as text: so 8/255 is a number everywhere, and all mistakes are listed at once,
 files and flags alike.
 """
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Literal, get_args
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from inspect import Parameter, Signature, signature
+from typing import Annotated, Any, Literal, get_args
 
 import typer
 from pydantic import BaseModel
@@ -14,45 +16,110 @@ from pydantic.fields import FieldInfo
 
 from rpat_cli.cli import torchrun
 from rpat_cli.errors import ConfigError, Problem
-from rpat_cli.recipe.schema import Recipe, switches
-
-RecipePath = tuple[str, ...]
-
-_PATHS: dict[str, RecipePath] = {}
-"""Parameter name of an option -> the recipe key that it sets."""
+from rpat_cli.recipe.schema import Recipe, Section
+from rpat_cli.recipe.yaml_lines import KeyPath
 
 
-def recipe_option(
-    key: str,
-    name: str = "",
-    *,
-    metavar: str = "TEXT",
-    help: str = "",
-    panel: str,
-    short: str = "",
-    switch: bool = False,
-    choices: Callable[[], Iterable[str]] | None = None,
-) -> Any:
-    """A typer option that sets the recipe's `key`; `name` is the flag (default: the key's last
-    part).
+@dataclass(frozen=True)
+class RecipeOption:
+    """An option of a command that sets the recipe's `key`: a row of the command's table.
 
-    `choices` gives the allowed names for shell completion and the help text.
+    `flag` is by default the key's last part, `help` the description of its field, to which the
+    names of `choices` are added; they are also what the shell completes. Without a `metavar` the
+    option is a switch: `--ra/--no-ra`.
     """
-    path = tuple(key.split("."))
-    flag = name or f"--{path[-1].replace('_', '-')}"
-    _PATHS[flag[2:].replace("-", "_")] = path
-    text = help or description(path)
-    if choices is not None:
-        text += f": {', '.join(choices())}"
-    declared = [f"{flag}/--no-{flag[2:]}"] if switch else [flag, *([short] if short else [])]
-    return typer.Option(
-        *declared,
-        metavar=None if switch else metavar,
-        help=text[:1].upper() + text[1:] + ".",
-        rich_help_panel=panel,
-        show_default=False,
-        autocompletion=(lambda: list(choices())) if choices is not None else None,
-    )
+
+    key: str
+    panel: str
+    metavar: str = ""
+    flag: str = ""
+    short: str = ""
+    help: str = ""
+    choices: Callable[[], Iterable[str]] | None = None
+
+    @property
+    def path(self) -> KeyPath:
+        return tuple(self.key.split("."))
+
+    @property
+    def long(self) -> str:
+        return self.flag or f"--{self.path[-1].replace('_', '-')}"
+
+    @property
+    def parameter(self) -> str:
+        """The name of the command's parameter."""
+        return self.long[2:].replace("-", "_")
+
+    @property
+    def text(self) -> str:
+        """The help text, with the choices that there are now."""
+        text = self.help or description(self.path)
+        if self.choices is not None:
+            text += f": {', '.join(self.choices())}"
+        return f"{text[:1].upper()}{text[1:]}."
+
+    def declared(self) -> Parameter:
+        """The option as a parameter that typer reads."""
+        is_switch = not self.metavar
+        names = [f"{self.long}/--no-{self.long[2:]}"] if is_switch else [self.long]
+        if self.short:
+            names.append(self.short)
+        option = typer.Option(
+            *names,
+            metavar=self.metavar or None,
+            help=self.text,
+            rich_help_panel=self.panel,
+            show_default=False,
+            autocompletion=self._complete if self.choices is not None else None,
+        )
+        annotation = Annotated[bool | None, option] if is_switch else Annotated[str | None, option]
+        return Parameter(
+            self.parameter, Parameter.KEYWORD_ONLY, default=None, annotation=annotation
+        )
+
+    def _complete(self) -> list[str]:
+        return list(self.choices()) if self.choices is not None else []
+
+
+def with_recipe_options(
+    table: Sequence[RecipeOption],
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Decorate a command so that it also has the options of `table`. Their values arrive in its
+    `**keywords`, to be read with `given_flags`."""
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        own = [
+            parameter
+            for parameter in signature(command).parameters.values()
+            if parameter.kind is not Parameter.VAR_KEYWORD
+        ]
+        declared = [option.declared() for option in table]
+        command.__signature__ = Signature([*declared, *own])  # type: ignore[attr-defined]
+        return command
+
+    return decorate
+
+
+def given_flags(
+    table: Sequence[RecipeOption], values: Mapping[str, Any]
+) -> dict[str, tuple[KeyPath, Any]]:
+    """The options of the table that were given: `{"--beta": (("method", "beta"), "3")}`.
+
+    Raises `ConfigError` when something is turned off and set up at once.
+    """
+    given = [option for option in table if values.get(option.parameter) is not None]
+    turned_off = [option for option in given if values[option.parameter] is False]
+    problems: list[Problem] = []
+    for switch in turned_off:
+        message = f"cannot be combined with --no-{switch.long[2:]}."
+        problems += [
+            Problem("", message, option.long, "Leave one of them out.")
+            for option in given
+            if option is not switch and option.path[: len(switch.path)] == switch.path
+        ]
+    if problems:
+        raise ConfigError(*problems)
+    return {option.long: (option.path, values[option.parameter]) for option in given}
 
 
 def jobs_option(panel: str) -> Any:
@@ -74,27 +141,16 @@ def parse_jobs(text: str) -> int | Literal["auto"]:
     if text == "auto":
         return "auto"
     if not text.isdecimal() or int(text) < 1:
-        raise ConfigError(
-            Problem(
-                "", f"{text!r} is neither 'auto' nor a count of processes, at least 1.", "--jobs"
-            )
-        )
+        message = f"{text!r}: must be 'auto' or a number of processes, at least 1."
+        raise ConfigError(Problem("", message, "--jobs"))
     if int(text) > 1 and torchrun.size() > 1:
-        shared = (
-            f"given {text}, but the {torchrun.size()} processes of torchrun share the evaluation "
-            "already."
+        message = (
+            f"{text} has no effect: the {torchrun.size()} processes of torchrun share the "
+            "evaluation already."
         )
-        raise ConfigError(
-            Problem(
-                "", shared, "--jobs", "Leave it out; --nproc-per-node of torchrun says how many."
-            )
-        )
+        hint = "Leave it out; torchrun's --nproc-per-node sets the number of processes."
+        raise ConfigError(Problem("", message, "--jobs", hint))
     return int(text)
-
-
-def description(path: RecipePath) -> str:
-    """The description of a recipe field."""
-    return _field(path).description or ""
 
 
 def choices_of(key: str) -> Callable[[], list[str]]:
@@ -103,35 +159,27 @@ def choices_of(key: str) -> Callable[[], list[str]]:
     return lambda: list(get_args(_field(tuple(key.split("."))).annotation))
 
 
-def _field(path: RecipePath) -> FieldInfo:
-    model: type[BaseModel] = Recipe
-    for part in path[:-1]:
-        section = model.model_fields[part].annotation
-        assert isinstance(section, type)
-        assert issubclass(section, BaseModel)
-        model = section
-    return model.model_fields[path[-1]]
+def description(path: KeyPath) -> str:
+    """The description of a recipe field; for `method.name`, where `method` is what is named, the
+    one of `method`."""
+    parent = path[:-1]
+    if path[-1] == "name" and _section(parent) is None:
+        return _field(parent).description or ""
+    return _field(path).description or ""
 
 
-def given_flags(params: Mapping[str, Any]) -> dict[str, tuple[RecipePath, Any]]:
-    """Of a command's parameters those that set the recipe and were given: `{"--beta": (("method",
-    "beta"), "3")}`.
+def _field(path: KeyPath) -> FieldInfo:
+    section = _section(path[:-1])
+    assert section is not None
+    return section.model_fields[path[-1]]
 
-    Raises `ConfigError` when a regularizer is turned off and set up in one breath.
-    """
-    given = {name: params[name] for name in _PATHS if params.get(name) not in (None, ())}
-    contradictions = [
-        Problem(
-            "",
-            f"contradicts --no-{switch}.",
-            f"--{name.replace('_', '-')}",
-            "Leave one of them out.",
-        )
-        for switch in switches()
-        if given.get(switch) is False
-        for name in given
-        if _PATHS[name][0] == switch and name != switch
-    ]
-    if contradictions:
-        raise ConfigError(*contradictions)
-    return {f"--{name.replace('_', '-')}": (_PATHS[name], value) for name, value in given.items()}
+
+def _section(path: KeyPath) -> type[BaseModel] | None:
+    """The section of the recipe at `path`, if it is one with fields of its own."""
+    section: type[BaseModel] = Recipe
+    for part in path:
+        annotation = section.model_fields[part].annotation
+        if not (isinstance(annotation, type) and issubclass(annotation, Section)):
+            return None
+        section = annotation
+    return section

@@ -18,7 +18,7 @@ def list_recipes(
         bool, typer.Option("--json", help="Print names and descriptions as JSON.")
     ] = False,
 ) -> None:
-    """List the recipes that come with rpat: train one with `rpat train --recipe NAME`.
+    """List the recipes that come with rpat; train one with `rpat train --recipe NAME`.
 
     Examples:
 
@@ -33,14 +33,12 @@ def list_recipes(
         print(json.dumps(lines))
         return
     width = max(map(len, lines))
-    for (
-        name,
-        text,
-    ) in lines.items():  # one line each, however narrow the terminal: names are there to be copied
+    # One line each, however narrow the terminal: names are there to be copied.
+    for name, text in lines.items():
         console.out.print(f"{name:<{width}}  {text}", markup=False, soft_wrap=True)
     console.say(
-        "\nSee one: rpat recipes show NAME. Train it: rpat train --recipe NAME. Its cost here: "
-        "add --dry-run."
+        "\nShow one: rpat recipes show NAME. Train it: rpat train --recipe NAME. To see what it "
+        "costs on this machine, add --dry-run."
     )
 
 
@@ -56,7 +54,7 @@ def show(
     """Print a recipe's file: its header with launch command, source, expected numbers and cost,
     then its keys.
 
-    What it `extends` is a recipe too. Everything resolved: `rpat train --recipe NAME --dry-run
-    --json`.
+    What it `extends` is a recipe too. For the fully resolved recipe, run `rpat train --recipe NAME
+    --dry-run --json`.
     """
     print(find(name, "NAME").read_text(encoding="utf-8"), end="")

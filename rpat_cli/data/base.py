@@ -22,7 +22,7 @@ COLOR_EPS: Mapping[str, float] = MappingProxyType(
 
 
 class Split(Protocol):
-    """Labelled images, in memory or on disk. Pixels come out as float32 in [0, 1], NCHW.
+    """Labeled images, in memory or on disk. Pixels come out as float32 in [0, 1], NCHW.
 
     `labels` is (N,) int64 on the CPU or on the device of the images; `shape` is (C, H, W).
     """

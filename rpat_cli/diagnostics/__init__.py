@@ -1,7 +1,8 @@
 """What a model shows besides its accuracies. A diagnostic is one file here and one row below.
 
-A plugin adds its own with `DIAGNOSTICS.add("name", Diagnostic(...))`; `rpat eval --diagnostic name`
-asks for it.
+A plugin adds its own with `DIAGNOSTICS.add("name", Diagnostic(...))`; `rpat eval --plugin FILE.py
+--diagnostic name` asks for it. It is in the run's report whenever that is written with the plugin
+loaded.
 """
 
 from rpat_cli.diagnostics.base import Diagnostic, Option, Result, Subject

@@ -67,7 +67,7 @@ class Line:
 class LineChart:
     """Lines over a common x; those without points are left out.
 
-    `fractions`: y is in [0, 1] and is shown in per cent. `mark` is an x to point out, by
+    `fractions`: y is in [0, 1] and is shown in percent. `mark` is an x to point out, by
     `mark_name`.
     """
 
@@ -98,11 +98,14 @@ class HeatMap:
 
 @dataclass(frozen=True)
 class Pictures:
-    """Pictures that belong together, and `table`, the same in numbers for where none can be drawn
-    and no other block has them."""
+    """Pictures that belong together, with a note on how to read them.
+
+    `table` has the same in numbers, for where no picture can be drawn and no other block has them.
+    """
 
     pictures: tuple[LineChart | HeatMap, ...]
     table: Table | None = None
+    note: str = ""
 
 
 Block: TypeAlias = Text | Table | Pictures
@@ -121,7 +124,5 @@ class Section:
 
 def columns(text: Sequence[str], numeric: Sequence[str]) -> tuple[Column, ...]:
     """Some columns of text, then some of numbers, by their titles."""
-    return (
-        *(Column(title, numeric=False) for title in text),
-        *(Column(title) for title in numeric),
-    )
+    left = [Column(title, numeric=False) for title in text]
+    return (*left, *map(Column, numeric))

@@ -108,13 +108,14 @@ class EpsCurve(Result):
         text = Text(
             (self._missed_in_words(),),
             title="What the curve says",
-            note="The band is the 95 % interval. A curve that does not fall to about 0 as eps grows "
-            "means a failing attack, not a robust model.",
+            note="A curve that does not fall to about 0 as eps grows means a failing attack, not a "
+            "robust model.",
         )
+        chart = Pictures((self._chart(),), self._table(), "The band is the 95 % interval.")
         return Section(
             "Where does the robustness end?",
             self.n,
-            (Pictures((self._chart(),), self._table()), text),
+            (chart, text),
             detail=f"{self.attack}, {self.threat.norm}",
         )
 
@@ -133,7 +134,7 @@ class EpsCurve(Result):
         band = tuple((point.eps, *point.accuracy.interval) for point in self.points)
         inside = self.threat.eps <= self.points[-1].eps
         return LineChart(
-            f"Robust accuracy in per cent, {self.attack}",
+            f"Robust accuracy in percent, {self.attack}",
             "eps",
             (Line(self.attack, points, band),),
             fractions=True,
@@ -186,9 +187,9 @@ def measure_eps_curve(
     """Attack images x (N, C, H, W), y (N,), at 0 and at `MULTIPLES` of the threat's eps.
 
     "pgd" takes `steps` (20) steps of a quarter of the radius at each; "fmn" (Pintor et al., NeurIPS
-    2021, arXiv 2102.12827; 100 steps) searches once. The model and all generators stay as they were. Raises
-    `DataError` without images, `RpatError` for a model without finite logits (B, classes),
-    `MissingExtraError` for "fmn" without foolbox.
+    2021, arXiv 2102.12827; 100 steps) searches once. The model and all generators stay as they
+    were. Raises `DataError` without images, `RpatError` for a model without finite logits (B,
+    classes), `MissingExtraError` for "fmn" without foolbox.
     """
     if not len(x):
         raise DataError("there are no images to examine.")

@@ -44,7 +44,7 @@ SIDE = 21
 LOSSES = {name: INNER_LOSSES[name] for name in ("ce", "margin")}
 """Both rise where the model errs: the second one is max_{k≠y} z_k - z_y."""
 
-LOSS_NAMES = {"ce": "cross-entropy", "margin": "margin"}
+LOSS_NAMES = {"ce": "cross-entropy", "margin": "margin loss"}
 
 
 @dataclass(frozen=True)
@@ -104,16 +104,20 @@ class LossSurface(Result):
         linearity = Text(
             tuple(self._linearity(name) for name in self.surfaces),
             title="How linear it is",
-            note="Means over the images. Within the dashed line the perturbation lies in the ball. "
-            "Gradients need a smooth slope; cliffs, plateaus and ripples hide the way from an "
-            "attack. Linearity as in Qin et al., NeurIPS 2019 (arXiv 1907.02610), here a lower "
-            "bound.",
+            note="Means over the images. Gradients need a smooth slope; cliffs, plateaus and "
+            "ripples hide the way from an attack. Linearity as in Qin et al., NeurIPS 2019 (arXiv "
+            "1907.02610), here a lower bound.",
         )
         heat_maps = [self._heat_map(name) for name in self.surfaces]
+        pictures = Pictures(
+            (*heat_maps, self._slices()),
+            self._table(),
+            "Within the dashed line the perturbation lies in the ball.",
+        )
         return Section(
             "The loss around the images",
             self.n,
-            (Pictures((*heat_maps, self._slices()), self._table()), linearity),
+            (pictures, linearity),
             detail=f"{self.threat.norm}, eps {show_number(self.threat.eps)}",
         )
 

@@ -1,6 +1,6 @@
-"""Adversarial weight perturbation (Wu, Xia & Wang, "Adversarial Weight Perturbation Helps Robust
-Generalization", NeurIPS 2020): the loss is taken, and its gradient, where a small step of the
-weights has made it worst."""
+"""Adversarial weight perturbation: Wu, Xia & Wang, "Adversarial Weight Perturbation Helps Robust
+Generalization", NeurIPS 2020, arXiv 2004.05884. The loss and its gradient are computed where a
+small step of the weights has made the loss worse."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,8 +18,8 @@ from rpat_cli.methods.base import StepContext
 @dataclass(frozen=True)
 class WeightPerturbation:
     """w ← w + gamma ‖w‖ g/‖g‖ for every weight tensor of two or more dimensions (biases and
-    BatchNorm stay), where g is the gradient of the whole loss. One step up, on the adversarial
-    examples that the loss is then taken on.
+    BatchNorm stay as they are), where g is the gradient of the whole loss: one ascent step, on the
+    adversarial examples that the loss is then computed on.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
@@ -28,20 +28,18 @@ class WeightPerturbation:
         float,
         Field(ge=0, description="length of the perturbation, relative to each layer's weights"),
     ] = 0.005
-    start_epoch: Annotated[
-        int, Field(ge=0, description="epochs to train before weights are perturbed")
-    ] = 0
+    start_epoch: Annotated[int, Field(ge=0, description="epochs before weights are perturbed")] = 0
 
     @contextmanager
     def worst_weights(
         self, step: StepContext, loss_of: Callable[[StepContext], Tensor]
     ) -> Iterator[StepContext]:
-        """Inside, the weights are perturbed, and the step that is yielded attacks with the examples
-        already made.
+        """Inside, the weights are perturbed, and the step that is yielded replays the adversarial
+        examples already made.
 
-        Outside, the weights have the very bits they had. The first pass, which only finds the
-        direction, leaves no trace in BatchNorm's running statistics (those of the attack, if it
-        moves any, stay).
+        On leaving, the weights are restored bit for bit. The first pass, which only finds the
+        direction, leaves BatchNorm's running statistics as they were (what the attack itself
+        changed in them stays).
         """
         if self.gamma == 0 or step.epoch < self.start_epoch:
             yield step
@@ -67,7 +65,7 @@ class WeightPerturbation:
 
 
 class _Recorder:
-    """An attack that remembers the examples it made, and the model's buffers as they were after
+    """An attack that records the examples it made, and the model's buffers as they were after
     it."""
 
     def __init__(self, attack: Attack, model: nn.Module) -> None:
@@ -102,8 +100,7 @@ class _Recorder:
 
 
 class _Replay:
-    """An attack that hands out, in order, the examples that were made before. It asks the model
-    nothing."""
+    """An attack that returns recorded examples, in order, without a pass of the model."""
 
     def __init__(self, made: Iterator[Tensor]) -> None:
         self.made = made

@@ -1,5 +1,5 @@
-"""Nothing an attack returns is trusted: brought into the threat, checked, and predicted again
-before it counts."""
+"""Nothing that an attack returns is trusted: it is projected onto the threat model, checked, and
+classified again before it counts."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,8 +17,8 @@ class Prediction:
     """What a model makes of images; all (B,).
 
     `predicted`: the most likely class. `margin`: the logit of the true class minus the largest
-    other one; never above 0 where the model errs, never below where it does not. `confidence`: the
-    largest softmax probability.
+    other one; never above 0 where the model is wrong, never below where it is right.
+    `confidence`: the largest softmax probability.
     """
 
     predicted: Tensor
@@ -33,17 +33,20 @@ class Prediction:
     @classmethod
     def join(cls, parts: Sequence["Prediction"]) -> "Prediction":
         """The predictions of several batches as one, on the CPU."""
-        names = ("predicted", "margin", "confidence")
-        return cls(*(torch.cat([getattr(part, name).cpu() for part in parts]) for name in names))
+        return cls(
+            predicted=torch.cat([part.predicted.cpu() for part in parts]),
+            margin=torch.cat([part.margin.cpu() for part in parts]),
+            confidence=torch.cat([part.confidence.cpu() for part in parts]),
+        )
 
 
 @dataclass(frozen=True)
 class Verified:
-    """What is left of an attack's claim. All (B,) but `x_adv` (B, C, H, W); `distance` in the
+    """What remains of an attack's result. All (B,) but `x_adv` (B, C, H, W); `distance` in the
     threat's norm.
 
     `prediction` is of `x_adv`. `broken`: misclassified, and inside ball and box. `inside`: in ball
-    and box (after mending).
+    and box (after projecting).
     """
 
     x_adv: Tensor
@@ -119,8 +122,8 @@ def verify(model: nn.Module, threat: Threat, x: Tensor, y: Tensor, x_adv: Tensor
     x_adv = x_adv.detach().to(x)
     outside = ~threat.contains(x, x_adv)
     if outside.any():
-        mended = threat.apply(x[outside], x_adv[outside] - x[outside])
-        x_adv = x_adv.index_put((outside,), mended)
+        projected = threat.apply(x[outside], x_adv[outside] - x[outside])
+        x_adv = x_adv.index_put((outside,), projected)
     inside = threat.contains(x, x_adv)
     x_adv = torch.where(inside.view(-1, *[1] * (x.ndim - 1)), x_adv, x)
     prediction = Prediction.of(checked_logits(model, x_adv), y)

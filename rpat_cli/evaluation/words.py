@@ -45,10 +45,9 @@ class AttackSpec:
 
 def list_attacks() -> dict[str, str]:
     """Everything that can be written in a suite, with one line about it; named suites first."""
-    suites = {
-        name: "suite: " + ",".join(_label_of(word) for word in words)
-        for name, words in SUITES.items()
-    }
+    suites = {}
+    for name, members in SUITES.items():
+        suites[name] = "suite: " + ",".join(map(_label_of, members))
     words = {word: row.description for word, row in ATTACKS.items() if not row.form}
     custom = {f"{_CUSTOM}apgd-ce+square": "parts of AutoAttack of your choice, five restarts"}
     forms = {row.form: row.description for row in ATTACKS.values() if row.form}

@@ -18,7 +18,7 @@ from rpat_cli.loading.architecture import Architecture, image_shape
 from rpat_cli.loading.model_file import ModelFile
 from rpat_cli.loading.published import names_data
 from rpat_cli.loading.saved_model import SavedModel
-from rpat_cli.models import PRETRAINED, in_library
+from rpat_cli.models import PRETRAINED_MODELS, in_library
 from rpat_cli.models.normalize import Classifier
 from rpat_cli.recipe.layers import Layer, resolve
 from rpat_cli.recipe.schema import Recipe
@@ -44,7 +44,7 @@ def load_external(name: str, given: Sequence[Layer]) -> SavedModel | None:
         library, _, member = name.partition(":")
         # torch announces downloads on stdout, which is for results alone.
         with redirect_stdout(sys.stderr):
-            model = PRETRAINED[library](member, image_shape(recipe.data))
+            model = PRETRAINED_MODELS[library](member, image_shape(recipe.data))
         return _saved(model, name, recipe)
     if file is None:
         return None

@@ -46,5 +46,5 @@ class Needs:
 
     @property
     def replaces_teacher_term(self) -> bool:
-        """Does this regularizer stand in for the teacher term of a method that has one?"""
+        """Does this regularizer replace the teacher term of a method that has one?"""
         return False

@@ -34,7 +34,7 @@ LIBRARIES: "Registry[Callable[[str], ModelBuilder]]" = Registry(
 )
 """Networks of other libraries, `torchvision:NAME` and `timm:NAME`: from NAME to a builder."""
 
-PRETRAINED: "Registry[Callable[[str, tuple[int, int, int]], Classifier]]" = Registry(
+PRETRAINED_MODELS: "Registry[Callable[[str, tuple[int, int, int]], Classifier]]" = Registry(
     "model library",
     {
         "torchvision": "rpat_cli.models.libraries:pretrained_torchvision",

@@ -1,5 +1,5 @@
-"""How a field of the recipe names an entry of a registry: a bare name, a name with settings, or a
-switch with settings.
+"""How fields of the recipe are read. Most name an entry of a registry: by a bare name, a name with
+settings, or a switch with settings.
 
 Settings are the fields of the frozen dataclass that the registry holds, so no second list of them
 can disagree with it. A class is imported only when a recipe names it.
@@ -102,7 +102,7 @@ def switch(
 ) -> BeforeValidator:
     """For a field that turns an entry of `registry` on: `true`, `false`, or its settings.
 
-    `off` is what `false` becomes, where it must differ from a field that nobody has set.
+    `off` is what `false` becomes, where it must differ from a field that was left out.
     """
 
     def read(value: Any) -> Any:
@@ -132,3 +132,29 @@ def as_value_error(check: Callable[[Any], object]) -> AfterValidator:
         return value
 
     return AfterValidator(validate)
+
+
+def names_in(value: Any) -> Any:
+    """`a,b` from a flag and `[a, b]` from a file mean the same; `none` is the empty list.
+
+    A piece such as `m=9` is a further setting of the name before it: `randaugment:n=2,m=9` is one
+    name.
+    """
+    if not isinstance(value, str):
+        return value
+    names: list[str] = []
+    for piece in (piece.strip() for piece in value.split(",")):
+        if names and "=" in piece and ":" not in piece:
+            names[-1] += f",{piece}"
+        elif piece and piece != "none":
+            names.append(piece)
+    return names
+
+
+def count_or_share(value: float) -> int | float:
+    """A share of the images below 1, a count of them from there on."""
+    if value < 1:
+        return value
+    if value != int(value):
+        raise ValueError("must be a whole number of images, or a share below 1")
+    return int(value)

@@ -214,7 +214,7 @@ def _merged(layers: Sequence[Layer]) -> tuple[dict[str, Any], dict[KeyPath, str]
 
 
 def _long_form(key: str, value: Any) -> Any:
-    """The mapping that a bare name or a bare `true` stands for."""
+    """The long form of a bare name or a bare `true`: a mapping."""
     if key in NAMED and isinstance(value, str):
         return {"name": value}
     return {} if value is True and key in switches() else value

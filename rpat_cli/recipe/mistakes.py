@@ -114,9 +114,8 @@ def _attack(recipe: Recipe) -> Iterator[Problem]:
     if too_long:
         yield Problem("attack.step_size", f"{attack.step_size:g}: {too_long}")
     try:
-        TRAINING_ATTACKS[attack.name].for_training(
-            Threat(threat.norm, threat.eps), attack.settings()
-        )
+        row = TRAINING_ATTACKS[attack.name]
+        row.for_training(Threat(threat.norm, threat.eps), attack.settings())
     except ConfigError as error:
         for problem in error.problems:
             yield replace(problem, key=f"attack.{problem.key}".rstrip("."))
@@ -152,9 +151,10 @@ def _mixing(recipe: Recipe) -> Iterator[Problem]:
     if any(part.needs_class for part in recipe.parts()):
         message = f"{recipe.mix.name} cannot be combined with {recipe.method.name}, which {because}"
         yield Problem("mix", message, hint=hint)
-    if recipe.attack.name == "cw-pgd":
+    if TRAINING_ATTACKS[recipe.attack.name].needs_class:
         message = (
-            f"{recipe.mix.name} cannot be combined with the attack cw-pgd: its margin {because}"
+            f"{recipe.mix.name} cannot be combined with the attack {recipe.attack.name}: its loss "
+            f"{because}"
         )
         yield Problem("mix", message, hint=hint)
 

@@ -1,11 +1,12 @@
-"""A user's own methods, regularizers, attacks, models and data sets: from a file, or from an
-installed package.
+"""A user's own methods, regularizers, attacks, models, data sets and diagnostics: from a file, or
+from an installed package.
 
-A plugin adds what it has to the tables `METHODS`, `REGULARIZERS`, `ATTACKS`, `MODELS` and
-`DATASETS`; from then on its names are checked, explained and recorded as ours are. A package
+A plugin adds what it has to the tables `METHODS`, `REGULARIZERS`, `ATTACKS`, `MODELS`, `DATASETS`
+and `DIAGNOSTICS`; from then on its names are checked, explained and recorded as ours are. A package
 announces its plugin under the entry-point group `rpat.plugins`.
 """
 
+import re
 import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import is_dataclass
@@ -16,8 +17,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from rpat_cli.attacks import ATTACKS
 from rpat_cli.data import DATASETS
+from rpat_cli.diagnostics import DIAGNOSTICS, Diagnostic
+from rpat_cli.diagnostics.base import EVALUATION_KEYS
 from rpat_cli.errors import ConfigError, Problem
+from rpat_cli.evaluation.suite import SUITES
 from rpat_cli.methods import METHODS, REGULARIZERS
 from rpat_cli.recipe.schema import Recipe
 from rpat_cli.registry import Registry, import_file
@@ -106,6 +111,13 @@ def _check_part(kind: str, name: str, entry: Any) -> None:
         )
 
 
+def _check_attack(name: str, row: Any) -> None:
+    if not isinstance(row.build, str) and not callable(row.build):
+        raise TypeError(f"the attack {name!r} must be a callable (threat, **settings) -> attack")
+    if name in SUITES or re.search(r"[,:@+\s]", name):
+        raise TypeError(f"the attack {name!r} cannot be written in a suite; choose another name")
+
+
 def _check_data_set(name: str, entry: Any) -> None:
     from rpat_cli.data.base import DatasetSpec
 
@@ -113,10 +125,22 @@ def _check_data_set(name: str, entry: Any) -> None:
         raise TypeError(f"the data set {name!r} must be a rpat_cli.data.base.DatasetSpec")
 
 
+def _check_diagnostic(name: str, entry: Any) -> None:
+    if not isinstance(entry, Diagnostic):
+        raise TypeError(f"the diagnostic {name!r} must be a rpat_cli.diagnostics.Diagnostic")
+    if name in EVALUATION_KEYS:
+        raise TypeError(
+            f"the diagnostic {name!r} has the name of a key of the evaluation's JSON; choose "
+            "another name"
+        )
+
+
 CHECKS: tuple[tuple[Registry[Any], Callable[[str, Any], None]], ...] = (
     (METHODS, _check_method),
     (REGULARIZERS, _check_regularizer),
+    (ATTACKS, _check_attack),
     (DATASETS, _check_data_set),
+    (DIAGNOSTICS, _check_diagnostic),
 )
 
 

@@ -29,7 +29,15 @@ from rpat_cli.errors import ConfigError, unknown
 from rpat_cli.evaluation.suite import parse_suite
 from rpat_cli.methods import METHODS, REGULARIZERS
 from rpat_cli.models import is_model_name, model_names
-from rpat_cli.recipe.components import Component, as_value_error, entry_of, one_of, switch
+from rpat_cli.recipe.components import (
+    Component,
+    as_value_error,
+    count_or_share,
+    entry_of,
+    names_in,
+    one_of,
+    switch,
+)
 from rpat_cli.text import Number
 
 if TYPE_CHECKING:
@@ -69,34 +77,9 @@ def _check_entry(entry: Any) -> None:
     _check_suite([entry])
 
 
-def _names(value: Any) -> Any:
-    """`a,b` from a flag and `[a, b]` from a file mean the same; `none` is the empty list.
-
-    A piece such as `m=9` is a further setting of the name before it: `randaugment:n=2,m=9` is one
-    name.
-    """
-    if not isinstance(value, str):
-        return value
-    names: list[str] = []
-    for piece in (piece.strip() for piece in value.split(",")):
-        if names and "=" in piece and ":" not in piece:
-            names[-1] += f",{piece}"
-        elif piece and piece != "none":
-            names.append(piece)
-    return names
-
-
-def _count_or_share(value: float) -> int | float:
-    if value < 1:
-        return value
-    if value != int(value):
-        raise ValueError("must be a whole number of images, or a share below 1")
-    return int(value)
-
-
 Augmentations = Annotated[
     list[str | dict[str, dict[str, Any] | None]],
-    BeforeValidator(_names),
+    BeforeValidator(names_in),
     as_value_error(_check_augment),
 ]
 
@@ -129,7 +112,7 @@ class DataSection(Section):
     name: Annotated[str, one_of(DATASETS)] = Field("fashion-mini", description="data set")
     root: str = Field("data", description="folder that holds the data sets")
     download: bool = Field(False, description="download the data set if it is missing")
-    val_size: Annotated[Number, Field(gt=0), AfterValidator(_count_or_share)] = Field(
+    val_size: Annotated[Number, Field(gt=0), AfterValidator(count_or_share)] = Field(
         1000,
         description=(
             "images held out of the training set for validation: a count, or a share below 1"
@@ -303,7 +286,7 @@ class Recipe(Section):
     validation: ValidationSection = Field(default_factory=ValidationSection)
     eval: Annotated[
         list[Annotated[Any, as_value_error(_check_entry)]],
-        BeforeValidator(_names),
+        BeforeValidator(names_in),
         as_value_error(_check_suite),
     ] = Field(["clean", "pgd-20"], description="attacks of the final report, on the test set")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(

@@ -1,7 +1,7 @@
 """What the diagnostics of a run show, prepared for the page: pictures become coordinates."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, TypeAlias
 
 from rpat_cli.diagnostics.blocks import Block, HeatMap, LineChart, Pictures, Section, Table, Text
@@ -56,9 +56,10 @@ class Panel:
 
 @dataclass(frozen=True)
 class Gallery:
-    """Pictures side by side, and the texts about them in the same grid."""
+    """Pictures side by side, the texts about them in the same grid, and a note below."""
 
     pictures: tuple[Picture, ...]
+    note: str
     texts: tuple[Text, ...] = ()
 
 
@@ -86,9 +87,9 @@ def _grouped(blocks: Sequence[Block]) -> list[Panel | Gallery]:
     for block in blocks:
         last = groups[-1] if groups else None
         if isinstance(block, Pictures):
-            groups.append(Gallery(_drawn(block)))
+            groups.append(Gallery(_drawn(block), block.note))
         elif isinstance(last, Gallery) and isinstance(block, Text):
-            groups[-1] = Gallery(last.pictures, (*last.texts, block))
+            groups[-1] = replace(last, texts=(*last.texts, block))
         elif isinstance(last, Panel):
             groups[-1] = Panel((*last.blocks, block))
         else:

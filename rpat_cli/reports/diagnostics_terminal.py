@@ -43,12 +43,14 @@ def _table(block: Table) -> rich_table.Table:
     table = rich_table.Table(
         box=box.SIMPLE_HEAD, caption=RichText(block.note), caption_justify="left"
     )
+    # On 80 columns sentences have to wrap; in a table with numbers, the titles of the numbers do.
+    # A column without a title holds levels.
+    sentences = not any(column.numeric for column in block.columns)
     for column in block.columns:
-        # A column without a title holds levels; text may go on in the next line.
         table.add_column(
             column.title,
             justify="right" if column.numeric else "left",
-            no_wrap=column.numeric or not column.title,
+            no_wrap=not column.title if sentences else not column.numeric,
         )
     for row in block.rows:
         cells = [row.level or row.cells[0], *row.cells[1:]]

@@ -35,8 +35,6 @@ def prepare(wanted: Wanted, opened: OpenedTarget, limit: int | None) -> dict[str
 
 
 def _check(name: str, diagnostic: Diagnostic, settings: Mapping[str, Any]) -> None:
-    if not isinstance(diagnostic, Diagnostic):
-        raise ConfigError(f"the diagnostic {name!r} must be a rpat_cli.diagnostics.Diagnostic.")
     first = diagnostic.options[0] if diagnostic.options else None
     if first and first.setting and first.setting not in settings:
         given = [option.flag for option in diagnostic.options if option.setting in settings]

@@ -1,4 +1,4 @@
-"""What a training would cost on this device, found out by taking a few of its steps. Nothing is
+"""What a training would cost on this device, measured by running a few of its steps. Nothing is
 kept or written."""
 
 import sys
@@ -32,19 +32,23 @@ TRAIN_IMAGES = {
     "svhn": 73_257,
     "tiny-imagenet": 100_000,
 }
-"""Training images of the data sets that may not be on this machine yet."""
+"""Numbers of training images of the data sets that may not be on this machine yet."""
 
-STEPS = 4  # the first one warms up and is not timed
-PATIENCE = 20.0  # seconds after which no further step is begun
+STEPS = 4
+"""Steps to run; the first one warms up and is not timed."""
+
+TIME_LIMIT = 20.0
+"""Seconds after which no further step is begun."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Cost of a training on one device, with everything on that the recipe turns on at some epoch.
+    """The cost of a training on one device, with everything that the recipe turns on at some epoch.
 
-    `forward` and `backward` are passes per step, of `images_per_pass` images each, the attack's and
-    the averaged model's included; times in seconds, memory in bytes. `seconds` is the whole
-    training with its validations, without the final report.
+    `forward` and `backward` are passes per step, of `images_per_pass` images each, including those
+    of the attack and of the averaged model. Times are in seconds, memory in bytes. `seconds` is for
+    the whole training with its validations, without the final evaluation. `real_data` is false if
+    random images were used in place of a data set that is not on this machine.
     """
 
     forward: int
@@ -63,12 +67,12 @@ class Estimate:
 
 
 def dry_run(recipe: Recipe, out: Path | None = None) -> Estimate:
-    """Take a few steps of the last epoch, on the data set or on random images of its shape, and say
-    what they cost.
+    """Run a few steps of the last epoch, on the data set or on random images of its shape, and
+    estimate the cost of the training from them.
 
-    Nothing is downloaded. Raises what `train_run` would: `RunFolderError` for a taken `out`,
+    Nothing is downloaded. Raises what `train_run` would: `RunFolderError` if `out` is taken,
     `ConfigError`, `DivergenceError`; and `DataError` for a missing data set whose shape and size
-    only its files tell.
+    only its files define.
     """
     folder = plan_run(recipe, out)
     compute = resolve_compute(recipe.device, recipe.precision)
@@ -77,21 +81,14 @@ def dry_run(recipe: Recipe, out: Path | None = None) -> Estimate:
     model = compute.place(architecture_for(recipe, data).build())
     watch = _Stopwatch()
     extra = build_extra(recipe.data.extra, data)
-    loop = build_loop(recipe, data, model, compute, [watch], lambda _: watch.enough, extra)
+    loop = build_loop(recipe, data, model, compute, [watch], lambda _: watch.is_done, extra)
     loop.epoch = recipe.epochs - 1  # everything that starts at some epoch has started
-    if compute.device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(compute.device)
-    averaged = loop.averaging.model if loop.averaging else None
-    with count_passes(model) as passes, count_passes(averaged or nn.Identity()) as teacher:
-        loop.run()
+    forward, backward = _counted_run(loop, watch)
     steps_per_epoch = max(1, loop.steps_per_epoch * images // len(data.train))
     steps = steps_per_epoch * recipe.epochs
-    forward, backward = (
-        (passes.forward + teacher.forward) // watch.steps,
-        passes.backward // watch.steps,
-    )
     images_per_pass = loop.batch_size * loop.views // loop.accumulate
     per_image_and_pass = watch.seconds_per_step / (images_per_pass * (forward + backward))
+    validation = _passes_in_validation(recipe, data) * per_image_and_pass
     return Estimate(
         forward=forward,
         backward=backward,
@@ -99,8 +96,7 @@ def dry_run(recipe: Recipe, out: Path | None = None) -> Estimate:
         steps_per_epoch=steps_per_epoch,
         steps=steps,
         seconds_per_step=watch.seconds_per_step,
-        seconds=steps * watch.seconds_per_step
-        + _passed_in_validation(recipe, data) * per_image_and_pass,
+        seconds=steps * watch.seconds_per_step + validation,
         peak_memory=_peak_memory(compute),
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         device=str(compute.device),
@@ -110,9 +106,20 @@ def dry_run(recipe: Recipe, out: Path | None = None) -> Estimate:
     )
 
 
+def _counted_run(loop: TrainLoop, watch: "_Stopwatch") -> tuple[int, int]:
+    """Run the loop until the watch is done; returns the forward and backward passes per step."""
+    device = loop.compute.device
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    averaged = loop.averaging.model if loop.averaging else nn.Identity()
+    with count_passes(loop.model) as passes, count_passes(averaged) as teacher:
+        loop.run()
+    return (passes.forward + teacher.forward) // watch.steps, passes.backward // watch.steps
+
+
 @dataclass
 class _Stopwatch(Callback):
-    """Times the steps after the first; if there is but one, that one."""
+    """Times the steps after the first; the first only if there is no other."""
 
     ends: list[float] = field(default_factory=list)
 
@@ -127,8 +134,8 @@ class _Stopwatch(Callback):
         return len(self.ends) - 1
 
     @property
-    def enough(self) -> bool:
-        return self.steps >= STEPS or self.ends[-1] - self.ends[0] > PATIENCE
+    def is_done(self) -> bool:
+        return self.steps >= STEPS or self.ends[-1] - self.ends[0] > TIME_LIMIT
 
     @property
     def seconds_per_step(self) -> float:
@@ -137,17 +144,23 @@ class _Stopwatch(Callback):
 
 
 def _data(recipe: Recipe) -> tuple[Dataset, int, bool]:
-    """The data set, or random images in its place; the number of training images; and which of the
-    two it is."""
+    """The data set, or random images in its place; the number of training images; and whether it is
+    the data set."""
     name = recipe.data.name
     try:
         data = build_data(recipe.data.model_copy(update={"download": False}), recipe.seed)
     except DataError:
         if name not in TRAIN_IMAGES:
             raise
-        whole, held_out = TRAIN_IMAGES[name], recipe.data.val_size
-        return _random(recipe), whole - round(held_out * whole if held_out < 1 else held_out), False
+        total = TRAIN_IMAGES[name]
+        return _random(recipe), total - round(_held_out(recipe, total)), False
     return data, len(data.train), True
+
+
+def _held_out(recipe: Recipe, total: int) -> float:
+    """How many of `total` training images are validation images."""
+    val_size = recipe.data.val_size
+    return val_size * total if val_size < 1 else val_size
 
 
 def _random(recipe: Recipe) -> Dataset:
@@ -160,37 +173,36 @@ def _random(recipe: Recipe) -> Dataset:
     return Dataset(spec, split, split, split, tuple(map(str, range(spec.classes))), fingerprint="")
 
 
-def _passed_in_validation(recipe: Recipe, data: Dataset) -> float:
-    """Images times passes of all validations: clean, and PGD with a forward and a backward pass per
-    step."""
-    section, held_out = recipe.validation, recipe.data.val_size
-    known = TRAIN_IMAGES.get(recipe.data.name, 0)
-    images = len(data.val) if not known else held_out * known if held_out < 1 else held_out
-    times = ceil(recipe.epochs / section.every) * (
-        2 if recipe.wa else 1
-    )  # the averaged model is measured too
-    return min(images, section.limit or images) * times * (2 * section.steps + 2)
+def _passes_in_validation(recipe: Recipe, data: Dataset) -> float:
+    """Images times passes of all validations: a clean pass, a forward and a backward pass for each
+    step of PGD, and a pass on its result."""
+    section = recipe.validation
+    images: float = len(data.val)
+    if recipe.data.name in TRAIN_IMAGES:  # `data` may be random images, and fewer
+        images = _held_out(recipe, TRAIN_IMAGES[recipe.data.name])
+    if section.limit:
+        images = min(images, section.limit)
+    models = 2 if recipe.wa else 1
+    validations = ceil(recipe.epochs / section.every) * models
+    return images * validations * (2 * section.steps + 2)
 
 
 def _peak_memory(compute: Compute) -> int:
-    """Bytes: the device's own where it counts them, else the most that this process has held so
-    far."""
+    """Peak memory in bytes: the GPU's on CUDA, elsewhere that of this process since it started."""
     if compute.device.type == "cuda":
         return torch.cuda.max_memory_allocated(compute.device)
-    import resource  # there is none on Windows
+    import resource  # Windows has no such module
 
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most if sys.platform == "darwin" else most * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # kibibytes on Linux, bytes on macOS
 
 
 def lines(estimate: Estimate) -> Iterator[tuple[str, str]]:
-    """The estimate for the screen: label, text."""
+    """The estimate for the screen, as pairs of label and text."""
     passes = f"{estimate.forward} forward and {estimate.backward} backward"
-    source = (
-        "the data set itself"
-        if estimate.real_data
-        else "random images: the data set is not here yet"
-    )
+    source = "the data set itself"
+    if not estimate.real_data:
+        source = "random images, since the data set is not on this machine yet"
     yield "network", f"{estimate.parameters / 1e6:.2f} M parameters"
     yield "passes", f"{passes} per step, of {estimate.images_per_pass} images each"
     yield "steps", f"{estimate.steps:,} ({estimate.steps_per_epoch:,} per epoch)"
@@ -199,6 +211,7 @@ def lines(estimate: Estimate) -> Iterator[tuple[str, str]]:
         f"{estimate.seconds_per_step:.3g} s per step on {estimate.device}, {estimate.precision}, "
         f"with {source}",
     )
-    yield "time", f"about {duration(estimate.seconds)} with validation, before the final report"
+    whole = duration(estimate.seconds)
+    yield "time", f"about {whole} with validation, without the final evaluation"
     yield "memory", f"{estimate.peak_memory / 2**30:.2f} GiB at most"
     yield "run", str(estimate.run_dir)

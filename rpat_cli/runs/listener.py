@@ -1,4 +1,4 @@
-"""Who is told how a run goes on. The engine and the runs print nothing themselves."""
+"""How a run reports its progress. The engine and the runs print nothing themselves."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,13 +9,16 @@ if TYPE_CHECKING:
 
 
 def _silent(_: Any) -> None:
-    """The listener of a notebook that asked for nothing."""
+    """Ignores what it is given."""
 
 
 @dataclass(frozen=True)
 class Listener:
-    """`say` takes lines of text, `callbacks` hear every step and epoch, `on_progress` hears of an
-    evaluation."""
+    """What a run calls as it goes on; by default nothing.
+
+    `say` takes lines of text, `callbacks` are those of the training loop, `on_progress` takes the
+    progress of an evaluation.
+    """
 
     say: Callable[[str], None] = _silent
     callbacks: "Sequence[Callback]" = ()

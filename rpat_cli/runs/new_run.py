@@ -11,28 +11,30 @@ from rpat_cli.records.run_folder import RUNS, RunFolder, is_run
 
 def run_name(recipe: Recipe) -> str:
     """`2026-11-22_fashion-mini_small-cnn_consistency+ra_s0`"""
-    extras = [*sorted(recipe.regularizers()), *recipe.collaborators()]
-    attack = [recipe.attack.name] if recipe.attack.name != "pgd" else []
-    method = "+".join(
-        [recipe.method.name, *attack, *extras, *([recipe.mix.name] if recipe.mix else [])]
-    )
+    parts = [recipe.method.name]
+    if recipe.attack.name != "pgd":
+        parts.append(recipe.attack.name)
+    parts += [*sorted(recipe.regularizers()), *recipe.collaborators()]
+    if recipe.mix:
+        parts.append(recipe.mix.name)
+    method = "+".join(parts)
     model = recipe.model.replace(":", "-").replace("/", "-")
     return f"{date.today().isoformat()}_{recipe.data.name}_{model}_{method}_s{recipe.seed}"
 
 
 def plan_run(recipe: Recipe, out: Path | None = None) -> RunFolder:
-    """Where a new run goes: `out`, or a readable new name under `runs/`. Nothing is made yet.
+    """Where a new run goes: `out`, or a new name under `runs/`. Nothing is made yet.
 
-    Raises `RunFolderError` if `out` holds something already.
+    Raises `RunFolderError` if `out` exists and is not empty.
     """
-    if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
-        advice = (
-            f"Go on with it: rpat train --resume {out}. Or choose another --out."
-            if is_run(out)
-            else ("Choose another --out; nothing is overwritten.")
-        )
+    if out is None:
+        return RunFolder(free_name(RUNS / run_name(recipe)))
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        advice = "Choose another --out; nothing is overwritten."
+        if is_run(out):
+            advice = f"Resume it with rpat train --resume {out}, or choose another --out."
         raise RunFolderError(f"{out} exists already and is not empty. {advice}")
-    return RunFolder(out or free_name(RUNS / run_name(recipe)))
+    return RunFolder(out)
 
 
 def create_run(recipe: Recipe, out: Path | None = None) -> RunFolder:

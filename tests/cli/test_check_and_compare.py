@@ -2,16 +2,29 @@ import io
 import json
 import shutil
 import sys
+from collections import Counter
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from cli_calls import Answer, call
+from corrupted_files import write_corrupted
 from rich.console import Console
 
-from rpat_cli.errors import MissingExtraError
+from rpat_cli.cli import session
+from rpat_cli.data.corrupted import STANDARD
+from rpat_cli.diagnostics import DIAGNOSTICS
+from rpat_cli.diagnostics.base import EVALUATION_KEYS
+from rpat_cli.errors import ConfigError, MissingExtraError
+from rpat_cli.evaluation.suite import parse_suite
 from rpat_cli.records.checkpoint import load_checkpoint, save_checkpoint
 from rpat_cli.records.run_folder import RunFolder
-from rpat_cli.runs.diagnose import analyse, check_wanted
+from rpat_cli.reports.diagnostics_terminal import for_terminal
+from rpat_cli.runs.diagnose import prepare
+from rpat_cli.runs.evaluate import EvalOptions, measure_run
+from rpat_cli.runs.target import open_target
 
 
 @pytest.fixture(scope="module")
@@ -28,13 +41,13 @@ def saturated(trained: tuple[Path, Answer], tmp_path_factory: pytest.TempPathFac
 
 
 def test_a_fooled_attack_ends_with_code_3_and_its_reasons(saturated: Path) -> None:
-    looks = ("--check", "--perception", "--eps-curve", "--loss-surface")
+    diagnostics = ("--check", "--perception", "--eps-curve", "--loss-surface")
     answer = call(
         "eval",
         saturated,
         "--attack",
         "fgsm",
-        *looks,
+        *diagnostics,
         "--limit",
         "150",
         "--json",
@@ -56,30 +69,81 @@ def test_a_fooled_attack_ends_with_code_3_and_its_reasons(saturated: Path) -> No
     assert json.loads(file.read_text()) == record
 
 
-def test_a_closer_look_is_entered_in_the_evaluation_and_in_the_report(
+def test_a_diagnostic_is_added_to_the_evaluation_and_to_the_report(
     trained: tuple[Path, Answer], tmp_path: Path
 ) -> None:
     run = RunFolder(Path(shutil.copytree(trained[0], tmp_path / "run")))
-    file = next(run.evals.glob("best*.json"))
-    before = json.loads(file.read_text())
-    (found,) = analyse(["loss_surface"], run.path, file, limit=30)
-    assert json.loads(file.read_text()) == before | {"loss_surface": found.result.to_dict()}
-    assert found.result.to_dict()["n"] == 30
-    assert (
-        json.loads(run.report.read_text())["closer_looks"]["loss_surface"]["evaluation"]
-        == file.name
+    measured = measure_run(
+        run.path,
+        parse_suite("clean"),
+        diagnostics={"loss_surface": {}},
+        options=EvalOptions(limit=30),
     )
+    result = measured.diagnostics["loss_surface"]
+    saved = json.loads(measured.file.read_text())["loss_surface"]
+    assert saved == json.loads(json.dumps(result.to_dict()))
+    assert saved["n"] == 30
+    reported = json.loads(run.report.read_text())["closer_looks"]["loss_surface"]
+    assert reported["evaluation"] == measured.file.name
+    assert json.loads(measured.file.read_text()).keys() <= {*EVALUATION_KEYS, *DIAGNOSTICS}
     assert "The loss around the images" in run.html.read_text()
     shown = Console(width=200, file=io.StringIO())
-    shown.print(found.table())
-    assert "cross-entropy: one eps along the gradient promises" in shown.file.getvalue()  # type: ignore[attr-defined]
+    shown.print(for_terminal(result.section()))
+    assert "cross-entropy: one eps along the gradient predicts" in shown.file.getvalue()  # type: ignore[attr-defined]
 
 
-def test_a_missing_extra_is_said_before_the_attacks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_target_is_opened_once_and_its_report_is_written_once(
+    trained: tuple[Path, Answer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is asked for besides the attacks."""
+    run = Path(shutil.copytree(trained[0], tmp_path / "run"))
+    labels = np.arange(20) % 10
+    write_corrupted(tmp_path / "C", STANDARD, labels, lambda name, severity: severity, (28, 28, 1))
+    calls: Counter[str] = Counter()
+
+    def counted(place: str) -> None:
+        module, _, name = place.rpartition(".")
+        original = getattr(import_module(module), name)
+
+        def fake(*arguments: Any, **given: Any) -> Any:
+            calls[name] += 1
+            return original(*arguments, **given)
+
+        monkeypatch.setattr(place, fake)
+
+    counted("rpat_cli.runs.build.load_dataset")
+    counted("rpat_cli.runs.target.load_model")
+    counted("rpat_cli.runs.evaluate.write_report")
+    session.evaluate(
+        target=run,
+        specs=parse_suite("fgsm"),
+        checkpoint="best",
+        changes=[],
+        diagnostics={"corruptions": {"folder": tmp_path / "C"}, "verdict": {}, "perception": {}},
+        batch_size=None,
+        jobs=1,
+        limit=40,
+        quiet=True,
+        as_json=True,
+    )
+    assert calls == {"load_dataset": 1, "load_model": 1, "write_report": 1}
+    saved = json.loads((run / "report.json").read_text())["closer_looks"]
+    assert list(saved) == ["verdict", "perception", "corruptions"]
+    assert "Corrupted images" in (run / "report.html").read_text()
+
+
+def test_what_would_fail_after_the_attacks_is_said_before_them(
+    trained: tuple[Path, Answer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = open_target(trained[0], "best", ())
     monkeypatch.setitem(sys.modules, "foolbox", None)
-    check_wanted(["verdict", "eps_curve"])
+    assert list(prepare({"eps_curve": {}, "verdict": {}}, opened, 10)) == ["verdict", "eps_curve"]
     with pytest.raises(MissingExtraError, match=r"rpat\[attacks\]"):
-        check_wanted(["eps_curve_fmn"])
+        prepare({"eps_curve_fmn": {}}, opened, 10)
+    with pytest.raises(ConfigError, match=r"'verdicts'.*verdict"):
+        prepare({"verdicts": {}}, opened, 10)
+    with pytest.raises(ConfigError, match="--diagnostic corruptions: needs --corruptions DIR"):
+        prepare({"corruptions": {}}, opened, 10)
 
 
 def test_compare_tells_two_evaluations_apart(trained: tuple[Path, Answer]) -> None:

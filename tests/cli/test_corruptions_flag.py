@@ -41,4 +41,4 @@ def test_corruptions_come_with_the_evaluation(trained: tuple[Path, Answer], tmp_
 
     alone = call("eval", net, "--attack", "clean", "--corruptions-baseline", file, cwd=tmp_path)
     assert alone.code == 2
-    assert "--corruptions-baseline goes with --corruptions DIR" in alone.message
+    assert "--corruptions-baseline: needs --corruptions DIR" in alone.message

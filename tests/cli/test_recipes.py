@@ -60,10 +60,10 @@ def test_listing_recipes_imports_no_torch() -> None:
 def test_a_dry_run_tells_the_cost_and_writes_nothing(rpat: Rpat, tmp_path: Path) -> None:
     answer = rpat("train", "--recipe", "fashion-mini/pgd", "--steps", "1", "--dry-run", "--json")
     assert answer.code == 0, answer.err
-    told = json.loads(answer.out)
-    assert told["recipe"]["method"] == {"name": "pgd"}
-    assert (told["estimate"]["forward"], told["estimate"]["backward"]) == (2, 2)
-    assert told["estimate"]["run_dir"].startswith("runs/")
+    printed = json.loads(answer.out)
+    assert printed["recipe"]["method"] == {"name": "pgd"}
+    assert (printed["estimate"]["forward"], printed["estimate"]["backward"]) == (2, 2)
+    assert printed["estimate"]["run_dir"].startswith("runs/")
     assert not list(tmp_path.iterdir())
 
 

@@ -103,10 +103,10 @@ def trust_svhn(monkeypatch, reader, root: Path) -> None:
 
 
 def write_image(
-    path: Path, colour: object, size: tuple[int, int] = (64, 64), mode: str = "RGB"
+    path: Path, color: object, size: tuple[int, int] = (64, 64), mode: str = "RGB"
 ) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new(mode, size, colour).save(path)
+    Image.new(mode, size, color).save(path)
 
 
 def write_tiny_imagenet(root: Path, *, layout: str) -> None:

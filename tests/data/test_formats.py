@@ -131,7 +131,7 @@ def test_tiny_imagenet(tmp_path, layout):
     assert data.class_names[:2] == ("goldfish", WNIDS[1])
     x, y = data.test.to("cpu").tensors()
     red = (x[:, 0].mean((1, 2)) * 255).round()
-    assert (red - y).abs().max() <= 3  # the colour tells the class, up to what JPEG does to it
+    assert (red - y).abs().max() <= 3  # the color tells the class, up to what JPEG does to it
     assert data.shape == (3, 64, 64)
 
 
@@ -262,7 +262,7 @@ def test_incomplete_folder_names_the_first_missing_file(tmp_path, monkeypatch):
         ("tiny-imagenet", "tiny-imagenet-200"),
     ],
 )
-def test_a_root_inside_the_data_set_is_recognised(tmp_path, name, inner):
+def test_a_root_inside_the_data_set_is_recognized(tmp_path, name, inner):
     if name == "cifar10":
         write_cifar10(tmp_path)
     elif name == "mnist":

@@ -56,7 +56,7 @@ def test_decode_keeps_pixels_of_the_right_size(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("mode", "colour", "rgb"),
+    ("mode", "color", "rgb"),
     [
         ("L", 90, (90, 90, 90)),
         ("RGBA", (1, 2, 3, 128), (1, 2, 3)),
@@ -64,8 +64,8 @@ def test_decode_keeps_pixels_of_the_right_size(tmp_path):
         ("LA", (7, 9), (7, 7, 7)),
     ],
 )
-def test_every_mode_becomes_rgb(tmp_path, mode, colour, rgb):
-    write_image(tmp_path / "a.png", colour, size=(20, 12), mode=mode)
+def test_every_mode_becomes_rgb(tmp_path, mode, color, rgb):
+    write_image(tmp_path / "a.png", color, size=(20, 12), mode=mode)
     assert decode(tmp_path / "a.png", 8)[:, 4, 4].tolist() == list(rgb)
 
 

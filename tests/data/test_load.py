@@ -53,7 +53,7 @@ def test_every_entry_is_a_spec_of_that_name(name):
     assert all(0 < value < 1 for value in (*spec.mean, *spec.std))
 
 
-def test_each_set_has_its_own_normalisation():
+def test_each_set_has_its_own_normalization():
     means = {DATASETS[name].mean for name in DATASETS}
     assert len(means) == len(DATASETS)
 

@@ -10,7 +10,7 @@ from helpers import assert_same, snapshot
 from torch import Tensor, nn
 
 from rpat_cli.attacks.threat import Threat
-from rpat_cli.diagnostics.loss_surface import LossSurface, survey
+from rpat_cli.diagnostics.loss_surface import LossSurface, measure_loss_surface
 from rpat_cli.errors import ConfigError, DataError
 
 
@@ -36,7 +36,7 @@ Y = torch.zeros(2, dtype=torch.int64)
 def test_along_the_gradient_the_margin_rises_by_the_dual_norm(norm: str, rise: float) -> None:
     """eps |w|_1 in Linf, eps |w|_2 in L2; an L1 step of one pixel moves the steepest one."""
     eps = 0.1
-    found = survey(Linear(W), X, Y, Threat(norm, eps), side=5)
+    found = measure_loss_surface(Linear(W), X, Y, Threat(norm, eps), side=5)
     margin, entropy = found.surfaces["margin"], found.surfaces["ce"]
     start = -(X.flatten(1) @ W)
     assert found.shares == (-1.0, -0.5, 0.0, 0.5, 1.0)
@@ -52,7 +52,7 @@ def test_along_the_gradient_the_margin_rises_by_the_dual_norm(norm: str, rise: f
 
 def test_the_margin_is_a_plane_in_both_directions() -> None:
     values = torch.tensor(
-        survey(Linear(W), X, Y, Threat("Linf", 0.1), side=7).surfaces["margin"].values
+        measure_loss_surface(Linear(W), X, Y, Threat("Linf", 0.1), side=7).surfaces["margin"].values
     )
     along, across = values.diff(dim=1), values.diff(dim=0)
     assert along.max() - along.min() < 1e-6
@@ -63,7 +63,7 @@ def test_the_margin_is_a_plane_in_both_directions() -> None:
 def test_nonlinearity_is_that_of_the_cross_entropy_alone() -> None:
     """On a linear model the largest departure is at one end of the gradient direction."""
     x, y, eps = X[:1], Y[:1], 0.1
-    found = survey(Linear(W), x, y, Threat("Linf", eps), side=5).surfaces["ce"]
+    found = measure_loss_surface(Linear(W), x, y, Threat("Linf", eps), side=5).surfaces["ce"]
     m, step = -float((x.flatten(1) @ W)[0]), 5.0 * eps
     slope = 1 / (1 + math.exp(-m))
     departures = [
@@ -75,7 +75,7 @@ def test_nonlinearity_is_that_of_the_cross_entropy_alone() -> None:
     assert found.rise == pytest.approx(
         math.log1p(math.exp(m + step)) - math.log1p(math.exp(m)), rel=1e-5
     )
-    halved = survey(Linear(W), x, y, Threat("Linf", eps / 10), side=5).surfaces["ce"]
+    halved = measure_loss_surface(Linear(W), x, y, Threat("Linf", eps / 10), side=5).surfaces["ce"]
     assert halved.nonlinearity == pytest.approx(
         found.nonlinearity / 100, rel=0.1
     )  # of second order in eps
@@ -86,7 +86,7 @@ def test_a_model_whose_gradient_is_cut_is_flat_along_it() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return super().forward(x.detach())
 
-    margin = survey(Cut(W), X, Y, Threat("Linf", 0.1), side=3).surfaces["margin"]
+    margin = measure_loss_surface(Cut(W), X, Y, Threat("Linf", 0.1), side=3).surfaces["margin"]
     assert margin.values[1][0] == margin.values[1][1] == margin.values[1][2]
     assert (margin.rise, margin.predicted_rise) == (0, 0)
     assert margin.values[0] != margin.values[1]
@@ -94,7 +94,7 @@ def test_a_model_whose_gradient_is_cut_is_flat_along_it() -> None:
 
 def test_pixels_stay_in_the_box() -> None:
     """White images and weights that would make them whiter: nothing changes on that side."""
-    margin = survey(
+    margin = measure_loss_surface(
         Linear(-W.abs()), torch.ones(1, 1, 2, 2), Y[:1], Threat("Linf", 0.1), side=3
     ).surfaces["margin"]
     assert margin.values[1][2] == margin.values[1][1] == pytest.approx(5.0)
@@ -104,10 +104,10 @@ def test_pixels_stay_in_the_box() -> None:
 def test_it_leaves_no_trace_and_comes_back_from_json(honest: Any) -> None:
     before = snapshot(honest.model)
     arguments = (honest.model, honest.x[:20], honest.y[:20], honest.threat)
-    found = survey(*arguments, side=5, batch_size=8)
+    found = measure_loss_surface(*arguments, side=5, batch_size=8)
     assert_same(before, snapshot(honest.model))
     assert LossSurface.from_dict(json.loads(json.dumps(found.to_dict()))) == found
-    assert survey(*arguments, side=5, batch_size=8) == found
+    assert measure_loss_surface(*arguments, side=5, batch_size=8) == found
     entropy = found.surfaces["ce"]
     assert entropy.values[2][0] < entropy.values[2][2] < entropy.values[2][4]
     assert entropy.nonlinearity > abs(entropy.rise - entropy.predicted_rise)
@@ -115,6 +115,6 @@ def test_it_leaves_no_trace_and_comes_back_from_json(honest: Any) -> None:
 
 def test_what_cannot_be_surveyed_is_said() -> None:
     with pytest.raises(ConfigError, match="odd number"):
-        survey(Linear(W), X, Y, Threat("Linf", 0.1), side=4)
+        measure_loss_surface(Linear(W), X, Y, Threat("Linf", 0.1), side=4)
     with pytest.raises(DataError, match="no image"):
-        survey(Linear(W), X[:0], Y[:0], Threat("Linf", 0.1))
+        measure_loss_surface(Linear(W), X[:0], Y[:0], Threat("Linf", 0.1))

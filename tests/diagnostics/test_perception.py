@@ -8,7 +8,7 @@ from scipy import stats
 from torch import Tensor, nn
 
 from rpat_cli.attacks.threat import Threat
-from rpat_cli.diagnostics.perception import MIXES, Perception, analyse_walks, perceive
+from rpat_cli.diagnostics.perception import MIXES, Perception, analyze_walks, measure_perception
 
 LINF = Threat("Linf", 0.1)
 
@@ -25,7 +25,7 @@ def test_on_a_linear_model_every_figure_is_known() -> None:
     """PGD takes 0.1 off every pixel: the logits move by 0.4 mix, in a straight line."""
     means = torch.tensor([0.52, 0.55, 0.57, 0.62, 0.7, 0.4])  # the last one is wrong from the start
     x = means.view(-1, 1, 1, 1).expand(-1, 1, 4, 4).contiguous()
-    found = perceive(Brightness(), x, torch.zeros(6, dtype=torch.int64), LINF)
+    found = measure_perception(Brightness(), x, torch.zeros(6, dtype=torch.int64), LINF)
     broken, defended = found["adversarial", "broken"], found["adversarial", "defended"]
     assert (found.n, broken.n, defended.n) == (6, 3, 2)
     for change in (broken, defended):
@@ -51,7 +51,7 @@ def test_a_bend_shows_in_the_halves() -> None:
     walk = torch.zeros(11, 2, 2)
     walk[:, :, 0] = 0.5
     walk[6:, 0, 1] = 1.0  # the first sample falls, the second does not
-    found = analyse_walks(
+    found = analyze_walks(
         {"adversarial": walk, "random": walk[:1].expand(11, 2, 2)}, torch.zeros(2).long(), LINF, 20
     )
     broken = found["adversarial", "broken"]
@@ -67,7 +67,7 @@ def walking(broken: list[float], defended: list[float]) -> Perception:
     walk = torch.zeros(11, len(moves), 2)
     walk[:, :, 0] = 1 + torch.linspace(0, 1, 11)[:, None] * moves
     walk[-1, : len(broken), 1] = 100.0  # the last step alone: the second logit overtakes
-    return analyse_walks(
+    return analyze_walks(
         {"adversarial": walk, "random": walk[:1].expand_as(walk)},
         torch.zeros(len(moves)).long(),
         LINF,
@@ -91,7 +91,7 @@ def test_the_papers_claim_is_judged_by_the_interval_of_the_difference(
     half, _, _ = found.gaps
     squares = [[(0.5 * move) ** 2 / 2 for move in moves] for moves in (defended, broken)]
     means = [sum(values) / len(values) for values in squares]
-    assert (half.figure, half.claim) == ("first_half", claim)
+    assert (half.stretch, half.claim) == ("first_half", claim)
     assert half.difference == pytest.approx(means[0] - means[1], rel=1e-5)
     if len(broken) > 1:
         test = stats.ttest_ind(*squares, equal_var=False)
@@ -109,7 +109,7 @@ def test_it_comes_back_from_json() -> None:
 
 def test_without_a_broken_sample_nothing_is_claimed_of_them() -> None:
     x, y = torch.full((2, 1, 4, 4), 0.9), torch.zeros(2, dtype=torch.int64)
-    found = perceive(Brightness(), x, y, LINF)
+    found = measure_perception(Brightness(), x, y, LINF)
     broken = found["adversarial", "broken"]
     assert (broken.n, broken.whole, broken.curve) == (0, None, ())
     assert [(gap.difference, gap.interval, gap.claim) for gap in found.gaps] == [
@@ -119,11 +119,13 @@ def test_without_a_broken_sample_nothing_is_claimed_of_them() -> None:
 
 def test_the_model_stays_as_it_was_and_the_seed_decides(honest: Any) -> None:
     before = snapshot(honest.model)
-    first = perceive(honest.model, honest.x[:60], honest.y[:60], honest.threat, batch_size=25)
+    first = measure_perception(
+        honest.model, honest.x[:60], honest.y[:60], honest.threat, batch_size=25
+    )
     assert_same(before, snapshot(honest.model))
     assert (
         first.to_dict()
-        == perceive(
+        == measure_perception(
             honest.model, honest.x[:60], honest.y[:60], honest.threat, batch_size=25
         ).to_dict()
     )

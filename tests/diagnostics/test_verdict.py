@@ -1,6 +1,7 @@
 """Defences that only look robust are found out, each for its own reason; a robust model is let
 pass."""
 
+import json
 import math
 from dataclasses import replace
 from typing import Any
@@ -12,10 +13,8 @@ from helpers import assert_same, snapshot
 from torch import Tensor, nn
 
 from rpat_cli.attacks.threat import Threat
-from rpat_cli.diagnostics.verdict.substitute import QUESTIONS
-from rpat_cli.diagnostics.verdict.verdict import (
-    Evidence,
-    Verdict,
+from rpat_cli.diagnostics.verdict.checks import (
+    CHECKS,
     check_black_box,
     check_convergence,
     check_dynamic,
@@ -28,12 +27,14 @@ from rpat_cli.diagnostics.verdict.verdict import (
     check_transfer,
     check_unbounded,
     check_zero_gradients,
-    gather,
-    judge,
 )
+from rpat_cli.diagnostics.verdict.evidence import Evidence
+from rpat_cli.diagnostics.verdict.probe import gather
+from rpat_cli.diagnostics.verdict.substitute import QUERIES
+from rpat_cli.diagnostics.verdict.verdict import Verdict, judge
 from rpat_cli.evaluation.statistics import sign_test
 
-TINY = {"images": 40, "queries": 60, "questions": 100}
+TINY = {"images": 40, "square_queries": 60, "substitute_queries": 100}
 
 
 class Quantised(nn.Module):
@@ -88,22 +89,22 @@ class Denoising(nn.Module):
 
 
 BROKEN = {
-    "quantised input": (lambda m: nn.Sequential(Quantised(), m), "gradients are there", "FAIL"),
+    "quantised input": (lambda m: nn.Sequential(Quantised(), m), "nonzero gradients", "FAIL"),
     "shattered gradient": (
         lambda m: nn.Sequential(Shattering(), m),
         "white box beats black box",
         "WARN",
     ),
-    "randomised input": (lambda m: nn.Sequential(Randomised(), m), "same answer twice", "FAIL"),
+    "randomised input": (lambda m: nn.Sequential(Randomised(), m), "deterministic output", "FAIL"),
     "saturated logits": (lambda m: nn.Sequential(m, Scaled()), "logits in a sane range", "FAIL"),
     "softmax output": (
         lambda m: nn.Sequential(m, nn.Softmax(dim=1)),
         "logits, not probabilities",
         "FAIL",
     ),
-    "detached gradient": (lambda m: nn.Sequential(Detached(), m), "gradients are there", "FAIL"),
+    "detached gradient": (lambda m: nn.Sequential(Detached(), m), "nonzero gradients", "FAIL"),
     "dropout left on": (lambda m: nn.Sequential(StubbornDropout(0.2), m), "eval mode", "FAIL"),
-    "dynamic": (Denoising, "no optimisation inside", "WARN"),
+    "dynamic": (Denoising, "no optimization at inference", "WARN"),
 }
 
 
@@ -118,20 +119,29 @@ def evidence(honest: Any) -> Evidence:
 
 def test_an_adversarially_trained_model_passes_every_check(evidence: Evidence) -> None:
     verdict = judge(evidence)
-    assert {f.name: f.reason for f in verdict.findings if f.level != "PASS"} == {}
+    assert {f.name: f.reason for f in verdict.checks if f.level != "PASS"} == {}
     assert verdict.level == "PASS"
     assert evidence.correct.n == 200
-    assert evidence.standing("whole box").correct == 0
-    assert all(finding.paper and finding.reason for finding in verdict.findings)
+    assert evidence.robust("whole box").correct == 0
+    assert all(finding.paper and finding.reason for finding in verdict.checks)
 
 
 @pytest.mark.parametrize("defence", BROKEN)
 def test_a_broken_defence_is_found_out_for_its_own_reason(defence: str, honest: Any) -> None:
     breaking, name, level = BROKEN[defence]
     verdict = verdict_of(breaking(honest.model), honest)
-    report = {f.name: (f.level, f.reason) for f in verdict.findings}
+    report = {f.name: (f.level, f.reason) for f in verdict.checks}
     assert report[name][0] == level, report
     assert verdict.level == ("FAIL" if level == "FAIL" else verdict.level) != "PASS"
+
+
+def test_a_verdict_comes_back_from_json_and_damage_is_noticed(evidence: Evidence) -> None:
+    verdict = judge(evidence)
+    saved = json.loads(json.dumps(verdict.to_dict()))
+    assert Verdict.from_dict(saved) == verdict
+    assert len({check.name for check in CHECKS}) == len(CHECKS) == 16
+    with pytest.raises(ValueError, match="the level is FAIL, that of the checks PASS"):
+        Verdict.from_dict({**saved, "level": "FAIL"})
 
 
 def seen(n: int = 500, **changes: Any) -> Evidence:
@@ -204,38 +214,35 @@ def test_the_evidence_of_these_tests_is_in_order() -> None:
 def test_square_is_judged_by_counts_not_by_a_percentage(
     square: slice, apgd: slice, level: str
 ) -> None:
-    finding = check_black_box(breaking(seen(), square=square, apgd_ce=apgd))
-    assert finding.level == level, finding.reason
-    assert "Croce" in finding.paper
+    found, reason = check_black_box(breaking(seen(), square=square, apgd_ce=apgd))
+    assert found == level, reason
 
 
 def test_a_check_that_could_not_run_does_not_pass() -> None:
     broken = {name: flags for name, flags in seen().broken.items() if name != "square"}
-    finding = check_black_box(seen(broken=broken, skipped={"square": "images are too small"}))
-    assert finding.level == "WARN"
-    assert "square could not run: images are too small" in finding.reason
+    level, reason = check_black_box(seen(broken=broken, skipped={"square": "images are too small"}))
+    assert level == "WARN"
+    assert "square could not run: images are too small" in reason
 
 
 def test_weak_attacks_that_win_are_found() -> None:
-    assert check_noise(breaking(seen(), noise=slice(0, 20))).level == "FAIL"
-    assert (
-        check_single_step(breaking(seen(), fgsm=slice(0, 20), pgd_20=slice(30, 33))).level == "FAIL"
-    )
-    assert (
-        check_single_step(breaking(seen(), fgsm=slice(0, 20), pgd_20=slice(10, 40))).level == "PASS"
-    )
+    assert check_noise(breaking(seen(), noise=slice(0, 20)))[0] == "FAIL"
+    assert check_single_step(breaking(seen(), fgsm=slice(0, 20), pgd_20=slice(30, 33)))[0] == "FAIL"
+    assert check_single_step(breaking(seen(), fgsm=slice(0, 20), pgd_20=slice(10, 40)))[0] == "PASS"
     fewer = check_steps(
         breaking(seen(), pgd_5=slice(0, 60), pgd_20=slice(0, 60), pgd_50=slice(0, 40))
     )
-    assert fewer.level == "FAIL"
-    assert "20 by pgd-20 only" in fewer.reason
+    assert fewer[0] == "FAIL"
+    assert "20 by pgd-20 only" in fewer[1]
 
 
 @pytest.mark.parametrize("defence", ["shattered gradient", "detached gradient"])
 def test_what_is_made_on_a_substitute_breaks_a_model_whose_own_gradient_lies(
     defence: str, honest: Any
 ) -> None:
-    verdict = verdict_of(BROKEN[defence][0](honest.model), honest, images=200, questions=QUESTIONS)
+    verdict = verdict_of(
+        BROKEN[defence][0](honest.model), honest, images=200, substitute_queries=QUERIES
+    )
     finding = verdict["white box beats transfer"]
     assert finding.level == "FAIL", finding.reason
     assert "by substitute only" in finding.reason
@@ -255,31 +262,31 @@ def test_a_given_source_counts_beside_the_substitute(honest: Any) -> None:
         int(own.broken["pgd-20"].sum()), abs=2
     )
     twin = breaking(seen(), substitute=slice(0, 3), pgd_20=slice(0, 5), pgd_50=slice(0, 2))
-    assert check_transfer(twin).level == "PASS"
+    assert check_transfer(twin)[0] == "PASS"
     beaten = replace(
         twin,
         broken={**twin.broken, "transfer:a": torch.arange(500) < 40},
         transfers=("transfer:a",),
     )
-    assert check_transfer(beaten).level == "FAIL"
-    assert "35 by transfer:a only" in check_transfer(beaten).reason
-    assert "images broken: 0 by pgd-20 only" in check_transfer(beaten).reason
+    assert check_transfer(beaten)[0] == "FAIL"
+    assert "35 by transfer:a only" in check_transfer(beaten)[1]
+    assert "images broken: 0 by pgd-20 only" in check_transfer(beaten)[1]
 
 
 def test_robust_accuracy_has_to_fall_to_nothing_as_eps_grows() -> None:
-    assert check_unbounded(breaking(seen(), whole_box=slice(0, 490))).level == "PASS"
-    assert check_unbounded(breaking(seen(), whole_box=slice(0, 440))).level == "WARN"
-    standing = check_unbounded(breaking(seen(), whole_box=slice(0, 100)))
-    assert standing.level == "FAIL"
-    assert "80 % at 1" in standing.reason
+    assert check_unbounded(breaking(seen(), whole_box=slice(0, 490)))[0] == "PASS"
+    assert check_unbounded(breaking(seen(), whole_box=slice(0, 440)))[0] == "WARN"
+    left = check_unbounded(breaking(seen(), whole_box=slice(0, 100)))
+    assert left[0] == "FAIL"
+    assert "80 % at 1" in left[1]
     many = torch.tensor([[4.0, *[0.0] * 199]]).repeat(
         500, 1
     )  # of 200 classes chance would get 2.5 images right
-    assert check_unbounded(breaking(seen(logits=many), whole_box=slice(0, 490))).level == "PASS"
-    assert check_unbounded(breaking(seen(logits=many), whole_box=slice(0, 400))).level == "FAIL"
+    assert check_unbounded(breaking(seen(logits=many), whole_box=slice(0, 490)))[0] == "PASS"
+    assert check_unbounded(breaking(seen(logits=many), whole_box=slice(0, 400)))[0] == "FAIL"
     rising = replace(breaking(seen(), whole_box=slice(0, 50)))
     rising = replace(rising, broken={**rising.broken, "eps x 1": torch.arange(500) < 90})
-    assert check_eps(rising).level == "FAIL"
+    assert check_eps(rising)[0] == "FAIL"
 
 
 @pytest.mark.parametrize(
@@ -292,9 +299,9 @@ def test_robust_accuracy_has_to_fall_to_nothing_as_eps_grows() -> None:
     ],
 )
 def test_a_loss_that_still_rises_is_seen(losses: list[float], level: str) -> None:
-    finding = check_convergence(seen(losses=tuple(losses)))
-    assert finding.level == level
-    assert "-0.0" not in finding.reason
+    found, reason = check_convergence(seen(losses=tuple(losses)))
+    assert found == level
+    assert "-0.0" not in reason
 
 
 @pytest.mark.parametrize(
@@ -302,7 +309,7 @@ def test_a_loss_that_still_rises_is_seen(losses: list[float], level: str) -> Non
 )
 def test_logits_out_of_range_are_seen(lead: float, level: str) -> None:
     logits = F.one_hot(torch.zeros(500, dtype=torch.int64), 4) * lead
-    assert check_logit_range(seen(logits=logits, logits_again=logits)).level == level
+    assert check_logit_range(seen(logits=logits, logits_again=logits))[0] == level
 
 
 @pytest.mark.parametrize(
@@ -311,7 +318,7 @@ def test_logits_out_of_range_are_seen(lead: float, level: str) -> None:
 def test_a_sure_model_is_suspect_only_where_that_hides_something(
     only_by_margin: int, level: str
 ) -> None:
-    """Saturated logits, which PGD on the cross-entropy leaves standing: does PGD on the margin
+    """Saturated logits, which PGD on the cross-entropy leaves left: does PGD on the margin
     break them?"""
     logits = F.one_hot(torch.zeros(500, dtype=torch.int64), 4) * 40.0
     evidence = seen(
@@ -320,15 +327,16 @@ def test_a_sure_model_is_suspect_only_where_that_hides_something(
     evidence = replace(
         evidence, broken={**evidence.broken, "cw-pgd": torch.arange(500) < only_by_margin}
     )
-    assert check_logit_range(evidence).level == check_zero_gradients(evidence).level == level
+    assert check_logit_range(evidence)[0] == check_zero_gradients(evidence)[0] == level
 
 
 def test_a_few_images_are_not_enough_to_trust_a_model() -> None:
     assert judge(seen(20)).level == "PASS"
     few = judge(seen(19))
-    assert (few.level, few["better than guessing"].level) == ("WARN", "WARN")
+    assert (few.level, few["better than chance"].level) == ("WARN", "WARN")
     assert (
-        "19 of 19 images are right without an attack: too few" in few["better than guessing"].reason
+        "19 of 19 images are classified correctly without an attack: too few"
+        in few["better than chance"].reason
     )
 
 
@@ -336,25 +344,25 @@ def test_a_few_images_are_not_enough_to_trust_a_model() -> None:
     ("pixels", "level"), [((0, 1), "PASS"), ((-0.4, 2.8), "FAIL"), ((0, 1 / 255), "WARN")]
 )
 def test_pixels_out_of_range_are_seen(pixels: tuple[float, float], level: str) -> None:
-    assert check_pixels(seen(pixels=pixels)).level == level
+    assert check_pixels(seen(pixels=pixels))[0] == level
 
 
 def test_only_the_flag_for_dynamic_models_makes_a_dynamic_model() -> None:
-    assert check_dynamic(seen(flags=("there are 3 points with zero gradient!",))).level == "PASS"
-    assert check_dynamic(seen(flags=("it seems to be a dynamic defense!",))).level == "WARN"
+    assert check_dynamic(seen(flags=("there are 3 points with zero gradient!",)))[0] == "PASS"
+    assert check_dynamic(seen(flags=("it seems to be a dynamic defense!",)))[0] == "WARN"
 
 
 def test_a_model_that_is_never_right_is_not_called_robust(honest: Any) -> None:
     with torch.no_grad():
         wrong = (honest.model(honest.x[:60]).argmax(dim=1) + 1) % 10
     verdict = judge(gather(honest.model, honest.x[:60], wrong, honest.threat))
-    assert verdict["better than guessing"].level == verdict.level == "WARN"
-    assert "gradients are there" not in {finding.name for finding in verdict.findings}
+    assert verdict["better than chance"].level == verdict.level == "WARN"
+    assert "nonzero gradients" not in {finding.name for finding in verdict.checks}
 
 
 def test_the_model_comes_out_as_it_went_in_and_the_seed_decides(honest: Any) -> None:
     before = snapshot(honest.model)
-    options = {"images": 20, "queries": 20, "questions": 100}
+    options = {"images": 20, "square_queries": 20, "substitute_queries": 100}
     first = gather(honest.model, honest.x, honest.y, honest.threat, **options)
     assert_same(before, snapshot(honest.model))
     torch.manual_seed(9)
@@ -370,7 +378,15 @@ def test_any_number_of_classes(classes: int) -> None:
     x = torch.rand(2 * classes, 1, 8, 8)
     y = model(x).argmax(dim=1)
     verdict = judge(
-        gather(model.eval(), x, y, Threat("Linf", 0.05), images=20, queries=20, questions=100)
+        gather(
+            model.eval(),
+            x,
+            y,
+            Threat("Linf", 0.05),
+            images=20,
+            square_queries=20,
+            substitute_queries=100,
+        )
     )
     assert verdict.to_dict()["evidence"]["clean_acc"] == 1.0
 

@@ -1,32 +1,28 @@
-"""What stands beside the training: the metrics file, the lines of the log, signals."""
+"""What goes with a training: the metrics file and the lines of the log."""
 
 import json
-import os
-import signal
 from pathlib import Path
 
-import pytest
 from loops import make_loop
 
 from rpat_cli.engine.callbacks import EpochLines, MetricsLog, epoch_line
 from rpat_cli.records.metrics import EpochRecord, read_metrics
-from rpat_cli.signals import StopSignals
 
 
-def test_a_resumed_training_tells_every_epoch_once(tmp_path: Path) -> None:
+def test_a_resumed_training_records_every_epoch_once(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     first = make_loop(
         epochs=3, callbacks=(MetricsLog(path),), should_stop=lambda loop: loop.epoch == 2
     )
     first.run()
-    told = path.read_text()
+    written = path.read_text()
     # The crash came in the third epoch's line, and the checkpoint is that of the first epoch.
-    path.write_text(told + '{"epoch": 3, "lr"')
+    path.write_text(written + '{"epoch": 3, "lr"')
     second = make_loop(epochs=3, callbacks=(MetricsLog(path),))
     second.epoch = 1
     second.run()
     assert [record["epoch"] for record in read_metrics(path)] == [1, 2, 3]
-    assert path.read_text().splitlines()[0] == told.splitlines()[0]
+    assert path.read_text().splitlines()[0] == written.splitlines()[0]
     assert [file.name for file in tmp_path.iterdir()] == ["metrics.jsonl"]
 
 
@@ -52,24 +48,3 @@ def test_a_line_says_what_the_epoch_brought_and_how_long_it_still_takes() -> Non
     make_loop(epochs=2, callbacks=(EpochLines(lines.append),)).run()
     assert [line.split("  ")[0] for line in lines] == ["epoch 1/2", "epoch 2/2"]
     assert lines[-1].endswith("left 0:00:00")
-
-
-@pytest.mark.parametrize(
-    ("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75), (signal.SIGUSR1, 75)]
-)
-def test_a_signal_leaves_a_note_and_the_handlers_come_back(sent: signal.Signals, code: int) -> None:
-    before = [signal.getsignal(getattr(signal, name)) for name in StopSignals.SIGNALS]
-    with StopSignals() as signals:
-        os.kill(os.getpid(), sent)
-        assert signals.received == sent
-        assert signals.exit_code == code
-    assert [signal.getsignal(getattr(signal, name)) for name in StopSignals.SIGNALS] == before
-
-
-def test_a_second_ctrl_c_is_not_waited_for() -> None:
-    with StopSignals() as signals:
-        os.kill(os.getpid(), signal.SIGTERM)
-        os.kill(os.getpid(), signal.SIGINT)
-        assert signals.received == signal.SIGINT
-        with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)

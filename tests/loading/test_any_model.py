@@ -125,7 +125,7 @@ def build():
         (200, []),
     ],
 )
-def test_any_number_of_classes_works_or_is_told_what_is_undefined(
+def test_any_number_of_classes_works_or_says_what_is_undefined(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, classes: int, left_out: list[str]
 ) -> None:
     """A folder of images, a model from a file, and AutoAttack with the attacks of both of its
@@ -152,7 +152,7 @@ def test_any_number_of_classes_works_or_is_told_what_is_undefined(
         note for note in evaluation["autoattack:" + "+".join(NAMES)].notes if "left out" in note
     ]
     assert len(notes) == len(left_out)
-    assert all(any(told in note for note in notes) for told in left_out)
+    assert all(any(name in note for note in notes) for name in left_out)
     undefined = {note.split()[0] for note in notes}
     stages = evaluation["autoattack:" + "+".join(NAMES)].stages
     assert [stage.name for stage in stages] == [name for name in NAMES if name not in undefined]

@@ -23,7 +23,7 @@ from rpat_cli.runs.target import open_target
 FILE = """
 import torch
 from torch import nn
-from layers_beside import Doubled
+from layers_next_to_it import Doubled
 
 class Net(nn.Module):
     def __init__(self):
@@ -45,7 +45,7 @@ def closed():
 def three():
     return nn.Sequential(nn.Flatten(), nn.Linear(784, 3))
 
-def colour():
+def color():
     return nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten())
 
 def features():
@@ -81,11 +81,11 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     (tmp_path / "my.py").write_text(FILE)
-    (tmp_path / "layers_beside.py").write_text(
+    (tmp_path / "layers_next_to_it.py").write_text(
         "from torch import nn\nclass Doubled(nn.Module):\n    def forward(self, x):\n        "
         "return 2 * x\n"
     )
-    monkeypatch.delitem(sys.modules, "layers_beside", raising=False)
+    monkeypatch.delitem(sys.modules, "layers_next_to_it", raising=False)
     return tmp_path
 
 
@@ -115,7 +115,7 @@ def test_what_programs_and_libraries_say_does_not_stand_among_results(
         print("Downloading weights")
         return nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
 
-    monkeypatch.setattr("rpat_cli.loading.external.PRETRAINED", {"torchvision": fetch})
+    monkeypatch.setattr("rpat_cli.loading.external.PRETRAINED_MODELS", {"torchvision": fetch})
     load_model("my.py:talkative", changes=[DATA])
     load_model("torchvision:resnet18", changes=[DATA])
     out, err = capsys.readouterr()
@@ -128,19 +128,19 @@ def test_it_travels_to_another_process_with_everything_in_it(
 ) -> None:
     model = ModelFile.parse(f"{here}/my.py:build").build().eval()  # type: ignore[union-attr]
     x = torch.rand(3, 1, 28, 28)
-    parcel, told = pickle.dumps(model), model(x)
+    pickled, logits = pickle.dumps(model), model(x)
     for name in [name for name in sys.modules if name.startswith("rpat_model_my_")]:
         monkeypatch.delitem(sys.modules, name)  # as in a process that has not seen the file yet
-    arrived = pickle.loads(parcel)
+    arrived = pickle.loads(pickled)
     assert type(arrived.model) is not type(model.model)
-    assert torch.equal(arrived(x), told)
+    assert torch.equal(arrived(x), logits)
     assert not arrived.training
     with pytest.raises((AttributeError, pickle.PicklingError), match="Local"):
         pickle.dumps(ModelFile(here / "my.py", "closed").build())
 
 
 @pytest.mark.parametrize(
-    ("target", "told"),
+    ("target", "message"),
     [
         ("mi.py:build", "there is no file mi.py. Did you mean 'my.py'?"),
         (
@@ -157,8 +157,8 @@ def test_it_travels_to_another_process_with_everything_in_it(
         ),
         ("my.py:number", "number() returned int, not a torch.nn.Module."),
         (
-            "my.py:colour",
-            "my.py:colour: the model fails on an image of shape (1, 28, 28): RuntimeError",
+            "my.py:color",
+            "my.py:color: the model fails on an image of shape (1, 28, 28): RuntimeError",
         ),
         (
             "my.py:double",
@@ -173,12 +173,12 @@ def test_it_travels_to_another_process_with_everything_in_it(
     ],
 )
 def test_what_is_wrong_with_a_model_file_is_said_in_one_line(
-    here: Path, target: str, told: str
+    here: Path, target: str, message: str
 ) -> None:
     (here / "wrong.py").write_text("x = 1\nif x\n")
     with pytest.raises(RpatError) as error:
         open_target(Path(target), "best", [DATA])
-    assert told in str(error.value)
+    assert message in str(error.value)
 
 
 def test_a_model_from_elsewhere_needs_its_data_set_and_is_no_other_network(here: Path) -> None:
@@ -213,10 +213,10 @@ def test_a_model_at_hand_is_measured_and_left_as_it_was(here: Path) -> None:
 
 
 NAME = "shufflenet_v2_x0_5"
-COLOUR = [Layer("--data", {"data": {"name": "imagefolder", "image_size": 64}})]
+COLOR = [Layer("--data", {"data": {"name": "imagefolder", "image_size": 64}})]
 
 
-def test_a_library_model_brings_its_weights_and_its_own_normalisation(
+def test_a_library_model_brings_its_weights_and_its_own_normalization(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from torchvision import models
@@ -230,7 +230,7 @@ def test_a_library_model_brings_its_weights_and_its_own_normalisation(
 
     monkeypatch.setattr("torch.hub.download_url_to_file", no_net)
     with pytest.raises(CheckpointError) as error:
-        load_model(f"torchvision:{NAME}", changes=COLOUR)
+        load_model(f"torchvision:{NAME}", changes=COLOR)
     assert (
         f"are not at {file}, and {weights.url} could not be read (<urlopen error no route>)"
         in str(error.value)
@@ -238,7 +238,7 @@ def test_a_library_model_brings_its_weights_and_its_own_normalisation(
     net = models.get_model(NAME).eval()
     file.parent.mkdir(parents=True, exist_ok=True)
     torch.save(net.state_dict(), file)
-    saved = load_model(f"torchvision:{NAME}", changes=COLOUR)
+    saved = load_model(f"torchvision:{NAME}", changes=COLOR)
     assert (saved.architecture.shape, saved.architecture.classes) == ((3, 64, 64), 1000)
     x = torch.rand(2, 3, 64, 64)
     mean, std = (
@@ -250,7 +250,7 @@ def test_a_library_model_brings_its_weights_and_its_own_normalisation(
     with pytest.raises(ConfigError, match="takes images of 3 channels; these have 1"):
         load_model(f"torchvision:{NAME}", changes=[DATA])
     with pytest.raises(ConfigError, match="Did you mean 'resnet18'"):
-        load_model("torchvision:resnet81", changes=COLOUR)
+        load_model("torchvision:resnet81", changes=COLOR)
 
 
 def test_the_same_from_timm(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -263,11 +263,11 @@ def test_the_same_from_timm(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(timm, "create_model", offline)
     with pytest.raises(CheckpointError) as error:
-        load_model("timm:resnet18", changes=COLOUR)
+        load_model("timm:resnet18", changes=COLOR)
     assert "models--timm--resnet18" in str(error.value)
     assert "https://huggingface.co/timm/resnet18" in str(error.value)
     monkeypatch.setattr(timm, "create_model", lambda name, *, pretrained: untrained)
     x = torch.rand(2, 3, 64, 64)
     mean, std = (torch.tensor(each).view(3, 1, 1) for each in (config.mean, config.std))
-    model = load_model("timm:resnet18", changes=COLOUR).model
+    model = load_model("timm:resnet18", changes=COLOR).model
     torch.testing.assert_close(model(x), untrained((x - mean) / std))

@@ -35,10 +35,10 @@ def x() -> Tensor:
 
 
 def logits_of(
-    net: nn.Module, x: Tensor, normalisation: dict[str, tuple[float, ...]] = GIVEN
+    net: nn.Module, x: Tensor, normalization: dict[str, tuple[float, ...]] = GIVEN
 ) -> Tensor:
     with torch.no_grad():
-        return Classifier(net, **normalisation).eval()(x)
+        return Classifier(net, **normalization).eval()(x)
 
 
 def saved(content: Any, folder: Path, name: str = "last.model") -> Path:
@@ -59,7 +59,7 @@ NESTED: dict[str, Callable[[State], Any]] = {
         "model_state_dict": state,
         "opt_state": {"lr": 0.1},
     },
-    "numpy figures": lambda state: {
+    "numpy scalars": lambda state: {
         "state_dict": state,
         "test_acc": np.float64(0.8),
         "best": np.float32(0.5),
@@ -91,7 +91,7 @@ def buffers(shape: tuple[int, ...], names: tuple[str, str] = ("mean", "std")) ->
     }
 
 
-NORMALISED: dict[str, Callable[[State], State]] = {
+NORMALIZED: dict[str, Callable[[State], State]] = {
     "sequential": lambda s: prefixed(buffers((3, 1, 1)), "0.") | prefixed(s, "1."),
     "data parallel sequential": lambda s: prefixed(
         prefixed(buffers((3,)), "0.") | prefixed(s, "1."), "module."
@@ -100,25 +100,25 @@ NORMALISED: dict[str, Callable[[State], State]] = {
         prefixed(buffers((1, 3, 1, 1)), "normalize.") | prefixed(s, "model.")
     ),
     "mu and sigma": lambda s: buffers((1, 3, 1, 1), ("mu", "sigma")) | prefixed(s, "model."),
-    "mu and sigma beside": lambda s: prefixed(
+    "mu and sigma next to it": lambda s: prefixed(
         buffers((1, 3, 1, 1), ("mu", "sigma")) | s, "module."
     ),
     "our own": lambda s: buffers((3, 1, 1)) | prefixed(s, "net."),
 }
 
 
-@pytest.mark.parametrize("layout", NORMALISED)
-def test_normalisation_of_the_file_is_taken_over(
+@pytest.mark.parametrize("layout", NORMALIZED)
+def test_normalization_of_the_file_is_used(
     layout: str, net: nn.Module, x: Tensor, tmp_path: Path
 ) -> None:
     path = saved(
-        {"state_dict": NORMALISED[layout](net.state_dict())}, tmp_path, "wa_model_best.pth"
+        {"state_dict": NORMALIZED[layout](net.state_dict())}, tmp_path, "wa_model_best.pth"
     )
     model = load_foreign("mobilenet-v2", path, shape=SHAPE, classes=10, **GIVEN)
     torch.testing.assert_close(model(x), logits_of(net, x, FILE), rtol=0, atol=0)
 
 
-def test_one_figure_normalises_all_channels(net: nn.Module, x: Tensor, tmp_path: Path) -> None:
+def test_one_value_normalizes_all_channels(net: nn.Module, x: Tensor, tmp_path: Path) -> None:
     state = {
         "mu": torch.tensor([0.5]),
         "sigma": torch.tensor([0.25]),
@@ -135,7 +135,7 @@ def test_one_figure_normalises_all_channels(net: nn.Module, x: Tensor, tmp_path:
     torch.testing.assert_close(model(x), logits_of(net, x), rtol=0, atol=0)
 
 
-def test_normalisation_of_another_channel_count(net: nn.Module, tmp_path: Path) -> None:
+def test_normalization_of_another_channel_count(net: nn.Module, tmp_path: Path) -> None:
     path = saved(net.state_dict(), tmp_path)
     with pytest.raises(ConfigError, match="normalization has 2 values, the images have 3 channels"):
         load_foreign("mobilenet-v2", path, shape=SHAPE, classes=10, mean=(0.5, 0.5), std=(1.0, 1.0))
@@ -174,7 +174,7 @@ def test_wide_networks_under_either_head_and_with_the_unused_block(
 
 @pytest.mark.parametrize("name", list(MODELS))
 @pytest.mark.parametrize(("channels", "classes"), [(3, 10), (1, 100)])
-def test_every_architecture_is_recognised(name: str, channels: int, classes: int) -> None:
+def test_every_architecture_is_recognized(name: str, channels: int, classes: int) -> None:
     with torch.device("meta"):
         state = MODELS[name](channels, 32, classes).state_dict()
     assert nearest_architecture(state) == name
@@ -195,7 +195,7 @@ def test_model_and_classes_may_be_left_out(net: nn.Module, x: Tensor, tmp_path: 
     torch.testing.assert_close(model(x), logits_of(net, x), rtol=0, atol=0)
 
 
-def test_unrecognised_file_asks_for_a_name(tmp_path: Path) -> None:
+def test_unrecognized_file_asks_for_a_name(tmp_path: Path) -> None:
     path = saved({"a.weight": torch.zeros(4, 4)}, tmp_path)
     with pytest.raises(CheckpointError, match=r"none of the known models\. Name one: small-cnn"):
         load_foreign(None, path, shape=SHAPE, **GIVEN)

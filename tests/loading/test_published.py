@@ -62,14 +62,14 @@ def data_parallel(state: State) -> State:
     return {f"module.{key}": value for key, value in state.items()}
 
 
-def with_normalisation(state: State) -> State:
-    """As RPAT_SOTAs and ReBAT save it: the network behind a normalising layer that holds
+def with_normalization(state: State) -> State:
+    """As RPAT_SOTAs and ReBAT save it: the network behind a normalizing layer that holds
     buffers."""
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in OWN)
     return {"mean": mean, "std": std, **{f"model.{key}": value for key, value in state.items()}}
 
 
-# Repository: file name, network, what is saved, and the normalisation that must be in force.
+# Repository: file name, network, what is saved, and the normalization that must be in force.
 PUBLISHED: dict[str, tuple[str, str, Callable[[State], Any], tuple[Any, Any]]] = {
     "RPAT_Benchmarks": ("last.model", "resnet18-bottleneck", lambda state: state, IMAGENET),
     "RPAT_Benchmarks on several GPUs": (
@@ -88,7 +88,7 @@ PUBLISHED: dict[str, tuple[str, str, Callable[[State], Any], tuple[Any, Any]]] =
     "ReBAT": (
         "model_last.pth",
         "preact-resnet18",
-        lambda state: {"model_state_dict": data_parallel(with_normalisation(state)), "epoch": 199},
+        lambda state: {"model_state_dict": data_parallel(with_normalization(state)), "epoch": 199},
         OWN,
     ),
     "RobustBench": (
@@ -132,12 +132,12 @@ def test_published_files_evaluate(
     assert clean == right / 8
 
 
-def test_it_is_normalised_as_asked(
+def test_it_is_normalized_as_asked(
     images: Path, nets: dict[str, nn.Module], tmp_path: Path
 ) -> None:
-    """The published CIFAR-100 models were trained with the figures of CIFAR-10."""
+    """The published CIFAR-100 models were trained with the constants of CIFAR-10."""
     torch.save(nets["preact-resnet18"].state_dict(), tmp_path / "last.model")
-    changes = [*layers(images), Layer("--set", {"data": {"normalise_as": "cifar10"}})]
+    changes = [*layers(images), Layer("--set", {"data": {"normalize_as": "cifar10"}})]
     saved = load_model(tmp_path / "last.model", changes=changes)
     cifar10 = DATASETS["cifar10"]
     assert saved.model.mean.flatten().tolist() == pytest.approx(cifar10.mean)

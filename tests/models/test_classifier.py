@@ -1,4 +1,4 @@
-"""Normalisation inside the model, and models by name."""
+"""Normalization inside the model, and models by name."""
 
 import sys
 
@@ -12,7 +12,7 @@ from rpat_cli.models.base import Classifier, build_model
 RGB = {"mean": [0.4, 0.5, 0.6], "std": [0.2, 0.25, 0.3]}
 
 
-def test_normalises_each_channel() -> None:
+def test_normalizes_each_channel() -> None:
     x = torch.rand(2, 3, 4, 5)
     out = Classifier(nn.Identity(), **RGB)(x)
     for c in range(3):
@@ -36,7 +36,7 @@ def test_mean_and_std_move_with_the_model() -> None:
 @pytest.mark.parametrize(
     ("mean", "std"), [([0.5], [0.5, 0.5]), ([], []), ([0.5], [0.0]), ([0.5], [-1.0])]
 )
-def test_impossible_normalisation(mean: list[float], std: list[float]) -> None:
+def test_impossible_normalization(mean: list[float], std: list[float]) -> None:
     with pytest.raises(ConfigError, match=r"^(mean and std need|std must be positive)"):
         Classifier(nn.Identity(), mean, std)
 
@@ -44,7 +44,7 @@ def test_impossible_normalisation(mean: list[float], std: list[float]) -> None:
 @pytest.mark.parametrize(
     ("mean", "std", "key"), [([0.5], [0.5] * 3, "mean"), ([0.5] * 3, [0.5] * 2, "std")]
 )
-def test_one_figure_per_channel(mean: list[float], std: list[float], key: str) -> None:
+def test_one_value_per_channel(mean: list[float], std: list[float], key: str) -> None:
     with pytest.raises(ConfigError, match=f"{key} needs one value per channel: 3; given"):
         build_model("small-cnn", shape=(3, 32, 32), classes=10, mean=mean, std=std)
 

@@ -110,15 +110,15 @@ def test_all_mistakes_are_listed_at_once_each_with_its_place(tmp_path: Path) -> 
             ["optimizer.lrr=1"],
             {"--model": (("model",), "resnet81"), "--eps": (("threat", "eps"), "8/x")},
         )
-    told = "\n".join(messages(error))
+    message = "\n".join(messages(error))
     assert len(error.value.problems) == 7
-    assert f"{path}:1: epoch: unknown key. Did you mean 'epochs'?" in told
-    assert f"{path}:2: batch_size: -1: should be greater than or equal to 1" in told
-    assert f"{path}:5: method.betta: unknown key. Did you mean 'beta'? Allowed: beta, " in told
-    assert f"{path}:6: threat.norm: 'Linff': should be 'Linf', 'L2' or 'L1'" in told
-    assert "--set optimizer.lrr=1: optimizer.lrr: unknown key. Did you mean 'lr'?" in told
-    assert "--model: model: unknown model 'resnet81'. Did you mean 'resnet18'?" in told
-    assert "--eps: threat.eps: '8/x': must be a number such as 0.5, 1e-3 or 8/255" in told
+    assert f"{path}:1: epoch: unknown key. Did you mean 'epochs'?" in message
+    assert f"{path}:2: batch_size: -1: should be greater than or equal to 1" in message
+    assert f"{path}:5: method.betta: unknown key. Did you mean 'beta'? Allowed: beta, " in message
+    assert f"{path}:6: threat.norm: 'Linff': should be 'Linf', 'L2' or 'L1'" in message
+    assert "--set optimizer.lrr=1: optimizer.lrr: unknown key. Did you mean 'lr'?" in message
+    assert "--model: model: unknown model 'resnet81'. Did you mean 'resnet18'?" in message
+    assert "--eps: threat.eps: '8/x': must be a number such as 0.5, 1e-3 or 8/255" in message
     assert error.value.exit_code == 2
 
 

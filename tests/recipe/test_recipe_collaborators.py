@@ -85,7 +85,7 @@ def test_mixing_needs_labels_that_may_be_mixed() -> None:
     ):
         recipe(method="mart", mix="cutmix")
     with pytest.raises(
-        ConfigError, match=r"mixup cannot be combined with the attack cw-pgd: its margin needs"
+        ConfigError, match=r"mixup cannot be combined with the attack cw-pgd: its loss needs"
     ):
         recipe(attack="cw-pgd", mix="mixup")
     assert (

@@ -21,8 +21,8 @@ FIRST_HOUR = ("quickstart", "fashion-mnist-small-cnn", "cifar10-preact-resnet18-
 
 
 def slow(name: str) -> bool:
-    """Large images, large networks, and further data sets of a family that the quick ones stand
-    for."""
+    """Large images, large networks, and further data sets of a family that the quick ones
+    represent."""
     return any(part in name for part in ("wrn", "tiny", "cifar100", "l2"))
 
 
@@ -54,7 +54,7 @@ def test_it_takes_a_step_at_the_cost_that_its_header_states(
     batches = took.steps_per_epoch * 2 // recipe.batch_size
     stated = COST.search(find(name).read_text())
     assert stated, "the header has no line on cost"
-    assert [int(figure.replace(",", "")) for figure in stated.groups()] == [
+    assert [int(number.replace(",", "")) for number in stated.groups()] == [
         took.forward + left_out,
         took.backward + left_out,
         took.images_per_pass // 2 * recipe.batch_size,
@@ -70,8 +70,8 @@ def test_its_header_says_what_it_is_and_where_it_comes_from(name: str) -> None:
     if not name.startswith(BASES):
         assert f"# Launch: rpat train --recipe {name}\n" in text
         assert "# Expected: " in text
-        figures = re.search(r"# Expected: .*\d.*", text)
-        assert figures is None or "second-hand transcription" in figures.group()
+        expected = re.search(r"# Expected: .*\d.*", text)
+        assert expected is None or "second-hand transcription" in expected.group()
     assert len(headline(name)) <= 100
 
 
@@ -147,7 +147,7 @@ def test_names_are_looked_up_kindly() -> None:
         ConfigError, match=r"--recipe: unknown recipe 'quickstrat'. Did you mean 'quickstart'\?"
     ):
         load_recipe(recipe="quickstrat")
-    with pytest.raises(ConfigError, match="use --config"):
+    with pytest.raises(ConfigError, match="pass it with --config"):
         load_recipe(recipe="my.yaml")
     assert not [name for name in recipe_names() if name.startswith(BASES)]
 

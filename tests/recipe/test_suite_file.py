@@ -59,7 +59,7 @@ def test_all_mistakes_come_at_once_with_their_lines(tmp_path: Path) -> None:
     )
     with pytest.raises(ConfigError) as error:
         read_suite(str(path))
-    told = str(error.value).splitlines()[1:]
+    message = str(error.value).splitlines()[1:]
     expected = [
         ":1: unknown attack 'clen'. Did you mean 'clean'?",
         ":2: stps: unknown key 'stps'. Did you mean 'steps'?",
@@ -73,23 +73,23 @@ def test_all_mistakes_come_at_once_with_their_lines(tmp_path: Path) -> None:
         ":11: two different attacks have the label 'bim-3'.",
         ":12: steps: square takes no steps.",
     ]
-    assert len(told) == len(expected)
-    for line, part in zip(told, expected, strict=True):
+    assert len(message) == len(expected)
+    for line, part in zip(message, expected, strict=True):
         assert f"suite.yaml{part}" in line
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("attack: pgd\n", "a suite is a list of attacks. Example: '- clean'"),
         ("", "a suite is a list of attacks."),
         ("- {attack: pgd, attack: mim}\n", "suite.yaml:1: 0.attack: duplicate key."),
     ],
 )
-def test_a_file_that_is_no_suite_is_refused(tmp_path: Path, text: str, told: str) -> None:
+def test_a_file_that_is_no_suite_is_refused(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(ConfigError) as error:
         read_suite(str(write(tmp_path, text)))
-    assert told in str(error.value)
+    assert message in str(error.value)
 
 
 def test_a_missing_suite_file_is_named_with_its_neighbour(tmp_path: Path) -> None:

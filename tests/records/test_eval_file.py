@@ -80,6 +80,8 @@ def test_diagnostics_are_added_one_by_one(tmp_path: Path) -> None:
     path = write_new(tmp_path, "best", a_record()).path
     assert add(path, {}, ["perception", "eps_curve"]).pending == ("perception", "eps_curve")
     assert read(path).pending == ("perception", "eps_curve")
+    # The key that other versions read and write.
+    assert json.loads(path.read_text())["closer_looks_left"] == ["perception", "eps_curve"]
     add(path, {"perception": {"n": 10}}, ["eps_curve"])
     file = read(path)
     assert (file.diagnostic("perception"), file.pending) == ({"n": 10}, ("eps_curve",))

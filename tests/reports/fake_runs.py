@@ -1,10 +1,9 @@
 """A run folder made of the real dataclasses, so that a report is built from what runs really
 write."""
 
-import json
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
@@ -16,7 +15,8 @@ from rpat_cli.attacks.threat import Threat
 from rpat_cli.evaluation.results import AttackResult, Evaluation, StageResult
 from rpat_cli.recipe.layers import Layer, resolve, to_yaml
 from rpat_cli.records.checkpoint import save_checkpoint
-from rpat_cli.records.metrics import EpochRecord
+from rpat_cli.records.eval_file import write_new
+from rpat_cli.records.metrics import EpochRecord, append_metrics
 from rpat_cli.records.run_folder import RunFolder
 
 NAMES = (
@@ -133,8 +133,8 @@ class FakeRun:
     folder: RunFolder
 
     def train(self, records: Sequence[EpochRecord]) -> "FakeRun":
-        text = "".join(json.dumps(asdict(record)) + "\n" for record in records)
-        self.folder.metrics.write_text(text, encoding="utf-8")
+        for record in records:
+            append_metrics(self.folder.metrics, record)
         return self
 
     def save_last(self, epoch: int, step: int = 0, names: Sequence[str] = NAMES) -> "FakeRun":
@@ -166,11 +166,8 @@ class FakeRun:
             "data": {"name": data, "split": "test", "n": evaluation.n, "fingerprint": "ab"},
             **evaluation.to_dict(),
         }
-        path = self.folder.new_eval(
-            f"{checkpoint}_{evaluation.threat.norm}_{when.replace(':', '-')}"
-        )
-        path.write_text(json.dumps(record), encoding="utf-8")
-        return path
+        stem = f"{checkpoint}_{evaluation.threat.norm}_{when.replace(':', '-')}"
+        return write_new(self.folder.evals, stem, record).path
 
 
 def an_epoch(

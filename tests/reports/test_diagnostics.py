@@ -1,5 +1,5 @@
-"""The closer looks of a run's evaluations: which of them the report holds, and how the page shows
-them."""
+"""The diagnostics of a run's evaluations: which of them the report holds, and how the page and the
+terminal show them."""
 
 import json
 from pathlib import Path
@@ -8,19 +8,20 @@ from typing import Any
 import pytest
 import torch
 from fake_runs import FakeRun, an_epoch, an_evaluation
-from rpat_cli.reports.analyses import surface_table
-from rpat_cli.reports.closer import HeatMap, eps_chart, heat_maps
-from rpat_cli.reports.looks import READERS
 from test_report_html import Page
 from test_terminal import shown
 
 from rpat_cli.attacks.threat import Threat
 from rpat_cli.data.corrupted import STANDARD
+from rpat_cli.diagnostics import DIAGNOSTICS
+from rpat_cli.diagnostics.blocks import HeatMap, LineChart, Pictures
 from rpat_cli.diagnostics.corruptions import Corruption, Corruptions
 from rpat_cli.diagnostics.eps_curve import EpsCurve, Point
 from rpat_cli.diagnostics.loss_surface import LossSurface, Surface
-from rpat_cli.diagnostics.perception import MIXES, analyse_walks
+from rpat_cli.diagnostics.perception import MIXES, analyze_walks
 from rpat_cli.evaluation.statistics import Accuracy
+from rpat_cli.reports.diagnostics_page import HeatPicture, chart_of, heat_picture
+from rpat_cli.reports.diagnostics_terminal import for_terminal
 from rpat_cli.reports.gather import build_report
 from rpat_cli.reports.html import render_html
 from rpat_cli.reports.plots import Series, line_chart
@@ -67,10 +68,10 @@ def a_perception(broken: int = 3) -> Any:
     walk = torch.zeros(len(MIXES), 10, 2)
     walk[:, :, 0] = 1 + torch.linspace(0, 1, len(MIXES))[:, None] * torch.arange(1, 11)
     walk[-1, :broken, 1] = 100.0
-    return analyse_walks({"adversarial": walk, "random": walk[:1].expand_as(walk)}, y, LINF, 20)
+    return analyze_walks({"adversarial": walk, "random": walk[:1].expand_as(walk)}, y, LINF, 20)
 
 
-def all_looks() -> dict[str, Any]:
+def all_diagnostics() -> dict[str, Any]:
     errors = [Corruption(name, (0.1, 0.2, 0.3, 0.4, 0.55), 0.5) for name in STANDARD]
     return {
         "verdict": a_verdict(),
@@ -82,8 +83,8 @@ def all_looks() -> dict[str, Any]:
     }
 
 
-def add(file: Path, looks: dict[str, Any]) -> None:
-    file.write_text(json.dumps(json.loads(file.read_text()) | looks))
+def add(file: Path, diagnostics: dict[str, Any]) -> None:
+    file.write_text(json.dumps(json.loads(file.read_text()) | diagnostics))
 
 
 @pytest.fixture
@@ -95,26 +96,27 @@ def run(make_run: Any) -> FakeRun:
     return run
 
 
-def test_every_look_stands_on_the_page(run: FakeRun) -> None:
-    add(run.evaluate("best", 1, an_evaluation(80, {"pgd-20": 60})), all_looks())
+def test_every_diagnostic_is_on_the_page(run: FakeRun) -> None:
+    add(run.evaluate("best", 1, an_evaluation(80, {"pgd-20": 60})), all_diagnostics())
     report = build_report(run.folder)
-    assert list(report.diagnostics) == list(READERS)
+    assert list(report.diagnostics) == list(DIAGNOSTICS)
     assert report.to_dict()["closer_looks"]["verdict"]["result"] == a_verdict()
     html = render_html(report)
     page = Page(html)
     text = " ".join(page.text.split())
     for words in (
-        "A closer look",
+        "Diagnostics",
         "WARN Some signs that the attacks may have been fooled",
         "7 <b>images</b>.",  # as text
         "Athalye et al. PASSPGD beats random noise",  # the worst first
-        "fmn-100 in Linf on best (epoch 1), 100 images.",
-        "Mended, 1 case: an image that fell at a smaller eps",
-        "cross-entropy: one eps along the gradient promises +0.5 and brings +0.25",
+        "fmn-100, Linf, best (epoch 1), 100 images, evals/",
+        "Missed, 1 case: an image that was broken at a smaller eps",
+        "cross-entropy: one eps along the gradient predicts +0.5 and gives +0.25",
         "departs from linear by up to 0.125",
         "clean to half: ",
-        "gaussian_noise10.020.030.040.055.031.050.0",
-        "best (epoch 1), 64 images",
+        "gaussian_noise10.0020.0030.0040.0055.0031.0050.00",
+        "mean of the 1510.0020.0030.0040.0055.0031.0050.00",
+        "Linf, eps 0.1, best (epoch 1), 64 images",
     ):
         assert words in text, words
     assert "<b>images" not in html
@@ -125,12 +127,12 @@ def test_every_look_stands_on_the_page(run: FakeRun) -> None:
     ]
     names = [attributes["aria-labelledby"] for attributes in images]
     assert {
-        "surface-1",
-        "surface-2",
-        "chart-slice",
-        "chart-eps-1",
-        "chart-eps-2",
-        "chart-perception-1",
+        "surface-loss_surface-1-1",
+        "surface-loss_surface-1-2",
+        "chart-loss_surface-1-3",
+        "chart-eps_curve-1-1",
+        "chart-eps_curve_fmn-1-1",
+        "chart-perception-1-2",
     } <= {*names}
     assert len(names) == len(set(names))
     assert {*names} <= {attributes.get("id") for tag, attributes in page.elements if tag == "title"}
@@ -139,24 +141,23 @@ def test_every_look_stands_on_the_page(run: FakeRun) -> None:
 def test_the_loss_surface_fits_a_terminal_however_large_the_margins() -> None:
     plane = Surface(((-1.366,) * 5,) * 5, 0.0, 0.0, 0.0)
     steep = Surface(((-123.456,) * 5,) * 5, 0.0, 0.0, 0.0)
-    table = surface_table(
-        LossSurface(LINF, 64, (-1.0, -0.5, 0.0, 0.5, 1.0), {"ce": plane, "margin": steep})
-    )
-    text = shown(table)
+    shares = (-1.0, -0.5, 0.0, 0.5, 1.0)
+    surface = LossSurface(LINF, 64, shares, {"ce": plane, "margin": steep})
+    text = shown(for_terminal(surface.section()))
     assert text.count("-1.366") == text.count("-123.5") == 2 * 5
 
 
-@pytest.mark.parametrize("name", READERS)
-def test_each_look_can_stand_alone(run: FakeRun, name: str) -> None:
-    add(run.evaluate("best", 1, an_evaluation(80, {"pgd-20": 60})), {name: all_looks()[name]})
+@pytest.mark.parametrize("name", DIAGNOSTICS)
+def test_each_diagnostic_can_be_the_only_one(run: FakeRun, name: str) -> None:
+    add(run.evaluate("best", 1, an_evaluation(80, {"pgd-20": 60})), {name: all_diagnostics()[name]})
     report = build_report(run.folder)
     assert list(report.diagnostics) == [name]
-    assert "A closer look" in Page(render_html(report)).text
+    assert "<h2>Diagnostics</h2>" in render_html(report)
 
 
-def test_without_a_look_there_is_no_section(run: FakeRun) -> None:
+def test_without_a_diagnostic_there_is_no_section(run: FakeRun) -> None:
     run.evaluate("best", 1, an_evaluation(80, {"pgd-20": 60}))
-    assert "A closer look" not in render_html(build_report(run.folder))
+    assert "<h2>Diagnostics</h2>" not in render_html(build_report(run.folder))
 
 
 def test_the_newest_of_each_counts_also_when_it_is_of_some_images(run: FakeRun) -> None:
@@ -183,10 +184,10 @@ def test_the_newest_of_each_counts_also_when_it_is_of_some_images(run: FakeRun) 
 @pytest.mark.parametrize(
     "damaged", [{}, [], None, "x", {"findings": [{"name": 1}], "evidence": {}}, {"points": [{}]}]
 )
-@pytest.mark.parametrize("name", READERS)
-def test_a_damaged_look_is_left_out_and_named(run: FakeRun, name: str, damaged: Any) -> None:
+@pytest.mark.parametrize("name", DIAGNOSTICS)
+def test_a_damaged_diagnostic_is_left_out_and_named(run: FakeRun, name: str, damaged: Any) -> None:
     file = run.evaluate("best", 1, an_evaluation(80, {"pgd-20": 60}))
-    add(file, {**all_looks(), name: damaged})
+    add(file, {**all_diagnostics(), name: damaged})
     report = build_report(run.folder)
     assert name not in report.diagnostics
     assert f"the {name} in evals/{file.name} cannot be read and was left out" in report.remarks
@@ -198,26 +199,36 @@ def test_nothing_was_broken(run: FakeRun) -> None:
         run.evaluate("best", 1, an_evaluation(80, {})),
         {"perception": a_perception(broken=0).to_dict()},
     )
-    assert "cannot tell: too few samples" in Page(render_html(build_report(run.folder))).text
+    assert "cannot tell, too few samples" in Page(render_html(build_report(run.folder))).text
+
+
+def heat_maps(surface: LossSurface) -> list[HeatMap]:
+    (pictures,) = (block for block in surface.section().blocks if isinstance(block, Pictures))
+    return [picture for picture in pictures.pictures if isinstance(picture, HeatMap)]
 
 
 def test_a_heat_map_has_the_gradient_to_the_right_and_the_random_direction_upwards() -> None:
-    plane, flat = heat_maps(a_surface())
-    by_text = {cell.text: cell for cell in plane.cells}
+    plane, flat = map(heat_picture, heat_maps(a_surface()))
+    by_text = {square.text: square for square in plane.squares}
     lowest, highest = (
-        by_text["gradient -1, random 1: -0.100"],
-        by_text["gradient 1, random -1: 1.100"],
+        by_text["gradient -1, random direction 1: -0.100"],
+        by_text["gradient 1, random direction -1: 1.100"],
     )
     assert (lowest.share, highest.share, plane.low, plane.high) == (0.0, 1.0, "-0.1", "1.1")
-    assert (lowest.x, lowest.y) == (HeatMap.left, HeatMap.top)
-    assert highest.x == pytest.approx(HeatMap.left + HeatMap.side - plane.size)
-    assert highest.y == pytest.approx(HeatMap.top + HeatMap.side - plane.size)
-    assert {cell.share for cell in flat.cells} == {0.0}
-    assert [heat_maps(a_surface(norm))[0].round_edge for norm in ("Linf", "L2", "L1")] == [
-        False,
-        True,
-        False,
-    ]
+    assert (lowest.x, lowest.y) == (HeatPicture.left, HeatPicture.top)
+    assert highest.x == pytest.approx(HeatPicture.left + HeatPicture.side - plane.size)
+    assert highest.y == pytest.approx(HeatPicture.top + HeatPicture.side - plane.size)
+    assert {square.share for square in flat.squares} == {0.0}
+    balls = [heat_maps(a_surface(norm))[0].ball for norm in ("Linf", "L2", "L1")]
+    assert balls == ["diamond", "circle", "diamond"]
+
+
+def eps_chart(curve: EpsCurve) -> Any:
+    """In the coordinates of the page."""
+    (pictures,) = (block for block in curve.section().blocks if isinstance(block, Pictures))
+    (chart,) = pictures.pictures
+    assert isinstance(chart, LineChart)
+    return chart_of(chart)
 
 
 def test_the_eps_chart_marks_the_threat_and_shows_the_interval() -> None:
@@ -233,7 +244,7 @@ def test_the_eps_chart_marks_the_threat_and_shows_the_interval() -> None:
         assert chart.top <= high[1] <= low[1] <= chart.bottom
     assert [tick.label for tick in chart.x_ticks] == ["0", "0.1", "0.2", "0.3", "0.4"]
     ended = EpsCurve(Threat("Linf", 0.8), "pgd-20", a_curve().points)
-    assert eps_chart(ended).mark is None  # type: ignore[union-attr]
+    assert eps_chart(ended).mark is None
 
 
 def test_only_epochs_are_whole() -> None:
@@ -245,3 +256,25 @@ def test_only_epochs_are_whole() -> None:
     assert {tick.label for tick in over_epochs.x_ticks} == {"0", "1"}
     assert {"0.2", "0.4"} <= {tick.label for tick in over_mix.x_ticks}
     assert over_mix.hovers[1].text.startswith("mix 0.25")
+
+
+@pytest.mark.parametrize("name", DIAGNOSTICS)
+def test_the_terminal_shows_each_diagnostic_with_its_own_words(name: str) -> None:
+    words = {
+        "verdict": ("Can this robustness be trusted? (200 images)", "WARN: Some signs", "[Athalye"),
+        "eps_curve": ("Where does the robustness end? (pgd-20, Linf, 100 images)", "40.00"),
+        "eps_curve_fmn": ("Where does the robustness end? (fmn-100, Linf, 100 images)", "40.00"),
+        "loss_surface": (
+            "around the images (Linf, eps 0.1, 64 images)",
+            "gradient predicts +0.5 and gives +0.25",
+        ),
+        "perception": ("(pgd-20, Linf, 10 images)", "clean to half", "defended"),
+        "corruptions": ("Corrupted images (CIFAR-10-C, 100 images)", "mean of the 15", "31.00"),
+    }
+    saved = json.loads(json.dumps(all_diagnostics()[name]))
+    result = DIAGNOSTICS[name].result(saved)
+    assert json.loads(json.dumps(result.to_dict())) == saved
+    text = " ".join(shown(for_terminal(result.section())).split())
+    for expected in words[name]:
+        assert expected in text, expected
+    assert "Carlini" not in text  # the paper of a check that passes

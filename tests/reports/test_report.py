@@ -1,4 +1,4 @@
-"""The report says what the files of the run say: the right files, and no figure of its own."""
+"""The report says what the files of the run say: the right files, and no number of its own."""
 
 import json
 import os
@@ -26,7 +26,7 @@ def run(make_run):
     return run
 
 
-def figures(report):
+def accuracies(report):
     return {
         (row.checkpoint.name, label): f.accuracy.value
         for row in report.rows
@@ -34,9 +34,9 @@ def figures(report):
     }
 
 
-def test_figures_are_those_put_in(run):
+def test_accuracies_are_those_put_in(run):
     report = build_report(run.folder)
-    assert figures(report) == {
+    assert accuracies(report) == {
         ("best", "clean"): 0.8,
         ("best", "pgd-20"): 0.6,
         ("best", "autoattack"): 0.4,
@@ -88,7 +88,7 @@ def test_newest_evaluation_wins_attack_by_attack(run):
     older = an_evaluation(10, {"pgd-20": 5, "fgsm": 70})
     run.evaluate("best", 2, newer, "13:00:00")
     run.evaluate("best", 2, older, "11:00:00")  # written later, measured earlier
-    found = figures(build_report(run.folder))
+    found = accuracies(build_report(run.folder))
     assert found["best", "clean"] == 0.81
     assert found["best", "pgd-20"] == 0.59
     assert found["best", "fgsm"] == 0.7
@@ -100,14 +100,14 @@ def test_same_second_is_told_apart_by_the_file_system(run):
     second = run.evaluate("best", 2, an_evaluation(71, {"pgd-20": 51}), "13:00:00")
     os.utime(first, ns=(1, 1))
     os.utime(second, ns=(2, 2))
-    assert figures(build_report(run.folder))["best", "pgd-20"] == 0.51
+    assert accuracies(build_report(run.folder))["best", "pgd-20"] == 0.51
 
 
 def test_best_and_last_of_the_same_epoch_share(make_run):
     run = make_run(epochs=1).save_last(1).train([an_epoch(1, 0.6, 0.3)])
     run.evaluate("best", 1, an_evaluation(80, {"pgd-20": 60}))
     report = build_report(run.folder)
-    assert figures(report)["last", "pgd-20"] == figures(report)["best", "pgd-20"] == 0.6
+    assert accuracies(report)["last", "pgd-20"] == accuracies(report)["best", "pgd-20"] == 0.6
     assert [row.checkpoint.same_weights for row in report.rows] == [False, True]
 
 
@@ -123,7 +123,7 @@ def test_replaced_weights_and_other_data_do_not_count(run):
     run.evaluate("best", 1, an_evaluation(1, {"pgd-20": 1}), "13:00:00")
     run.evaluate("best", 2, an_evaluation(2, {"pgd-20": 2}), "14:00:00", data="mnist")
     report = build_report(run.folder)
-    assert figures(report)["best", "pgd-20"] == 0.6
+    assert accuracies(report)["best", "pgd-20"] == 0.6
     assert "epoch 1, which further training has replaced" in report.remarks[0]
     assert "other data (mnist)" in report.remarks[1]
 
@@ -131,7 +131,7 @@ def test_replaced_weights_and_other_data_do_not_count(run):
 def test_a_part_of_the_test_images_does_not_replace_all_of_them(run):
     run.evaluate("best", 2, replace(an_evaluation(50, {"pgd-20": 9}, n=50), limit=50), "15:00:00")
     report = build_report(run.folder)
-    assert figures(report)["best", "pgd-20"] == 0.6
+    assert accuracies(report)["best", "pgd-20"] == 0.6
     run.evaluate("best", 2, replace(an_evaluation(20, {"pgd-20": 9}, n=20), limit=20), "16:00:00")
     [remark] = [text for text in build_report(run.folder).remarks if "test images" in text]
     assert remark.startswith("accuracies on some of the test images are not part of this report")
@@ -156,9 +156,19 @@ def test_another_threat_gets_its_own_rows(run):
 def test_a_damaged_evaluation_is_named_and_left_out(run, text):
     (run.folder.evals / "broken.json").write_text(text, encoding="utf-8")
     report = write_report(run.folder)
-    assert figures(report)["best", "pgd-20"] == 0.6
+    assert accuracies(report)["best", "pgd-20"] == 0.6
     assert report.remarks[0].startswith("evals/broken.json is damaged and was left out (")
     assert "broken.json" in run.folder.html.read_text(encoding="utf-8")
+
+
+def test_an_evaluation_with_a_damaged_part_is_named_and_left_out(run):
+    path = run.evaluate("best", 2, an_evaluation(1, {"pgd-20": 1}), "15:00:00")
+    record = json.loads(path.read_text())
+    record["clean_predicted"] = "none"
+    path.write_text(json.dumps(record))
+    report = build_report(run.folder)
+    assert accuracies(report)["best", "pgd-20"] == 0.6
+    assert report.remarks[0].startswith(f"evals/{path.name} is damaged and was left out (")
 
 
 def test_a_damaged_checkpoint_costs_the_environment_only(run):

@@ -17,7 +17,8 @@ from rpat_cli.records.checkpoint import load_checkpoint
 from rpat_cli.records.metrics import AVERAGED
 from rpat_cli.records.run_folder import open_run
 from rpat_cli.reports.gather import build_report
-from rpat_cli.runs.train import resume_run, train_run
+from rpat_cli.runs.resume import resume_run
+from rpat_cli.runs.train import train_run
 
 
 def recipe(folder: Path, **changes: Any) -> Recipe:
@@ -55,7 +56,7 @@ def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-def test_the_average_is_saved_evaluated_and_reported_beside_the_model(run: Path) -> None:
+def test_the_average_is_saved_evaluated_and_reported_next_to_the_model(run: Path) -> None:
     report = build_report(open_run(run))
     assert [c.name for c in report.checkpoints] == ["best", "last", "best_wa", "last_wa"]
     assert {(row.checkpoint.name, label) for row in report.rows for label in row.results} == {

@@ -18,18 +18,19 @@ from rpat_cli.errors import ConfigError, Interrupted, RunFolderError
 from rpat_cli.evaluation.suite import parse_suite
 from rpat_cli.loading.load import load_model
 from rpat_cli.recipe.layers import Layer, resolve
+from rpat_cli.records import eval_file
 from rpat_cli.records.checkpoint import save_checkpoint
 from rpat_cli.records.files import write_whole
 from rpat_cli.runs.build import architecture_for, build_data
-from rpat_cli.runs.diagnose import ANALYSES, Found, analyse
 from rpat_cli.runs.evaluate import (
-    LOOKS_LEFT,
     EvalOptions,
+    Measured,
     eval_run,
     is_evaluated,
-    limited,
+    measure_run,
 )
 from rpat_cli.runs.listener import Listener
+from rpat_cli.runs.target import limited, open_target
 
 SUITE = parse_suite("fgsm,pgd-2")
 
@@ -125,7 +126,7 @@ def test_evaluations_that_end_at_the_same_moment_do_not_overwrite_each_other(
             measured[0] = measure(net, limit=20)[0]
         write_whole(path, text)
 
-    monkeypatch.setattr("rpat_cli.runs.evaluate.write_whole", write)
+    monkeypatch.setattr("rpat_cli.records.files.write_whole", write)
     monkeypatch.setattr(
         "rpat_cli.runs.evaluate.datetime", SimpleNamespace(now=lambda: datetime(2026, 1, 1))
     )
@@ -141,7 +142,7 @@ def test_a_result_that_cannot_be_written_leaves_no_empty_file(
     def full(path: Path, text: str) -> None:
         raise RunFolderError("no space left on device")
 
-    monkeypatch.setattr("rpat_cli.runs.evaluate.write_whole", full)
+    monkeypatch.setattr("rpat_cli.records.files.write_whole", full)
     with pytest.raises(RunFolderError, match="no space left"):
         measure(net)
     assert not list((net.parent / "evals").glob("*.json"))
@@ -149,32 +150,57 @@ def test_a_result_that_cannot_be_written_leaves_no_empty_file(
     assert "resuming: " in measure(net)[1]
 
 
-def test_closer_looks_that_were_stopped_go_on_without_the_attacks(
+def test_diagnostics_that_were_stopped_go_on_without_the_attacks(
     net: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def measured() -> tuple[Any, Path, str]:
+    def measured(*names: str) -> tuple[Measured, str]:
         said: list[str] = []
-        options = EvalOptions(batch_size=4, limit=20)
-        return (
-            *eval_run(net, SUITE, options=options, listener=Listener(said.append)),
-            "".join(said),
+        result = measure_run(
+            net,
+            SUITE,
+            diagnostics={name: {} for name in names},
+            options=EvalOptions(batch_size=4, limit=20),
+            listener=Listener(said.append),
         )
+        return result, "".join(said)
 
-    def stop(subject: Any) -> Found:
+    def stop(subject: Any) -> Any:
         raise KeyboardInterrupt
 
-    before, file, _ = measured()
-    monkeypatch.setitem(ANALYSES, "eps_curve", stop)  # type: ignore[misc]
-    with pytest.raises(Interrupted, match=rf"what the attacks found is in {file}") as caught:
-        analyse(["perception", "eps_curve"], net, file, limit=20)
+    monkeypatch.setattr("rpat_cli.diagnostics.perception.measure", stop)
+    with pytest.raises(Interrupted, match="the results of the attacks are in") as caught:
+        measured("eps_curve", "perception")
     assert caught.value.exit_code == 130
-    assert json.loads(file.read_text())[LOOKS_LEFT] == ["eps_curve"]
-    again, same, said = measured()
-    assert (same, said) == (file, f"resuming: all attacks are known, from {file}")
-    assert again.to_dict() == before.to_dict()
-    analyse(["perception"], net, file, limit=20)
-    assert LOOKS_LEFT not in json.loads(file.read_text())
-    assert measured()[1] != file
+    (file,) = (net.parent / "evals").glob("*.json")
+    before = eval_file.read(file)
+    assert before.pending == ("perception",)
+    assert before.has_diagnostic("eps_curve")
+    monkeypatch.undo()
+    again, said = measured("perception")
+    assert again.file == file
+    assert said == f"resuming: all attacks are known, from {file}diagnostic: perception"
+    assert again.evaluation.to_dict().items() <= before.record.items()
+    after = eval_file.read(file)
+    assert after.pending == ()
+    assert after.has_diagnostic("perception")
+    assert measured()[0].file != file  # of what is complete another measurement was asked
+
+
+def test_a_report_is_written_also_when_a_diagnostic_was_stopped(
+    net: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(subject: Any) -> Any:
+        raise KeyboardInterrupt
+
+    written: list[Path] = []
+    monkeypatch.setattr("rpat_cli.diagnostics.perception.measure", stop)
+    monkeypatch.setattr(
+        "rpat_cli.runs.evaluate.write_report", lambda folder: written.append(folder.path)
+    )
+    (net.parent / "metrics.jsonl").touch()  # a run, then
+    with pytest.raises(Interrupted):
+        measure_run(net, SUITE, diagnostics={"perception": {}}, options=EvalOptions(limit=20))
+    assert written == [net.parent]
 
 
 def test_a_program_in_place_of_a_checkpoint_is_told_from_one(tmp_path: Path) -> None:
@@ -205,7 +231,7 @@ def test_chunks_of_a_version_with_other_records_are_not_taken_over(
         if progress.chunk:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("rpat_cli.runs.evaluate.RECORDS", 1)
+    monkeypatch.setattr("rpat_cli.runs.identity.RECORDS", 1)
     with pytest.raises(Interrupted):
         measure(net, stop)
     (partial,) = (net.parent / "evals" / "partial").iterdir()
@@ -240,13 +266,12 @@ def test_a_limit_of_any_size_is_kept(net: Path, limit: int) -> None:
 
 
 def test_a_finished_evaluation_is_recognised(net: Path) -> None:
-    saved = load_model(net)
-    data = build_data(saved.recipe.data, saved.recipe.seed)
+    opened = open_target(net, "best", ())
     options = EvalOptions(batch_size=4, limit=30)
-    assert not is_evaluated(saved, data, SUITE, saved.recipe, options)
+    assert not is_evaluated(opened, SUITE, options)
     measure(net, limit=30)
-    assert is_evaluated(saved, data, SUITE, saved.recipe, options)
-    assert not is_evaluated(saved, data, SUITE[:1], saved.recipe, options)
+    assert is_evaluated(opened, SUITE, options)
+    assert not is_evaluated(opened, SUITE[:1], options)
     (file,) = (net.parent / "evals").glob("*.json")
     file.write_text(file.read_text()[:100])
-    assert not is_evaluated(saved, data, SUITE, saved.recipe, options)
+    assert not is_evaluated(opened, SUITE, options)

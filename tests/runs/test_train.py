@@ -18,7 +18,8 @@ from rpat_cli.errors import Interrupted
 from rpat_cli.recipe.layers import Layer, resolve
 from rpat_cli.runs.build import architecture_for, build_data
 from rpat_cli.runs.listener import Listener
-from rpat_cli.runs.train import _rates_differ, _validator, resume_run, train_run
+from rpat_cli.runs.resume import _rates_differ, resume_run
+from rpat_cli.runs.train import _validator, train_run
 
 SMALL = {"epochs": 1, "batch_size": 500, "attack": {"steps": 1}, "eval": ["clean"], "device": "cpu"}
 
@@ -68,14 +69,14 @@ def test_a_signal_in_the_last_epoch_puts_the_final_evaluation_off(tmp_path: Path
 
 
 class ResumeAtTheEnd(Callback):
-    """Somebody else's `--resume` of a run that is being trained, in a process of its own."""
+    """Another user's `--resume` of a run that is being trained, in a process of its own."""
 
     def __init__(self, run: Path) -> None:
         self.run = run
         self.said = ""
 
     def on_epoch_end(self, loop: Any, record: Any) -> None:
-        program = f"from rpat_cli.runs.train import *; resume_run(Path({str(self.run)!r}))"
+        program = f"from rpat_cli.runs.resume import *; resume_run(Path({str(self.run)!r}))"
         self.said = subprocess.run(
             [sys.executable, "-c", program], capture_output=True, text=True
         ).stderr

@@ -14,8 +14,9 @@ from rpat_cli.evaluation.evaluate import evaluate
 from rpat_cli.evaluation.parallel.processes import Workers
 from rpat_cli.evaluation.suite import AttackSpec, Overrides, parse_suite
 from rpat_cli.recipe.layers import Layer
-from rpat_cli.runs.diagnose import analyse, transfers_in
-from rpat_cli.runs.evaluate import EvalOptions, eval_run, is_evaluated, open_target
+from rpat_cli.runs.diagnose import one_per_source
+from rpat_cli.runs.evaluate import EvalOptions, eval_run, is_evaluated, measure_run
+from rpat_cli.runs.target import open_target
 
 LINF = Threat("Linf", 0.1)
 
@@ -144,6 +145,12 @@ def test_the_source_travels_to_the_workers_and_comes_out_as_it_went_in(toy: Any)
     assert alone.robust.value < alone.clean.value
 
 
+def test_the_verdict_takes_each_source_once() -> None:
+    specs = parse_suite("transfer:runs/a,transfer:runs/a@pgd-3,transfer:runs/b")
+    sources: dict[str, Any] = {spec.label: spec.label for spec in specs}
+    assert list(one_per_source(specs, sources)) == ["transfer:a", "transfer:b"]
+
+
 FILE = """
 import torch
 from torch import nn
@@ -175,18 +182,18 @@ def test_from_the_command_to_the_verdict(tmp_path: Path, monkeypatch: pytest.Mon
     (result,) = record["results"]
     assert result["label"] == "transfer:my.py:other@pgd-2"
     assert (result["settings"]["source"], result["settings"]["attack"]) == ("my.py:other", "pgd")
-    assert [spec.label for spec in transfers_in(record)] == [result["label"]]
-    saved, recipe, data = open_target(target, "best", DATA)
-    assert is_evaluated(saved, data, specs, recipe, options)
+    opened = open_target(target, "best", DATA)
+    assert is_evaluated(opened, specs, options)
     seen: dict[str, Any] = {}
     monkeypatch.setattr(
-        "rpat_cli.runs.diagnose.gather", lambda *_, **given: seen.update(given) or 1 / 0
+        "rpat_cli.diagnostics.verdict.verdict.gather",
+        lambda *_, **given: seen.update(given) or 1 / 0,
     )
     with pytest.raises(ZeroDivisionError):
-        analyse(["verdict"], target, file, changes=DATA, limit=30)
+        measure_run(target, specs, diagnostics={"verdict": {}}, changes=DATA, options=options)
     assert list(seen["sources"]) == [result["label"]]
     (tmp_path / "my.py").write_text(FILE.format(seed=2))  # another source is another evaluation
-    assert not is_evaluated(saved, data, specs, recipe, options)
+    assert not is_evaluated(opened, specs, options)
     for source, told in (
         ("few", "in 3 classes, the model"),
         ("small", "fails on an image"),

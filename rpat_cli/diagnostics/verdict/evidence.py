@@ -15,8 +15,8 @@ WARN_BELOW, FAIL_BELOW = 0.01, 0.001
 """p-values of WARN and of FAIL: small, since every verdict makes several tests."""
 
 SATURATED = 17
-"""1 - exp(-17) rounds to 1 in float32: where the true class leads by more, in logits, the softmax is
-saturated and the gradient of the cross-entropy vanishes."""
+"""1 - exp(-17) rounds to 1 in float32: with a margin above 17 the softmax is saturated, and the
+gradient of the cross-entropy vanishes."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,72 @@
+"""What a training writes to `checkpoints/`, and when.
+
+    last, last_wa   after each epoch and at an early stop: the trained model, and its average
+    best, best_wa   after a validation that is the best so far
+
+Every checkpoint holds a model with all that is needed to build it; `last` also holds the state of
+the training, of which the average is a part.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from rpat_cli.engine.callbacks import Checkpoints, Validation
+from rpat_cli.engine.loop import TrainLoop
+from rpat_cli.loading.architecture import Architecture
+from rpat_cli.recipe.schema import Recipe
+from rpat_cli.records.checkpoint import save_checkpoint
+from rpat_cli.records.metrics import AVERAGED, EpochRecord
+from rpat_cli.records.run_folder import RunFolder
+from rpat_cli.runs.environment import environment
+
+
+@dataclass(frozen=True)
+class CheckpointWriter:
+    """Writes the checkpoints of one run."""
+
+    recipe: Recipe
+    architecture: Architecture
+    class_names: Sequence[str]
+    folder: RunFolder
+
+    def callbacks(self, validation: Validation) -> list[Checkpoints]:
+        """The callbacks that save `last` and, with weight averaging, `last_wa`."""
+
+        def last(loop: TrainLoop) -> dict[str, Any]:
+            training = loop.state_dict()
+            model = training.pop("model")
+            return {
+                **self._content(model),
+                "epoch": loop.epoch,
+                "best": validation.best,
+                "training": training,
+            }
+
+        def last_averaged(loop: TrainLoop) -> dict[str, Any]:
+            assert loop.averaging is not None
+            return {**self._content(loop.averaging.model.state_dict()), "epoch": loop.epoch}
+
+        savers = [Checkpoints(self.folder.checkpoint("last"), last)]
+        if self.recipe.wa:
+            savers.append(Checkpoints(self.folder.checkpoint(f"last{AVERAGED}"), last_averaged))
+        return savers
+
+    def save_best(self, suffix: str, model: nn.Module, record: EpochRecord) -> None:
+        """Save `best` or, with the suffix of the averaged model, `best_wa`."""
+        content = self._content(model.state_dict())
+        save_checkpoint(
+            self.folder.checkpoint(f"best{suffix}"),
+            {**content, "epoch": record.epoch, "validation": record.validation},
+        )
+
+    def _content(self, weights: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "recipe": self.recipe.model_dump(mode="json"),
+            "architecture": self.architecture.to_dict(),
+            "class_names": list(self.class_names),
+            "environment": environment(),
+            "model": weights,
+        }

@@ -1,0 +1,53 @@
+"""The evaluation that ends a training: the only part of it that touches the test set."""
+
+from collections.abc import Iterator
+
+from rpat_cli.data.base import Dataset
+from rpat_cli.engine.compute import resolve_compute
+from rpat_cli.evaluation.parallel.processes import Jobs
+from rpat_cli.evaluation.suite import parse_suite
+from rpat_cli.loading.load import load_model
+from rpat_cli.loading.saved_model import SavedModel
+from rpat_cli.recipe.schema import Recipe
+from rpat_cli.records.metrics import AVERAGED
+from rpat_cli.records.run_folder import RunFolder
+from rpat_cli.runs.evaluate import EvalOptions, evaluate_opened, is_evaluated
+from rpat_cli.runs.listener import Listener
+from rpat_cli.runs.target import OpenedTarget
+
+
+def evaluate_checkpoints(
+    recipe: Recipe, folder: RunFolder, data: Dataset, jobs: Jobs, listener: Listener
+) -> None:
+    """Evaluate the best and the last checkpoint with the attacks of the recipe.
+
+    Goes on where an interruption stopped it. Raises `Interrupted` on Ctrl-C and termination
+    signals.
+    """
+    specs = parse_suite(recipe.eval)
+    options = EvalOptions(jobs=jobs, again=f"rpat train --resume {folder.path}")
+    compute = resolve_compute(recipe.device, "fp32")
+    # Worker processes take seconds to start: once for all checkpoints.
+    with options.workers(specs, compute, len(data.test)) as workers:
+        for name, saved in _checkpoints(folder, averaged=bool(recipe.wa)):
+            opened = OpenedTarget(saved, recipe, data)
+            if is_evaluated(opened, specs, options):
+                listener.say(f"{name} (epoch {saved.epoch}) has been evaluated already")
+                continue
+            listener.say(f"evaluating {name} (epoch {saved.epoch}) on {len(data.test)} test images")
+            evaluate_opened(opened, specs, options, listener, workers=workers)
+
+
+def _checkpoints(folder: RunFolder, averaged: bool) -> Iterator[tuple[str, SavedModel]]:
+    """The checkpoints of a run by name; `last` only if it is not `best`, whose weights are the
+    same."""
+    suffixes = ("", AVERAGED) if averaged else ("",)
+    best_epochs: dict[str, int] = {}
+    for suffix in suffixes:
+        saved = load_model(folder.path, f"best{suffix}")
+        best_epochs[suffix] = saved.epoch
+        yield f"best{suffix}", saved
+    for suffix in suffixes:
+        saved = load_model(folder.path, f"last{suffix}")
+        if saved.epoch != best_epochs[suffix]:
+            yield f"last{suffix}", saved
