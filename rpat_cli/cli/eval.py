@@ -86,7 +86,8 @@ def evaluate(
 
       rpat eval --plugin my_attack.py --attack my-attack-50
     """
-    plugins = _load(plugin or [])
+    with importing():  # first: other options may name its attacks and diagnostics
+        plugins = load_plugins((file, "--plugin") for file in plugin or [])
     if _listed(attack, diagnostics):
         return
     specs = read_suite(attack, Overrides(steps, _number("--step-size", step_size), restarts))
@@ -109,12 +110,6 @@ def evaluate(
         quiet=quiet,
         as_json=as_json,
     )
-
-
-def _load(files: list[str]) -> list[str]:
-    """First of all: their attacks and diagnostics may be named in the other options."""
-    with importing():  # a plugin may import torch
-        return load_plugins((file, "--plugin") for file in files)
 
 
 def _listed(attack: str, diagnostics: Mapping[str, Any]) -> bool:
