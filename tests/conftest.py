@@ -9,23 +9,29 @@ from torch import Tensor, nn
 from toys import honest, small_budgets, toy  # noqa: F401  (fixtures of many tests)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    """Tiny tensors: threads only get in each other's way. And how many there are decides how sums
+    are rounded: what fixtures of a session or module train must not depend on the machine."""
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
-    torch.set_num_threads(1)  # tiny tensors: threads only get in each other's way
     torch.manual_seed(0)
 
 
 @pytest.fixture(autouse=True)
 def _interruptible() -> None:
-    """A shell that starts the tests in the background makes them deaf to Ctrl-C, which some of them
-    press."""
+    """A shell that starts the tests in the background makes them ignore Ctrl-C, which some of them
+    send to themselves."""
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
 def net() -> nn.Module:
-    """A freshly initialised tiny network, 3 channels, 10 classes, float32, in train mode."""
+    """A freshly initialized tiny network, 3 channels, 10 classes, float32, in train mode."""
     return tiny_net()
 
 

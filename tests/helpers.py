@@ -34,7 +34,7 @@ def tiny_net(channels: int = 3, classes: int = 10) -> nn.Sequential:
     )
 
 
-class Normalise(nn.Module):
+class Normalize(nn.Module):
     """(x - mean) / std per channel."""
 
     def __init__(self, mean: list[float], std: list[float]) -> None:
@@ -79,7 +79,7 @@ class Golden:
         net.load_state_dict(self.group(state))
         if "mean" not in self.hyper:
             return net
-        return nn.Sequential(Normalise(self.hyper["mean"], self.hyper["std"]), net)
+        return nn.Sequential(Normalize(self.hyper["mean"], self.hyper["std"]), net)
 
     @property
     def batch(self) -> tuple[Tensor, Tensor]:

@@ -129,7 +129,7 @@ def test_its_recipes_resolve(text: str) -> None:
 
 @pytest.mark.parametrize("text", of_kind("sweep"))
 def test_its_sweep_files_are_read(text: str, tmp_path: Path) -> None:
-    from rpat_cli.sweep.spec import read_sweep
+    from rpat_cli.sweep.sweep_file import read_sweep
 
     whole = "grid: {ra: [false, true]}\nrecipe: {data: fashion-mini, epochs: 10}\nseeds: 3\n"
     path = tmp_path / "sweep.yaml"

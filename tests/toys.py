@@ -51,7 +51,7 @@ def make_toy(classes: int, n: int = 48, side: int = 10) -> Toy:
 
 @pytest.fixture(scope="session", params=[10])
 def toy(request: pytest.FixtureRequest) -> Toy:
-    """A ten-class problem; other class counts by indirect parametrisation."""
+    """A ten-class problem; other class counts by indirect parametrization."""
     return make_toy(request.param)
 
 

@@ -1,4 +1,4 @@
-"""The command `rpat`: its commands, and how every error leaves it."""
+"""The program `rpat`: its commands, and the message and exit code of every error."""
 
 import os
 import sys
@@ -39,7 +39,7 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def rpat(
     context: typer.Context,
-    version: Annotated[  # noqa: ARG001  (its callback has done all)
+    version: Annotated[  # noqa: ARG001  (its callback does all)
         bool,
         typer.Option(
             "--version", callback=_version, is_eager=True, help="Show the version and exit."
@@ -59,41 +59,39 @@ def rpat(
 
 
 def main() -> None:
-    """Run the command line; of several processes under torchrun, only the first one speaks."""
+    """Run the command line; of several processes under torchrun, only the first one prints."""
     torchrun.end_with_launcher()
     with torchrun.staying_behind() if torchrun.is_helper() else nullcontext():
         _run()
 
 
 def _run() -> None:
-    """Every expected error is one clear message and its exit code, never a traceback."""
-    # Before torch is imported: OpenMP's threads are to spin only shortly while they wait for each
-    # other. Spinning long makes small networks many times slower as soon as another process takes a
-    # core; never spinning costs almost half the speed when none does.
+    """Every expected error becomes one message and its exit code, never a traceback."""
+    # Before torch is imported: OpenMP threads should spin only briefly while they wait for each
+    # other. Long spinning makes small networks many times slower as soon as another process needs a
+    # core; without any spinning they lose almost half of their speed on an idle machine.
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
     arguments = sys.argv[1:]
     if arguments[-1:] == ["--attack"] and arguments[0] == "eval":
-        arguments.append("list")  # `rpat eval --attack` alone asks what there is
+        arguments.append("list")  # `rpat eval --attack` without a value lists the attacks
     try:
-        app(
-            arguments, prog_name="rpat"
-        )  # by whatever name it was started: shells complete that one
+        # However it was started, this is the name that shells complete.
+        app(arguments, prog_name="rpat")
     except RpatError as error:
         if os.environ.get("RPAT_DEBUG"):
             raise
         console.error(str(error))
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, SystemExit) as leaving:
-        if (
-            isinstance(leaving, SystemExit) and leaving.code != 130
-        ):  # typer makes 130 of a Ctrl-C, without a word
+        # typer turns a Ctrl-C into exit code 130, without a message.
+        if isinstance(leaving, SystemExit) and leaving.code != 130:
             raise
         console.error("stopped.")
         sys.exit(130)
-    except BrokenPipeError:  # the reader of a pipe has gone: nothing is left to tell it
+    except BrokenPipeError:  # the reader of the pipe is gone
         sys.stdout = None
         sys.exit(1)
-    except OSError as error:  # a full disk, a file that may not be written: the message says which
+    except OSError as error:  # a full disk, no permission: the message names the file
         if os.environ.get("RPAT_DEBUG"):
             raise
         console.error(str(error))
@@ -104,21 +102,22 @@ def _run() -> None:
         if _is_out_of_memory(error):
             console.error(
                 f"out of memory: {' '.join(str(error).split())}\n"
-                "Take a smaller --batch-size; training also has --accumulate (the same batch in "
-                "parts) and "
-                "--precision bf16. A run that was stopped goes on with: rpat train --resume last"
+                "Use a smaller --batch-size. Training also has --accumulate (gradient accumulation "
+                "over parts of the batch) and --precision bf16; resume an interrupted run with: "
+                "rpat train --resume last"
             )
             sys.exit(1)
         console.error(
             f"{type(error).__name__}: {error}\n"
-            "This is a bug in rpat. Run again with RPAT_DEBUG=1 to see where, and please report it."
+            "This is a bug in rpat. Run again with RPAT_DEBUG=1 for the traceback, and please "
+            "report it."
         )
         sys.exit(1)
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    """By name: torch, whose error it is on a GPU, may not be imported here. On the CPU it raises a
-    `RuntimeError`."""
+    """By name: torch, which defines the error of a GPU, must not be imported here. On the CPU it
+    raises a `RuntimeError`."""
     return (
         isinstance(error, MemoryError)
         or type(error).__name__ == "OutOfMemoryError"

@@ -31,8 +31,8 @@ def compare(
         bool, typer.Option("--json", help="Print the result as JSON.", rich_help_panel=HOW)
     ] = False,
 ) -> None:
-    """Tell two models apart: the same images, the same attacks, and McNemar's exact test for
-    chance.
+    """Compare two models on the same images under the same attacks; McNemar's exact test says
+    whether the difference is chance.
 
     Examples:
 

@@ -1,5 +1,5 @@
-"""The only place that prints. Results go to stdout; progress, remarks and errors to stderr, so
-pipes stay clean."""
+"""The two consoles. Results go to stdout; progress, remarks and errors to stderr, which keeps pipes
+clean."""
 
 from collections.abc import Mapping
 
@@ -7,12 +7,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-out = Console(highlight=False, emoji=False)  # a label such as transfer:x: is no emoji
+out = Console(highlight=False, emoji=False)  # a label such as transfer:x: is not an emoji
 err = Console(stderr=True, highlight=False, emoji=False)
 
 
 def error(message: str) -> None:
-    """One clear message in words, without markup: a path may hold square brackets."""
+    """Print an error message, without markup: a path may contain square brackets."""
     err.print("[bold red]error:[/] ", end="")
     err.print(message, markup=False, soft_wrap=True)
 
@@ -21,12 +21,12 @@ def glossary(entries: Mapping[str, str]) -> Table:
     """Names and what they mean, in two columns."""
     table = Table.grid(padding=(0, 2))
     table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")  # nothing is cut off: a suite's attacks are one long word
+    table.add_column(overflow="fold")  # wrap, never cut: the attacks of a suite are one long word
     for name, meaning in entries.items():
         table.add_row(Text(name, style="bold"), Text(meaning))
     return table
 
 
 def say(message: str) -> None:
-    """A remark that is not the result."""
+    """Print a remark that is not part of the result."""
     err.print(message, markup=False, soft_wrap=True)

@@ -86,13 +86,15 @@ def evaluate(
 
       rpat eval --plugin my_attack.py --attack my-attack-50
     """
-    plugins = _load(plugin or [])
+    # first of all: their attacks and diagnostics may be named in the other options
+    with importing():  # a plugin may import torch
+        plugins = load_plugins((file, "--plugin") for file in plugin or [])
     if _listed(attack, diagnostics):
         return
     specs = read_suite(attack, Overrides(steps, _number("--step-size", step_size), restarts))
     flags: dict[str, Any] = {"--norm": norm, "--eps": eps, "--model": model, "--data": data}
     flags |= {"--data-root": data_root, "--seed": seed, "--device": device}
-    flags |= {"--download": download, "--plugin": plugins}
+    flags |= {"--download": download, "--plugin": plugins or None}
     changes = [*parse_assignments(assign or []), *_changes(flags)]
     with importing():
         from rpat_cli.cli import session  # torch is imported here, not by `rpat --help`
@@ -109,12 +111,6 @@ def evaluate(
         quiet=quiet,
         as_json=as_json,
     )
-
-
-def _load(plugins: list[str]) -> list[str] | None:
-    """First of all, since a plugin's attacks and diagnostics may be named in the other options."""
-    with importing():  # a plugin may import torch
-        return load_plugins((file, "--plugin") for file in plugins) or None
 
 
 def _listed(attack: str, diagnostics: Mapping[str, Any]) -> bool:

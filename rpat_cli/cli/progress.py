@@ -23,17 +23,17 @@ from rpat_cli.engine.callbacks import EpochLines
 from rpat_cli.engine.loop import TrainLoop
 from rpat_cli.evaluation.parallel.chunks import Progress as EvalProgress
 from rpat_cli.records.metrics import EpochRecord
-from rpat_cli.reports.scores import percent
 from rpat_cli.runs.listener import Listener
 from rpat_cli.runs.progress_lines import EvalLines, in_lines, stage_name, time_left
+from rpat_cli.text import percent
 
 WIDE = 110
-"""Columns of a terminal from which on there is room for long bars."""
+"""The fewest terminal columns with room for long bars."""
 
 
 @contextmanager
 def listening(*, quiet: bool) -> Iterator[Listener]:
-    """A listener that shows what suits this terminal; bars are taken down at the end."""
+    """A listener that shows progress as this terminal can; bars are removed at the end."""
     if quiet:
         yield Listener()
     elif console.err.is_terminal:
@@ -48,7 +48,7 @@ def listening(*, quiet: bool) -> Iterator[Listener]:
 
 
 class _Info(ProgressColumn):
-    """What else there is to say of a task: the only column that gives way on a narrow terminal."""
+    """Details of a task: the only column that is cut on a narrow terminal."""
 
     def render(self, task: Task) -> Text:
         return Text(task.fields["info"], no_wrap=True, overflow="ellipsis")
@@ -67,7 +67,7 @@ def _bars(terminal: Console) -> Progress:
 
 
 class TrainBars(Callback):
-    """Two bars: the whole training, and the epoch under way with its loss terms and speed."""
+    """Two bars: the whole training, and the current epoch with its loss terms and speed."""
 
     def __init__(self, bars: Progress) -> None:
         self.bars = bars
@@ -85,22 +85,16 @@ class TrainBars(Callback):
     def on_step(self, loop: TrainLoop, record: StepRecord) -> None:
         assert self.whole is not None
         assert self.epoch is not None
-        terms = "  ".join(
-            f"{name} {value:.3f}"
-            for name, value in record.terms.items()
-            if not name.endswith("_acc")
-        )
-        self.bars.update(
-            self.whole, advance=1, info=f"epoch {record.epoch}/{loop.epochs}  {self.accuracy}"
-        )
+        accuracies = f"epoch {record.epoch}/{loop.epochs}  {self.accuracy}"
+        self.bars.update(self.whole, advance=1, info=accuracies)
+        losses = {name: v for name, v in record.terms.items() if not name.endswith("_acc")}
+        terms = "  ".join(f"{name} {value:.3f}" for name, value in losses.items())
+        speed = f"{record.images_per_second:.0f} img/s{_memory()}"
         self.bars.update(
             self.epoch,
             description=f"epoch {record.epoch}",
             completed=record.step,
-            info=(
-                f"{record.step}/{record.steps}  {record.images_per_second:.0f} img/s{_memory()}  "
-                f"{terms}"
-            ),
+            info=f"{record.step}/{record.steps}  {speed}  {terms}",
         )
 
     def on_epoch_end(self, loop: TrainLoop, record: EpochRecord) -> None:
@@ -114,7 +108,7 @@ class TrainBars(Callback):
 
 
 def _memory() -> str:
-    """The device's peak memory, where it has its own."""
+    """The peak memory of the GPU, if there is one."""
     if not torch.cuda.is_available():
         return ""
     return f"  {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB"
@@ -134,14 +128,9 @@ class EvalBars:
             self.key = (progress.label, progress.stage)
             self.task = self.bars.add_task(stage_name(progress), total=progress.total, info="")
         assert self.task is not None
-        self.bars.update(
-            self.task,
-            completed=progress.done,
-            info=(
-                f"{progress.done}/{progress.total}  robust {percent(progress.robust_acc, 1)} "
-                f"%{time_left(progress)}"
-            ),
-        )
+        accuracy = f"robust {percent(progress.robust_acc, 1)} %"
+        info = f"{progress.done}/{progress.total}  {accuracy}{time_left(progress)}"
+        self.bars.update(self.task, completed=progress.done, info=info)
         if progress.done >= progress.total:
             self.bars.remove_task(self.task)
             self.lines(progress)

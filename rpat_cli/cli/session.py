@@ -59,11 +59,11 @@ def train(
     would cost."""
     if resume is not None and out is not None:
         raise ConfigError(
-            "--out and --resume exclude each other: a resumed run stays in its folder."
+            "--out cannot be combined with --resume: a resumed run stays in its folder."
         )
     if resume is not None and dry_run:
         raise ConfigError(
-            "--dry-run and --resume exclude each other: give the run's recipe.yaml with --config."
+            "--dry-run cannot be combined with --resume. Give the run's recipe.yaml with --config."
         )
     layers = layers_of(recipe=recipe, configs=configs, assignments=assignments, flags=flags)
     if dry_run:
@@ -103,8 +103,8 @@ def show_cost(recipe: Recipe, out: Path | None, *, as_json: bool) -> None:
     with console.err.status("taking a few steps to see what they cost"):
         estimate = cost.dry_run(recipe, out)
     if as_json:
-        figures = {**asdict(estimate), "run_dir": str(estimate.run_dir)}
-        print(json.dumps({"recipe": recipe.model_dump(mode="json"), "estimate": figures}))
+        numbers = {**asdict(estimate), "run_dir": str(estimate.run_dir)}
+        print(json.dumps({"recipe": recipe.model_dump(mode="json"), "estimate": numbers}))
     else:
         _show(cost.lines(estimate))
 

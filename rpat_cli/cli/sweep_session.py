@@ -1,49 +1,20 @@
-"""The body of `rpat sweep`: plan, run, show. Imported when the command runs, since checking recipes
-needs torch."""
+"""The body of `rpat sweep`: plan, run, print. Imported when the command runs, since checking a
+recipe needs torch."""
 
-import json
-import shlex
-import time
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 
-from rich import box
-from rich.console import Group
-from rich.live import Live
-from rich.table import Table
-from rich.text import Text
-
 from rpat_cli.cli import console
+from rpat_cli.cli.sweep_list import list_trials
+from rpat_cli.cli.sweep_view import watching
 from rpat_cli.errors import ConfigError, RpatError
-from rpat_cli.reports.scores import count, duration, percent
-from rpat_cli.runs.estimate import Estimate
-from rpat_cli.runs.estimate import dry_run as estimate
 from rpat_cli.sweep.engines import ENGINES
 from rpat_cli.sweep.engines.base import EngineSection
-from rpat_cli.sweep.expand import Plan, Variant, plan_sweep
-from rpat_cli.sweep.folder import SWEEPS, Progress
-from rpat_cli.sweep.runner import Runner
+from rpat_cli.sweep.expand import Plan, plan_sweep
+from rpat_cli.sweep.folder import SWEEPS
+from rpat_cli.sweep.runner import SweepRunner
 from rpat_cli.sweep.search import search_for
-from rpat_cli.sweep.search.base import Search
-from rpat_cli.sweep.spec import find_sweep
-from rpat_cli.sweep.status import OVER, State, Status
-from rpat_cli.sweep.table import failures_text, indented, notes_text, sweep_table, to_json
-
-REFRESH = 1.0
-"""Seconds between two looks at what the running trials have written."""
-
-ORDER = (
-    State.RUNNING,
-    State.FAILED,
-    State.STOPPED,
-    State.QUEUED,
-    State.WAITING,
-    State.DONE,
-    State.PRUNED,
-)
-"""What is shown first where not all trials fit on the screen."""
+from rpat_cli.sweep.sweep_file import find_sweep
+from rpat_cli.sweep.table import SweepTable, failures_text, notes_text, sweep_table, to_json
 
 
 def sweep(
@@ -61,250 +32,56 @@ def sweep(
 ) -> None:
     """Raises `RpatError` at the end if trials have failed: the table is written and shown first."""
     if cost and not dry_run:
-        raise ConfigError(
-            "--cost goes with --dry-run: a sweep that runs says how long it will take."
-        )
+        raise ConfigError("--cost needs --dry-run: a running sweep shows the time that is left.")
     path = find_sweep(name)
     plan = plan_sweep(path)
     folder = out or SWEEPS / path.stem
     section = _engine(plan, engine)
     if dry_run:
-        _list(search_for(plan, folder), section.slots(jobs), cost=cost, as_json=as_json)
+        list_trials(search_for(plan, folder), section.slots(jobs), cost=cost, as_json=as_json)
         return
-    runner = Runner(plan, folder, section.start(jobs), retries, max_failures)
-    with _watching(runner, quiet=quiet or as_json):
+    runner = SweepRunner(plan, folder, section.start(jobs), retries, max_failures)
+    with watching(runner, quiet=quiet or as_json):
         table = runner.run()
     if as_json:
         print(to_json(table))
     else:
-        console.out.print(sweep_table(table))
-        if table.notes:
-            console.out.print(notes_text(table), soft_wrap=True)
-        console.out.print()
-        if table.failures:
-            console.out.print(failures_text(table), soft_wrap=True)
-        console.out.print(
-            f"table: {folder / 'table.md'} (also .csv, .json, .tex, and .html with a plot)",
-            markup=False,
-            soft_wrap=True,
-        )
+        _show(table, folder)
     if runner.failed:
-        later = (
-            "The search has gone on without them."
-            if runner.search.fails_for_good
-            else "Call the same command again to try them once more; "
-            "what is deleted there begins anew."
-        )
-        raise RpatError(
-            f"{len(runner.failed)} of {len(runner.statuses)} trials failed; the rest is in the "
-            "table. Their logs are "
-            f"in {folder}/trials/*/log.txt. {later}"
-        )
+        raise RpatError(_failure_message(runner, folder))
 
 
 def _engine(plan: Plan, name: str | None) -> EngineSection:
-    """What --engine says, or else the sweep file; its settings are the file's if they are of the
-    same engine.
+    """The engine that --engine names, or else the sweep file. The settings are those of the file if
+    it names the same engine.
 
-    Raises `ConfigError` for an engine that there is not.
+    Raises `ConfigError` for an unknown engine.
     """
-    told: EngineSection = plan.maker.spec.engine
-    return told if name in (None, told.name) else ENGINES[name].model_validate({"name": name})
+    in_file: EngineSection = plan.expander.spec.engine
+    if name in (None, in_file.name):
+        return in_file
+    return ENGINES[name].model_validate({"name": name})
 
 
-def _list(search: Search, slots: int, *, cost: bool, as_json: bool) -> None:
-    """The trials, where each stands, its command and, if asked for, its cost."""
-    statuses = list(search.statuses.values())
-    costs = {variant.label: _estimated(variant) for variant in search.plan.variants} if cost else {}
-    listed = [
-        {
-            "trial": status.trial.name,
-            "title": status.trial.title,
-            "state": str(status.state),
-            **({"reason": status.reason} if status.reason else {}),
-            "command": shlex.join(("rpat", *status.folder.command()[3:])),
-            **({"cost": _figures(costs[status.trial.label])} if cost else {}),
-        }
-        for status in statuses
-    ]
-    if as_json:
-        print(json.dumps(listed, indent=1))
-        return
-    for item, status in zip(listed, statuses, strict=True):
-        words = f"\n         {_cost_in_words(costs[status.trial.label])}" if cost else ""
-        why = f" ({status.reason.splitlines()[-1]})" if status.reason else ""
-        print(f"{item['state']:<8} {item['title']}{why}\n         {item['command']}{words}")
-    console.say(_totals(search))
-    console.say("nothing was written: a trial's recipe.yaml comes to be when the sweep begins it")
-    if cost:
-        ahead = [costs[status.trial.label] for status in statuses if status.state not in OVER]
-        known = [cost.seconds for cost in ahead if isinstance(cost, Estimate)]
-        seconds = max(sum(known) / slots, max(known, default=0.0))
-        without = (
-            f" (without {len(ahead) - len(known)} of unknown cost)"
-            if len(ahead) > len(known)
-            else ""
-        )
-        console.say(
-            f"about {duration(seconds)} to train what is not done{without}, {slots} at a time if "
-            "they do not slow one "
-            "another down; the final reports come on top"
-        )
-    else:
-        console.say(
-            "add --cost for the passes and the time of each: it takes a few steps of every "
-            "combination"
-        )
+def _show(table: SweepTable, folder: Path) -> None:
+    console.out.print(sweep_table(table))
+    if table.notes:
+        console.out.print(notes_text(table), soft_wrap=True)
+    console.out.print()
+    if table.failures:
+        console.out.print(failures_text(table), soft_wrap=True)
+    where = f"table: {folder / 'table.md'} (also .csv, .json, .tex, and .html with a plot)"
+    console.out.print(where, markup=False, soft_wrap=True)
 
 
-def _estimated(variant: Variant) -> Estimate | str:
-    """What a training costs, or why that cannot be told: one that fails must not keep the others
-    from being listed."""
-    try:
-        return estimate(variant.recipe)
-    except RpatError as error:
-        return str(error)
-
-
-def _figures(cost: Estimate | str) -> dict[str, float | str]:
-    """`forward` and `backward` are passes of whole batches in all steps; `seconds` is the training
-    with validation."""
-    if isinstance(cost, str):
-        return {"unknown": cost}
-    return {
-        "forward": cost.forward * cost.steps,
-        "backward": cost.backward * cost.steps,
-        "seconds": cost.seconds,
-    }
-
-
-def _cost_in_words(cost: Estimate | str) -> str:
-    if isinstance(cost, str):
-        return f"cost unknown: {cost}"
-    passes = f"{cost.forward} forward and {cost.backward} backward passes"
+def _failure_message(runner: SweepRunner, folder: Path) -> str:
+    failed = (
+        f"{len(runner.failed)} of {len(runner.statuses)} trials failed; the others are in the "
+        f"table. The logs are {folder}/trials/*/log.txt."
+    )
+    if runner.search.failures_are_final:
+        return f"{failed} The search has continued without them."
     return (
-        f"{count(cost.steps)} steps of {passes}, about {duration(cost.seconds)} before the final "
-        "report"
+        f"{failed} Run the same command again to retry them; a trial whose folder is deleted "
+        "starts over."
     )
-
-
-def _totals(search: Search) -> str:
-    """`6 trials: 2 waiting, 4 done; left out as equal to another combination: 3`"""
-    statuses = list(search.statuses.values())
-    counts = f": {_counts(statuses)}" if statuses else ""
-    to_come = f"; the search will ask for up to {search.to_come} more" if search.to_come else ""
-    trials = "1 trial" if len(statuses) == 1 else f"{len(statuses)} trials"
-    return f"{trials}{counts}{to_come}{_doubles(search.plan)}"
-
-
-def _counts(statuses: Sequence[Status]) -> str:
-    counts = Counter(status.state for status in statuses)
-    return ", ".join(f"{counts[state]} {state}" for state in State if counts[state])
-
-
-def _doubles(plan: Plan) -> str:
-    return f"; left out as equal to another combination: {plan.doubles}" if plan.doubles else ""
-
-
-# ---- watching
-
-
-@contextmanager
-def _watching(runner: Runner, *, quiet: bool) -> Iterator[None]:
-    """A table that lives on a terminal, plain lines in a pipe or a log, nothing when quiet."""
-    if quiet:
-        yield
-        return
-    runner.on_remark = console.say
-    console.say(_totals(runner.search))
-    if not console.err.is_terminal:
-        runner.on_change = lambda status: console.say(_line(status, runner))
-        yield
-        return
-    with Live(console=console.err, auto_refresh=False, transient=True) as live:
-        shown = 0.0
-
-        def refresh(_: Runner) -> None:
-            nonlocal shown
-            if time.monotonic() - shown >= REFRESH:
-                live.update(_view(runner), refresh=True)
-                shown = time.monotonic()
-
-        runner.on_tick = refresh
-        yield
-
-
-def _line(status: Status, runner: Runner) -> str:
-    over = sum(other.state in (*OVER, State.FAILED) for other in runner.statuses.values())
-    text = (
-        f"{time.strftime('%H:%M:%S')}  {over}/{runner.expected}  {status.state:<8} "
-        f"{status.trial.title}"
-    )
-    if status.state is State.DONE:
-        return f"{text}  {_found(status)}  {duration(status.seconds)}  left {_left(runner)}"
-    begins = status.state in (State.QUEUED, State.RUNNING)
-    return f"{text}: {indented(status.reason)}" if status.reason and not begins else text
-
-
-def _found(status: Status) -> str:
-    last = status.results["best"] if status.results else {}
-    return ", ".join(f"{label} {percent(value)}" for label, value in last.items())
-
-
-def _left(runner: Runner) -> str:
-    """The time that is left if the rest takes as long as what this call has finished."""
-    statuses = list(runner.statuses.values())
-    times = [status.seconds for status in statuses if status.state is State.DONE and status.seconds]
-    ahead = (State.WAITING, State.QUEUED, State.RUNNING)
-    rest = sum(status.state in ahead for status in statuses) + runner.search.to_come
-    return duration(sum(times) / len(times) * rest / runner.engine.slots) if times else "unknown"
-
-
-def _view(runner: Runner) -> Group:
-    """All trials, as far as they fit on the screen, and totals."""
-    statuses = sorted(runner.statuses.values(), key=lambda status: ORDER.index(status.state))
-    room = max(3, console.err.size.height - 6)
-    table = Table(box=box.SIMPLE_HEAD)
-    for heading in ("trial", "state", "epoch", "clean", "robust", "time", "left"):
-        table.add_column(heading, justify="left" if heading in ("trial", "state") else "right")
-    for status in statuses[:room]:
-        table.add_row(*_view_cells(status))
-    hidden = f"; {len(statuses) - room} not shown" if len(statuses) > room else ""
-    return Group(table, Text(f"{_counts(statuses)}{hidden}; left {_left(runner)}"))
-
-
-def _view_cells(status: Status) -> list[Text]:
-    epochs, clean, robust, seconds, left = "", None, None, status.seconds, ""
-    if status.state in (State.RUNNING, State.PRUNED):
-        progress = status.folder.progress()
-        epochs = f"{progress.epoch}/{status.trial.recipe.epochs}"
-        clean, robust = progress.clean_acc, progress.robust_acc
-        if status.state is State.RUNNING:
-            seconds += time.monotonic() - status.began
-            left = _left_to_train(status, progress)
-    elif status.results is not None:
-        epochs, best = f"{status.trial.recipe.epochs}", status.results["best"]
-        clean, robust = best.get("clean"), min(best.values())
-    state = (
-        status.state
-        if status.state is not State.FAILED
-        else f"{status.state}: {status.reason.splitlines()[-1]}"
-    )
-    cells = [
-        status.trial.title,
-        state,
-        epochs,
-        percent(clean, 1),
-        percent(robust, 1),
-        duration(seconds) if seconds else "",
-        left,
-    ]
-    return [Text(cell) for cell in cells]
-
-
-def _left_to_train(status: Status, progress: Progress) -> str:
-    """Of the training; the final report, which comes on top, cannot be foretold."""
-    if progress.seconds is None:
-        return ""
-    epochs = (status.folder.until or status.trial.recipe.epochs) - progress.epoch
-    return duration(epochs * progress.seconds) if epochs > 0 else "report"

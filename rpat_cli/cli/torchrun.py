@@ -1,5 +1,5 @@
-"""What torchrun says of this process: how many there are of it, and whether it is the one that
-speaks. Torch-free."""
+"""This process under torchrun: how many processes there are, and whether it is the first one, which
+alone writes and prints. Does not import torch."""
 
 import os
 import threading
@@ -11,29 +11,29 @@ from pathlib import Path
 from rpat_cli.errors import ConfigError
 
 SHARED = ("eval",)
-"""The commands whose work several processes can share."""
+"""The commands that several processes can share."""
 
 GRACE = 2.0
-"""Seconds by which the others leave later than the first process does: what fails in all is its to
-say."""
+"""Seconds that the other processes wait before they exit with an error, so that the first one can
+report what has failed in all of them."""
 
 
 def size() -> int:
-    """How many processes torchrun, or whoever sets the same variables, has started of this one."""
+    """How many processes torchrun, or a launcher that sets the same variables, has started."""
     together = {"RANK", "WORLD_SIZE", "MASTER_ADDR"} <= os.environ.keys()
     return int(os.environ["WORLD_SIZE"]) if together else 1
 
 
 def is_helper() -> bool:
-    """Is this process one of several, and not the first? Then it writes nothing and says
-    nothing."""
+    """Whether this process is one of several and not the first: it writes and prints nothing
+    then."""
     return size() > 1 and os.environ["RANK"] != "0"
 
 
 def end_with_launcher() -> None:
-    """End this process at once if torchrun is killed: else it would go on unseen, beside the next
-    start."""
-    if "TORCHELASTIC_RUN_ID" not in os.environ:  # started by something else, which need not stay
+    """Exit at once if torchrun is killed: otherwise this process would go on unnoticed, next to
+    those of the next start."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ:  # another launcher, which may exit before us
         return
     launcher = os.getppid()
 
@@ -47,8 +47,8 @@ def end_with_launcher() -> None:
 
 @contextmanager
 def staying_behind() -> Iterator[None]:
-    """In this block a helper says nothing; if it fails it leaves late, since torchrun ends all
-    others then."""
+    """In this block a helper prints nothing. If it fails it exits late, since torchrun then kills
+    all others."""
     with ExitStack() as silence:
         nowhere = silence.enter_context(Path(os.devnull).open("w", encoding="utf-8"))
         silence.enter_context(redirect_stdout(nowhere))
@@ -63,13 +63,12 @@ def staying_behind() -> Iterator[None]:
 
 
 def check_command(command: str) -> None:
-    """Raises `ConfigError` for a command that several processes would each do as a whole, in the
+    """Raises `ConfigError` for a command that every process would execute completely, writing the
     same files."""
     if size() > 1 and command not in SHARED:
+        allowed = ", ".join(f"rpat {name}" for name in SHARED)
         raise ConfigError(
-            f"torchrun has started {size()} processes, but `rpat {command}` is the work of one: "
-            "each would write the "
-            "same files. Start it without torchrun; several trainings side by side are `rpat "
-            "sweep`. "
-            f"Under torchrun works: {', '.join(f'rpat {name}' for name in SHARED)}."
+            f"torchrun has started {size()} processes, but `rpat {command}` runs in one: each of "
+            "them would write the same files. Start it without torchrun; for several trainings in "
+            f"parallel use `rpat sweep`. Commands that work under torchrun: {allowed}."
         )

@@ -1,5 +1,4 @@
-"""SVHN, cropped house-number digits (Netzer et al. 2011), read by torchvision and scipy (extra
-`svhn`)."""
+"""SVHN, cropped house-number digits (Netzer et al. 2011), read by torchvision with scipy."""
 
 from typing import Any
 
@@ -8,18 +7,11 @@ import torch
 from rpat_cli.data.base import COLOR_EPS, DatasetSpec, LoadOptions, RawData
 from rpat_cli.data.sources import File, Source
 from rpat_cli.data.splits import TensorSplit
-from rpat_cli.errors import MissingExtraError
 
 
 def load(options: LoadOptions) -> RawData:
-    """Read `train_32x32.mat` and `test_32x32.mat` in the data root. Raises `DataError`, or
-    `MissingExtraError`."""
+    """Read `train_32x32.mat` and `test_32x32.mat` in the data root. Raises `DataError`."""
     from torchvision import datasets
-
-    try:
-        import scipy.io  # noqa: F401  (torchvision reads .mat files with it)
-    except ImportError as error:
-        raise MissingExtraError("reading SVHN", "svhn") from error
 
     def read(fetch: bool) -> RawData:
         train = datasets.SVHN(options.root, split="train", download=fetch)

@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 from rpat_cli.diagnostics.blocks import Section
+from rpat_cli.records.eval_file import PENDING
 
 if TYPE_CHECKING:
     import torch
@@ -27,7 +28,7 @@ EVALUATION_KEYS = frozenset(
         *("data", "threat", "n", "limit", "seed", "batch_size", "classes", "y", "results"),
         *("clean_acc", "clean_interval_95", "robust_acc", "robust_interval_95", "strongest"),
         *("per_class", "worst_class", "clean_calibration"),
-        *("clean_predicted", "clean_margin", "clean_confidence", "closer_looks_left"),
+        *("clean_predicted", "clean_margin", "clean_confidence", PENDING),
     }
 )
 """Keys of an evaluation's JSON that are not diagnostics, and so no names for one."""

@@ -67,7 +67,7 @@ class Line:
 class LineChart:
     """Lines over a common x; those without points are left out.
 
-    `fractions`: y is in [0, 1] and is shown in per cent. `mark` is an x to point out, by
+    `fractions`: y is in [0, 1] and is shown in percent. `mark` is an x to point out, by
     `mark_name`.
     """
 

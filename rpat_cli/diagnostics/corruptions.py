@@ -132,12 +132,12 @@ class Corruptions(Result):
 
     def section(self) -> Section:
         source = "Hendrycks & Dietterich, ICLR 2019 (arXiv 1903.12261)"
-        note = f"Error in per cent by severity, on {count(self.n)} images each. {source}."
+        note = f"Error in percent by severity, on {count(self.n)} images each. {source}."
         names = [*map(str, range(1, SEVERITIES + 1)), "mean"]
         if self.baseline:
             names.append("CE")
             note += (
-                f" CE: the errors as per cent of those of {self.baseline}; its mean over the "
+                f" CE: the errors as percent of those of {self.baseline}; its mean over the "
                 f"{len(STANDARD)} is mCE."
             )
         rows = [
@@ -194,7 +194,7 @@ class Baseline:
         lacking = [each for each in STANDARD if len(errors.get(each, ())) != SEVERITIES]
         if lacking:
             raise DataError(
-                f"the baseline {name} lacks errors at five severities of: {', '.join(lacking)}."
+                f"the baseline {name} has no errors at five severities of: {', '.join(lacking)}."
             )
         perfect = [each for each, values in errors.items() if not sum(values) > 0]
         if perfect:

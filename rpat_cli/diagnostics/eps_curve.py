@@ -134,7 +134,7 @@ class EpsCurve(Result):
         band = tuple((point.eps, *point.accuracy.interval) for point in self.points)
         inside = self.threat.eps <= self.points[-1].eps
         return LineChart(
-            f"Robust accuracy in per cent, {self.attack}",
+            f"Robust accuracy in percent, {self.attack}",
             "eps",
             (Line(self.attack, points, band),),
             fractions=True,

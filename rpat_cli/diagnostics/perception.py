@@ -182,7 +182,7 @@ class Perception(Result):
         ]
         charts = (
             LineChart("Mean squared change of the logits", "mix", tuple(curves)),
-            LineChart("Accuracy in per cent", "mix", tuple(accuracies), fractions=True),
+            LineChart("Accuracy in percent", "mix", tuple(accuracies), fractions=True),
         )
         claim = Text(
             tuple(gap.in_words() for gap in self.gaps),

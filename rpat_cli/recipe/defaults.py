@@ -87,7 +87,7 @@ def _usual_attack(recipe: Recipe) -> dict[str, Any]:
     # What an attack has of its own shows in what it makes of the given settings, next to PGD.
     ways = ("start", "steps", "step_size")
     given = {key: value for key, value in recipe.attack.settings().items() if key in ways}
-    pgd = TRAINING_ATTACKS["pgd"](threat, **given)
+    pgd = TRAINING_ATTACKS["pgd"].for_training(threat, given)
     chosen = TRAINING_ATTACKS[recipe.attack.name].for_training(threat, given)
     own = {key: getattr(chosen, key, usual[key]) for key in ways}
     if all(value == getattr(pgd, key) for key, value in own.items()):

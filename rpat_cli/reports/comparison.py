@@ -14,11 +14,11 @@ MAX_LISTED = 10
 
 
 def comparison_table(comparisons: Sequence[Comparison]) -> Table:
-    """One line per attack: both accuracies in per cent, on how many images they differ, and
+    """One line per attack: both accuracies in percent, on how many images they differ, and
     McNemar's p-value."""
     table = Table(
         box=box.SIMPLE_HEAD,
-        title=f"Accuracy in per cent on the same {count(comparisons[0].a.n)} images",
+        title=f"Accuracy in percent on the same {count(comparisons[0].a.n)} images",
         title_justify="left",
         caption="p: how likely such a difference is between equally good models (McNemar, exact)",
         caption_justify="left",

@@ -1,20 +1,20 @@
-"""Which classes a model takes for which others, prepared for the page."""
+"""Which classes a model confuses, prepared for the page."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
-from rpat_cli.reports.scores import percent
 from rpat_cli.reports.words import class_name
+from rpat_cli.text import percent
 
 MOST_FREQUENT = 10
 
 
 @dataclass(frozen=True)
 class Cell:
-    """`count` images of class `true` that are taken for `predicted`; `share` is of the images of
-    class `true`."""
+    """`count` images of class `true` are predicted as `predicted`, a fraction `share` of the images
+    of class `true`."""
 
     true: str
     predicted: str
@@ -26,7 +26,7 @@ class Cell:
     def text(self) -> str:
         """The cell in words."""
         return (
-            f"{self.true} taken for {self.predicted}: {self.count} images, "
+            f"{self.true} predicted as {self.predicted}: {self.count} images, "
             f"{percent(self.share, 1)} %"
         )
 
@@ -34,21 +34,22 @@ class Cell:
 def heat_map(counts: Tensor, names: Sequence[str]) -> list[list[Cell]]:
     """One row for each true class of `counts` (classes, classes)."""
     labels = [class_name(names, k) for k in range(len(counts))]
-    return [
-        [
-            Cell(true, labels[j], count, count / max(sum(row), 1), j == k)
-            for j, count in enumerate(row)
-        ]
-        for k, (true, row) in enumerate(zip(labels, counts.tolist(), strict=True))
-    ]
+    rows = []
+    for k, row in enumerate(counts.tolist()):
+        n = max(sum(row), 1)
+        cells = []
+        for j, count in enumerate(row):  # by number: two classes may have the same name
+            cells.append(Cell(labels[k], labels[j], count, count / n, j == k))
+        rows.append(cells)
+    return rows
 
 
 def frequent_confusions(
     counts: Tensor, names: Sequence[str], most: int = MOST_FREQUENT
 ) -> list[Cell]:
-    """The pairs of classes with the most mistakes, the most frequent first; pairs without any are
-    left out."""
-    mistakes = [
-        cell for row in heat_map(counts, names) for cell in row if cell.count and not cell.right
-    ]
+    """The most frequent confusions, the most frequent first; pairs that never occur are left
+    out."""
+    mistakes: list[Cell] = []
+    for row in heat_map(counts, names):
+        mistakes += [cell for cell in row if cell.count and not cell.right]
     return sorted(mistakes, key=lambda cell: (-cell.count, -cell.share))[:most]

@@ -43,8 +43,8 @@ def _table(block: Table) -> rich_table.Table:
     table = rich_table.Table(
         box=box.SIMPLE_HEAD, caption=RichText(block.note), caption_justify="left"
     )
-    # On 80 columns sentences have to wrap, and beside numbers the numbers' titles do. A column
-    # without a title holds levels.
+    # On 80 columns sentences have to wrap; in a table with numbers, the titles of the numbers do.
+    # A column without a title holds levels.
     sentences = not any(column.numeric for column in block.columns)
     for column in block.columns:
         table.add_column(

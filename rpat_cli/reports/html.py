@@ -1,10 +1,10 @@
-"""The report as one HTML file that needs nothing else: no script, no network, light and dark, any
-width."""
+"""The report as one self-contained HTML file: no script, no network, light and dark, any width."""
 
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
@@ -17,22 +17,22 @@ from rpat_cli.reports.diagnostics_page import page_sections
 from rpat_cli.reports.plots import Chart, Series, line_chart
 from rpat_cli.reports.reliability import Reliability, reliability
 from rpat_cli.reports.report import AttackSummary, Report, ReportRow
-from rpat_cli.reports.scores import count, duration, percent, percent_range
 from rpat_cli.reports.words import class_name, show_threat
+from rpat_cli.text import count, duration, percent, percent_range
 
 ALL_CLASSES = 20
-"""With more classes than this only the weakest are shown."""
+"""With more classes than this only the weakest are listed."""
 
 WEAKEST = 10
 
-FEW_FIGURES = 3
-"""So many stand in large type beside NRR; the rest is in the table."""
+MAX_HEADLINE = 3
+"""How many accuracies are shown in large type next to NRR; the others are in the table."""
 
 
 @dataclass(frozen=True)
 class Bar:
-    """A piece of a waterfall: what one stage broke. `start`, `width` are fractions of all
-    images."""
+    """One bar of a waterfall: the images that a stage broke. `start` and `width` are fractions of
+    all images."""
 
     name: str
     broken: int
@@ -58,26 +58,23 @@ class ClassRow:
 
 
 def render_html(report: Report) -> str:
-    """The whole page. Everything that comes from outside (names, notes, the recipe) is escaped."""
+    """The whole page. External text (names, notes, the recipe) is escaped."""
     rows = [row for row in report.rows if row.threat == report.threat]
     head = rows[0] if rows else None
+    recipe = report.recipe
+    classes = class_rows(report, head)
+    names = [recipe.method.name, *recipe.regularizers(), *recipe.collaborators()]
     return template("report.html.j2").render(
         report=report,
-        method=" + ".join(
-            [
-                report.recipe.method.name,
-                *report.recipe.regularizers(),
-                *report.recipe.collaborators(),
-            ]
-        ),
+        method=" + ".join(names),
         head=head,
         headline=headline(head) if head else [],
         several_threats=len({row.threat for row in report.rows}) > 1,
         charts=training_charts(report),
         waterfalls=waterfalls(head) if head else [],
         strongest=head.strongest if head else None,
-        classes=(shown := class_rows(report, head)),
-        hidden_classes=_class_count(head) - len(shown),
+        classes=classes,
+        hidden_classes=_class_count(head) - len(classes),
         **_confusion(report, head),
         calibrations=calibrations(head) if head else [],
         diagnostics=page_sections(report.diagnostics),
@@ -86,7 +83,7 @@ def render_html(report: Report) -> str:
 
 
 def _commands(report: Report) -> list[str]:
-    """What to type to get the run and its figures again."""
+    """The commands that reproduce the run and its numbers."""
     path = shlex.quote(report.path)
     recipe = shlex.quote(f"{report.path}/recipe.yaml")
     attacks = ",".join(label for label in report.labels if _can_be_typed(label))
@@ -97,8 +94,8 @@ def _commands(report: Report) -> list[str]:
 
 
 def _can_be_typed(label: str) -> bool:
-    """Is a label a word of `--attack`? Those of suite files need not be, and another model's name
-    is not its path."""
+    """Whether a label can be given to `--attack`. Labels of suite files may not, and that of a
+    transfer attack names the other model, not its path."""
     try:
         return not label.startswith("transfer:") and parse_suite(label)[0].label == label
     except ConfigError:
@@ -107,8 +104,8 @@ def _can_be_typed(label: str) -> bool:
 
 @cache
 def template(name: str) -> Template:
-    """A template of this package, with the filters that write figures. Other pages extend the
-    report's."""
+    """A template of this package, with the filters that format numbers. Other pages extend that of
+    the report."""
     loader = PackageLoader("rpat_cli", "reports/templates")
     environment = Environment(
         loader=loader,
@@ -128,22 +125,21 @@ def template(name: str) -> Template:
 
 
 def headline(row: ReportRow) -> list[AttackSummary]:
-    """The figures that stand in large type: clean, PGD and the strongest attack, or all of them
-    when they are few."""
-    if len(row.results) <= FEW_FIGURES:
+    """The accuracies in large type: clean, PGD and the strongest attack, or all of them if there
+    are at most three."""
+    if len(row.results) <= MAX_HEADLINE:
         return list(row.results.values())
     pgd = min(
         (f for f in row.results.values() if f.attack == "pgd"),
         key=lambda f: f.accuracy.value,
         default=None,
     )
-    chosen = [row.results["clean"], pgd, row.strongest]
-    return [result for result in row.results.values() if any(result is one for one in chosen)]
+    chosen = {id(result) for result in (row.results["clean"], pgd, row.strongest)}
+    return [result for result in row.results.values() if id(result) in chosen]
 
 
 def training_charts(report: Report) -> list[Chart]:
-    """Accuracies, loss terms and learning rate by epoch; those of which there is nothing are left
-    out."""
+    """Accuracies, loss terms and learning rate by epoch; a chart without data is left out."""
     epochs = report.epochs
     mark = report.best_epoch
     accuracies = [
@@ -153,33 +149,27 @@ def training_charts(report: Report) -> list[Chart]:
         Series("training robust", _points(epochs, "train", "robust_acc")),
         Series("training clean", _points(epochs, "train", "clean_acc")),
     ]
-    names = dict.fromkeys(
-        name for record in epochs for name in record["train"] if not name.endswith("_acc")
-    )
-    terms = [name for name in names if name != "loss"]
-    if len(terms) > 1:  # a single term is the loss, and needs no second line
-        terms = ["loss", *terms]
-    losses = [
-        Series("sum" if name == "loss" else name, _points(epochs, "train", name)) for name in terms
-    ]
-    rates = [
-        Series(
-            "learning rate",
-            tuple((float(record["epoch"]), float(record["lr"])) for record in epochs),
-        )
-    ]
+    losses = []
+    for name in _loss_terms(epochs):
+        title = "sum" if name == "loss" else name
+        losses.append(Series(title, _points(epochs, "train", name)))
+    rates = tuple((float(record["epoch"]), float(record["lr"])) for record in epochs)
+    title = "Accuracy in percent"
     charts = [
-        line_chart(
-            "Accuracy in per cent",
-            accuracies,
-            lambda v: percent(v, 1),
-            mark=mark,
-            y_range=(0.0, 1.0),
-        ),
+        line_chart(title, accuracies, lambda v: percent(v, 1), mark=mark, y_range=(0.0, 1.0)),
         line_chart("Loss terms", losses, _short, mark=mark),
-        line_chart("Learning rate", rates, _short, mark=mark),
+        line_chart("Learning rate", [Series("learning rate", rates)], _short, mark=mark),
     ]
     return [chart for chart in charts if chart]
+
+
+def _loss_terms(epochs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The names of all terms, after their sum; a single term is the loss, and needs no sum."""
+    names: dict[str, None] = {}
+    for record in epochs:
+        names |= dict.fromkeys(record["train"])
+    terms = [name for name in names if name != "loss" and not name.endswith("_acc")]
+    return ["loss", *terms] if len(terms) > 1 else terms
 
 
 def _points(
@@ -198,8 +188,7 @@ def _short(value: float) -> str:
 
 
 def waterfalls(row: ReportRow) -> list[Waterfall]:
-    """For every attack that is made of several: which of them broke how many images, one after
-    another."""
+    """For every attack that consists of several: how many images each of them broke, in order."""
     clean = row.results["clean"].accuracy.correct
     return [
         Waterfall(result, f"{result.label} on {row.checkpoint.title}", clean, _bars(result))
@@ -222,11 +211,10 @@ def class_rows(report: Report, row: ReportRow | None) -> list[ClassRow]:
     if row is None or row.strongest is None:
         return []
     clean, robust = row.results["clean"].per_class, row.strongest.per_class
-    rows = [
-        ClassRow(class_name(report.class_names, k), *pair)
-        for k, pair in enumerate(zip(clean, robust, strict=False))
-        if all(accuracy.n for accuracy in pair)
-    ]
+    rows = []
+    for k, (before, after) in enumerate(zip(clean, robust, strict=False)):
+        if before.n and after.n:
+            rows.append(ClassRow(class_name(report.class_names, k), before, after))
     rows.sort(key=lambda item: (item.robust.value, item.clean.value))
     return rows if len(rows) <= ALL_CLASSES else rows[:WEAKEST]
 

@@ -1,16 +1,15 @@
-"""Geometry of line charts: from numbers to coordinates. What they look like stands in the
-template."""
+"""Geometry of line charts: from numbers to coordinates. The template gives them their style."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 Point = tuple[float, float]
 
 WIDTH, HEIGHT = 460, 220
 LEFT, RIGHT, TOP, BOTTOM = 44, 14, 16, 30
-FEW = 40
-"""Up to so many points each gets a dot; a line of a single point would be invisible without."""
+MAX_DOTS = 40
+"""Up to so many points each gets a dot; a line of a single point would be invisible otherwise."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,7 @@ class Tick:
 
 @dataclass(frozen=True)
 class Line:
-    """A series in the coordinates of the picture; `last` is its last value as text, `band` the
+    """A series in the coordinates of the picture; `last` is its last value as text, `band` an
     outline around it."""
 
     name: str
@@ -43,7 +42,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Hover:
-    """A column of the picture with the text that shows when the pointer rests on it."""
+    """A column of the picture with its tooltip."""
 
     at: float
     width: float
@@ -76,45 +75,69 @@ def line_chart(
     x_name: str = "epoch",
     y_range: tuple[float, float] | None = None,
 ) -> Chart | None:
-    """A chart of the series over the epochs, `mark` being an epoch to point out; `None` if no
+    """A chart of the series over the epochs, with `mark` as an epoch to highlight; `None` if no
     series has a point.
 
-    `show` writes a value for people. The vertical axis includes 0 unless `y_range` says what it
-    shows. Another `x_name` makes it a chart over any other quantity.
+    `show` formats a value. The vertical axis includes 0 unless `y_range` is given. Another `x_name`
+    makes it a chart over any other quantity.
     """
     series = [item for item in series if item.points]
     if not series:
         return None
-    epochs = sorted({x for item in series for x, _ in item.points})
-    values = [y for item in series for _, y in item.points]
-    y_at = nice_ticks(*(y_range or (min(0.0, *values), max(0.0, *values))), 5)
-    x_at = [
-        tick for tick in nice_ticks(epochs[0], epochs[-1], 7) if epochs[0] <= tick <= epochs[-1]
-    ]
-    if x_name == "epoch":
-        x_at = [tick for tick in x_at if tick.is_integer()]
-    to_x = scale(epochs[0], epochs[-1], LEFT + 6, WIDTH - RIGHT - 6)
+    xs = _epochs(series)
+    y_at = nice_ticks(*(y_range or _range_with_zero(series)), 5)
+    to_x = scale(xs[0], xs[-1], LEFT + 6, WIDTH - RIGHT - 6)
     to_y = scale(y_at[0], y_at[-1], HEIGHT - BOTTOM, TOP)
-    step = (WIDTH - RIGHT - LEFT) / max(len(epochs), 2)
     return Chart(
         title=title,
-        description=_describe(f"{title}, {x_name}", series, epochs, show),
+        description=_describe(f"{title}, {x_name}", series, xs, show),
         lines=tuple(_line(item, to_x, to_y, show) for item in series),
-        x_ticks=tuple(Tick(to_x(x), f"{x:g}") for x in x_at),
+        x_ticks=tuple(Tick(to_x(x), f"{x:g}") for x in _x_ticks(xs, whole=x_name == "epoch")),
         y_ticks=tuple(Tick(to_y(y), show(y).removesuffix(".0")) for y in y_at),
-        hovers=tuple(
-            Hover(to_x(x) - step / 2, step, _told(f"{x_name} {x:g}", x, series, show))
-            for x in epochs
-        ),
+        hovers=tuple(_hovers(xs, to_x, x_name, series, show)),
         mark=None if mark is None else to_x(mark),
         mark_name=mark_name,
         x_name=x_name,
     )
 
 
+def _epochs(series: Sequence[Series]) -> list[float]:
+    """All x values of the series, each once, in order."""
+    found: set[float] = set()
+    for item in series:
+        found.update(x for x, _ in item.points)
+    return sorted(found)
+
+
+def _range_with_zero(series: Sequence[Series]) -> tuple[float, float]:
+    values = [0.0]
+    for item in series:
+        values += [y for _, y in item.points]
+    return min(values), max(values)
+
+
+def _x_ticks(xs: Sequence[float], *, whole: bool) -> list[float]:
+    """Round numbers within the data; only integers if `whole`."""
+    ticks = [tick for tick in nice_ticks(xs[0], xs[-1], 7) if xs[0] <= tick <= xs[-1]]
+    return [tick for tick in ticks if tick.is_integer()] if whole else ticks
+
+
+def _hovers(
+    xs: Sequence[float],
+    to_x: Callable[[float], float],
+    x_name: str,
+    series: Sequence[Series],
+    show: Callable[[float], str],
+) -> Iterator[Hover]:
+    """A column with a tooltip at every x."""
+    width = (WIDTH - RIGHT - LEFT) / max(len(xs), 2)
+    for x in xs:
+        yield Hover(to_x(x) - width / 2, width, _tooltip(f"{x_name} {x:g}", x, series, show))
+
+
 def nice_ticks(low: float, high: float, about: int) -> list[float]:
-    """About so many round numbers (1, 2 or 5 times a power of ten apart) that enclose [low,
-    high]."""
+    """About so many round numbers, 1, 2 or 5 times a power of ten apart, that enclose
+    [low, high]."""
     if high <= low:
         high = low + (abs(low) or 1.0)
     rough = (high - low) / about
@@ -125,7 +148,7 @@ def nice_ticks(low: float, high: float, about: int) -> list[float]:
 
 
 def scale(low: float, high: float, start: float, end: float) -> Callable[[float], float]:
-    """From [low, high] to [start, end]; a single value goes to the middle."""
+    """A linear map from [low, high] to [start, end]; a single value goes to the middle."""
     if high == low:
         return lambda _: (start + end) / 2
     return lambda value: round(start + (value - low) / (high - low) * (end - start), 2)
@@ -139,24 +162,27 @@ def _line(
 ) -> Line:
     points = tuple((to_x(x), to_y(y)) for x, y in series.points)
     path = " ".join(f"{x:g},{y:g}" for x, y in points)
-    outline = [(x, high) for x, _, high in series.band] + [
-        (x, low) for x, low, _ in reversed(series.band)
-    ]
-    band = " ".join(f"{to_x(x):g},{to_y(y):g}" for x, y in outline)
-    return Line(
-        series.name, path, points if len(points) <= FEW else (), show(series.points[-1][1]), band
-    )
+    upper = [(x, high) for x, _, high in series.band]
+    lower = [(x, low) for x, low, _ in reversed(series.band)]
+    band = " ".join(f"{to_x(x):g},{to_y(y):g}" for x, y in (*upper, *lower))
+    dots = points if len(points) <= MAX_DOTS else ()
+    return Line(series.name, path, dots, show(series.points[-1][1]), band)
 
 
-def _told(where: str, epoch: float, series: Sequence[Series], show: Callable[[float], str]) -> str:
-    lines = [f"{item.name}: {show(y)}" for item in series for x, y in item.points if x == epoch]
-    return "\n".join([where, *lines])
+def _tooltip(
+    heading: str, at: float, series: Sequence[Series], show: Callable[[float], str]
+) -> str:
+    """The values of all series at one x, a line each."""
+    lines = [heading]
+    for item in series:
+        lines += [f"{item.name}: {show(y)}" for x, y in item.points if x == at]
+    return "\n".join(lines)
 
 
 def _describe(
     title: str, series: Sequence[Series], epochs: Sequence[float], show: Callable[[float], str]
 ) -> str:
-    """The chart in words, for those who do not see it."""
+    """The chart in words: its text alternative."""
     ends = "; ".join(
         f"{item.name} from {show(item.points[0][1])} to {show(item.points[-1][1])}"
         for item in series

@@ -1,5 +1,5 @@
-"""Geometry of reliability diagrams: accuracy against confidence, bin by bin, and how many images
-are in each.
+"""Geometry of reliability diagrams: accuracy against confidence in each bin, and its number of
+images.
 
 DeGroot & Fienberg, The Statistician 1983; Guo et al., ICML 2017, arXiv 1706.04599.
 """
@@ -8,19 +8,19 @@ from dataclasses import dataclass
 
 from rpat_cli.evaluation.calibration import Calibration
 from rpat_cli.reports.plots import Tick
-from rpat_cli.reports.scores import count, percent
+from rpat_cli.text import count, percent
 
 WIDTH, HEIGHT = 460, 300
 LEFT, RIGHT, TOP, BOTTOM = 54, 446, 12, 212
 STRIP_TOP, STRIP_BOTTOM = 222, 258
 GAP = 2.0
-"""Between the bars of neighbouring bins."""
+"""Pixels between the bars of neighboring bins."""
 
 
 @dataclass(frozen=True)
 class Column:
-    """One bin: a bar up to its accuracy, a line at its mean confidence, and a bar for its images in
-    the strip below."""
+    """One bin: a bar up to its accuracy, a line at its mean confidence, and a bar for its number of
+    images in the strip below."""
 
     x: float
     width: float
@@ -31,7 +31,7 @@ class Column:
 
     @property
     def gap_top(self) -> float:
-        """Where accuracy and confidence part: the area in between is the bin's error."""
+        """The upper end of the gap between accuracy and confidence, the bin's calibration error."""
         return min(self.accuracy_y, self.confidence_y)
 
     @property
@@ -41,7 +41,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Reliability:
-    """`kind` is "clean" or "robust"; it chooses the colour."""
+    """`kind` is "clean" or "robust"; it selects the color."""
 
     title: str
     kind: str
@@ -59,10 +59,10 @@ class Reliability:
 def reliability(title: str, kind: str, calibration: Calibration) -> Reliability:
     """The diagram of a calibration with at least one image."""
     most = max(part.n for part in calibration.bins)
-    columns, told = [], []
+    columns, texts = [], []
     for part in calibration.bins:
-        sure, right = percent(part.confidence, 1), percent(part.accuracy, 1)
-        text = f"confidence {sure} %, accuracy {right} % ({count(part.n)} images)"
+        confidence, accuracy = percent(part.confidence, 1), percent(part.accuracy, 1)
+        text = f"confidence {confidence} %, accuracy {accuracy} % ({count(part.n)} images)"
         columns.append(
             Column(
                 x=_x(part.low) + GAP / 2,
@@ -73,14 +73,14 @@ def reliability(title: str, kind: str, calibration: Calibration) -> Reliability:
                 text=text,
             )
         )
-        told.append(text)
+        texts.append(text)
     shares = [fifth / 5 for fifth in range(6)]
     return Reliability(
         title=title,
         kind=kind,
         ece=calibration.ece,
         description=(
-            f"{title}, expected calibration error {percent(calibration.ece)} %: {'; '.join(told)}"
+            f"{title}, expected calibration error {percent(calibration.ece)} %: {'; '.join(texts)}"
         ),
         columns=tuple(columns),
         x_ticks=tuple(Tick(_x(share), percent(share, 0)) for share in shares),

@@ -11,12 +11,11 @@ from torch import Tensor
 from rpat_cli.attacks.threat import Threat
 from rpat_cli.evaluation.calibration import Calibration
 from rpat_cli.evaluation.results import AUTOATTACK, StageResult, strength, worst_class_dict
-from rpat_cli.evaluation.statistics import Accuracy
+from rpat_cli.evaluation.statistics import Accuracy, mean_acc, nrr
 from rpat_cli.evaluation.suite import list_attacks
 from rpat_cli.recipe.schema import Recipe
 from rpat_cli.records.metrics import AVERAGED
 from rpat_cli.reports.saved_diagnostic import SavedDiagnostic
-from rpat_cli.reports.scores import mean_acc, nrr
 
 REPORT_FORMAT = 1
 

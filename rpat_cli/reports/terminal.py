@@ -1,6 +1,7 @@
-"""Results as tables for the terminal. Nothing in them needs colour to be understood."""
+"""Results as tables for the terminal. They are readable without color."""
 
 from collections.abc import Iterable, Sequence
+from typing import Literal
 
 from rich import box
 from rich.table import Table
@@ -9,28 +10,28 @@ from rich.text import Text
 from rpat_cli.evaluation.results import AttackResult, Evaluation
 from rpat_cli.evaluation.statistics import Accuracy, worst_class
 from rpat_cli.reports.report import AttackSummary, Report, ReportRow
-from rpat_cli.reports.scores import compact, count, duration, percent, percent_range
 from rpat_cli.reports.words import class_name, show_threat
+from rpat_cli.text import compact, count, duration, percent, percent_range
 
-WIDEST = 4
-"""With more attacks than this the table is turned, so that it stays within 80 columns."""
+MAX_COLUMNS = 4
+"""With more attacks than this the table is transposed, to stay within 80 columns."""
 
 
 def report_table(report: Report) -> Table:
-    """Per checkpoint: accuracy in per cent with its 95 % interval under every attack, Mean and NRR.
+    """Per checkpoint: accuracy in percent with its 95 % interval under every attack, Mean and NRR.
 
-    Checkpoints are rows and attacks columns; with many attacks it is the other way round.
+    Checkpoints are rows and attacks columns; with many attacks the table is transposed.
     """
     rows = report.rows
     scored = any(row.mean is not None for row in rows)
     several = len({row.threat for row in rows}) > 1
     grid = [["", *report.labels, *(("Mean", "NRR") if scored else ())]]
     grid += [_cells(row, report.labels, scored, several) for row in rows]
-    if len(report.labels) > WIDEST:
+    if len(report.labels) > MAX_COLUMNS:
         grid = [list(column) for column in zip(*grid, strict=True)]
     table = Table(
         box=box.SIMPLE_HEAD,
-        title=f"Test accuracy in per cent ({show_threat(report.threat)})",
+        title=f"Test accuracy in percent ({show_threat(report.threat)})",
         title_justify="left",
     )
     for position, heading in enumerate(grid[0]):
@@ -56,40 +57,37 @@ def _cell(result: AttackSummary | None) -> str:
 
 
 def _with_interval(accuracy: Accuracy) -> str:
-    return f"{percent(accuracy.value)}\n{percent_range(accuracy)}"
+    return f"{percent(accuracy.value)}\n{percent_range(accuracy.interval)}"
 
 
 def _caption(rows: tuple[ReportRow, ...], scored: bool) -> str:
     if not rows:
-        return "Nothing is evaluated yet: rpat eval"
-    images = sorted({result.accuracy.n for row in rows for result in row.results.values()})
-    means = (
-        "\nMean = (clean + AA) / 2, NRR = 2 clean AA / (clean + AA), AA = autoattack"
-        if scored
-        else ""
-    )
-    return (
-        f"Second line: 95 % interval, over {' and '.join(map(count, images))} test images.{means}"
-    )
+        return "Nothing is evaluated yet: run rpat eval"
+    images: set[int] = set()
+    for row in rows:
+        images.update(result.accuracy.n for result in row.results.values())
+    shown = " and ".join(map(count, sorted(images)))
+    caption = f"Second line: 95 % interval, over {shown} test images."
+    if scored:
+        caption += "\nMean = (clean + AA) / 2, NRR = 2 clean AA / (clean + AA), AA = autoattack"
+    return caption
 
 
 def evaluation_table(evaluation: Evaluation, title: str = "") -> Table:
-    """Per attack: what is still right, its interval, what it broke and what it cost; then the worst
-    case over all.
+    """Per attack: accuracy, its interval, the images it broke, and its cost; then the worst case
+    over all.
 
-    Passes are of single images.
+    Forward and backward passes are counted per image.
     """
-    heading = (
-        title
-        or f"Accuracy in per cent under attack ({show_threat(evaluation.threat)}, "
-        f"{'only ' if evaluation.limit is not None else ''}{count(evaluation.n)} images)"
-    )
+    only = "only " if evaluation.limit is not None else ""
+    images = f"{only}{count(evaluation.n)} images"
+    threat = show_threat(evaluation.threat)
+    heading = title or f"Accuracy in percent under attack ({threat}, {images})"
     table = Table(box=box.SIMPLE_HEAD, title=heading, title_justify="left")
     for name in ("attack", "accuracy", "95 % interval", "broken", "time", "fwd / bwd"):
-        named = name == "attack"  # a long name goes on in the next line
-        table.add_column(
-            name, justify="left" if named else "right", no_wrap=not named, overflow="fold"
-        )
+        is_name = name == "attack"  # a long name is wrapped
+        justify: Literal["left", "right"] = "left" if is_name else "right"
+        table.add_column(name, justify=justify, no_wrap=not is_name, overflow="fold")
     attacks = evaluation.attacks
     table.add_row("clean", *_accuracy(evaluation.clean), end_section=not attacks)
     for result in attacks:
@@ -110,15 +108,14 @@ def evaluation_table(evaluation: Evaluation, title: str = "") -> Table:
 
 
 def evaluation_summary(evaluation: Evaluation, class_names: Sequence[str]) -> Table:
-    """Two lines below the table: the class that is left worst, and the calibration error, in per
-    cent."""
+    """Two lines below the table: the worst class and the calibration error, in percent."""
     table = Table.grid(padding=(0, 2), pad_edge=True)
     worst = worst_class(evaluation.per_class)
     if worst is not None:
         accuracy = evaluation.per_class[worst]
         text = (
             f"{class_name(class_names, worst)}: {percent(accuracy.value)} "
-            f"({percent_range(accuracy)})"
+            f"({percent_range(accuracy.interval)})"
         )
         if evaluation.attacks:
             text += f" in the worst case, {percent(evaluation.clean_per_class[worst].value)} clean"
@@ -132,25 +129,24 @@ def evaluation_summary(evaluation: Evaluation, class_names: Sequence[str]) -> Ta
 
 
 def _passes(results: Sequence[AttackResult]) -> str:
-    return (
-        f"{compact(sum(r.forward for r in results))} / {compact(sum(r.backward for r in results))}"
-    )
+    forward = sum(result.forward for result in results)
+    backward = sum(result.backward for result in results)
+    return f"{compact(forward)} / {compact(backward)}"
 
 
 def _accuracy(accuracy: Accuracy) -> tuple[str, str]:
-    return percent(accuracy.value), percent_range(accuracy)
+    return percent(accuracy.value), percent_range(accuracy.interval)
 
 
 def evaluation_remarks(evaluation: Evaluation) -> list[str]:
-    """What the attacks warned of, and what else is to be known of them."""
-    return [
-        f"{result.label}: {text}"
-        for result in evaluation.results
-        for text in (*result.flags, *result.notes)
-    ]
+    """The warnings and notes of all attacks."""
+    remarks = []
+    for result in evaluation.results:
+        remarks += [f"{result.label}: {text}" for text in (*result.flags, *result.notes)]
+    return remarks
 
 
 def remarks_text(remarks: Iterable[str]) -> Text:
-    """Remarks as one line each, to be printed below a table (a `Text`: brackets in them are no
-    markup)."""
+    """Remarks as one line each, to print below a table, as a `Text`: brackets in them are not
+    markup."""
     return Text("\n".join(f"! {remark}" for remark in remarks))

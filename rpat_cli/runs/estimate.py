@@ -20,9 +20,9 @@ from rpat_cli.engine.loop import TrainLoop
 from rpat_cli.errors import DataError
 from rpat_cli.passes import count_passes
 from rpat_cli.recipe.schema import Recipe
-from rpat_cli.reports.scores import duration
 from rpat_cli.runs.build import architecture_for, build_data, build_extra, build_loop
 from rpat_cli.runs.new_run import plan_run
+from rpat_cli.text import duration
 
 STEPS = 4
 """Steps to run; the first one warms up and is not timed."""

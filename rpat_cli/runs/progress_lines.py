@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 from rpat_cli.engine.callbacks import EpochLines
 from rpat_cli.evaluation.parallel.chunks import Progress
-from rpat_cli.reports.scores import duration, percent
 from rpat_cli.runs.listener import Listener
+from rpat_cli.text import duration, percent
 
 INTERVAL = 30.0
 """Seconds between two lines about an attack that is still running."""

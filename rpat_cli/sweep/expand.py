@@ -1,32 +1,24 @@
-"""From a sweep to its trials: every combination of the axes, checked as a recipe, once for each
-seed."""
+"""From a sweep to its trials: every combination of the axes as a checked recipe, once per seed."""
 
 import hashlib
-import itertools
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rpat_cli.errors import ConfigError, Problem, did_you_mean
-from rpat_cli.recipe.layers import NAMED, Layer, read_all, resolve
-from rpat_cli.recipe.schema import Recipe, switches
+from rpat_cli.errors import ConfigError, Problem
+from rpat_cli.recipe.layers import Layer, read_all, resolve
+from rpat_cli.recipe.schema import Recipe
 from rpat_cli.recipe.shipped import find
 from rpat_cli.records.metrics import AVERAGED
-from rpat_cli.sweep.spec import EXAMPLES, Axes, SearchSection, SweepSpec, check_sweep, mistakes
-from rpat_cli.text import show_number
-
-UNTRAINED = ("eval",)
-"""Recipe keys that a trained model does not depend on: with others, a finished trial is evaluated
-anew, not trained."""
+from rpat_cli.sweep.axes import UNTRAINED, axis_problems, combinations_of, is_excluded, line_of
+from rpat_cli.sweep.labels import EXTENDS, label_of
+from rpat_cli.sweep.spec import Axes, SearchSection, SweepSpec
+from rpat_cli.sweep.sweep_file import check_sweep, sweep_error
 
 UNTRAINED_DATA = ("root", "download", "workers", "memory_budget_gb")
-"""The same within `data`."""
-
-
-EXTENDS = "extends"
-"""The axis over whole recipes: each value is one that lies below everything else."""
+"""Keys of the recipe's `data` that a trained model does not depend on either."""
 
 
 @dataclass(frozen=True)
@@ -52,290 +44,161 @@ class Trial:
 
     @property
     def title(self) -> str:
-        """What people call it."""
+        """The trial in words, for messages and tables."""
         return f"{self.label}, seed {self.seed}"
 
 
 def checkpoints_of(recipe: Recipe) -> tuple[str, ...]:
-    """What a training with this recipe is measured at, in the end: the averaged weights are models
-    of their own."""
-    return ("best", "last", *((f"best{AVERAGED}", f"last{AVERAGED}") if recipe.wa else ()))
+    """The checkpoints that a training with this recipe is evaluated at: the averaged weights are
+    models of their own."""
+    plain = ("best", "last")
+    averaged = (f"best{AVERAGED}", f"last{AVERAGED}")
+    return (*plain, *averaged) if recipe.wa else plain
 
 
 @dataclass(frozen=True)
 class Plan:
-    """All that a sweep has to do. `doubles`: combinations that came to the same recipe as one
-    before, and were left."""
+    """All that a sweep has to run. `duplicates` counts the combinations left out because they
+    resolve to the recipe of an earlier one."""
 
     source: Path
     variants: tuple[Variant, ...]
     trials: tuple[Trial, ...]
-    maker: "Maker" = field(repr=False, compare=False)
-    doubles: int = 0
+    expander: "Expander" = field(repr=False, compare=False)
+    duplicates: int = 0
 
     @property
     def search(self) -> SearchSection | None:
-        return self.maker.spec.search
+        return self.expander.spec.search
 
 
 @dataclass
-class Maker:
+class Expander:
     """Makes variants out of axis values, and a plan out of variants, as one sweep file wants them.
 
-    `below` lies below the axes in every variant; raises `ConfigError` if it cannot be read.
+    `base_layers` lie below the axes in every variant; raises `ConfigError` if one of them cannot be
+    read.
     """
 
     source: Path
     spec: SweepSpec
     layer: Layer
-    below: Sequence[Layer] = field(init=False)
+    base_layers: Sequence[Layer] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.below = _base_layers(self.spec, self.layer)
-        self._read: dict[str, list[Layer]] = {}
+        self.base_layers = _base_layers(self.spec, self.layer)
+        self._extended: dict[str, list[Layer]] = {}
 
     def variant(self, axes: Axes) -> Variant:
-        """Raises `ConfigError` with every mistake in the recipe that comes of these values."""
-        values = [
-            _axis_layer(key, value, self.layer) for key, value in axes.items() if key != EXTENDS
-        ]
-        return Variant(label_of(axes), axes, resolve([*self._extended(axes), *self.below, *values]))
+        """Raises `ConfigError` with every mistake in the recipe that these values make."""
+        values = {key: value for key, value in axes.items() if key != EXTENDS}
+        above = [_axis_layer(key, value, self.layer) for key, value in values.items()]
+        recipe = resolve([*self._extended_by(axes), *self.base_layers, *above])
+        return Variant(label_of(axes), axes, recipe)
 
-    def _extended(self, axes: Axes) -> list[Layer]:
+    def _extended_by(self, axes: Axes) -> list[Layer]:
         """The recipe that the combination extends. A file is read once, however many combinations
-        it is in."""
+        extend it."""
         if EXTENDS not in axes:
             return []
         name = str(axes[EXTENDS])
-        if name not in self._read:
-            self._read[name] = _read_recipes([name], self.layer, _axis_line(EXTENDS, self.layer))
-        return self._read[name]
+        if name not in self._extended:
+            line = line_of(EXTENDS, self.layer)
+            self._extended[name] = _read_recipes([name], self.layer, line)
+        return self._extended[name]
 
     def plan(self, variants: Sequence[Variant]) -> Plan:
-        """Raises `ConfigError` if no variant is another one's baseline, though one is asked for."""
-        trained = {
-            recipe_name(variant.recipe): variant for variant in reversed(variants)
-        }  # the first of equals stays
-        kept = [variant for variant in variants if trained[recipe_name(variant.recipe)] is variant]
-        trials = tuple(
-            Trial(recipe_name(recipe), variant.label, seed, recipe)
-            for variant in kept
-            for seed in self.spec.seeds
-            # The seed is checked by the sweep and nothing follows from it: no need to resolve the
-            # recipe again.
-            for recipe in [variant.recipe.model_copy(update={"seed": seed})]
-        )
-        whole = tuple(_with_baselines(self.spec, kept, self.layer))
-        return Plan(self.source, whole, trials, self, len(variants) - len(kept))
+        """Raises `ConfigError` if there is a `baseline` and no variant is the baseline of another
+        one."""
+        by_name: dict[str, Variant] = {}
+        for variant in variants:
+            by_name.setdefault(recipe_name(variant.recipe), variant)
+        kept = list(by_name.values())
+        trials = []
+        for variant in kept:
+            for seed in self.spec.seeds:
+                # The spec has checked the seed and nothing follows from it: the recipe need not be
+                # resolved again.
+                recipe = variant.recipe.model_copy(update={"seed": seed})
+                trials.append(Trial(recipe_name(recipe), variant.label, seed, recipe))
+        rows = tuple(_with_baselines(self.spec, kept, self.layer))
+        return Plan(self.source, rows, tuple(trials), self, len(variants) - len(kept))
 
 
 def plan_sweep(path: Path) -> Plan:
     """Read a sweep file and expand it. Raises `ConfigError` with every mistake in the file and its
     recipes at once.
 
-    Where the combinations are asked for one by one, the plan is empty: the search makes it.
+    Where Optuna chooses the combinations one by one the plan is empty, and the search fills it.
     """
     spec, layer, problems = check_sweep(path)
-    combinations = [] if spec.is_asked else list(_combinations(spec))
-    axes = [
-        axes
-        for axes in combinations
-        if not any(_matches(axes, pattern) for pattern in spec.exclude)
-    ]
+    combinations = [] if spec.is_adaptive else list(combinations_of(spec))
     if not problems:  # otherwise some of the axes may be missing
-        problems += [*_wrong_axes(spec, layer), *_wrongly_excluded(spec, combinations, layer)]
+        problems += axis_problems(spec, combinations, layer)
     try:
-        maker = Maker(path, spec, layer)
-        variants = list(_resolve_all(maker, axes))
+        expander = Expander(path, spec, layer)
+        kept = [axes for axes in combinations if not is_excluded(spec, axes)]
+        variants = list(_resolve_all(expander, kept))
     except ConfigError as error:
         problems += error.problems
     if problems:
-        raise mistakes(problems)
-    return maker.plan(variants)
-
-
-def _combinations(spec: SweepSpec) -> Iterator[Axes]:
-    """list x zip x grid x random, the last going fastest."""
-    factors: list[list[Axes]] = [spec.rows] if spec.rows else []
-    if spec.zip:
-        factors.append(
-            [dict(zip(spec.zip, row, strict=True)) for row in zip(*spec.zip.values(), strict=True)]
-        )
-    factors += [[{key: value} for value in values] for key, values in spec.grid.items()]
-    if spec.random:
-        factors.append(spec.random.draw())
-    for parts in itertools.product(*factors):
-        yield {key: value for part in parts for key, value in part.items()}
-
-
-def _matches(axes: Axes, pattern: Axes) -> bool:
-    return all(key in axes and axes[key] == value for key, value in pattern.items())
-
-
-def _wrong_axes(spec: SweepSpec, layer: Layer) -> Iterator[Problem]:
-    """What can be no axis, or is none though `exclude` and `baseline` speak of it."""
-    drawn = spec.random.axes if spec.random else {}
-    asked = spec.search.optuna.axes if spec.search and spec.search.optuna else {}
-    known = dict.fromkeys(
-        [*spec.grid, *spec.zip, *drawn, *asked, *(key for row in spec.rows for key in row)]
-    )
-    for key in known:
-        origin = f"{layer.source}:{_axis_line(key, layer)}"
-        if key == "seed":
-            yield Problem(
-                key,
-                "is no axis: the seeds of all trials stand under seeds:.",
-                origin,
-                EXAMPLES["seeds"],
-            )
-        elif key in UNTRAINED and not any(key in row for row in spec.rows):
-            hint = "List all attacks under eval: at the top; each has its column in the table."
-            yield Problem(key, "is no axis: nothing else would be trained.", origin, hint)
-    if "seed" in spec.recipe:
-        message = "has no effect here: the seeds of all trials stand under seeds:."
-        yield Problem("recipe.seed", message, layer.origin(("recipe", "seed")), EXAMPLES["seeds"])
-    named = [("exclude", pattern) for pattern in spec.exclude] + [("baseline", spec.baseline or {})]
-    for section, pattern in named:
-        for key in pattern:
-            if key not in known:
-                axes = f"The axes are: {', '.join(known) or 'none'}."
-                hint = f"{did_you_mean(key, known)} {axes}".strip()
-                yield Problem(
-                    f"{section}.{key}", "is no axis of this sweep.", layer.origin((section,)), hint
-                )
-
-
-def _wrongly_excluded(
-    spec: SweepSpec, combinations: Sequence[Axes], layer: Layer
-) -> Iterator[Problem]:
-    """Everything, or nothing though something is meant; what is drawn at random may miss it by
-    chance."""
-    if combinations and all(
-        any(_matches(axes, pattern) for pattern in spec.exclude) for axes in combinations
-    ):
-        yield Problem("exclude", "nothing is left to do.", layer.origin(("exclude",)))
-    known = {key for axes in combinations for key in axes} - set(
-        spec.random.axes if spec.random else ()
-    )
-    for number, pattern in enumerate(spec.exclude):
-        if pattern.keys() <= known and not any(_matches(axes, pattern) for axes in combinations):
-            message = f"excludes nothing: no combination has {_shown_settings(pattern)}."
-            origin = layer.origin(("exclude", str(number)))
-            yield Problem(f"exclude.{number}", message, origin, "Write the values as in the axes.")
+        raise sweep_error(problems)
+    return expander.plan(variants)
 
 
 # ---- recipes
 
 
 def _base_layers(spec: SweepSpec, layer: Layer) -> list[Layer]:
-    lines = {
-        path[1:]: line
-        for path, line in layer.lines.items()
-        if path[0] == "recipe" and len(path) > 1
-    }
-    layers = [
-        *_read_recipes(spec.config, layer, layer.lines.get(("config",), 0)),
-        Layer(layer.source, spec.recipe, lines),
-    ]
+    """The recipes under `config`, the keys under `recipe` and the attacks under `eval`, in this
+    order."""
+    layers = _read_recipes(spec.config, layer, layer.lines.get(("config",), 0))
+    in_recipe = [path for path in layer.lines if path[0] == "recipe" and len(path) > 1]
+    lines = {path[1:]: layer.lines[path] for path in in_recipe}
+    layers.append(Layer(layer.source, spec.recipe, lines))
     if spec.eval is not None:
         layers.append(Layer(layer.source, {"eval": spec.eval}, {("eval",): layer.lines["eval",]}))
     return layers
 
 
 def _read_recipes(names: Sequence[str], layer: Layer, line: int) -> list[Layer]:
-    """Recipes as layers: files (.yaml) relative to the sweep file, and shipped ones by name, which
-    stand on `line`."""
+    """Recipes as layers: files (.yaml) relative to the sweep file, and shipped ones by name. `line`
+    is where the sweep file names them."""
     folder = Path(layer.source).parent
     origin = f"{layer.source}:{line}"
-    is_file = [name.endswith((".yaml", ".yml")) for name in names]
-    files = [
-        folder / name if own else find(name, origin)
-        for name, own in zip(names, is_file, strict=True)
-    ]
+    files = []
+    for name in names:
+        is_file = name.endswith((".yaml", ".yml"))
+        files.append(folder / name if is_file else find(name, origin))
     return read_all(configs=files)
 
 
 def _axis_layer(key: str, value: Any, layer: Layer) -> Layer:
-    """One axis value as a recipe layer that knows where in the sweep file it stands."""
+    """One axis value as a recipe layer that knows its line in the sweep file."""
     path = tuple(key.split("."))
-    line = _axis_line(key, layer)
     for part in reversed(path):
         value = {part: value}
-    return Layer(layer.source, value, {path: line})
+    return Layer(layer.source, value, {path: line_of(key, layer)})
 
 
-def _axis_line(key: str, layer: Layer) -> int:
-    """Where in the sweep file an axis stands; 0 if nowhere."""
-    places = [
-        ("grid", key),
-        ("zip", key),
-        ("random", "axes", key),
-        ("search", "optuna", "axes", key),
-        ("list",),
-    ]
-    return next((layer.lines[place] for place in places if place in layer.lines), 0)
-
-
-def _resolve_all(maker: Maker, combinations: Iterable[Axes]) -> Iterator[Variant]:
-    """Every combination as a recipe. A mistake that many share is told once, with the combinations
-    that have it."""
-    mistakes: dict[Problem, list[str]] = {}
+def _resolve_all(expander: Expander, combinations: Iterable[Axes]) -> Iterator[Variant]:
+    """Every combination as a recipe. A mistake shared by many is reported once, with the
+    combinations that have it."""
+    found: dict[Problem, list[str]] = {}
     for axes in combinations:
         try:
-            yield maker.variant(axes)
+            yield expander.variant(axes)
         except ConfigError as error:
             for problem in error.problems:
-                mistakes.setdefault(problem, []).append(label_of(axes))
-    if mistakes:
-        raise ConfigError(*(_in_trials(problem, labels) for problem, labels in mistakes.items()))
+                found.setdefault(problem, []).append(label_of(axes))
+    if found:
+        raise ConfigError(*(_with_labels(problem, labels) for problem, labels in found.items()))
 
 
-def _in_trials(problem: Problem, labels: Sequence[str]) -> Problem:
+def _with_labels(problem: Problem, labels: Sequence[str]) -> Problem:
     more = f" and {len(labels) - 1} more" if len(labels) > 1 else ""
-    return Problem(
-        problem.key,
-        problem.message,
-        problem.source,
-        f"{problem.hint} (In: {labels[0]}{more}.)".strip(),
-    )
-
-
-def label_of(axes: Axes) -> str:
-    """`trades + ra, optimizer.lr=0.05`: names speak for themselves, other values say what they are
-    of."""
-    names = [
-        Path(str(value)).name.removesuffix(".yaml") for key, value in axes.items() if key == EXTENDS
-    ]
-    names += [_shown(value) for key, value in axes.items() if key in NAMED and value]
-    turned_on = [
-        key + _shown_settings(value) for key, value in axes.items() if key in switches() and value
-    ]
-    others = [
-        f"{key}={_shown(value)}"
-        for key, value in axes.items()
-        if key not in (*NAMED, *switches(), EXTENDS)
-    ]
-    head = " + ".join(filter(None, [" ".join(names), *turned_on]))
-    without = [
-        f"no {key}" for key, value in axes.items() if key in switches() and not value and not names
-    ]
-    return ", ".join(filter(None, [head, *without, *others])) or "base"
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, float):
-        return show_number(value)
-    if isinstance(value, Mapping):
-        return str(value.get("name", "")) + _shown_settings(
-            {key: v for key, v in value.items() if key != "name"}
-        )
-    return "+".join(map(_shown, value)) if isinstance(value, list) else str(value)
-
-
-def _shown_settings(value: Any) -> str:
-    if not isinstance(value, Mapping) or not value:
-        return ""
-    return f"({', '.join(f'{key}={_shown(setting)}' for key, setting in value.items())})"
+    hint = f"{problem.hint} (In: {labels[0]}{more}.)".strip()
+    return Problem(problem.key, problem.message, problem.source, hint)
 
 
 def recipe_name(recipe: Recipe) -> str:
@@ -351,7 +214,8 @@ def recipe_name(recipe: Recipe) -> str:
 def _with_baselines(
     spec: SweepSpec, variants: Sequence[Variant], layer: Layer
 ) -> Iterator[Variant]:
-    """Each variant with the label of the one that equals it but for the baseline's axis values."""
+    """Each variant with the label of the one that differs from it in the baseline's axis values
+    only."""
     if spec.baseline is None:
         yield from variants
         return
@@ -359,19 +223,14 @@ def _with_baselines(
     found = False
     for variant in variants:
         label = by_axes.get(_key({**variant.axes, **spec.baseline}))
-        other = label if label != variant.label else None
-        found = found or other is not None
-        yield Variant(variant.label, variant.axes, variant.recipe, other)
+        baseline = label if label != variant.label else None
+        found = found or baseline is not None
+        yield Variant(variant.label, variant.axes, variant.recipe, baseline)
     if not found:
-        hint = f"The rows are: {'; '.join(variant.label for variant in variants)}."
-        raise ConfigError(
-            Problem(
-                "baseline",
-                "no row has another row as its baseline.",
-                layer.origin(("baseline",)),
-                hint,
-            )
-        )
+        rows = "; ".join(variant.label for variant in variants)
+        message = "no row has another row as its baseline."
+        origin = layer.origin(("baseline",))
+        raise ConfigError(Problem("baseline", message, origin, f"The rows are: {rows}."))
 
 
 def _key(axes: Axes) -> str:

@@ -1,5 +1,4 @@
-"""The folders of a sweep and of its trials: what is to be run there, how far it is, and what came
-out.
+"""The folders of a sweep and of its trials: the command to run there, its progress and results.
 
 sweeps/NAME/  table.{json,csv,md,tex,html}  pareto.svg
 sweeps/NAME/trials/HASH/  recipe.yaml  log.txt  failure.txt  run/ (the run folder)
@@ -29,16 +28,16 @@ TAIL = 3
 """How many of a failed trial's last log lines are shown."""
 
 PROMPT = "$ "
-"""Begins the line of the log that holds the command."""
+"""Start of the log line that holds the command."""
 
 Results = Mapping[str, Mapping[str, float]]
-"""What a trial found: checkpoint ("best", "last") -> attack's label -> accuracy, a fraction."""
+"""The accuracies of a trial: checkpoint ("best", "last") -> label of the attack -> fraction."""
 
 
 @dataclass(frozen=True)
-class Progress:
-    """How far a trial is: epochs done, validation's last accuracies (fractions) if there was one,
-    seconds per epoch."""
+class TrialProgress:
+    """How far a trial is: epochs done, accuracies of the last validation (fractions) if there was
+    one, seconds per epoch."""
 
     epoch: int
     clean_acc: float | None = None
@@ -48,9 +47,9 @@ class Progress:
 
 @dataclass(frozen=True)
 class TrialFolder:
-    """One trial on disk. `path` is the folder; the run that it makes lies in `run/` within.
+    """One trial on disk. `path` is its folder, which holds the run folder `run/`.
 
-    With `until`, it is trained to that epoch and no further, and not evaluated: it pauses there.
+    With `until` it is trained up to that epoch and not evaluated: it pauses there.
     """
 
     trial: Trial
@@ -74,7 +73,7 @@ class TrialFolder:
         return self.path / "failure.txt"
 
     def prepare(self) -> tuple[str, ...]:
-        """Write the recipe and return the command that trains it, or goes on with it from its last
+        """Write the recipe and return the command that trains it, or resumes it from its last
         checkpoint.
 
         The command is the log's next line. Raises `RunFolderError` or `OSError` if the folder
@@ -83,33 +82,23 @@ class TrialFolder:
         write_whole(self.recipe, to_yaml(self.trial.recipe, self.trial.title))
         self.failure.unlink(missing_ok=True)
         if self.run.path.exists() and not is_run(self.run.path):
-            shutil.rmtree(
-                self.run.path
-            )  # it was stopped before it had written anything that counts
+            shutil.rmtree(self.run.path)  # stopped before anything useful was written
         command = self.command()
         with self.log.open("a", encoding="utf-8") as log:
             log.write(f"{PROMPT}{shlex.join(command)}\n")
         return command
 
     def command(self) -> tuple[str, ...]:
-        """The public command of this trial, as anybody could type it."""
+        """The public command of this trial, which can also be typed by hand."""
         where = "--resume" if is_run(self.run.path) else "--out"
-        # The engine shares out the cores among the trials: none of them takes more for its own
-        # evaluation.
-        options = (
-            "--config",
-            str(self.recipe),
-            where,
-            str(self.run.path),
-            "--quiet",
-            "--jobs",
-            "1",
-        )
+        files = ("--config", str(self.recipe), where, str(self.run.path))
+        # The engine divides the cores among the trials: none may use more for its evaluation.
+        options = ("--quiet", "--jobs", "1")
         pause = ("--stop-after", str(self.until)) if self.until is not None else ()
-        return (sys.executable, "-m", "rpat_cli", "train", *options, *pause)
+        return (sys.executable, "-m", "rpat_cli", "train", *files, *options, *pause)
 
     def results(self) -> Results | None:
-        """What the finished trial found; None as long as anything that its recipe asks for is
+        """The results of a finished trial; None while anything that its recipe asks for is
         missing."""
         try:
             report = json.loads(self.run.report.read_text(encoding="utf-8"))
@@ -118,33 +107,31 @@ class TrialFolder:
         except (OSError, ValueError, KeyError, TypeError):
             return None
         wanted = {spec.label for spec in parse_suite(self.trial.recipe.eval)}
-        whole = all(
-            wanted <= found.get(name, {}).keys() for name in checkpoints_of(self.trial.recipe)
-        )
-        return found if trained and whole else None
+        checkpoints = checkpoints_of(self.trial.recipe)
+        complete = all(wanted <= found.get(name, {}).keys() for name in checkpoints)
+        return found if trained and complete else None
 
-    def progress(self) -> Progress:
+    def progress(self) -> TrialProgress:
         records = read_metrics(self.run.metrics)
         if not records:
-            return Progress(0)
+            return TrialProgress(0)
         validated = [record["validation"] for record in records if record.get("validation")]
         last = validated[-1] if validated else {}
         seconds = sum(record["seconds"] for record in records) / len(records)
-        return Progress(
+        return TrialProgress(
             records[-1]["epoch"], last.get("clean_acc"), last.get("robust_acc"), seconds
         )
 
     @property
     def has_paused(self) -> bool:
-        """Whether it is as far as it is to go for now."""
+        """Whether it has reached the epoch `until`."""
         return self.until is not None and self.progress().epoch >= self.until
 
-    def figure(self, name: str, until: int | None = None) -> float | None:
-        """Validation's "robust_acc", "clean_acc" or "..._wa" (fractions) at the best epoch, of
-        those up to `until`.
+    def metric(self, name: str, until: int | None = None) -> float | None:
+        """The validation metric "robust_acc", "clean_acc" or "..._wa" (a fraction) at the best
+        epoch up to `until`.
 
-        The best epoch is the one that the training itself chooses; None if nothing was measured
-        yet.
+        The best epoch is the one that the training itself selects; None if nothing is measured yet.
         """
         records = read_metrics(self.run.metrics)
         if until is not None:
@@ -153,30 +140,31 @@ class TrialFolder:
         return None if best is None else best["validation"].get(name)
 
     def note_failure(self, exit_code: int) -> str:
-        """Why a trial failed, with the last lines of its log; kept in `failure.txt` until it is run
-        again."""
+        """Return why a trial failed, with the last lines of its log, and keep it in `failure.txt`
+        until the trial is run again."""
         reason = "\n".join([_reason(exit_code), *self._last_lines()])
-        with suppress(OSError):  # on a full disk the reason still reaches the screen and the table
+        with suppress(OSError):  # on a full disk the reason is still shown and in the table
             self.failure.write_text(reason + "\n", encoding="utf-8")
         return reason
 
     def _last_lines(self) -> list[str]:
-        """The last things that the newest attempt said."""
+        """The last log lines of the newest attempt."""
         try:
             text = self.log.read_text(encoding="utf-8", errors="replace")
         except OSError:
             return []
         lines = [line.rstrip() for line in text.splitlines() if line.strip()]
-        begins = max((n + 1 for n, line in enumerate(lines) if line.startswith(PROMPT)), default=0)
-        return lines[begins:][-TAIL:]
+        commands = [number for number, line in enumerate(lines) if line.startswith(PROMPT)]
+        newest = lines[commands[-1] + 1 :] if commands else lines
+        return newest[-TAIL:]
 
     def earlier_failure(self) -> str:
-        """The reason of the failure that an earlier call met here, or an empty string."""
+        """The reason of a failure in an earlier call, or an empty string."""
         return self.failure.read_text(encoding="utf-8").strip() if self.failure.exists() else ""
 
 
 def _accuracies(report: Mapping[str, Any]) -> dict[str, dict[str, float]]:
-    """Of a report.json what was measured under the recipe's own threat."""
+    """What a report.json holds for the recipe's own threat model."""
     own = report["recipe"]["threat"]
     found: dict[str, dict[str, float]] = {}
     for result in report["results"]:
@@ -194,6 +182,5 @@ def _reason(exit_code: int) -> str:
         name = signal.Signals(-exit_code).name
     except ValueError:
         name = f"signal {-exit_code}"
-    return f"killed by {name}" + (
-        " (out of memory, or killed by hand)" if name == "SIGKILL" else ""
-    )
+    likely_cause = " (out of memory, or killed by hand)" if name == "SIGKILL" else ""
+    return f"killed by {name}{likely_cause}"

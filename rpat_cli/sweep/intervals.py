@@ -1,4 +1,4 @@
-"""Means over seeds with what they leave open: standard deviation, and Student's interval of a
+"""Means over seeds with their uncertainty: the standard deviation, and Student's t interval of a
 paired difference."""
 
 import math
@@ -10,7 +10,7 @@ from rpat_cli.evaluation.statistics import t_quantile_95
 
 @dataclass(frozen=True)
 class Stat:
-    """A figure over seeds: `sd` is that of the sample (n - 1), None below two seeds."""
+    """A metric over seeds. `sd` is the sample standard deviation (n - 1), None below two seeds."""
 
     mean: float
     sd: float | None
@@ -18,18 +18,17 @@ class Stat:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> "Stat":
-        """Of at least one value."""
+        """From at least one value."""
         mean = math.fsum(values) / len(values)
         squares = math.fsum((value - mean) ** 2 for value in values)
-        return cls(
-            mean, math.sqrt(squares / (len(values) - 1)) if len(values) > 1 else None, len(values)
-        )
+        sd = math.sqrt(squares / (len(values) - 1)) if len(values) > 1 else None
+        return cls(mean, sd, len(values))
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A mean difference over the seeds that both have; `interval` is its 95 % interval, None below
-    two seeds."""
+    """A mean difference over the `n` seeds that both have; `interval` is its 95 % interval, None
+    below two seeds."""
 
     mean: float
     interval: tuple[float, float] | None
@@ -39,11 +38,11 @@ class Difference:
 def paired_difference(
     values: Mapping[int, float], baseline: Mapping[int, float]
 ) -> Difference | None:
-    """`values` minus `baseline`, seed by seed, with Student's t interval; None without a common
+    """`values` minus `baseline`, both by seed, with Student's t interval; None without a common
     seed.
 
-    The same seed means the same split, initial weights and batches: pairing takes out what both owe
-    to these.
+    The same seed means the same split, initial weights and batches: pairing removes the variance
+    that both have from these.
     """
     seeds = sorted(values.keys() & baseline.keys())
     if not seeds:

@@ -1,5 +1,4 @@
-"""The results of a sweep for the eye: a Pareto plot, and one HTML page with all there is. And all
-their files."""
+"""The results of a sweep as files: the tables, a Pareto plot, and one HTML page with all of it."""
 
 import shlex
 from dataclasses import dataclass
@@ -8,38 +7,36 @@ from pathlib import Path
 
 from rpat_cli.records.files import write_whole
 from rpat_cli.reports.html import template
-from rpat_cli.reports.pareto import Plot, Point, pareto_front, pareto_plot
-from rpat_cli.reports.scores import percent
+from rpat_cli.reports.pareto import Point, pareto_front, pareto_plot
+from rpat_cli.reports.pareto_picture import Plot
 from rpat_cli.sweep.folder import SWEEPS
 from rpat_cli.sweep.intervals import Difference, Stat
 from rpat_cli.sweep.table import (
     AUTOATTACK,
     SCORES,
-    Row,
     SweepTable,
+    TableRow,
     row_count,
     signed,
+    spread,
     to_csv,
     to_json,
     to_latex,
     to_markdown,
 )
+from rpat_cli.text import percent
 from rpat_cli.version import __version__
 
 CLEAN = "clean"
 
 
 def write_table(table: SweepTable, folder: Path) -> None:
-    """`table.json`, `.csv`, `.md`, `.tex`, `.html` and `pareto.svg`, each whole or not at all.
+    """Write `table.json`, `.csv`, `.md`, `.tex`, `.html` and `pareto.svg`, each atomically.
 
     Raises `RunFolderError`.
     """
-    for suffix, render in {
-        "json": to_json,
-        "csv": to_csv,
-        "md": to_markdown,
-        "tex": to_latex,
-    }.items():
+    formats = {"json": to_json, "csv": to_csv, "md": to_markdown, "tex": to_latex}
+    for suffix, render in formats.items():
         write_whole(folder / f"table.{suffix}", render(table))
     picture = to_svg(table)
     write_whole(folder / "pareto.svg", picture)
@@ -47,9 +44,9 @@ def write_table(table: SweepTable, folder: Path) -> None:
 
 
 @dataclass(frozen=True)
-class Cell:
+class PageCell:
     """`71.20 ± 0.35`, and the difference to the baseline: `decided` is +1 or -1 where its interval
-    leaves out 0."""
+    excludes 0."""
 
     value: str
     difference: str = ""
@@ -57,13 +54,12 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Line:
-    """A row of the table as it is shown. `front`: no other row beats it in both accuracies of the
-    plot."""
+class PageRow:
+    """A row of the table as the page shows it. `front`: it is on the Pareto front of the plot."""
 
-    row: Row
+    row: TableRow
     count: str
-    cells: tuple[Cell, ...]
+    cells: tuple[PageCell, ...]
     front: bool
 
 
@@ -72,14 +68,14 @@ class Best:
     """The row with the highest mean of a metric."""
 
     metric: str
-    row: Row
+    row: TableRow
     stat: Stat
 
 
 @dataclass(frozen=True)
 class Tally:
-    """Of `n` differences in a metric: how many have all of their 95 % interval above zero, how many
-    below."""
+    """Of `n` differences in a metric, how many have their whole 95 % interval above zero, and how
+    many below."""
 
     metric: str
     n: int
@@ -88,22 +84,24 @@ class Tally:
 
 
 def to_svg(table: SweepTable) -> str:
-    """The plot as a picture of its own; or in words, why there is none."""
+    """The plot as an SVG file; or, if there is none, the reason in words."""
     plot = plot_of(table)
     return template("pareto.svg.j2").render(plot=plot, reason="" if plot else no_plot(table))
 
 
 def to_html(table: SweepTable, folder: Path, picture: str) -> str:
-    """The whole page, with what `to_svg` gave as `picture`. What comes from outside (labels, logs)
-    is escaped."""
+    """The whole page, with the result of `to_svg` as `picture`. External text (labels, logs) is
+    escaped."""
     robust = robust_metric(table)
-    groups = lines(table, robust)
+    groups = grouped_rows(table, robust)
+    best = [best_of(table, metric) for metric in (CLEAN, robust) if metric]
+    has_plot = bool(robust and points(table, robust))
     return template("table.html.j2").render(
         table=table,
         groups=groups,
-        best=[best for metric in (CLEAN, robust) if metric and (best := best_of(table, metric))],
+        best=[found for found in best if found],
         tally=tally(table, robust) if robust else None,
-        plot=picture if any(line.front for group in groups for line in group) else None,
+        plot=picture if has_plot else None,
         no_plot=no_plot(table),
         scores=AUTOATTACK in table.metrics,
         done=sum(group[0].row.n for group in groups),
@@ -114,26 +112,21 @@ def to_html(table: SweepTable, folder: Path, picture: str) -> str:
     )
 
 
-def lines(table: SweepTable, robust: str | None) -> list[list[Line]]:
-    """The table's rows, those of each variant together."""
-    front = (
-        {(point.name, point.kind) for point in pareto_front(points(table, robust))}
-        if robust
-        else set()
-    )
-    shown = [
-        Line(
-            row, row_count(row), tuple(cell(row, metric) for metric in table.metrics), key in front
-        )
-        for row in table.rows
-        for key in [(row.label, row.checkpoint)]
-    ]
-    return [list(group) for _, group in groupby(shown, key=lambda line: line.row.label)]
+def grouped_rows(table: SweepTable, robust: str | None) -> list[list[PageRow]]:
+    """The table's rows, grouped by variant."""
+    best = pareto_front(points(table, robust)) if robust else []
+    front = {(point.name, point.kind) for point in best}
+    shown = []
+    for row in table.rows:
+        cells = tuple(cell(row, metric) for metric in table.metrics)
+        is_front = (row.label, row.checkpoint) in front
+        shown.append(PageRow(row, row_count(row), cells, is_front))
+    return [list(group) for _, group in groupby(shown, key=lambda item: item.row.label)]
 
 
 def robust_metric(table: SweepTable) -> str | None:
-    """What stands for robustness: AutoAttack, or else the attack that leaves least of what most
-    rows have; or None."""
+    """The metric for robustness: AutoAttack, or else, of the attacks that most rows have, the one
+    that leaves the lowest accuracy; None if there is no attack."""
     found: dict[str, list[float]] = {}
     for row in table.rows:
         for metric, stat in row.stats.items():
@@ -145,28 +138,26 @@ def robust_metric(table: SweepTable) -> str | None:
 
 
 def points(table: SweepTable, robust: str) -> list[Point]:
-    """Every row that has both accuracies."""
+    """A point for every row that has both accuracies."""
     baselines = {row.baseline for row in table.rows}
-    return [
-        Point(
-            name=row.label,
-            kind=row.checkpoint,
-            family=row.baseline or row.label,
-            baseline=row.label in baselines,
-            x=row.stats[CLEAN].mean,
-            y=row.stats[robust].mean,
-            x_sd=row.stats[CLEAN].sd,
-            y_sd=row.stats[robust].sd,
-            told="\n".join(
-                [
-                    f"{row.label}, {row.checkpoint}",
-                    *(f"{name} {spread(row.stats[name])}" for name in (CLEAN, robust)),
-                ]
-            ),
-        )
-        for row in table.rows
-        if CLEAN in row.stats and robust in row.stats
-    ]
+    measured = [row for row in table.rows if CLEAN in row.stats and robust in row.stats]
+    return [_point(row, robust, row.label in baselines) for row in measured]
+
+
+def _point(row: TableRow, robust: str, is_baseline: bool) -> Point:
+    x, y = row.stats[CLEAN], row.stats[robust]
+    lines = [f"{row.label}, {row.checkpoint}", f"{CLEAN} {spread(x)}", f"{robust} {spread(y)}"]
+    return Point(
+        name=row.label,
+        kind=row.checkpoint,
+        family=row.baseline or row.label,
+        baseline=is_baseline,
+        x=x.mean,
+        y=y.mean,
+        x_sd=x.sd,
+        y_sd=y.sd,
+        tooltip="\n".join(lines),
+    )
 
 
 def plot_of(table: SweepTable) -> Plot | None:
@@ -176,7 +167,7 @@ def plot_of(table: SweepTable) -> Plot | None:
 
 
 def no_plot(table: SweepTable) -> str:
-    """Why there is no plot, while there is none."""
+    """The reason why there is no plot, if there is none."""
     if not any(row.n for row in table.rows):
         return "No trial is finished yet."
     return (
@@ -185,18 +176,16 @@ def no_plot(table: SweepTable) -> str:
     )
 
 
-def spread(stat: Stat) -> str:
-    return percent(stat.mean) + (f" ± {percent(stat.sd)}" if stat.sd is not None else "")
-
-
-def cell(row: Row, metric: str) -> Cell:
+def cell(row: TableRow, metric: str) -> PageCell:
     stat, difference = row.stats.get(metric), row.differences.get(metric)
     value = spread(stat) if stat else percent(None)
-    return Cell(value, signed(difference), decided(difference)) if difference else Cell(value)
+    if difference is None:
+        return PageCell(value)
+    return PageCell(value, signed(difference), decided(difference))
 
 
 def decided(difference: Difference) -> int:
-    """+1 or -1 where the whole interval lies above or below zero, otherwise 0."""
+    """+1 or -1 if the whole interval is above or below zero, otherwise 0."""
     low, high = difference.interval or (0.0, 0.0)
     return (low > 0) - (high < 0)
 
@@ -214,6 +203,6 @@ def tally(table: SweepTable, metric: str) -> Tally | None:
 
 
 def command(table: SweepTable, folder: Path) -> str:
-    """What to type to get all of this again, or the rest of it."""
+    """The command that produces the table, or resumes the sweep."""
     out = [] if folder == SWEEPS / table.name else ["--out", str(folder)]
     return shlex.join(["rpat", "sweep", table.source, *out])

@@ -1,4 +1,4 @@
-"""Where each trial of a sweep stands."""
+"""The status of each trial of a sweep."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -8,32 +8,34 @@ from rpat_cli.sweep.expand import Plan, Trial
 from rpat_cli.sweep.folder import Results, TrialFolder
 
 
-class State(StrEnum):
+class TrialState(StrEnum):
     WAITING = "waiting"
     QUEUED = "queued"
-    """It was given to a cluster, where its process has not begun yet."""
+    """Submitted to a cluster, where its process has not started yet."""
     RUNNING = "running"
     DONE = "done"
     PRUNED = "pruned"
-    """A search stopped it early, as one of the worse ones. It has not failed, and may yet be taken
-    up again."""
+    """Stopped early by a search, as one of the worse ones. It has not failed, and may still be
+    resumed."""
     FAILED = "failed"
     STOPPED = "stopped"
 
 
-OVER = (State.DONE, State.PRUNED)
-"""States of trials that nothing remains to be done for."""
+FINISHED = (TrialState.DONE, TrialState.PRUNED)
+"""States of trials with nothing left to do."""
 
 
 @dataclass
-class Status:
-    """Where one trial stands. `reason`: why it has failed, or why it was stopped early. `seconds`
-    is how long its process has run in this call.
+class TrialStatus:
+    """The state of one trial and what is known of it.
+
+    `reason` says why it failed, or was stopped early. `began` is the time (`time.monotonic`) at
+    which its process started, `seconds` how long its processes have run in this call.
     """
 
     trial: Trial
     folder: TrialFolder
-    state: State = State.WAITING
+    state: TrialState = TrialState.WAITING
     reason: str = ""
     results: Results | None = None
     failures: int = 0
@@ -42,21 +44,18 @@ class Status:
     seconds: float = 0.0
 
 
-def status_of(trial: Trial, folder: Path) -> Status:
-    """Where a trial of the sweep in `folder` stands on disk: done, failed in an earlier call, or
+def status_of(trial: Trial, folder: Path) -> TrialStatus:
+    """The status on disk of a trial of the sweep in `folder`: done, failed in an earlier call, or
     waiting."""
     place = TrialFolder(trial, folder / "trials" / trial.name)
-    status = Status(trial, place, results=place.results(), reason=place.earlier_failure())
-    status.state = (
-        State.DONE
-        if status.results is not None
-        else State.FAILED
-        if status.reason
-        else State.WAITING
-    )
+    status = TrialStatus(trial, place, results=place.results(), reason=place.earlier_failure())
+    if status.results is not None:
+        status.state = TrialState.DONE
+    elif status.reason:
+        status.state = TrialState.FAILED
     return status
 
 
-def look(plan: Plan, folder: Path) -> dict[str, Status]:
-    """All trials of a plan by name, each as it stands on disk."""
+def read_statuses(plan: Plan, folder: Path) -> dict[str, TrialStatus]:
+    """The status on disk of all trials of a plan, by name."""
     return {trial.name: status_of(trial, folder) for trial in plan.trials}

@@ -1,5 +1,5 @@
-"""The results of a sweep: mean and spread over seeds, and the difference to the baseline with its
-interval."""
+"""The results of a sweep: mean and standard deviation over seeds, and the difference to the
+baseline with its interval."""
 
 import csv
 import io
@@ -11,25 +11,26 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from rpat_cli.evaluation.statistics import mean_acc, nrr
 from rpat_cli.evaluation.suite import parse_suite
 from rpat_cli.records.metrics import AVERAGED
-from rpat_cli.reports.scores import DASH, mean_acc, nrr, percent
 from rpat_cli.sweep.expand import Plan, Trial, Variant, checkpoints_of
 from rpat_cli.sweep.folder import Results
 from rpat_cli.sweep.intervals import Difference, Stat, paired_difference
-from rpat_cli.sweep.spec import SHIPPED
+from rpat_cli.sweep.sweep_file import SHIPPED
+from rpat_cli.text import DASH, percent
 
 AUTOATTACK = "autoattack"
 SCORES: Mapping[str, Callable[[float, float], float]] = {"Mean": mean_acc, "NRR": nrr}
-"""Computed per trial from clean and AutoAttack accuracy, as the paper has them."""
+"""Computed per trial from clean and AutoAttack accuracy, as in the paper."""
 
 FORMAT = 1
 
 
 @dataclass(frozen=True)
-class Row:
-    """One variant at one checkpoint. Accuracies are fractions; `metrics` without a value are left
-    out.
+class TableRow:
+    """One variant at one checkpoint. Accuracies are fractions; metrics without a value are left
+    out of `stats`.
 
     `n` of `planned` trials are in it; `differences` are to the row of the variant `baseline` at the
     same checkpoint.
@@ -46,7 +47,7 @@ class Row:
 
 @dataclass(frozen=True)
 class SweepTable:
-    """`failures`: the title of each trial that failed, and why. `notes`: what a search has to say,
+    """`failures`: the title of each failed trial, and why it failed. `notes`: remarks of a search,
     a line each.
 
     `source` is the sweep file, or the name of a shipped sweep.
@@ -54,7 +55,7 @@ class SweepTable:
 
     name: str
     metrics: tuple[str, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[TableRow, ...]
     failures: Mapping[str, str]
     notes: Sequence[str] = ()
     source: str = ""
@@ -66,48 +67,48 @@ def build_table(
     failures: Mapping[str, str],
     notes: Sequence[str] = (),
 ) -> SweepTable:
-    """From what each finished trial found and why others failed, both by the trial's name, and a
-    search's notes."""
+    """From the results of finished trials and the reasons of failures, both by the trial's name,
+    and the notes of a search."""
     by_label: dict[str, list[Trial]] = {}
     for trial in plan.trials:
         by_label.setdefault(trial.label, []).append(trial)
     metrics = _metrics(plan)
-    values = {
-        (label, checkpoint): _by_metric(trials, results, checkpoint, metrics)
-        for label, trials in by_label.items()
-        for checkpoint in checkpoints_of(trials[0].recipe)
-    }
-    rows = tuple(
-        _row(variant, checkpoint, by_label[variant.label], results, values)
-        for variant in plan.variants
-        for checkpoint in checkpoints_of(variant.recipe)
-    )
+    values = {}
+    for label, trials in by_label.items():
+        for checkpoint in checkpoints_of(trials[0].recipe):
+            values[label, checkpoint] = _by_metric(trials, results, checkpoint, metrics)
+    rows = []
+    for variant in plan.variants:
+        for checkpoint in checkpoints_of(variant.recipe):
+            rows.append(_row(variant, checkpoint, by_label[variant.label], results, values))
     titles = {trial.title: failures[trial.name] for trial in plan.trials if trial.name in failures}
     source = plan.source.stem if plan.source.parent == SHIPPED else str(plan.source)
-    return SweepTable(plan.source.stem, metrics, rows, titles, tuple(notes), source)
+    return SweepTable(plan.source.stem, metrics, tuple(rows), titles, tuple(notes), source)
 
 
 BySeed = dict[int, float]
+"""Values of one metric, by the seed of the trial."""
 
 
 def _metrics(plan: Plan) -> tuple[str, ...]:
-    """The labels of all attacks, "clean" first, then Mean and NRR where they can be had."""
-    specs = (spec for variant in plan.variants for spec in parse_suite(variant.recipe.eval))
-    labels = dict.fromkeys(["clean", *(spec.label for spec in specs)])
-    return (*labels, *(SCORES if AUTOATTACK in labels else ()))
+    """The labels of all attacks, "clean" first, then Mean and NRR if AutoAttack is one of them."""
+    labels = ["clean"]
+    for variant in plan.variants:
+        labels += [spec.label for spec in parse_suite(variant.recipe.eval)]
+    scores = SCORES if AUTOATTACK in labels else ()
+    return (*dict.fromkeys(labels), *scores)
 
 
 def _by_metric(
     trials: Sequence[Trial], results: Mapping[str, Results], checkpoint: str, metrics: Sequence[str]
 ) -> dict[str, BySeed]:
-    """metric -> seed -> value, of the trials that are finished."""
+    """metric -> seed -> value, for the finished trials."""
     values: dict[str, BySeed] = {metric: {} for metric in metrics}
     for trial in trials:
         found = dict(results[trial.name][checkpoint]) if trial.name in results else {}
         if AUTOATTACK in found and "clean" in found:
-            found |= {
-                name: score(found["clean"], found[AUTOATTACK]) for name, score in SCORES.items()
-            }
+            for name, score in SCORES.items():
+                found[name] = score(found["clean"], found[AUTOATTACK])
         for metric in values.keys() & found.keys():
             values[metric][trial.seed] = found[metric]
     return values
@@ -119,50 +120,51 @@ def _row(
     trials: Sequence[Trial],
     results: Mapping[str, Results],
     values: Mapping[tuple[str, str], Mapping[str, BySeed]],
-) -> Row:
+) -> TableRow:
     own = values[variant.label, checkpoint]
     baseline = _baseline(variant.baseline, checkpoint, values) if variant.baseline else {}
     differences = {
         metric: paired_difference(own[metric], seeds) for metric, seeds in baseline.items()
     }
-    return Row(
+    return TableRow(
         label=variant.label,
         checkpoint=checkpoint,
         n=sum(trial.name in results for trial in trials),
         planned=len(trials),
-        stats={
-            metric: Stat.of([seeds[seed] for seed in sorted(seeds)])
-            for metric, seeds in own.items()
-            if seeds
-        },
+        stats={metric: _stat(seeds) for metric, seeds in own.items() if seeds},
         baseline=variant.baseline,
         differences={metric: found for metric, found in differences.items() if found is not None},
     )
 
 
+def _stat(by_seed: BySeed) -> Stat:
+    """In the order of the seeds, so that the rounding of the sum is always the same."""
+    return Stat.of([by_seed[seed] for seed in sorted(by_seed)])
+
+
 def _baseline(
     label: str, checkpoint: str, values: Mapping[tuple[str, str], Mapping[str, BySeed]]
 ) -> Mapping[str, BySeed]:
-    """The baseline at the same checkpoint; averaged weights compare with plain ones where it
-    averages none."""
-    same = values.get((label, checkpoint))
-    return same if same is not None else values[label, checkpoint.removesuffix(AVERAGED)]
+    """The baseline at the same checkpoint; if it has no averaged weights, its plain ones."""
+    if (label, checkpoint) in values:
+        return values[label, checkpoint]
+    return values[label, checkpoint.removesuffix(AVERAGED)]
 
 
 # ---- showing
 
 
 def sweep_table(table: SweepTable) -> Table:
-    """For the terminal: mean ± sd in per cent, and below it the difference to the baseline with its
+    """For the terminal: mean ± sd in percent, and below it the difference to the baseline with its
     interval."""
     shown = Table(
-        box=box.SIMPLE_HEAD, title=f"{table.name}: test accuracy in per cent", title_justify="left"
+        box=box.SIMPLE_HEAD, title=f"{table.name}: test accuracy in percent", title_justify="left"
     )
     shown.min_width = 60  # room for the caption of a narrow table
     for heading in _headings(table):
         shown.add_column(heading, justify="left" if heading in ("", "checkpoint") else "right")
     for row in table.rows:
-        cells = [_cell(row, metric, "±", "\n") for metric in table.metrics]
+        cells = [_cell(row, metric, "\n") for metric in table.metrics]
         shown.add_row(Text(row.label), row.checkpoint, row_count(row), *cells)
     shown.caption = _caption(table)
     shown.caption_justify = "left"
@@ -170,19 +172,18 @@ def sweep_table(table: SweepTable) -> Table:
 
 
 def failures_text(table: SweepTable) -> Text:
-    """Each failed trial and its last log lines (a `Text`: brackets in them are no markup)."""
-    return Text(
-        "\n".join(f"! {title}: {indented(reason)}" for title, reason in table.failures.items())
-    )
+    """Each failed trial and its last log lines, as a `Text`: brackets in them are not markup."""
+    lines = [f"! {title}: {indented(reason)}" for title, reason in table.failures.items()]
+    return Text("\n".join(lines))
 
 
 def notes_text(table: SweepTable) -> Text:
-    """What a search has to say, a line each."""
+    """The remarks of a search, a line each."""
     return Text("\n".join(table.notes))
 
 
 def indented(reason: str) -> str:
-    """Several lines as one item: all but the first are moved in."""
+    """Several lines as one item: all but the first are indented."""
     return reason.replace("\n", "\n    ")
 
 
@@ -190,41 +191,49 @@ def _headings(table: SweepTable) -> list[str]:
     return ["", "checkpoint", "n", *table.metrics]
 
 
-def row_count(row: Row) -> str:
+def row_count(row: TableRow) -> str:
     return str(row.n) if row.n == row.planned else f"{row.n} of {row.planned}"
 
 
-def _cell(row: Row, metric: str, plus_minus: str, between: str) -> str:
+def _cell(row: TableRow, metric: str, between: str) -> str:
     stat = row.stats.get(metric)
     if stat is None:
         return percent(None)
-    value = percent(stat.mean) + (
-        f" {plus_minus} {percent(stat.sd)}" if stat.sd is not None else ""
-    )
     difference = row.differences.get(metric)
-    return value if difference is None else f"{value}{between}{signed(difference)}"
+    return spread(stat) if difference is None else f"{spread(stat)}{between}{signed(difference)}"
+
+
+def spread(stat: Stat) -> str:
+    """`71.20 ± 0.35`; without the deviation below two seeds."""
+    return percent(stat.mean) if stat.sd is None else f"{percent(stat.mean)} ± {percent(stat.sd)}"
 
 
 def signed(difference: Difference) -> str:
-    """`+0.80 [-0.10, +1.70]`"""
-    interval = difference.interval
-    tail = f" [{100 * interval[0]:+.2f}, {100 * interval[1]:+.2f}]" if interval else ""
-    return f"{100 * difference.mean:+.2f}{tail}"
+    """`+0.80 [-0.10, +1.70]`; without the interval below two seeds."""
+    shown = f"{100 * difference.mean:+.2f}"
+    if difference.interval is None:
+        return shown
+    low, high = difference.interval
+    return f"{shown} [{100 * low:+.2f}, {100 * high:+.2f}]"
 
 
 def _caption(table: SweepTable) -> str:
-    parts = ["Mean over n seeds ± standard deviation of the sample."]
-    if any(row.baseline for row in table.rows):
-        baselines = "; ".join(
-            dict.fromkeys(f"{r.label} to {r.baseline}" for r in table.rows if r.baseline)
-        )
-        parts.append(f"With sign: difference [95 % t interval, paired over seeds]: {baselines}.")
+    parts = ["Mean over n seeds ± sample standard deviation."]
+    pairs = dict.fromkeys(f"{r.label} to {r.baseline}" for r in table.rows if r.baseline)
+    if pairs:
+        heading = "With sign: difference [95 % t interval, paired over seeds]"
+        parts.append(f"{heading}: {'; '.join(pairs)}.")
     if AUTOATTACK in table.metrics:
         parts.append("Mean = (clean + AA) / 2, NRR = 2 clean AA / (clean + AA), AA = autoattack.")
     return " ".join(parts)
 
 
 # ---- writing
+
+CSV_COLUMNS = (
+    *("variant", "checkpoint", "metric", "n", "mean", "sd"),
+    *("baseline", "difference", "low_95", "high_95", "pairs"),
+)
 
 
 def to_json(table: SweepTable) -> str:
@@ -233,25 +242,11 @@ def to_json(table: SweepTable) -> str:
 
 
 def to_csv(table: SweepTable) -> str:
-    """One line for each variant, checkpoint and metric, as fractions; empty where there is no
-    value."""
+    """One line for each variant, checkpoint and metric, as fractions; a missing value is
+    empty."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(
-        [
-            "variant",
-            "checkpoint",
-            "metric",
-            "n",
-            "mean",
-            "sd",
-            "baseline",
-            "difference",
-            "low_95",
-            "high_95",
-            "pairs",
-        ]
-    )
+    writer.writerow(CSV_COLUMNS)
     for row in table.rows:
         for metric in table.metrics:
             stat, difference = row.stats.get(metric), row.differences.get(metric)
@@ -263,21 +258,20 @@ def to_csv(table: SweepTable) -> str:
 
 
 def to_markdown(table: SweepTable) -> str:
-    """A table of per cents, its caption, and the failures."""
+    """A table in percent, its caption, and the failures."""
     lines = [
         _pipes(_headings(table)),
         _pipes(["---", "---", *(["---:"] * (len(table.metrics) + 1))]),
     ]
     for row in table.rows:
-        cells = [_cell(row, metric, "±", "<br>") for metric in table.metrics]
-        lines.append(
-            _pipes([row.label.replace("|", "\\|"), row.checkpoint, row_count(row), *cells])
-        )
+        cells = [_cell(row, metric, "<br>") for metric in table.metrics]
+        label = row.label.replace("|", "\\|")
+        lines.append(_pipes([label, row.checkpoint, row_count(row), *cells]))
     lines += ["", _caption(table)]
-    lines += ["", *(f"- {note}" for note in table.notes)] if table.notes else []
-    lines += [
-        f"\nFailed: {title}\n\n```\n{reason}\n```" for title, reason in table.failures.items()
-    ]
+    if table.notes:
+        lines += ["", *(f"- {note}" for note in table.notes)]
+    for title, reason in table.failures.items():
+        lines.append(f"\nFailed: {title}\n\n```\n{reason}\n```")
     return "\n".join(lines) + "\n"
 
 
@@ -301,8 +295,7 @@ _TEX = str.maketrans(
 
 
 def to_latex(table: SweepTable) -> str:
-    """A `tabular` for the package booktabs; the difference stands in small type behind the
-    value."""
+    """A `tabular` for the package booktabs; the difference follows the value in small type."""
     head = " & ".join(heading.translate(_TEX) for heading in _headings(table))
     lines = [
         f"% {_caption(table)}",
@@ -312,12 +305,11 @@ def to_latex(table: SweepTable) -> str:
     lines += [f"{head} \\\\", "\\midrule"]
     for row in table.rows:
         cells = [_tex_cell(row, metric) for metric in table.metrics]
-        lines.append(
-            " & ".join([row.label.translate(_TEX), row.checkpoint, row_count(row), *cells]) + r" \\"
-        )
+        label = row.label.translate(_TEX)
+        lines.append(" & ".join([label, row.checkpoint, row_count(row), *cells]) + r" \\")
     return "\n".join([*lines, "\\bottomrule", "\\end{tabular}", ""])
 
 
-def _tex_cell(row: Row, metric: str) -> str:
-    value, _, difference = _cell(row, metric, "±", "\n").translate(_TEX).partition("\n")
-    return value + (f" {{\\small ${difference}$}}" if difference else "")
+def _tex_cell(row: TableRow, metric: str) -> str:
+    value, _, difference = _cell(row, metric, "\n").translate(_TEX).partition("\n")
+    return f"{value} {{\\small ${difference}$}}" if difference else value

@@ -9,7 +9,7 @@ from rpat_cli.cli.progress import _bars
 
 
 @pytest.mark.parametrize("width", [60, 80, 120])
-def test_only_what_is_said_beside_the_bars_gives_way_on_a_narrow_terminal(width: int) -> None:
+def test_only_the_text_next_to_the_bars_is_cut_on_a_narrow_terminal(width: int) -> None:
     terminal = Console(width=width, file=io.StringIO(), force_terminal=True, color_system=None)
     bars = _bars(terminal)
     terms = "ce 3.523  consistency 0.044  ra 0.001  kl 0.120  pairing 0.250  margin 0.500"

@@ -12,13 +12,11 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from cli_calls import environment
+from cli_calls import call, environment
 
-from rpat_cli.evaluation.suite import parse_suite
 from rpat_cli.recipe.layers import Layer, resolve
 from rpat_cli.records.checkpoint import save_checkpoint
 from rpat_cli.runs.build import architecture_for, build_data
-from rpat_cli.runs.evaluate import EvalOptions, eval_run
 
 RPAT = ("-m", "rpat_cli")
 ATTACKS = "pgd-10x4,autoattack:apgd-ce"
@@ -82,13 +80,11 @@ def folder(content: dict[str, Any], tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def alone(content: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
-    """What one process finds, here."""
-    path = tmp_path_factory.mktemp("alone") / "net.pt"
-    save_checkpoint(path, content)
-    changes = [Layer("--eps", {"threat": {"eps": 0.02}})]
-    _, file = eval_run(
-        path, parse_suite(ATTACKS), changes=changes, options=EvalOptions(batch_size=5, limit=40)
-    )
+    """What one process finds: one of its own, with as many threads as those that share the work."""
+    folder = tmp_path_factory.mktemp("alone")
+    save_checkpoint(folder / "net.pt", content)
+    assert call(*ARGUMENTS, cwd=folder).code == 0
+    (file,) = (folder / "evals").iterdir()
     found = flags(file)
     assert 0 < found[-1][1].count("1") < 40
     return found

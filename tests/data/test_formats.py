@@ -2,9 +2,7 @@
 gives one message."""
 
 import gzip
-import re
 import shutil
-import sys
 import tarfile
 import threading
 import urllib.error
@@ -33,7 +31,7 @@ from torchvision import datasets as readers
 from rpat_cli.data import fashion, folders
 from rpat_cli.data.load import load_dataset
 from rpat_cli.data.sources import File
-from rpat_cli.errors import DataError, MissingExtraError
+from rpat_cli.errors import DataError
 
 
 def load(name, root, **options):
@@ -117,20 +115,12 @@ def test_cifar100_has_fine_labels_and_its_own_mean(tmp_path, monkeypatch):
 
 
 def test_svhn_digit_ten_is_zero(tmp_path, monkeypatch):
-    pytest.importorskip("scipy")
     images = write_svhn(tmp_path)
     trust_svhn(monkeypatch, readers.SVHN, tmp_path)
     data = load("svhn", tmp_path, val_size=10)
     assert len(data.train) == 50
     assert np.array_equal(data.test.images.numpy(), images)
     assert data.test.labels.tolist() == [(i + 1) % 10 for i in range(60)]
-
-
-def test_svhn_without_scipy(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "scipy", None)
-    monkeypatch.setitem(sys.modules, "scipy.io", None)
-    with pytest.raises(MissingExtraError, match=re.escape("rpat[svhn]")):
-        load("svhn", tmp_path)
 
 
 @pytest.mark.parametrize("layout", ["annotated", "refolded", "refolded-images"])
@@ -209,8 +199,6 @@ ARCHIVE = {
 
 @pytest.mark.parametrize("name", list(EXPECTED))
 def test_missing_data_names_the_path_and_the_command(tmp_path, no_debian, name):
-    if name == "svhn":
-        pytest.importorskip("scipy")
     message = error(name, tmp_path / "none")
     assert f"not found at {tmp_path / 'none' / EXPECTED[name]}" in message
     assert f"rpat train --data {name} --download" in message
@@ -223,8 +211,6 @@ def test_missing_data_names_the_path_and_the_command(tmp_path, no_debian, name):
 
 @pytest.mark.parametrize("name", list(EXPECTED))
 def test_failed_download(tmp_path, no_debian, no_network, name, capsys):
-    if name == "svhn":
-        pytest.importorskip("scipy")
     message = error(name, tmp_path, download=True)
     assert f"{name}: the download failed" in message
     assert "name resolution" in message
@@ -235,8 +221,6 @@ def test_failed_download(tmp_path, no_debian, no_network, name, capsys):
 @pytest.mark.parametrize("name", ["cifar10", "cifar100", "svhn", "tiny-imagenet"])
 @pytest.mark.parametrize("download", [False, True])
 def test_half_downloaded_archive(tmp_path, no_network, name, download):
-    if name == "svhn":
-        pytest.importorskip("scipy")
     (tmp_path / ARCHIVE[name]).write_bytes(b"\x1f\x8b half of it")
     message = error(name, tmp_path, download=download)
     if download:
@@ -259,7 +243,6 @@ def test_wrong_checksum_names_the_file(tmp_path, monkeypatch):
 def test_files_of_another_make_are_refused(tmp_path):
     write_cifar10(tmp_path)  # right format, but not the published checksums
     assert "checksum is wrong" in error("cifar10", tmp_path)
-    pytest.importorskip("scipy")
     write_svhn(tmp_path)
     assert "checksum is wrong" in error("svhn", tmp_path)
 

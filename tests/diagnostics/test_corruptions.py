@@ -123,7 +123,7 @@ def test_a_baseline_has_to_have_errors_to_divide_by(measured: Corruptions) -> No
     record = measured.to_dict()
     with pytest.raises(DataError, match="does not hold errors"):
         Baseline.from_dict("zero", {"labels": "", "corruptions": {"fog": 0.3}})
-    with pytest.raises(DataError, match="lacks errors at five severities of: gaussian_noise."):
+    with pytest.raises(DataError, match="has no errors at five severities of: gaussian_noise."):
         Baseline.from_dict("zero", {**record, "corruptions": record["corruptions"][1:]})
     record["corruptions"][3]["errors"] = [0.0] * 5
     with pytest.raises(DataError, match="makes no error on defocus_blur"):

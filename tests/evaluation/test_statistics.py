@@ -9,7 +9,11 @@ from scipy import stats
 from rpat_cli.evaluation.statistics import (
     Accuracy,
     confusion,
+    mean_acc,
+    nrr,
     per_class_accuracy,
+    sign_test,
+    t_quantile_95,
     welch_interval,
     wilson_interval,
     worst_class,
@@ -25,7 +29,7 @@ from rpat_cli.evaluation.statistics import (
         (1, 29, 0.0061, 0.1718),
     ],
 )
-def test_wilson_interval_matches_published_figures(k: int, n: int, low: float, high: float) -> None:
+def test_wilson_interval_matches_published_values(k: int, n: int, low: float, high: float) -> None:
     assert wilson_interval(k, n) == pytest.approx((low, high), abs=5e-5)
 
 
@@ -35,6 +39,34 @@ def test_wilson_interval_holds_the_fraction_and_is_symmetric(case: tuple[int, in
     low, high = wilson_interval(k, n)
     assert 0 <= low <= k / n <= high <= 1
     assert wilson_interval(n - k, n) == pytest.approx((1 - high, 1 - low))
+
+
+@given(st.integers(1, 500).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_wilson_interval_is_that_of_scipy(case: tuple[int, int]) -> None:
+    expected = stats.binomtest(*case).proportion_ci(method="wilson")
+    assert wilson_interval(*case) == pytest.approx(tuple(expected), rel=1e-10, abs=1e-12)
+
+
+@pytest.mark.parametrize("df", [1, 2, 3, 4, 9, 30, 101])
+def test_the_t_quantile_is_that_of_scipy(df: int) -> None:
+    assert t_quantile_95(df) == pytest.approx(stats.t.ppf(0.975, df), rel=1e-10)
+
+
+@pytest.mark.parametrize("pair", [(0, 0), (0, 4), (4, 0), (7, 2), (40, 300), (10_000, 9_500)])
+def test_the_sign_test_is_the_exact_binomial_test(pair: tuple[int, int]) -> None:
+    more, less = pair
+    n = more + less
+    ways = sum(math.comb(n, k) for k in range(more, n + 1)) if n < 1000 else None
+    expected = (
+        ways / 2**n if ways is not None else stats.binomtest(more, n, alternative="greater").pvalue
+    )
+    assert sign_test(more, less) == pytest.approx(expected, rel=1e-9)
+
+
+def test_the_two_accuracies_in_one_number() -> None:
+    assert mean_acc(0.8, 0.4) == pytest.approx(0.6)
+    assert nrr(0.8, 0.4) == pytest.approx(2 * 0.32 / 1.2)
+    assert nrr(0.0, 0.0) == 0.0
 
 
 def test_no_samples_means_nothing_known() -> None:

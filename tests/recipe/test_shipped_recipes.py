@@ -147,7 +147,7 @@ def test_names_are_looked_up_kindly() -> None:
         ConfigError, match=r"--recipe: unknown recipe 'quickstrat'. Did you mean 'quickstart'\?"
     ):
         load_recipe(recipe="quickstrat")
-    with pytest.raises(ConfigError, match="use --config"):
+    with pytest.raises(ConfigError, match="pass it with --config"):
         load_recipe(recipe="my.yaml")
     assert not [name for name in recipe_names() if name.startswith(BASES)]
 

@@ -1,4 +1,4 @@
-"""Who is beaten by nobody, where the points stand, and that labels keep clear of one another."""
+"""The front, the positions of the points, and that labels keep clear of one another."""
 
 import itertools
 import random
@@ -6,7 +6,8 @@ import random
 import pytest
 
 from rpat_cli.reports.html import template
-from rpat_cli.reports.pareto import MAIN, MANY, SIDE, Panel, Plot, Point, pareto_front, pareto_plot
+from rpat_cli.reports.pareto import MAX_NAMES, Point, pareto_front, pareto_plot
+from rpat_cli.reports.pareto_picture import MAIN, SIDE, Panel, Plot
 
 
 def point(x: float, y: float, name: str = "", kind: str = "best", **more: object) -> Point:
@@ -124,7 +125,7 @@ def test_labels_keep_clear_of_one_another_and_within_the_frame() -> None:
 
 
 def test_of_many_names_those_of_the_front_are_written() -> None:
-    points = crowd(MANY + 10)
+    points = crowd(MAX_NAMES + 10)
     (panel,) = plot_of(points).panels
     front = {p.name for p in pareto_front(points)}
     assert {label.text for label in panel.labels} <= front
@@ -132,11 +133,11 @@ def test_of_many_names_those_of_the_front_are_written() -> None:
     assert len(panel.marks) == len(points)
 
 
-def test_a_baseline_is_hollow_and_shares_its_colour_and_kinds_have_shapes() -> None:
+def test_a_baseline_is_hollow_and_shares_its_color_and_kinds_have_shapes() -> None:
     (panel,) = plot_of(crowd(4)).panels
-    looks = {(mark.colour, mark.hollow, mark.shape) for mark in panel.marks}
+    looks = {(mark.color, mark.hollow, mark.shape) for mark in panel.marks}
     assert looks == {
-        (colour, hollow, shape) for colour in (0, 1) for hollow in (True, False) for shape in (0, 1)
+        (color, hollow, shape) for color in (0, 1) for hollow in (True, False) for shape in (0, 1)
     }
     assert len(panel.links) == 4  # best and last of each name
 
@@ -146,11 +147,11 @@ def test_long_names_are_cut() -> None:
     assert [len(label.text) for label in panel.labels] == [32]
 
 
-def test_the_picture_stands_alone() -> None:
+def test_the_picture_is_self_contained() -> None:
     from xml.etree import ElementTree
 
     text = template("pareto.svg.j2").render(
-        plot=plot_of([point(0.5, 0.5, "a<b & c", told="a<b")]), reason=""
+        plot=plot_of([point(0.5, 0.5, "a<b & c", tooltip="a<b")]), reason=""
     )
     root = ElementTree.fromstring(text)
     assert root.tag == "{http://www.w3.org/2000/svg}svg"

@@ -12,7 +12,7 @@ from rpat_cli.attacks.threat import Threat
 from rpat_cli.reports.confusion import frequent_confusions
 from rpat_cli.reports.gather import build_report
 from rpat_cli.reports.html import calibrations, class_rows, render_html, training_charts, waterfalls
-from rpat_cli.reports.scores import DASH
+from rpat_cli.text import DASH
 
 VOID = {"meta", "link", "br", "img", "input", "hr"}
 PAPERS = {
@@ -106,9 +106,9 @@ def test_a_run_without_anything(make_run):
     assert page.count("svg") == 0
 
 
-def test_figures_stand_in_the_text(make_run):
+def test_the_accuracies_are_in_the_text(make_run):
     text = Page(render_html(build(make_run, **CASES["usual"]))).text
-    for figure in (
+    for number in (
         "80.00",
         "60.00",
         "40.00",
@@ -117,7 +117,7 @@ def test_figures_stand_in_the_text(make_run):
         "80 of 100 test images",
         "best (epoch 1)",
     ):
-        assert figure in text
+        assert number in text
 
 
 def test_names_are_escaped(make_run):
@@ -226,7 +226,7 @@ def test_the_heat_map_has_a_cell_for_every_pair_of_classes(make_run):
             "--share:0.600",
         )
         assert sum(cell["style"] == "--share:0.000" for cell in row) == 8
-    assert rows[0][1]["title"] == "T-shirt taken for Trouser: 6 images, 60.0 %"
+    assert rows[0][1]["title"] == "T-shirt predicted as Trouser: 6 images, 60.0 %"
     assert "Worst under autoattack: T-shirt with 40.00 %" in page.text
 
 
@@ -250,7 +250,7 @@ def test_nothing_confused_is_no_confusion():
     assert [cell.count for cell in found] == [4, 2, 1]
 
 
-def test_the_reliability_diagram_stands_where_accuracy_and_confidence_are(make_run):
+def test_the_reliability_diagram_is_where_accuracy_and_confidence_are(make_run):
     clean, robust = calibrations(build(make_run, attacked={"pgd-20": 70, "autoattack": 40}).rows[0])
     assert [(chart.title, round(chart.ece, 4)) for chart in (clean, robust)] == [
         ("Clean", 0.18),

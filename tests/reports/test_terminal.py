@@ -1,4 +1,4 @@
-"""Tables carry the figures, fit the terminal, and need no colour."""
+"""Tables carry the numbers, fit the terminal, and need no color."""
 
 import io
 
@@ -6,9 +6,8 @@ import pytest
 from fake_runs import NAMES, an_epoch, an_evaluation
 from rich.console import Console
 
-from rpat_cli.evaluation.statistics import wilson_interval
+from rpat_cli.evaluation.statistics import mean_acc, nrr, wilson_interval
 from rpat_cli.reports.gather import build_report
-from rpat_cli.reports.scores import DASH, compact, duration, mean_acc, nrr, percent
 from rpat_cli.reports.terminal import (
     evaluation_remarks,
     evaluation_summary,
@@ -16,6 +15,7 @@ from rpat_cli.reports.terminal import (
     remarks_text,
     report_table,
 )
+from rpat_cli.text import DASH, compact, duration, percent
 
 FULL = {
     "noise": 79,
@@ -159,7 +159,7 @@ def test_scores_in_closed_form():
     assert nrr(0.9, 0.0) == nrr(0.0, 0.0) == 0.0
 
 
-def test_figures_for_people():
+def test_numbers_for_people():
     assert [percent(0.51044), percent(1.0), percent(None), percent(0.5, 1)] == [
         "51.04",
         "100.00",

@@ -10,7 +10,7 @@ from rpat_cli.sweep.engines.base import Engine
 from rpat_cli.sweep.engines.local import Local, local_slots
 from rpat_cli.sweep.expand import plan_sweep
 from rpat_cli.sweep.folder import TrialFolder
-from rpat_cli.sweep.runner import Runner
+from rpat_cli.sweep.runner import SweepRunner
 
 FAKE = Path(__file__).parent / "fake_trial.py"
 
@@ -30,7 +30,9 @@ def write(tmp_path: Path) -> Write:
 
 
 @pytest.fixture
-def runner(tmp_path: Path, write: Write, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Runner]:
+def runner(
+    tmp_path: Path, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., SweepRunner]:
     """A runner for the text of a sweep file, whose trials are fake; on two slots, or another
     engine."""
 
@@ -42,8 +44,8 @@ def runner(tmp_path: Path, write: Write, monkeypatch: pytest.MonkeyPatch) -> Cal
 
     def make(
         text: str, folder: str = "out", engine: Engine | None = None, **options: object
-    ) -> Runner:
+    ) -> SweepRunner:
         engine = engine or Local(local_slots(2, [], 2))
-        return Runner(plan_sweep(write(text)), tmp_path / folder, engine, **options)
+        return SweepRunner(plan_sweep(write(text)), tmp_path / folder, engine, **options)
 
     return make

@@ -1,11 +1,11 @@
 """A trial of a fraction of a second that keeps the promises of `rpat train`: checkpoints, resuming,
 exit codes, report.
 
-`python fake_trial.py RECIPE RUN [UNTIL]`, to pause after epoch UNTIL. What happens stands in the
+`python fake_trial.py RECIPE RUN [UNTIL]`, to pause after epoch UNTIL. What happens is in the
 recipe's batch size: 13 raises, 14 is killed by the system, 15 meets a full disk, 16 fails the first
 time only, 17 ends without a report, 18 learns the faster, the higher its learning rate, 19 waits in
-epoch 3, the first time, until it is told to save. Each start, epoch and end is a line of
-`history.txt` beside the run.
+epoch 3, the first time, until it is asked to save. Each start, epoch and end is a line of
+`history.txt` next to the run.
 """
 
 import errno

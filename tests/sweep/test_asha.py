@@ -13,13 +13,13 @@ from instant import Instant
 
 from rpat_cli.errors import ConfigError
 from rpat_cli.sweep import runner as runner_module
-from rpat_cli.sweep.runner import Runner
+from rpat_cli.sweep.runner import SweepRunner
 from rpat_cli.sweep.search import search_for
 from rpat_cli.sweep.search.asha import promoted
-from rpat_cli.sweep.status import State
+from rpat_cli.sweep.status import TrialState
 from rpat_cli.sweep.table import to_json, to_markdown
 
-Make = Callable[..., Runner]
+Make = Callable[..., SweepRunner]
 
 RATES = [round(0.01 * n, 2) for n in range(1, 28)]
 random.Random(0).shuffle(RATES)
@@ -42,7 +42,7 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runner_module, "INTERVAL", 0.001)
 
 
-def reached(runner: Runner) -> Mapping[float, tuple[State, int]]:
+def reached(runner: SweepRunner) -> Mapping[float, tuple[TrialState, int]]:
     """Learning rate -> state and epochs."""
     return {
         status.trial.recipe.optimizer.lr: (status.state, status.folder.progress().epoch)
@@ -56,9 +56,9 @@ def test_the_worse_half_is_stopped_and_the_best_never(runner: Make, slots: int, 
     asha = runner(sweep(), engine=engine)
     table = asha.run()
     ends = reached(asha)
-    assert ends[0.27] == (State.DONE, 27)
+    assert ends[0.27] == (TrialState.DONE, 27)
     assert ends[0.26][1] >= 9  # one of the best three
-    assert all(ends[rate] == (State.PRUNED, 1) for rate in RATES if rate < 0.05)
+    assert all(ends[rate] == (TrialState.PRUNED, 1) for rate in RATES if rate < 0.05)
     # Successive halving in rounds would take 27·1 + 9·2 + 3·6 + 1·18 = 81; everything takes 729.
     assert 81 <= engine.epochs < 729 / 4
     assert engine.epochs == sum(epoch for _, epoch in ends.values())  # nothing was trained twice
@@ -98,7 +98,7 @@ def test_a_second_call_runs_nothing_and_the_dry_run_tells_the_states(runner: Mak
     again = runner(sweep(), engine=engine)
     assert reached(again) == reached(first)
     listed = search_for(again.plan, again.folder)
-    assert {s.reason for s in listed.statuses.values() if s.state is State.PRUNED} >= {
+    assert {s.reason for s in listed.statuses.values() if s.state is TrialState.PRUNED} >= {
         "stopped at epoch 1 by asha"
     }
     assert to_json(again.run()) == to_json(table)
@@ -112,7 +112,7 @@ def test_further_trials_may_bring_on_more_promotions(runner: Make) -> None:
     more = runner(sweep(), engine=later)
     more.run()
     ends = reached(more)
-    assert ends[0.27] == (State.DONE, 27)
+    assert ends[0.27] == (TrialState.DONE, 27)
     assert earlier.epochs + later.epochs == sum(
         epoch for _, epoch in ends.values()
     )  # nothing was trained twice
@@ -131,7 +131,7 @@ def test_seeds_go_on_together_by_their_mean(runner: Make) -> None:
     asha = runner(sweep([0.1, 0.2, 0.6], epochs=3, more="seeds: 3"), engine=Instant(lucky, 2))
     asha.run()
     states = {status.trial.title: status.state for status in asha.statuses.values()}
-    assert {title for title, state in states.items() if state is State.DONE} == {
+    assert {title for title, state in states.items() if state is TrialState.DONE} == {
         f"optimizer.lr=0.6, seed {seed}" for seed in range(3)
     }
     assert len(asha.search.notes()) == 2  # one for each combination, not for each seed
@@ -147,14 +147,14 @@ def test_a_failed_trial_is_no_obstacle_and_has_another_chance(runner: Make) -> N
     asha = runner(text, engine=Instant(fails))
     table = asha.run()
     assert [status.state for status in asha.statuses.values()] == [
-        State.PRUNED,
-        State.FAILED,
-        State.DONE,
+        TrialState.PRUNED,
+        TrialState.FAILED,
+        TrialState.DONE,
     ]
     assert list(table.failures) == ["optimizer.lr=0.3, seed 0"]
     mended = runner(text, engine=Instant(by_rate))
     assert mended.run().failures == {}
-    assert reached(mended)[0.3] == (State.DONE, 9)
+    assert reached(mended)[0.3] == (TrialState.DONE, 9)
 
 
 def test_a_retried_trial_may_still_be_promoted(runner: Make) -> None:
@@ -168,12 +168,12 @@ def test_a_retried_trial_may_still_be_promoted(runner: Make) -> None:
 
     asha = runner(sweep([0.1, 0.3, 0.2], epochs=9), engine=Instant(once), retries=1)
     asha.run()
-    assert reached(asha)[0.3] == (State.DONE, 9)
+    assert reached(asha)[0.3] == (TrialState.DONE, 9)
 
 
 def test_promotion_follows_the_order_of_arrival() -> None:
     assert promoted([0.1, 0.3, 0.2], 3, closed=False) == [1]
-    assert promoted([0.1, 0.3, None, 0.9], 3, closed=False) == []  # nobody counts behind the third
+    assert promoted([0.1, 0.3, None, 0.9], 3, closed=False) == []  # none counts behind the third
     assert promoted([0.1, 0.3, 0.2, 0.9, 0.8, 0.0], 3, closed=False) == [1, 3, 4]
     assert promoted([0.1, 0.3], 3, closed=True) == [1]  # a rung too short for its factor
     assert promoted([0.5, 0.5, 0.5], 3, closed=False) == [0]
@@ -183,18 +183,18 @@ def test_promotion_follows_the_order_of_arrival() -> None:
 def test_the_best_of_a_rung_always_goes_on_and_about_one_in_factor_with_it() -> None:
     source = random.Random(1)
     for _ in range(200):
-        figures = [source.random() for _ in range(source.randint(1, 60))]
+        metrics = [source.random() for _ in range(source.randint(1, 60))]
         factor = source.randint(2, 5)
-        chosen = promoted(figures, factor, closed=True)
-        assert figures.index(max(figures)) in chosen
-        assert len(chosen) == len(set(chosen)) >= max(1, len(figures) // factor)
-        for cut in range(len(figures)):  # what is known early stays so
-            early = promoted(figures[:cut], factor, closed=False)
-            if len(figures) >= factor:
+        chosen = promoted(metrics, factor, closed=True)
+        assert metrics.index(max(metrics)) in chosen
+        assert len(chosen) == len(set(chosen)) >= max(1, len(metrics) // factor)
+        for cut in range(len(metrics)):  # what is known early stays so
+            early = promoted(metrics[:cut], factor, closed=False)
+            if len(metrics) >= factor:
                 assert early == chosen[: len(early)]
 
 
-def fork(make: Callable[[], Runner]) -> int:
+def fork(make: Callable[[], SweepRunner]) -> int:
     child = os.fork()
     if child == 0:
         code = 1

@@ -23,11 +23,11 @@ from rpat_cli.errors import ConfigError, EngineError
 from rpat_cli.sweep.engines import ENGINES, node
 from rpat_cli.sweep.engines.base import Ended, Engine, Job
 from rpat_cli.sweep.engines.local import Local
-from rpat_cli.sweep.engines.node import Work, alone, run_until_cancelled, start
+from rpat_cli.sweep.engines.node import Work, exclusive, run_until_cancelled, start
 from rpat_cli.sweep.engines.on_ray import _connect
 from rpat_cli.sweep.expand import plan_sweep
-from rpat_cli.sweep.runner import Runner, State
-from rpat_cli.sweep.spec import read_sweep
+from rpat_cli.sweep.runner import SweepRunner, TrialState
+from rpat_cli.sweep.sweep_file import read_sweep
 
 FAKE = Path(__file__).parent / "fake_trial.py"
 
@@ -140,7 +140,7 @@ def test_cancelled_it_saves_and_the_next_one_goes_on(engine: Engine, tmp_path: P
     assert "clash" not in history(folder)
 
 
-def test_a_task_whose_worker_is_told_to_end_saves_first(ray: None, tmp_path: Path) -> None:
+def test_a_task_whose_worker_is_asked_to_end_saves_first(ray: None, tmp_path: Path) -> None:
     folder = tmp_path / "trial"
     engine = started("ray")
     assert engine.submit(fake(folder, epochs=500))
@@ -212,7 +212,7 @@ def test_interrupted_before_it_knows_its_process_it_still_ends_it(
 
 def test_a_folder_that_another_process_holds_is_left_alone(engine: Engine, tmp_path: Path) -> None:
     job = shell(tmp_path / "held", "echo mine")
-    with alone(job.log):
+    with exclusive(job.log):
         assert not engine.submit(job)
     assert not job.log.exists()
     assert engine.submit(job)
@@ -271,12 +271,14 @@ def test_when_the_sweep_is_killed_the_next_one_never_starts_a_second_process(
     assert sorted(set(epochs(folder))) == list(range(1, 41))
 
 
-def test_a_runner_does_the_same_on_every_engine(name: str, runner: Callable[..., Runner]) -> None:
+def test_a_runner_does_the_same_on_every_engine(
+    name: str, runner: Callable[..., SweepRunner]
+) -> None:
     sweep = runner("recipe: {epochs: 2}\ngrid: {batch_size: [10, 13], optimizer.lr: [0.1, 0.2]}")
     sweep.engine = started(name)
     table = sweep.run()
-    assert [status.state for status in sweep.statuses.values()] == [State.DONE] * 2 + [
-        State.FAILED
+    assert [status.state for status in sweep.statuses.values()] == [TrialState.DONE] * 2 + [
+        TrialState.FAILED
     ] * 2
     assert all("thirteen [images]" in reason for reason in table.failures.values())
     assert {row.label: row.n for row in table.rows}["batch_size=10, optimizer.lr=0.2"] == 1
@@ -306,11 +308,16 @@ def test_out_of_time_too_often_it_fails_and_says_so(tmp_path: Path) -> None:
     engine = started("slurm", time=1, grace=54, requeues=0)
     assert engine.submit(fake(folder, epochs=500))
     assert ended(engine) == {"trial": 1}
-    assert "timed-out too many times. It is saved and can go on" in (folder / "log.txt").read_text()
+    assert (
+        "timed-out too many times. It is saved and can be resumed"
+        in (folder / "log.txt").read_text()
+    )
     assert epochs(folder)[-1] < 500
 
 
-def test_how_a_trial_goes_on_is_decided_anew_on_the_node(runner: Callable[..., Runner]) -> None:
+def test_how_a_trial_goes_on_is_decided_again_on_the_node(
+    runner: Callable[..., SweepRunner],
+) -> None:
     """What a job takes along for the time after a requeue still looks into the folder."""
     [status] = runner("recipe: {epochs: 2}").statuses.values()
     prepare = pickle.loads(pickle.dumps(status.folder.prepare))
@@ -331,8 +338,9 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (programs / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
     monkeypatch.setenv("FAKE_SLURM", str(jobs))
-    monkeypatch.setattr("rpat_cli.sweep.engines.slurm.LOOK", 0.1)
-    monkeypatch.setattr("rpat_cli.sweep.engines.slurm._Commands.pause", 0.1)
+    monkeypatch.setattr("rpat_cli.sweep.engines.slurm_cluster.QUEUE_INTERVAL", 0.1)
+    monkeypatch.setattr("rpat_cli.sweep.engines.slurm.CANCEL_INTERVAL", 0.1)
+    monkeypatch.setattr("rpat_cli.sweep.engines.slurm_cluster.SlurmCommands.pause", 0.1)
     return jobs
 
 
@@ -375,7 +383,7 @@ def test_settings_reach_sbatch(slurm: Path, tmp_path: Path) -> None:
         "nice=7",
     }
     assert asked <= options
-    # It is asked to save in time, may be queued again, and never runs beside another job of its
+    # It is asked to save in time, may be queued again, and never runs next to another job of its
     # name.
     assert {"signal=USR2@45", "requeue", "dependency=singleton"} <= options
 
@@ -394,16 +402,16 @@ def test_a_job_of_a_sweep_that_was_killed_is_taken_over(slurm: Path, tmp_path: P
 
 
 def test_a_trial_is_shown_as_queued_until_its_process_begins(
-    slurm: Path, runner: Callable[..., Runner], monkeypatch: pytest.MonkeyPatch
+    slurm: Path, runner: Callable[..., SweepRunner], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("rpat_cli.sweep.runner.QUEUE_INTERVAL", 0.0)
     (slurm / "full").touch()
     sweep = runner("recipe: {epochs: 60}", engine=on_cluster())
-    seen: list[State] = []
+    seen: list[TrialState] = []
     sweep.on_change = lambda status: seen.append(status.state)
     sweep.on_tick = lambda _: (slurm / "full").unlink(missing_ok=True)
     sweep.run()
-    assert seen == [State.QUEUED, State.RUNNING, State.DONE]
+    assert seen == [TrialState.QUEUED, TrialState.RUNNING, TrialState.DONE]
 
 
 def test_a_waiting_job_is_taken_from_the_queue_and_a_running_one_saves(
@@ -456,7 +464,7 @@ def test_a_job_that_the_cluster_does_not_queue_again_is_taken_up_by_the_sweep(
 ) -> None:
     """It was pre-empted for good, or it wants to queue itself again and may not."""
     (tmp_path / "bin" / "scontrol").write_text("#!/bin/sh\nexit 1\n")
-    monkeypatch.setattr("rpat_cli.sweep.engines.slurm.PATIENCE", 0.5)
+    monkeypatch.setattr("rpat_cli.sweep.engines.slurm_cluster.LOST_AFTER", 0.5)
     folder = tmp_path / "trial"
     engine = on_cluster()
     assert engine.submit(fake(folder, epochs=30))
@@ -471,7 +479,7 @@ def test_a_job_that_the_cluster_does_not_queue_again_is_taken_up_by_the_sweep(
 def test_a_job_that_the_cluster_kills_is_lost_and_its_last_words_are_kept(
     slurm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rpat_cli.sweep.engines.slurm.PATIENCE", 0.5)
+    monkeypatch.setattr("rpat_cli.sweep.engines.slurm_cluster.LOST_AFTER", 0.5)
     engine = on_cluster()
     assert engine.submit(shell(tmp_path / "trial", "sleep 30"))
     until((tmp_path / "trial" / "log.txt").exists)
@@ -491,7 +499,7 @@ def test_a_cluster_that_refuses_says_why(slurm: Path, tmp_path: Path) -> None:
         "#!/bin/sh\necho 'sbatch: error: invalid partition' >&2\nexit 1\n"
     )
     with pytest.raises(
-        EngineError, match="Slurm does not take the job: sbatch: error: invalid partition"
+        EngineError, match="Slurm rejected the job: sbatch: error: invalid partition"
     ):
         engine.submit(shell(tmp_path / "trial", "true"))
     (tmp_path / "bin" / "squeue").write_text(
@@ -531,7 +539,7 @@ def test_the_section_of_the_file_is_checked_with_all_its_mistakes(
         ("engine: {name: local, partition: gpu}", "Allowed: name, jobs."),
     ],
 )
-def test_each_mistake_in_the_section_is_told(
+def test_each_mistake_in_the_section_is_reported(
     write: Callable[[str], Path], text: str, said: str
 ) -> None:
     with pytest.raises(ConfigError) as caught:
@@ -549,9 +557,9 @@ def test_the_section_is_a_name_or_settings_and_jobs_can_be_given(
         0
     ].engine
     assert (ray.slots(None), ray.slots(2)) == (7, 2)
-    assert ray.fit({"CPU": 8, "GPU": 3, "big": 2}) == 2
-    assert ray.fit({"CPU": 8, "GPU": 3}) == 0
-    assert ENGINES["ray"](gpus=0.5).fit({"CPU": 8, "GPU": 3}) == 6
+    assert ray.capacity({"CPU": 8, "GPU": 3, "big": 2}) == 2
+    assert ray.capacity({"CPU": 8, "GPU": 3}) == 0
+    assert ENGINES["ray"](gpus=0.5).capacity({"CPU": 8, "GPU": 3}) == 6
 
 
 def test_every_setting_is_described() -> None:
@@ -562,14 +570,14 @@ def test_every_setting_is_described() -> None:
 
 def test_without_a_cluster_the_error_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
-    with pytest.raises(EngineError, match="there is no Slurm here"):
+    with pytest.raises(EngineError, match="Slurm is not available here"):
         started("slurm", cluster="slurm")
 
 
-def test_a_ray_that_is_not_there_or_too_small_is_told(
+def test_a_ray_that_is_missing_or_too_small_is_reported(
     ray: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(EngineError, match=r"asks for CPU 1000, GPU 0; the Ray cluster has CPU \d+"):
+    with pytest.raises(EngineError, match=r"requests CPU 1000, GPU 0; the Ray cluster has CPU \d+"):
         ENGINES["ray"](cpus=1000).start(None)
     monkeypatch.setattr("ray.is_initialized", lambda: False)
     with pytest.raises(
@@ -604,7 +612,7 @@ def test_ctrl_c_while_ray_begins_waits_until_it_has_begun(
 
 
 @pytest.mark.parametrize(("name", "package"), [("slurm", "submitit"), ("ray", "ray")])
-def test_a_missing_package_is_told_with_its_extra(
+def test_a_missing_package_is_reported_with_its_extra(
     name: str, package: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
@@ -630,9 +638,9 @@ def test_real_trials_are_the_same_on_every_engine(
     weights: dict[str, dict[str, torch.Tensor]] = {}
     for name in ENGINES:
         slots = Local([{"OMP_NUM_THREADS": "1"}] * 2) if name == "local" else started(name)
-        sweep = Runner(plan, tmp_path / name, slots)
+        sweep = SweepRunner(plan, tmp_path / name, slots)
         sweep.run()
-        assert [status.state for status in sweep.statuses.values()] == [State.DONE] * 2, (
+        assert [status.state for status in sweep.statuses.values()] == [TrialState.DONE] * 2, (
             sweep.table().failures
         )
         for trial, status in sweep.statuses.items():

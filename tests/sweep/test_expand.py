@@ -1,4 +1,4 @@
-"""A sweep file becomes the trials that it means, and every mistake in it is told at once."""
+"""A sweep file becomes the trials that it means, and every mistake in it is reported at once."""
 
 import math
 import time
@@ -9,7 +9,7 @@ import pytest
 
 from rpat_cli.errors import ConfigError
 from rpat_cli.sweep.expand import Plan, plan_sweep
-from rpat_cli.sweep.spec import SHIPPED, find_sweep
+from rpat_cli.sweep.sweep_file import SHIPPED, find_sweep
 
 Write = Callable[[str], Path]
 
@@ -103,7 +103,7 @@ def test_the_name_follows_what_is_trained_and_nothing_else(write: Write) -> None
 def test_equal_combinations_run_once(write: Write) -> None:
     plan = plan_sweep(write("grid: {optimizer.lr: [0.1, 1e-1, 0.2]}"))
     assert labels(plan) == ["optimizer.lr=0.1", "optimizer.lr=0.2"]
-    assert plan.doubles == 1
+    assert plan.duplicates == 1
 
 
 def test_labels_are_for_people(write: Write) -> None:
@@ -192,7 +192,7 @@ def test_mistakes_in_the_file_itself_come_out_all_at_once(write: Write) -> None:
         )
     )
     assert "sweep.yaml:1: gird: unknown key. Did you mean 'grid'?" in found
-    assert "sweep.yaml:2: seeds: must be different from one another." in found
+    assert "sweep.yaml:2: seeds: must all be different." in found
     assert "random.axes.epochs.integr: unknown key. Did you mean 'integer'?" in found
     assert "sweep.yaml:4: grid.ra" in found
 
@@ -200,25 +200,28 @@ def test_mistakes_in_the_file_itself_come_out_all_at_once(write: Write) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("zip: {epochs: [1], batch_size: [1, 2]}", "epochs 1, batch_size 2 values"),
+        (
+            "zip: {epochs: [1], batch_size: [1, 2]}",
+            "need equally many values (given: epochs 1, batch_size 2)",
+        ),
         (
             "grid: {epochs: [1]}\nexclude: [{epoch: 1}]",
-            "epoch: is no axis of this sweep. Did you mean 'epochs'?",
+            "epoch: is not an axis of this sweep. Did you mean 'epochs'?",
         ),
-        ("grid: {ra: [true]}\nexclude: [{ra: true}]", "nothing is left to do"),
+        ("grid: {ra: [true]}\nexclude: [{ra: true}]", "exclude: excludes every combination."),
         ("grid: {ra: [true, false]}\nbaseline: {ra: 3}", "no row has another row as its baseline"),
         ("config: quickstrat", "Did you mean 'quickstart'?"),
         ("seeds: 0", "seeds"),
         (
             "random: {samples: 1, axes: {epochs: {integer: [5, 2]}}}",
-            "from a smaller to a larger number",
+            "the lower bound must be below the upper bound",
         ),
         ("random: {samples: 1, axes: {optimizer.lr: {log: [0, 1]}}}", "above 0"),
         (
             "random: {samples: 1, axes: {optimizer.lr: {log: [1, 2], uniform: [1, 2]}}}",
             "exactly one of",
         ),
-        # Of another shape: told with an example.
+        # Of another type: the message has an example.
         (
             "recipe: quickstart",
             "sweep.yaml:1: recipe: must be a mapping of keys to values. Example: recipe: "
@@ -246,12 +249,12 @@ def test_mistakes_in_the_file_itself_come_out_all_at_once(write: Write) -> None:
         # What would have no effect.
         (
             "grid: {seed: [1, 2]}",
-            "sweep.yaml:1: seed: is no axis: the seeds of all trials stand under seeds:.",
+            "seed: cannot be an axis: the seeds of all trials are listed under seeds:.",
         ),
-        ("recipe:\n  seed: 5", "sweep.yaml:2: recipe.seed: has no effect here"),
+        ("recipe:\n  seed: 5", "sweep.yaml:2: recipe.seed: has no effect: the seeds"),
         (
             "grid: {eval: [clean, fgsm]}",
-            "sweep.yaml:1: eval: is no axis: nothing else would be trained.",
+            "sweep.yaml:1: eval: cannot be an axis: all of its values would train the same model.",
         ),
         (
             "grid: {ra: [true]}\nexclude: [{ra: false}]",
@@ -259,18 +262,18 @@ def test_mistakes_in_the_file_itself_come_out_all_at_once(write: Write) -> None:
         ),
         (
             "grid: {optimizer.lr: [1e-3]}\nexclude: [{optimizer.lr: 0.001}]",
-            "Write the values as in the axes.",
+            "Write the values exactly as in the axes.",
         ),
     ],
 )
-def test_each_mistake_is_told(write: Write, text: str, said: str) -> None:
+def test_each_mistake_is_reported(write: Write, text: str, said: str) -> None:
     assert said in "\n".join(problems(write(text)))
 
 
 def test_what_is_drawn_at_random_may_escape_what_is_excluded(write: Write) -> None:
     text = "random: {samples: 3, axes: {epochs: {integer: [1, 9]}}}\nexclude: [{epochs: 10}]"
     plan = plan_sweep(write(text))
-    assert len(plan.trials) + plan.doubles == 3
+    assert len(plan.trials) + plan.duplicates == 3
 
 
 def test_mistakes_in_the_file_and_in_its_recipes_come_out_together(write: Write) -> None:
@@ -308,7 +311,7 @@ def test_shipped_sweeps_expand(path: Path) -> None:
     plan = plan_sweep(path)
     assert len({trial.seed for trial in plan.trials}) >= 3
     assert any(variant.baseline for variant in plan.variants)
-    assert plan.doubles == 0
+    assert plan.duplicates == 0
     assert f"# Launch: rpat sweep {path.stem}\n" in path.read_text()
 
 

@@ -15,10 +15,10 @@ import pytest
 from rpat_cli.errors import Interrupted, RunFolderError
 from rpat_cli.sweep.engines.base import Job
 from rpat_cli.sweep.engines.local import Local, local_slots
-from rpat_cli.sweep.runner import INTERVAL, Runner, State
+from rpat_cli.sweep.runner import INTERVAL, SweepRunner, TrialState
 from rpat_cli.sweep.table import to_json
 
-Make = Callable[..., Runner]
+Make = Callable[..., SweepRunner]
 
 GRID = """
 recipe: {epochs: 2}
@@ -40,14 +40,14 @@ def history(folder: Path) -> dict[str, list[str]]:
     }
 
 
-def states(runner: Runner) -> list[State]:
+def states(runner: SweepRunner) -> list[TrialState]:
     return [status.state for status in runner.statuses.values()]
 
 
 def test_the_table_holds_what_the_trials_found(runner: Make) -> None:
     first = runner(GRID)
     table = first.run()
-    assert states(first) == [State.DONE] * 6
+    assert states(first) == [TrialState.DONE] * 6
     row = {(row.label, row.checkpoint): row for row in table.rows}["optimizer.lr=0.3", "best"]
     assert row.stats["clean"].mean == pytest.approx(0.495)
     assert row.stats["clean"].sd == pytest.approx(0.01 / 2**0.5)
@@ -70,7 +70,7 @@ def test_a_second_call_runs_nothing_and_a_new_value_runs_only_itself(runner: Mak
     assert {name: lines for name, lines in after.items() if name in before} == before
 
 
-def test_a_changed_recipe_runs_anew(runner: Make) -> None:
+def test_a_changed_recipe_runs_again(runner: Make) -> None:
     runner(GRID).run()
     changed = runner(GRID.replace("epochs: 2", "epochs: 1"))
     changed.run()
@@ -91,11 +91,11 @@ def test_a_failing_trial_leaves_the_others_and_says_why(
 ) -> None:
     sweep = runner(bad(batch_size))
     table = sweep.run()
-    assert states(sweep) == [State.DONE, State.FAILED]
+    assert states(sweep) == [TrialState.DONE, TrialState.FAILED]
     assert [row.n for row in table.rows] == [1, 1, 0, 0]
-    [(title, told)] = table.failures.items()
+    [(title, message)] = table.failures.items()
     assert title == f"batch_size={batch_size}, seed 0"
-    assert reason in told
+    assert reason in message
     assert reason in (sweep.folder / "table.md").read_text()
 
 
@@ -111,21 +111,21 @@ def test_the_last_log_lines_are_those_of_the_last_attempt(runner: Make) -> None:
 def test_failed_trials_are_tried_again_as_often_as_asked(runner: Make) -> None:
     once = runner(bad(16), "once")
     once.run()
-    assert states(once) == [State.DONE, State.FAILED]
+    assert states(once) == [TrialState.DONE, TrialState.FAILED]
     again = runner(bad(16), "once")
     again.run()
-    assert states(again) == [State.DONE, State.DONE]
+    assert states(again) == [TrialState.DONE, TrialState.DONE]
     assert not list(again.folder.glob("trials/*/failure.txt"))
     retrying = runner(bad(16), "retrying", retries=1)
     retrying.run()
-    assert states(retrying) == [State.DONE, State.DONE]
+    assert states(retrying) == [TrialState.DONE, TrialState.DONE]
 
 
 def test_enough_failures_end_the_sweep(runner: Make) -> None:
     sweep = runner("recipe: {batch_size: 13, epochs: 1}\nseeds: 8", max_failures=1)
     sweep.run()
-    assert 1 <= states(sweep).count(State.FAILED) <= 2  # another one was under way
-    assert states(sweep).count(State.WAITING) >= 6
+    assert 1 <= states(sweep).count(TrialState.FAILED) <= 2  # another one was under way
+    assert states(sweep).count(TrialState.WAITING) >= 6
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -135,7 +135,7 @@ def test_a_signal_stops_cleanly_and_the_next_call_goes_on(
     text = "recipe: {epochs: 6, batch_size: 19}\nseeds: 4"
     sweep = runner(text)
 
-    def stop_early(sweep: Runner) -> None:
+    def stop_early(sweep: SweepRunner) -> None:
         lines = history(sweep.folder)
         if len(lines) == 2 and all("epoch 2" in line for line in lines.values()):
             os.kill(os.getpid(), number)
@@ -145,7 +145,7 @@ def test_a_signal_stops_cleanly_and_the_next_call_goes_on(
     with pytest.raises(Interrupted) as stopped:
         sweep.run()
     assert stopped.value.exit_code == (130 if number == signal.SIGINT else 75)
-    assert states(sweep).count(State.STOPPED) == 2
+    assert states(sweep).count(TrialState.STOPPED) == 2
     runner(
         text.replace("seeds: 4", "seeds: 2")
     ).run()  # the two that were stopped: the others would wait
@@ -158,7 +158,7 @@ def test_a_signal_stops_cleanly_and_the_next_call_goes_on(
 def test_a_trial_that_others_stop_after_saving_goes_on_in_the_same_call(runner: Make) -> None:
     sweep = runner("recipe: {epochs: 6, batch_size: 19}")
 
-    def preempt(sweep: Runner) -> None:
+    def preempt(sweep: SweepRunner) -> None:
         [status] = sweep.statuses.values()
         if any("epoch 2" in lines for lines in history(sweep.folder).values()):
             sweep.engine.cancel(status.trial.name)
@@ -166,12 +166,12 @@ def test_a_trial_that_others_stop_after_saving_goes_on_in_the_same_call(runner: 
 
     sweep.on_tick = preempt
     sweep.run()
-    assert states(sweep) == [State.DONE]
+    assert states(sweep) == [TrialState.DONE]
     [lines] = history(sweep.folder).values()
     assert lines.count("start") == 2
 
 
-def fork(sweep: Runner) -> int:
+def fork(sweep: SweepRunner) -> int:
     """Run a sweep in a process of its own."""
     child = os.fork()
     if child == 0:
@@ -220,7 +220,7 @@ def test_killed_at_any_moment_the_final_table_is_the_same(runner: Make) -> None:
         assert "clash" not in lines  # nor did two processes ever share a folder
 
 
-def test_a_full_disk_here_is_told_and_later_trials_are_unharmed(
+def test_a_full_disk_here_is_reported_and_later_trials_are_unharmed(
     runner: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first trial's recipe cannot be written, the second one's can."""
@@ -235,17 +235,19 @@ def test_a_full_disk_here_is_told_and_later_trials_are_unharmed(
     sweep = runner("recipe: {epochs: 1}\nseeds: 2")
     monkeypatch.setattr(Path, "write_text", full_once)
     table = sweep.run()
-    assert states(sweep) == [State.FAILED, State.DONE]
+    assert states(sweep) == [TrialState.FAILED, TrialState.DONE]
     [reason] = table.failures.values()
     assert "No space left on device" in reason
 
 
-def test_a_folder_that_cannot_be_written_is_told_before_any_trial_is_begun(runner: Make) -> None:
+def test_a_folder_that_cannot_be_written_is_reported_before_any_trial_starts(
+    runner: Make,
+) -> None:
     sweep = runner("recipe: {epochs: 1}\nseeds: 3")
     sweep.folder.write_text("a file in its place")
     with pytest.raises(RunFolderError, match=r"cannot write .*out: "):
         sweep.run()
-    assert states(sweep) == [State.WAITING] * 3
+    assert states(sweep) == [TrialState.WAITING] * 3
 
 
 def test_a_final_table_that_cannot_be_written_is_an_error(runner: Make) -> None:
@@ -255,7 +257,7 @@ def test_a_final_table_that_cannot_be_written_is_an_error(runner: Make) -> None:
     (sweep.folder / "table.json").mkdir(parents=True)
     with pytest.raises(RunFolderError, match=r"table\.json"):
         sweep.run()
-    assert states(sweep) == [State.DONE]
+    assert states(sweep) == [TrialState.DONE]
     assert remarks
 
 

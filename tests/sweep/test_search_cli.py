@@ -37,7 +37,7 @@ def test_optuna_asks_for_real_trainings_and_goes_on_later(tmp_path: Path) -> Non
     )
     (tmp_path / "asked.yaml").write_text(RECIPE + search % 1)
     assert (
-        "the search will ask for up to 1 more"
+        "the search will add up to 1 more"
         in rpat("sweep", "asked.yaml", "--dry-run", cwd=tmp_path).stderr
     )
     assert not (tmp_path / "sweeps").exists()

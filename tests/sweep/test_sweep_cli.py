@@ -56,7 +56,7 @@ def test_two_real_trials_from_the_file_to_the_table(tmp_path: Path) -> None:
         ]
         assert row["stats"]["clean"] == {"mean": acc, "sd": None, "n": 1}
 
-    # A second call with other attacks evaluates anew what is trained already.
+    # A second call with other attacks evaluates again what is trained already.
     epochs = {
         path: path.read_text() for path in tmp_path.glob("sweeps/two/trials/*/run/metrics.jsonl")
     }
@@ -72,7 +72,7 @@ def test_two_real_trials_from_the_file_to_the_table(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_cost_of_a_sweep_is_told_before_it_runs(tmp_path: Path) -> None:
+def test_the_cost_of_a_sweep_is_reported_before_it_runs(tmp_path: Path) -> None:
     (tmp_path / "two.yaml").write_text(SWEEP + "seeds: 2")
     listed = json.loads(
         rpat("sweep", "two.yaml", "--dry-run", "--cost", "--json", cwd=tmp_path).stdout
@@ -85,7 +85,7 @@ def test_the_cost_of_a_sweep_is_told_before_it_runs(tmp_path: Path) -> None:
     assert not (tmp_path / "sweeps").exists()
 
 
-def test_a_wrong_sweep_is_told_with_exit_code_2(tmp_path: Path) -> None:
+def test_a_wrong_sweep_is_reported_with_exit_code_2(tmp_path: Path) -> None:
     (tmp_path / "bad.yaml").write_text("grid: {method: [trade], optimizer.momentum: [2]}")
     done = rpat("sweep", "bad.yaml", cwd=tmp_path)
     assert done.returncode == 2

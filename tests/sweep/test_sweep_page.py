@@ -12,7 +12,7 @@ from rpat_cli.sweep.intervals import Difference, Stat
 from rpat_cli.sweep.page import (
     best_of,
     command,
-    lines,
+    grouped_rows,
     plot_of,
     points,
     robust_metric,
@@ -21,8 +21,8 @@ from rpat_cli.sweep.page import (
     to_svg,
     write_table,
 )
-from rpat_cli.sweep.spec import find_sweep
-from rpat_cli.sweep.table import Row, SweepTable, build_table
+from rpat_cli.sweep.sweep_file import find_sweep
+from rpat_cli.sweep.table import SweepTable, TableRow, build_table
 
 VOID = {"meta", "br"}
 
@@ -64,11 +64,11 @@ def row(
     baseline: str | None = None,
     low: float = -0.01,
     **more: object,
-) -> Row:
+) -> TableRow:
     """`low` to `low + 0.02` is the interval of each difference."""
     stats = {metric: Stat(mean, 0.01, 3) for metric, mean in found.items()}
     difference = Difference(low + 0.01, (low, low + 0.02), 3)
-    return Row(
+    return TableRow(
         label=label,
         checkpoint=str(more.get("checkpoint", "best")),
         n=3 if found else 0,
@@ -80,7 +80,7 @@ def row(
 
 
 def table(
-    *rows: Row, metrics: tuple[str, ...] = ("clean", "pgd-20", "apgd-t"), **more: object
+    *rows: TableRow, metrics: tuple[str, ...] = ("clean", "pgd-20", "apgd-t"), **more: object
 ) -> SweepTable:
     return SweepTable("mine", metrics, rows, more.pop("failures", {}), source="mine.yaml", **more)  # type: ignore[arg-type]
 
@@ -116,11 +116,11 @@ def test_points_are_rows_with_both_accuracies(found: SweepTable) -> None:
     assert (first.name, first.kind, first.family, first.baseline) == ("pgd", "best", "pgd", True)
     assert (last.kind, last.x, last.y, last.x_sd, last.y_sd) == ("last", 0.79, 0.46, 0.01, 0.01)
     assert (ra.family, ra.baseline) == ("pgd", False)
-    assert trades.told == "trades <b>, best\nclean 81.00 ± 1.00\napgd-t 44.00 ± 1.00"
+    assert trades.tooltip == "trades <b>, best\nclean 81.00 ± 1.00\napgd-t 44.00 ± 1.00"
     assert points(table(row("a", {"clean": 0.8})), "apgd-t") == []
 
 
-def test_the_headline_is_the_best_and_what_stands_beyond_seed_noise(found: SweepTable) -> None:
+def test_the_headline_is_the_best_and_what_is_beyond_seed_noise(found: SweepTable) -> None:
     assert (best_of(found, "clean").row.label, best_of(found, "apgd-t").row.checkpoint) == (
         "pgd + ra",
         "last",
@@ -131,7 +131,7 @@ def test_the_headline_is_the_best_and_what_stands_beyond_seed_noise(found: Sweep
 
 
 def test_the_table_marks_the_front_and_what_is_decided(found: SweepTable) -> None:
-    [pgd, ra, trades] = lines(found, "apgd-t")
+    [pgd, ra, trades] = grouped_rows(found, "apgd-t")
     assert [line.front for line in (*pgd, *ra, *trades)] == [True, True, True, False]
     assert [cell.decided for cell in (*pgd[0].cells, *ra[0].cells, *trades[0].cells)] == [0] * 3 + [
         -1
@@ -169,7 +169,7 @@ def test_the_page_is_well_formed_alone_and_escaped(found: SweepTable) -> None:
     ],
 )
 def test_without_a_robust_accuracy_there_is_a_reason_in_place_of_the_plot(
-    rows: list[Row], reason: str
+    rows: list[TableRow], reason: str
 ) -> None:
     empty = table(*rows, metrics=("clean",))
     assert plot_of(empty) is None

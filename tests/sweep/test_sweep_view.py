@@ -9,22 +9,24 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from rpat_cli.cli import console, sweep_session
+from rpat_cli.cli import console, sweep_list
+from rpat_cli.cli.sweep_list import list_trials
+from rpat_cli.cli.sweep_view import view, watching
 from rpat_cli.errors import DivergenceError
 from rpat_cli.recipe.schema import Recipe
 from rpat_cli.runs.estimate import Estimate
-from rpat_cli.sweep.runner import Runner, State
+from rpat_cli.sweep.runner import SweepRunner, TrialState
 
 TEXT = "recipe: {epochs: 9}\ngrid: {batch_size: [10, 13], optimizer.lr: [0.1]}"
 
 
-def rendered(runner: Runner) -> str:
+def rendered(runner: SweepRunner) -> str:
     screen = Console(width=200, record=True, file=io.StringIO())
-    screen.print(sweep_session._view(runner))
+    screen.print(view(runner))
     return " ".join(screen.export_text().split())
 
 
-def test_the_live_table_shows_every_trial_and_totals(runner: Callable[..., Runner]) -> None:
+def test_the_live_table_shows_every_trial_and_totals(runner: Callable[..., SweepRunner]) -> None:
     sweep = runner(TEXT)
     assert "batch_size=10, optimizer.lr=0.1, seed 0 waiting" in rendered(sweep)
     assert "2 waiting; left unknown" in rendered(sweep)
@@ -34,11 +36,11 @@ def test_the_live_table_shows_every_trial_and_totals(runner: Callable[..., Runne
     status.folder.run.metrics.write_text(
         "".join(json.dumps({"epoch": n, **epoch}) + "\n" for n in (1, 2, 3))
     )
-    status.state, status.began = State.RUNNING, time.monotonic() - 100
+    status.state, status.began = TrialState.RUNNING, time.monotonic() - 100
     assert "running 3/9 50.0 30.0 1 min 40 s 0.6 s" in rendered(
         sweep
     )  # epoch, clean, robust, time, left
-    status.state, status.began = State.WAITING, 0.0
+    status.state, status.began = TrialState.WAITING, 0.0
     sweep.run()
     assert "seed 0 done 9 70.0 35.0" in rendered(sweep)
     assert "failed: RuntimeError: thirteen [images]" in rendered(sweep)
@@ -46,7 +48,7 @@ def test_the_live_table_shows_every_trial_and_totals(runner: Callable[..., Runne
 
 
 def test_a_dry_run_lists_what_it_would_cost_and_why_that_is_unknown(
-    runner: Callable[..., Runner],
+    runner: Callable[..., SweepRunner],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -58,39 +60,39 @@ def test_a_dry_run_lists_what_it_would_cost_and_why_that_is_unknown(
             raise DivergenceError("ce is nan")
         return Estimate(3, 2, 10, 4, 36, 0.5, 18.0, 0, 0, "cpu", "fp32", True, Path())
 
-    monkeypatch.setattr(sweep_session, "estimate", estimated)
+    monkeypatch.setattr(sweep_list, "estimate", estimated)
     search = runner(TEXT).search
-    sweep_session._list(search, 2, cost=True, as_json=False)
+    list_trials(search, 2, cost=True, as_json=False)
     listed = capsys.readouterr().out
     assert (
         "36 steps of 3 forward and 2 backward passes, about 18 s before the final report" in listed
     )
     assert "cost unknown: ce is nan" in listed
     assert said[-1].startswith(
-        "about 18 s to train what is not done (without 1 of unknown cost), 2 at a time"
+        "about 18 s to train the unfinished trials (without 1 of unknown cost), 2 at a time"
     )
-    sweep_session._list(search, 2, cost=True, as_json=True)
+    list_trials(search, 2, cost=True, as_json=True)
     costs = [item["cost"] for item in json.loads(capsys.readouterr().out)]
     assert costs == [{"forward": 108, "backward": 72, "seconds": 18.0}, {"unknown": "ce is nan"}]
-    sweep_session._list(search, 2, cost=False, as_json=False)
+    list_trials(search, 2, cost=False, as_json=False)
     assert said[-1].startswith("add --cost for the passes and the time")
 
 
 def test_trials_that_do_not_fit_are_counted(
-    runner: Callable[..., Runner], monkeypatch: pytest.MonkeyPatch
+    runner: Callable[..., SweepRunner], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(console, "err", Console(height=10, file=io.StringIO()))
     assert "; 16 not shown" in rendered(runner("recipe: {epochs: 1}\nseeds: 20"))
 
 
 def test_in_a_pipe_each_change_is_a_line(
-    runner: Callable[..., Runner], monkeypatch: pytest.MonkeyPatch
+    runner: Callable[..., SweepRunner], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lines: list[str] = []
     monkeypatch.setattr(console, "say", lines.append)
     monkeypatch.setattr(console, "err", Console(file=io.StringIO()))
     sweep = runner(TEXT)
-    with sweep_session._watching(sweep, quiet=False):
+    with watching(sweep, quiet=False):
         sweep.run()
     assert lines[0] == "2 trials: 2 waiting"
     [done] = [line for line in lines if "done" in line]
@@ -101,7 +103,7 @@ def test_in_a_pipe_each_change_is_a_line(
 
 
 def test_trials_that_a_search_stopped_are_not_shown_as_failed(
-    runner: Callable[..., Runner], monkeypatch: pytest.MonkeyPatch
+    runner: Callable[..., SweepRunner], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lines: list[str] = []
     monkeypatch.setattr(console, "say", lines.append)
@@ -111,7 +113,7 @@ def test_trials_that_a_search_stopped_are_not_shown_as_failed(
         "{factor: 2}}"
     )
     sweep = runner(text)
-    with sweep_session._watching(sweep, quiet=False):
+    with watching(sweep, quiet=False):
         sweep.run()
     assert "optimizer.lr=0.1, seed 0 pruned 1/4 50.0 10.0" in rendered(sweep)
     assert "1 done, 1 pruned; left 0.0 s" in rendered(sweep)

@@ -2,8 +2,9 @@
 
 A bench (the model and its attacks) goes to every process once per evaluation, then come its chunks.
 All of it travels as bytes made by cloudpickle: a model whose class or function was defined in a
-notebook, in `__main__` or in a plugin file exists in no module that another process could import,
-and cloudpickle then sends the code itself.
+notebook, or otherwise in `__main__`, exists in no module that another process could import, and
+cloudpickle then sends the code itself. (A plugin's or model's file is run again over there: it may
+enter more in our tables than what is sent.)
 """
 
 import pickle

@@ -94,13 +94,12 @@ class _Worker:
         except OSError:
             raise self._died() from None
 
-    def receive(self) -> Any:
-        """The worker's answer. Raises `RpatError` if it died, and the error that it met."""
+    def receive(self) -> bytes:
+        """The worker's answer, for `content_of`. Raises `RpatError` if it died."""
         try:
-            answer = self.connection.recv_bytes()
+            return self.connection.recv_bytes()
         except (EOFError, OSError):
             raise self._died() from None
-        return content_of(answer)
 
     def _died(self) -> RpatError:
         self.process.join(5)
@@ -163,8 +162,10 @@ class Workers:
         message = packed(bench)
         for worker in self._workers:
             worker.send(message)
-        for worker in self._workers:
-            worker.receive()
+        # All are read before one may raise: what is left in a pipe would be taken for the answer to
+        # the next message.
+        for answer in [worker.receive() for worker in self._workers]:
+            content_of(answer)
 
     def execute(self, tasks: Iterable[Task]) -> Iterator[ChunkResult]:
         """See `Helpers`; each worker has one chunk at a time.
@@ -187,7 +188,7 @@ class Workers:
             while busy:
                 for connection in wait(list(busy)):
                     worker = busy[connection]
-                    result: ChunkResult = worker.receive()
+                    result: ChunkResult = content_of(worker.receive())
                     del busy[connection]
                     employ(worker)  # before the result is looked at: nobody waits for that
                     yield result

@@ -16,10 +16,10 @@ from rpat_cli.registry import Registry
 
 @dataclass(frozen=True)
 class Job:
-    """A command to run; all that it prints goes to the end of `log`. `name` tells it from others.
+    """A command to run; its output is appended to `log`. `name` is unique among the jobs.
 
-    `prepare` makes the folder ready and returns the command. It is called when no other process
-    works there any more.
+    `prepare` makes the folder ready and returns the command. It is called once no other process
+    works in that folder.
     """
 
     name: str
@@ -36,27 +36,27 @@ class Ended:
 
 
 class Engine(Protocol):
-    """Runs jobs side by side. An engine knows nothing of trials, recipes or results."""
+    """Runs jobs in parallel. An engine knows nothing of trials, recipes or results."""
 
     @property
     def slots(self) -> int:
-        """How many jobs may be under way at once."""
+        """How many jobs may be queued or running at once."""
         ...
 
     def submit(self, job: Job) -> bool:
-        """Start a job, or queue it; false while a process of an earlier call still holds it.
+        """Start a job, or queue it; false while a process of an earlier call still runs it.
 
         Raises `OSError` if it cannot be started, and whatever `prepare` raises.
         """
         ...
 
     def poll(self) -> list[Ended]:
-        """The jobs that have ended since the last call. Never waits."""
+        """The jobs that have ended since the last call. Never blocks."""
         ...
 
     def cancel(self, name: str, *, force: bool = False) -> None:
-        """Ask a job to save and stop (SIGTERM), or with `force` end it at once. It comes out of
-        `poll` when it has."""
+        """Ask a job to save and stop (SIGTERM), or with `force` kill it at once. `poll` reports it
+        when it has ended."""
         ...
 
 
@@ -64,14 +64,14 @@ class EngineSection(Section):
     """The section `engine` of a sweep file: which engine, and its own settings."""
 
     name: str = Field(description="which engine")
-    jobs: int | None = Field(None, ge=1, description="trials at once; --jobs goes before it")
+    jobs: int | None = Field(None, ge=1, description="trials at once; --jobs overrides it")
 
     def slots(self, jobs: int | None) -> int:
-        """How many trials at once, as far as that can be told without starting the engine."""
+        """How many trials run at once, as far as that is known without starting the engine."""
         raise NotImplementedError
 
     def start(self, jobs: int | None) -> Engine:
-        """The engine, for `jobs` trials at once if that is given.
+        """The engine, for `jobs` trials at once if given.
 
         Raises `MissingExtraError`, or `EngineError` if the cluster cannot be reached.
         """
@@ -79,7 +79,7 @@ class EngineSection(Section):
 
 
 def engine_of(registry: Registry[type[EngineSection]]) -> Any:
-    """The type of the key `engine`: a name of `registry`, or a mapping with the `name` and that
+    """The type of the key `engine`: a name in `registry`, or a mapping with the `name` and that
     engine's settings."""
 
     def named(value: Any) -> Any:

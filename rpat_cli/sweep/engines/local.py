@@ -1,4 +1,4 @@
-"""This machine: one process for each slot; a slot is a GPU, or a share of the CPU's cores."""
+"""This machine: one process per slot; a slot is a GPU, or a share of the CPU cores."""
 
 import os
 import subprocess
@@ -17,7 +17,7 @@ Slot = Mapping[str, str]
 
 
 class LocalSection(EngineSection):
-    """This machine. Each trial takes a GPU, or its share of the cores."""
+    """This machine: each trial takes a GPU, or its share of the cores."""
 
     name: Literal["local"] = Field("local", description="trials are processes on this machine")
 
@@ -32,8 +32,8 @@ class LocalSection(EngineSection):
 
 
 def local_slots(jobs: int | None, gpus: Sequence[str], cores: int) -> list[Slot]:
-    """One slot for each GPU, or `jobs` of them in turn; without a GPU, `jobs` (default: `cores`)
-    sharing the cores."""
+    """One slot per GPU, or `jobs` slots that take the GPUs in turn; without a GPU `jobs` (default:
+    `cores`) slots that share the cores."""
     if gpus:
         return [{"CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)]} for i in range(jobs or len(gpus))]
     jobs = jobs or cores
@@ -41,7 +41,7 @@ def local_slots(jobs: int | None, gpus: Sequence[str], cores: int) -> list[Slot]
 
 
 def visible_gpus() -> list[str]:
-    """The names by which CUDA_VISIBLE_DEVICES calls the GPUs that we may use."""
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
     import torch
 
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -50,9 +50,11 @@ def visible_gpus() -> list[str]:
 
 
 def usable_cores() -> int:
-    """The cores that this process may run on, which in a container or a job are fewer than the
-    machine's."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """The cores that this process may run on: in a container or a cluster job, fewer than the
+    machine has."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 @dataclass
@@ -64,8 +66,8 @@ class _Running:
 class Local:
     """Runs each job as a child process.
 
-    A job holds a lock beside its log for as long as it lives, even if we are killed: the next call
-    waits for it instead of starting a second one in the same folder.
+    A job holds a lock next to its log for as long as it lives, even if this process is killed: the
+    next call waits for it instead of starting a second job in the same folder.
     """
 
     def __init__(self, slots: Sequence[Slot]) -> None:

@@ -1,8 +1,8 @@
-"""Where a trial runs, this machine or a node of a cluster: one process at a time in a folder, and
-its exit code.
+"""What happens where a trial runs, on this machine or a cluster node: one process at a time in its
+folder, and its exit code.
 
-Standard library only: a cluster's job imports this module, and of ours only lock and signals,
-before it starts the trial.
+Standard library only, plus our lock and signals: a cluster job imports this module before it starts
+the trial.
 """
 
 import os
@@ -24,22 +24,22 @@ if TYPE_CHECKING:
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
-SAVED = 75
-"""Exit code of a trial that a signal stopped after saving."""
+EXIT_SAVED = 75
+"""Exit code of a trial that a signal has stopped after saving a checkpoint."""
 
 INTERVAL = 0.05
-"""Seconds between two looks at a process that must not be waited for."""
+"""Seconds between two polls of a process, where a blocking wait would miss a request to stop."""
 
 
 def threads(count: int) -> dict[str, str]:
-    """The environment in which a process computes on so many cores."""
+    """The environment variables that limit a process to so many cores."""
     return dict.fromkeys(THREADS, str(count))
 
 
 @contextmanager
-def alone(log: Path) -> Iterator[IO[str] | None]:
-    """Hold the lock beside a log, or None if another process does. Whoever inherits the file keeps
-    the lock."""
+def exclusive(log: Path) -> Iterator[IO[str] | None]:
+    """Hold the lock next to a log; None if another process holds it. A child that inherits the file
+    keeps the lock."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with lock_of(log).open("a") as lock:
         if locked(lock):
@@ -68,16 +68,17 @@ def start(
     env: Mapping[str, str],
     cwd: Path | None = None,
 ) -> subprocess.Popen[bytes] | None:
-    """Start the command that `prepare` returns, unless another process holds the folder: None then.
+    """Start the command that `prepare` returns; None if another process holds the folder.
 
-    The process holds a lock beside its log for as long as it lives, whatever becomes of us. It has
-    a session of its own, so that Ctrl-C at the keyboard reaches only us; all that it prints goes to
-    the end of the log. Raises `OSError` if it cannot be started, and whatever `prepare` raises.
+    The process holds a lock next to its log for as long as it lives, even if this one is killed. It
+    has a session of its own, so that Ctrl-C at the keyboard does not reach it; its output is
+    appended to the log. Raises `OSError` if it cannot be started, and whatever `prepare` raises.
     """
-    with alone(log) as lock:
+    with exclusive(log) as lock:
         if lock is None:
             return None
         command = prepare()
+        inherited = (lock.fileno(),) if os.name == "posix" else ()
         with log.open("ab") as output:
             process = subprocess.Popen(
                 command,
@@ -87,24 +88,22 @@ def start(
                 env={**os.environ, **env},
                 cwd=cwd,
                 start_new_session=True,
-                pass_fds=(lock.fileno(),)
-                if os.name == "posix"
-                else (),  # the child's copy keeps the lock
+                pass_fds=inherited,  # the child's copy keeps the lock
             )
         lock.write(str(process.pid))
         return process
 
 
 def kill_group(process: int) -> None:
-    """End a process that `start` has made at once, with whatever it has started itself."""
+    """Kill a process that `start` has created, together with its own children."""
     with suppress(ProcessLookupError):
         os.killpg(process, signal.SIGKILL)
 
 
 @dataclass(frozen=True)
 class Work:
-    """A command to run on a node, with absolute paths. `command` is what `Job.prepare` has returned
-    already."""
+    """A command to run on a node, with absolute paths. `command` is what `Job.prepare` has
+    returned."""
 
     command: tuple[str, ...]
     log: Path
@@ -113,26 +112,26 @@ class Work:
 
     @property
     def end_at_once(self) -> Path:
-        """The file that asks for it."""
+        """The file whose existence asks for the command to be killed."""
         return self.log.with_name("end-at-once")
 
 
 def run_until_cancelled(work: Work) -> int:
-    """Run the command and return its exit code. It saves first when an interrupt comes, which is
-    how Ray cancels, or SIGTERM, which a node's processes get when it is shut down.
+    """Run the command and return its exit code. It is asked to save on SIGINT, which is how Ray
+    cancels a task, and on SIGTERM, which a node's processes get at shutdown.
 
-    When `end_at_once` is there, it is killed. We do that ourselves: if Ray killed this process, the
-    command, which has a session of its own, might survive it.
+    When the file `end_at_once` exists, the command is killed from here: if Ray killed this process
+    instead, the command, which has a session of its own, might survive.
     """
-    with interrupts() as heard:
+    with interrupts() as received:
         process = start(lambda: work.command, work.log, work.env, work.cwd)
         if process is None:
-            return SAVED  # somebody else works there: the sweep asks again
-        told = False  # once: a trial takes a second SIGTERM for impatience
+            return EXIT_SAVED  # another process works there: the sweep submits it again
+        asked = False  # once only: on a second SIGTERM a trial stops without saving
         while process.poll() is None:
-            if heard and not told:
+            if received and not asked:
                 process.terminate()
-                told = True
+                asked = True
             if work.end_at_once.exists():
                 kill_group(process.pid)
             time.sleep(INTERVAL)
@@ -142,12 +141,12 @@ def run_until_cancelled(work: Work) -> int:
 
 @dataclass
 class Attempt:
-    """What a job of Slurm does, as submitit knows it: `checkpoint` comes when time is up or the job
-    is pre-empted.
+    """What a Slurm job does, as submitit expects it: `checkpoint` is called when the time is up or
+    the job is preempted.
 
-    The trial is then asked to save, and the job is queued again; `again` is `Job.prepare` pickled,
-    which says how to go on. The command is at hand for the first start, where unpickling it would
-    cost a trial the import of torch.
+    The trial is then asked to save, and the job is requeued; `again` is the pickled `Job.prepare`,
+    which returns the command that resumes. For the first start the command itself is stored, since
+    unpickling `again` imports torch.
     """
 
     work: Work
@@ -160,44 +159,40 @@ class Attempt:
         from submitit.core.utils import UncompletedJobError
 
         on_sigterm(self._ask_to_save)
-        # Slurm signals whole process groups: of all of these the trial is to hear SIGTERM only.
+        # Slurm signals whole process groups; SIGTERM is the only signal meant for the trial.
         with blocked(signal.SIGUSR2, signal.SIGINT):
             process = start(self._prepare(), self.work.log, self.work.env, self.work.cwd)
             if process is None:
-                return SAVED  # somebody else works there: the sweep asks again
+                return EXIT_SAVED  # another process works there: the sweep submits it again
             self.process = process.pid
-        if self._asked:  # before there was a process to tell
+        if self._asked:  # the request came before the process was there
             self._ask_to_save()
         try:
             self._wait()
-        except UncompletedJobError as error:  # submitit does not queue it again
+        except UncompletedJobError as error:  # submitit has reached the limit of requeues
             self._wait()
-            if process.wait() == SAVED:
+            if process.wait() == EXIT_SAVED:
+                hint = "It is saved and can be resumed; allow it more time or more requeues."
                 with self.work.log.open("a", encoding="utf-8") as log:
-                    log.write(
-                        f"{error} It is saved and can go on; allow it more time or more requeues.\n"
-                    )
+                    log.write(f"{error} {hint}\n")
                 return 1
-        except (
-            subprocess.SubprocessError
-        ):  # jobs may not queue themselves here: the sweep takes it up again
-            pass
+        except subprocess.SubprocessError:
+            pass  # jobs may not requeue themselves on this cluster: the sweep submits it again
         return process.wait()
 
     def checkpoint(self) -> "DelayedSubmission | None":
-        """Called in a signal handler: let the trial save, and say what is to be queued; None if it
+        """Called in a signal handler: let the trial save, and return what to requeue; None if it
         has ended."""
         from submitit.helpers import DelayedSubmission
 
         if self.process is not None:
             self._ask_to_save()
-            if self._wait() != SAVED:
+            if self._wait() != EXIT_SAVED:
                 return None
         return DelayedSubmission(replace(self, requeued=True))
 
     def _prepare(self) -> Callable[[], tuple[str, ...]]:
-        # SLURM_RESTART_COUNT: Slurm has queued the job again by itself, after a node failed or was
-        # taken away.
+        # SLURM_RESTART_COUNT: Slurm has requeued the job by itself, after a node failure.
         if self.requeued or os.environ.get("SLURM_RESTART_COUNT", "0") != "0":
             prepare: Callable[[], tuple[str, ...]] = pickle.loads(self.again)
             return prepare
@@ -210,9 +205,9 @@ class Attempt:
                 os.kill(self.process, signal.SIGTERM)
 
     def _wait(self) -> int:
-        """Wait for the trial, leaving its exit code for others: `Popen.wait` would deadlock in a
-        signal handler."""
+        """Wait for the trial but leave its exit code to be read again: in a signal handler
+        `Popen.wait` would deadlock."""
         assert self.process is not None
         ended = os.waitid(os.P_PID, self.process, os.WEXITED | os.WNOWAIT)
-        assert ended is not None  # WNOHANG is not asked for
+        assert ended is not None  # it is only with WNOHANG
         return ended.si_status

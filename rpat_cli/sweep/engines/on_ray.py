@@ -1,9 +1,9 @@
-"""Ray: each trial is a task that asks for cores and GPUs (Ray's core only, extra `ray`).
+"""Ray: each trial is a task that requests cores and GPUs (Ray's core only, extra `ray`).
 
-On a cluster that runs already, by its address, or on one that is started on this machine and ends
-with the sweep. The nodes must share the file system that the sweep's folder is on, and have the
-same Python environment at the same place. If the sweep is killed, Ray ends its trials; the next
-call goes on from their checkpoints.
+It runs on an existing cluster, by its address, or on one that is started on this machine and ends
+with the sweep. The nodes must share the file system of the sweep's folder, and have the same Python
+environment at the same path. If the sweep is killed, Ray ends its trials; the next call resumes
+them from their checkpoints.
 """
 
 import os
@@ -20,85 +20,85 @@ from rpat_cli.errors import EngineError, MissingExtraError
 from rpat_cli.signals import interrupts
 from rpat_cli.sweep.engines.base import Ended, EngineSection, Job
 from rpat_cli.sweep.engines.local import usable_cores, visible_gpus
-from rpat_cli.sweep.engines.node import Work, alone, run_until_cancelled, threads
+from rpat_cli.sweep.engines.node import Work, exclusive, run_until_cancelled, threads
 
 OBJECT_STORE = 80 * 2**20
-"""Bytes of shared memory for a Ray that we start: exit codes are all that goes through it, and this
-is Ray's least."""
+"""Bytes of shared memory for a Ray that we start: only exit codes pass through it, and this is the
+minimum that Ray accepts."""
 
 
 class RaySection(EngineSection):
-    """A Ray cluster, or a Ray started for the sweep. Each trial is a task that asks for its share
+    """A Ray cluster, or a Ray started for the sweep: each trial is a task that requests its share
     of the nodes."""
 
     name: Literal["ray"] = Field("ray", description="trials are tasks of a Ray cluster")
     address: str | None = Field(
-        None, description="a running cluster: auto, or host:port; without, one is started here"
+        None, description="a running cluster: auto, or host:port (default: start one here)"
     )
     cpus: float = Field(1, gt=0, description="cores for each trial")
     gpus: float | None = Field(
         None, ge=0, description="GPUs for each trial, 0.5 for two on one (default: 1 if any)"
     )
     resources: dict[str, float] = Field(
-        {}, description="other resources of the cluster that each trial asks for"
+        {}, description="other resources of the cluster that each trial requests"
     )
 
     def slots(self, jobs: int | None) -> int:
-        """Of a cluster that runs elsewhere nothing is known before we are there: 1 then, unless
-        `jobs` say more."""
-        if self.address is not None:
+        """1 for a cluster that runs elsewhere, unless `jobs` is given: its size is not known before
+        we connect."""
+        if jobs or self.jobs:
             return jobs or self.jobs or 1
-        return (
-            jobs
-            or self.jobs
-            or max(1, self.fit({"CPU": usable_cores(), "GPU": len(visible_gpus())}))
-        )
+        if self.address is not None:
+            return 1
+        return max(1, self.capacity({"CPU": usable_cores(), "GPU": len(visible_gpus())}))
 
     def start(self, jobs: int | None) -> "Ray":
         return Ray(self, jobs or self.jobs)
 
-    def fit(self, there: Mapping[str, float]) -> int:
-        """How many trials such resources hold at once."""
-        asked = self.asked(there)
-        return min(int(there.get(name, 0) / amount) for name, amount in asked.items() if amount)
+    def capacity(self, available: Mapping[str, float]) -> int:
+        """How many trials fit on the available resources at once."""
+        requested = self.request(available)
+        fits = [available.get(name, 0) / amount for name, amount in requested.items() if amount]
+        return int(min(fits))
 
-    def asked(self, there: Mapping[str, float]) -> dict[str, float]:
-        """What a trial asks for, by Ray's names."""
-        gpus = (1 if there.get("GPU") else 0) if self.gpus is None else self.gpus
+    def request(self, available: Mapping[str, float]) -> dict[str, float]:
+        """The resources of one trial, by Ray's names."""
+        gpus = self.gpus
+        if gpus is None:
+            gpus = 1 if available.get("GPU") else 0
         return {"CPU": self.cpus, "GPU": gpus, **self.resources}
 
 
 class Ray:
-    """Runs each job as a task. Ray itself chooses the node, and tells the trial its GPUs by
+    """Runs each job as a task. Ray itself chooses the node, and passes the trial its GPUs in
     CUDA_VISIBLE_DEVICES."""
 
     def __init__(self, section: RaySection, jobs: int | None) -> None:
         self._ray = _connect(section.address)
-        there = self._ray.cluster_resources()
-        self.slots = jobs or section.fit(there)
+        available = self._ray.cluster_resources()
+        requested = section.request(available)
+        self.slots = jobs or section.capacity(available)
         if not self.slots:
             raise EngineError(
-                f"a trial asks for {_shown(section.asked(there))}; the Ray cluster has "
-                f"{_shown(there)}. Ask for less "
-                "in the section `engine`, or say with `jobs` how many trials to run if the "
-                "cluster grows by itself."
+                f"a trial requests {_shown(requested)}; the Ray cluster has {_shown(available)}. "
+                "Request less in the section `engine`, or set `jobs` to the number of trials if "
+                "the cluster scales up by itself."
             )
-        asked = section.asked(there)
-        cpus, gpus = asked.pop("CPU"), asked.pop("GPU")
+        cpus, gpus = requested.pop("CPU"), requested.pop("GPU")
         self._task = self._ray.remote(
             num_cpus=cpus,
             num_gpus=gpus,
-            resources=asked,
+            resources=requested,
             max_retries=0,  # the sweep decides what is run again
         )(run_until_cancelled)
-        # Where no GPU is asked for, Ray may leave those of the node in sight.
+        # Where no GPU is requested, Ray may leave those of the node visible.
         hidden = {} if gpus else {"CUDA_VISIBLE_DEVICES": ""}
         self._env = {**threads(max(1, int(section.cpus))), **hidden}
         self._running: dict[Any, tuple[str, Work]] = {}
         self._forced: set[Any] = set()
 
     def submit(self, job: Job) -> bool:
-        with alone(job.log) as lock:
+        with exclusive(job.log) as lock:
             if lock is None:
                 return False
             work = Work(job.prepare(), job.log.resolve(), self._env, Path.cwd())
@@ -110,11 +110,11 @@ class Ray:
         if not self._running:
             return []
         done, _ = self._ray.wait(list(self._running), num_returns=len(self._running), timeout=0)
-        return [
-            Ended(name, self._exit_code(ref, work))
-            for ref in done
-            for name, work in [self._running.pop(ref)]
-        ]
+        ended = []
+        for ref in done:
+            name, work = self._running.pop(ref)
+            ended.append(Ended(name, self._exit_code(ref, work)))
+        return ended
 
     def cancel(self, name: str, *, force: bool = False) -> None:
         for ref, (running, work) in self._running.items():
@@ -137,9 +137,9 @@ class Ray:
 
 
 def _connect(address: str | None) -> Any:
-    """Ray, quiet, on the cluster at `address`; without one as `RAY_ADDRESS` says, or else started
-    here."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anybody
+    """Ray, without its log output, on the cluster at `address`, or else at `RAY_ADDRESS`, or else
+    started here."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no usage reports
     try:
         import ray
     except ImportError:
@@ -149,41 +149,37 @@ def _connect(address: str | None) -> Any:
     where = address or os.environ.get("RAY_ADDRESS") or "local"
     quiet: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
     try:
-        with interrupts() as heard:  # an exception in the middle of its beginning makes Ray crash
+        with interrupts() as received:  # an exception during its startup makes Ray crash
             if where == "local":
                 cores, gpus = usable_cores(), len(visible_gpus())
                 quiet |= {"object_store_memory": OBJECT_STORE, "include_dashboard": False}
                 ray.init("local", num_cpus=cores, num_gpus=gpus, **quiet)
             else:
-                _knock(where)
+                _check_reachable(where)
                 ray.init(where, **quiet)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         reason = str(error).rstrip(".")
         raise EngineError(
             f"there is no Ray cluster at {where!r}: {reason}. Start one with `ray start --head`, "
-            "or leave the address "
-            "out to have one started for this sweep."
+            "or leave out the address to have one started for this sweep."
         ) from error
-    meant = [
-        number for number in heard if getsignal(number) != SIG_IGN
-    ]  # not a Ctrl-C at a sweep in the background
-    if meant:
+    # Not a Ctrl-C in the terminal of a sweep that runs in the background, where it is ignored.
+    for_us = [number for number in received if getsignal(number) != SIG_IGN]
+    if for_us:
         ray.shutdown()
-        raise_signal(meant[0])
+        raise_signal(for_us[0])
     return ray
 
 
-def _knock(address: str) -> None:
-    """Ray would try for minutes. Raises `OSError` at once if nobody answers at host:port."""
+def _check_reachable(address: str) -> None:
+    """Raises `OSError` at once if host:port does not answer; Ray would retry for minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if host and port.isdigit():
         socket.create_connection((host, int(port)), timeout=10).close()
 
 
 def _shown(resources: Mapping[str, float]) -> str:
-    named = [
-        f"{name} {amount:g}"
-        for name, amount in resources.items()
-        if name in ("CPU", "GPU") or ":" not in name
-    ]
-    return ", ".join(item for item in named if "memory" not in item)
+    """`CPU 4, GPU 1`; left out are memory, and the node names that Ray counts as resources."""
+    named = {name: amount for name, amount in resources.items() if ":" not in name}
+    shown = [f"{name} {amount:g}" for name, amount in named.items() if "memory" not in name]
+    return ", ".join(shown)

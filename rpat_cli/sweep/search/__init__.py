@@ -1,5 +1,4 @@
-"""What decides which trials of a sweep are run, in which order, and how far: everything, or a
-search."""
+"""The searches: which trials of a sweep are run, in which order, and for how many epochs."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,16 +12,15 @@ SEARCHES: Registry[Callable[[Plan, Path], Search]] = Registry(
     {
         "everything": "rpat_cli.sweep.search.base:Everything",
         "asha": "rpat_cli.sweep.search.asha:Asha",
-        "optuna": "rpat_cli.sweep.search.asked:Asked",
+        "optuna": "rpat_cli.sweep.search.optuna_search:OptunaSearch",
     },
 )
 
 
 def search_for(plan: Plan, folder: Path) -> Search:
-    """The search that a sweep file asks for, as far as it is in the sweep's folder. Writes nothing
-    yet.
+    """The search that a sweep file names, resumed from the sweep's folder. Writes nothing yet.
 
-    Raises `ConfigError` for settings that do not fit the recipes or what is in the folder,
+    Raises `ConfigError` for settings that do not fit the recipes or the folder, and
     `MissingExtraError`.
     """
     return SEARCHES[plan.search.name if plan.search else "everything"](plan, folder)

@@ -26,8 +26,22 @@ from rpat_cli.recipe.plugins import load_plugins
 CPU = torch.device("cpu")
 
 
+@pytest.fixture(scope="module")
+def one() -> Iterator[Workers]:
+    """A single process: what several find is compared with what it finds, bit for bit."""
+    with Workers(1, CPU) as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def two() -> Iterator[Workers]:
+    """Two processes, each with one thread, as the single one; for tests that leave them alive."""
+    with Workers(2, CPU) as two:
+        yield two
+
+
 @pytest.fixture
-def workers() -> Iterator[Workers]:
+def doomed() -> Iterator[Workers]:
     with Workers(2, CPU) as workers:
         yield workers
 
@@ -47,27 +61,26 @@ def without_seconds(evaluation: Evaluation) -> list[dict[str, Any]]:
 
 
 def test_two_jobs_find_what_one_finds_and_serve_one_evaluation_after_another(
-    toy: Any, workers: Workers
+    toy: Any, one: Workers, two: Workers
 ) -> None:
     suite = "clean,fgsm,pgd-3x2,autoattack:apgd-ce+apgd-t"
     seen: list[float] = []
-    one = run(toy.model, toy, suite)
+    alone = run(toy.model, toy, suite, workers=one)
     began = time.perf_counter()
-    two = run(
-        toy.model, toy, suite, workers=workers, on_progress=lambda p: seen.append(p.done / p.total)
+    shared = run(
+        toy.model, toy, suite, workers=two, on_progress=lambda p: seen.append(p.done / p.total)
     )
     elapsed = time.perf_counter() - began
-    assert without_seconds(two) == without_seconds(one)
-    assert (
-        0 < sum(result.seconds for result in two.results) < elapsed
-    )  # of the clock, not of both processes
-    assert one.robust.value < one.clean.value
+    assert without_seconds(shared) == without_seconds(alone)
+    seconds = sum(result.seconds for result in shared.results)
+    assert 0 < seconds < elapsed  # of the clock, not of both processes
+    assert alone.robust.value < alone.clean.value
     assert seen.count(1.0) == 4  # every stage came to its end
     other = copy.deepcopy(toy.model)
     with torch.no_grad():
         other[0].weight.mul_(0.5)
-    assert without_seconds(run(other, toy, "fgsm", workers=workers)) == without_seconds(
-        run(other, toy, "fgsm")
+    assert without_seconds(run(other, toy, "fgsm", workers=two)) == without_seconds(
+        run(other, toy, "fgsm", workers=one)
     )
 
 
@@ -85,15 +98,15 @@ def unreadable_elsewhere(model: Any) -> nn.Module:
 
 
 def test_a_model_that_cannot_travel_is_evaluated_here_and_a_remark_says_so(
-    toy: Any, workers: Workers
+    toy: Any, two: Workers
 ) -> None:
     for spoil in (unpicklable, unreadable_elsewhere):
         remarks: list[str] = []
         model = spoil(copy.deepcopy(toy.model))
-        result = run(model, toy, "pgd-3", workers=workers, on_remark=remarks.append)
+        result = run(model, toy, "pgd-3", workers=two, on_remark=remarks.append)
         assert torch.equal(result.worst_case, run(toy.model, toy, "pgd-3").worst_case)
         (remark,) = remarks
-        assert "cannot be handed to other processes" in remark
+        assert "cannot be sent to other processes" in remark
 
 
 PLUGIN = """
@@ -112,8 +125,8 @@ class Centered(nn.Module):
 """
 
 
-def test_a_model_of_a_plugin_file_travels_with_its_code(
-    toy: Any, workers: Workers, tmp_path: Path
+def test_a_model_of_a_plugin_file_travels(
+    toy: Any, one: Workers, two: Workers, tmp_path: Path
 ) -> None:
     file = tmp_path / "plugin.py"
     file.write_text(PLUGIN)
@@ -121,9 +134,9 @@ def test_a_model_of_a_plugin_file_travels_with_its_code(
     (module,) = (m for n, m in sys.modules.items() if n.startswith("rpat_plugin_plugin_"))
     model = module.Centered(toy.model)
     remarks: list[str] = []
-    two = run(model, toy, "pgd-3", workers=workers, on_remark=remarks.append)
+    shared = run(model, toy, "pgd-3", workers=two, on_remark=remarks.append)
     assert remarks == []
-    assert without_seconds(two) == without_seconds(run(model, toy, "pgd-3"))
+    assert without_seconds(shared) == without_seconds(run(model, toy, "pgd-3", workers=one))
 
 
 NOTEBOOK = """
@@ -155,24 +168,24 @@ def test_a_class_defined_in_a_notebook_travels() -> None:
     assert (done.stdout.strip(), done.stderr) == ("1", "")
 
 
-def test_a_worker_that_is_killed_is_missed(toy: Any, workers: Workers) -> None:
+def test_a_worker_that_is_killed_is_an_error_at_once(toy: Any, doomed: Workers) -> None:
     def kill(_: Any) -> None:
-        for worker in workers._workers:
+        for worker in doomed._workers:
             os.kill(worker.process.pid or 0, signal.SIGKILL)
 
     with pytest.raises(RpatError, match=r"worker process .* died \(exit code -9, killed"):
-        run(toy.model, toy, "pgd-20", workers=workers, on_chunk=kill)
+        run(toy.model, toy, "pgd-20", workers=doomed, on_chunk=kill)
 
 
-def test_an_interruption_ends_the_workers(toy: Any, workers: Workers) -> None:
-    processes = [worker.process for worker in workers._workers]
+def test_an_interruption_ends_the_workers(toy: Any, doomed: Workers) -> None:
+    processes = [worker.process for worker in doomed._workers]
 
     def stop(_: Any) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run(toy.model, toy, "pgd-20", workers=workers, on_chunk=stop)
-    workers.close()
+        run(toy.model, toy, "pgd-20", workers=doomed, on_chunk=stop)
+    doomed.close()
     assert all(process.exitcode == -signal.SIGKILL for process in processes)
 
 

@@ -15,14 +15,14 @@ from instant import Instant
 
 from rpat_cli.errors import ConfigError, MissingExtraError, RunFolderError
 from rpat_cli.sweep import runner as runner_module
-from rpat_cli.sweep.runner import Runner
+from rpat_cli.sweep.runner import SweepRunner
 from rpat_cli.sweep.search import SEARCHES, search_for
-from rpat_cli.sweep.search.asked import _distribution, _value
+from rpat_cli.sweep.search.optuna_search import _distribution, _value
 from rpat_cli.sweep.spec import Draw
-from rpat_cli.sweep.status import State
+from rpat_cli.sweep.status import TrialState
 from rpat_cli.sweep.table import to_json
 
-Make = Callable[..., Runner]
+Make = Callable[..., SweepRunner]
 
 
 def sweep(trials: int, settings: str = "", more: str = "") -> str:
@@ -50,14 +50,14 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runner_module, "INTERVAL", 0.001)
 
 
-def study(runner: Runner) -> optuna.Study:
+def study(runner: SweepRunner) -> optuna.Study:
     storage = optuna.storages.JournalStorage(
         optuna.storages.journal.JournalFileBackend(str(runner.folder / "optuna.jsonl"))
     )
     return optuna.load_study(storage=storage, study_name="rpat")
 
 
-def told(runner: Runner) -> Counter[int]:
+def told(runner: SweepRunner) -> Counter[int]:
     """How often the journal says of each combination that it is finished (operation 6)."""
     lines = map(json.loads, (runner.folder / "optuna.jsonl").read_text().splitlines())
     return Counter(line["trial_id"] for line in lines if line["op_code"] == 6)
@@ -73,10 +73,10 @@ def test_it_comes_nearer_the_optimum_than_its_first_draws(runner: Make) -> None:
     assert max(values) > 0.97
     best = next(line for line in table.notes if line.startswith("best (validation): optimizer.lr="))
     assert best.endswith(f"robust_acc {100 * max(values):.2f}")
-    assert {status.state for status in search.statuses.values()} == {State.DONE}
+    assert {status.state for status in search.statuses.values()} == {TrialState.DONE}
 
 
-def test_what_is_told_is_the_mean_over_the_seeds_at_the_best_epoch(runner: Make) -> None:
+def test_the_study_gets_the_mean_over_the_seeds_at_the_best_epoch(runner: Make) -> None:
     def seeded(recipe: dict, epoch: int) -> dict[str, float]:
         return {name: value - recipe["seed"] / 10 for name, value in hill(recipe, epoch).items()}
 
@@ -100,7 +100,7 @@ def test_what_is_told_is_the_mean_over_the_seeds_at_the_best_epoch(runner: Make)
         )
 
 
-def killed(runner: Runner, owner: object, method: str, nth: int) -> None:
+def killed(runner: SweepRunner, owner: object, method: str, nth: int) -> None:
     """Run a search in a process of its own that is killed at the nth call of a method."""
     child = os.fork()
     if child == 0:
@@ -123,10 +123,10 @@ def test_killed_at_any_moment_it_asks_and_tells_nothing_twice(runner: Make) -> N
     whole = runner(sweep(16), "whole", Instant(hill))
     expected = to_json(whole.run())
 
-    def again() -> Runner:
+    def again() -> SweepRunner:
         return runner(sweep(16), engine=Instant(hill))
 
-    # Asked for and not noted; noted and not begun; begun and not trained; trained and not told.
+    # Asked and not recorded; recorded and not begun; begun and not trained; trained, not told.
     for method, nth in (("_take", 4), ("ended", 5)):
         search = again()
         killed(search, search.search, method, nth)
@@ -135,7 +135,7 @@ def test_killed_at_any_moment_it_asks_and_tells_nothing_twice(runner: Make) -> N
         killed(search, search.engine, method, nth)
     search = again()
     study(search).ask()  # and killed before anything was drawn for it
-    assert 0 < len(search.statuses) == 16 - search.search.to_come < 16
+    assert 0 < len(search.statuses) == 16 - search.search.upcoming < 16
     assert to_json(search.run()) == expected
     complete = [trial for trial in study(search).trials if trial.params]
     assert len(complete) == len({trial.name for trial in search.search.plan.trials}) == 16
@@ -151,7 +151,7 @@ def test_a_second_call_asks_for_nothing_and_a_longer_search_for_the_rest(runner:
     assert engine.begun == []
     assert (first.folder / "optuna.jsonl").read_text() == journal
     longer = runner(sweep(8, "sampler: random"), engine=engine)
-    assert longer.search.to_come == 2
+    assert longer.search.upcoming == 2
     longer.run()
     assert len(engine.begun) == 2
     assert len({tuple(trial.params.values()) for trial in study(longer).trials}) == 8
@@ -189,7 +189,9 @@ search:
     assert 0 < len(good) < 14
 
 
-def test_what_is_no_recipe_or_fails_is_told_so_and_the_search_goes_on(runner: Make) -> None:
+def test_an_invalid_recipe_or_a_failure_is_told_and_the_search_goes_on(
+    runner: Make,
+) -> None:
     def fails(recipe: dict, epoch: int) -> dict[str, float]:
         if recipe["method"]["beta"] > 6:
             raise ValueError
@@ -237,14 +239,14 @@ def test_an_equal_combination_is_not_trained_again(runner: Make) -> None:
     search = runner(text, engine=engine)
     search.run()
     assert len(engine.begun) == len(search.statuses) == 2
-    assert search.search.plan.doubles == 7
+    assert search.search.plan.duplicates == 7
     assert [trial.state.name for trial in study(search).trials] == ["COMPLETE"] * 9
 
 
 def test_the_dry_run_writes_nothing_and_says_how_many_will_follow(runner: Make) -> None:
     search = runner(sweep(5, more="seeds: 2"))
     found = search_for(search.plan, search.folder)
-    assert (found.statuses, found.to_come) == ({}, 10)
+    assert (found.statuses, found.upcoming) == ({}, 10)
     assert not search.folder.exists()
 
 
@@ -298,9 +300,9 @@ def test_a_full_disk_stops_the_search_and_the_next_call_goes_on(
         (sweep(5, "objective: robust"), "unknown objective 'robust'. Did you mean 'robust_acc'?"),
         (
             sweep(5, "objective: robust_acc_wa"),
-            "robust_acc_wa is of averaged weights, and the recipe averages none.",
+            "robust_acc_wa needs averaged weights, and the recipe has none.",
         ),
-        (sweep(5, "objective: [robust_acc, robust_acc]"), "must be different from one another"),
+        (sweep(5, "objective: [robust_acc, robust_acc]"), "must all be different"),
         (sweep(5, "trial: 3"), "unknown key. Did you mean 'trials'?"),
         (
             sweep(5).replace("uniform", "unifrom"),
@@ -311,7 +313,10 @@ def test_a_full_disk_stops_the_search_and_the_next_call_goes_on(
             "optimiser: unknown key. Did you mean 'optimizer'?",
         ),
         (sweep(5).replace("[0, 0.9]", "[0, 2]"), "optimizer.momentum: 2.0: should be less than 1"),
-        (sweep(5, more="grid: {ra: [true]}\nbaseline: {ra: true}"), "leave out grid, baseline"),
+        (
+            sweep(5, more="grid: {ra: [true]}\nbaseline: {ra: true}"),
+            "cannot be combined with grid, baseline",
+        ),
         (
             sweep(5, more="").replace("search:", "search:\n  asha: {}"),
             "must be exactly one of asha, optuna",
@@ -329,8 +334,10 @@ def test_without_optuna_it_says_what_to_install(
     runner: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "optuna", None)
-    monkeypatch.delitem(sys.modules, "rpat_cli.sweep.search.asked")
-    monkeypatch.setitem(SEARCHES._entries, "optuna", "rpat_cli.sweep.search.asked:Asked")
+    monkeypatch.delitem(sys.modules, "rpat_cli.sweep.search.optuna_search")
+    monkeypatch.setitem(
+        SEARCHES._entries, "optuna", "rpat_cli.sweep.search.optuna_search:OptunaSearch"
+    )
     with pytest.raises(MissingExtraError, match=r"pip install 'rpat\[optuna\]'"):
         runner(sweep(5))
 

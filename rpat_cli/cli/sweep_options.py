@@ -1,0 +1,85 @@
+"""The options of `rpat sweep`, as types for its signature."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+SweepName = Annotated[
+    str,
+    typer.Argument(
+        metavar="FILE|NAME",
+        help="A sweep file, or the name of a shipped sweep (a wrong name lists them).",
+        show_default=False,
+    ),
+]
+OutFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--out",
+        "-o",
+        metavar="DIR",
+        help="Folder of the sweep (default: sweeps/NAME).",
+        show_default=False,
+    ),
+]
+EngineName = Annotated[
+    str | None,
+    typer.Option(
+        "--engine",
+        metavar="NAME",
+        help=(
+            "Where the trials run: local (this machine), slurm or ray (default: the engine of the "
+            "file, or local)."
+        ),
+        show_default=False,
+    ),
+]
+Jobs = Annotated[
+    int | None,
+    typer.Option(
+        "--jobs",
+        "-j",
+        metavar="N",
+        min=1,
+        help=(
+            "Trials at once, on any engine (default on this machine: one per GPU, or one per core "
+            "without a GPU)."
+        ),
+        show_default=False,
+    ),
+]
+DryRun = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run", help="List the trials, their states and their commands; run nothing."
+    ),
+]
+Cost = Annotated[
+    bool,
+    typer.Option(
+        "--cost",
+        help="With --dry-run: time a few steps of every combination and estimate its cost.",
+    ),
+]
+RetryFailed = Annotated[
+    int,
+    typer.Option(
+        "--retry-failed",
+        metavar="N",
+        min=0,
+        help="Retry a failed trial up to N times before it counts as failed.",
+    ),
+]
+MaxFailures = Annotated[
+    int | None,
+    typer.Option(
+        "--max-failures",
+        metavar="N",
+        min=1,
+        help="Start no more trials after N have failed.",
+        show_default=False,
+    ),
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print the table only.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the table (or the list) as JSON.")]
