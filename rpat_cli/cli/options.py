@@ -16,7 +16,7 @@ from pydantic.fields import FieldInfo
 
 from rpat_cli.cli import torchrun
 from rpat_cli.errors import ConfigError, Problem
-from rpat_cli.recipe.schema import Recipe, Section
+from rpat_cli.recipe.schema import Section, recipe_class
 from rpat_cli.recipe.yaml_lines import KeyPath
 
 
@@ -176,7 +176,7 @@ def _field(path: KeyPath) -> FieldInfo:
 
 def _section(path: KeyPath) -> type[BaseModel] | None:
     """The section of the recipe at `path`, if it is one with fields of its own."""
-    section: type[BaseModel] = Recipe
+    section: type[BaseModel] = recipe_class()
     for part in path:
         annotation = section.model_fields[part].annotation
         if not (isinstance(annotation, type) and issubclass(annotation, Section)):

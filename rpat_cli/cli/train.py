@@ -18,10 +18,10 @@ from rpat_cli.cli.options import (
 )
 from rpat_cli.data import AUGMENTATIONS, DATASETS, MIXINGS
 from rpat_cli.engine.schedules import SCHEDULES
-from rpat_cli.methods import METHODS, REGULARIZERS
+from rpat_cli.methods import METHODS
 from rpat_cli.models import model_names
 from rpat_cli.recipe.plugins import load_plugins
-from rpat_cli.recipe.schema import Recipe
+from rpat_cli.recipe.schema import added_regularizers
 from rpat_cli.recipe.shipped import recipe_names
 from rpat_cli.signals import importing
 
@@ -64,6 +64,7 @@ OPTIONS = (
         choices=lambda: ("mse", "kl", "cosine"),
     ),
     RecipeOption("consistency", WHAT),
+    *(RecipeOption(name, WHAT) for name in added_regularizers()),
     RecipeOption("wa", WHAT),
     RecipeOption(
         "wa.decay", WHAT, NUMBER, "--wa-decay", help="share of the average that one step keeps"
@@ -221,9 +222,12 @@ class TrainCommand(TyperCommand):
 
     def _list_again(self) -> None:
         texts = {option.parameter: option.text for option in OPTIONS}
-        added = [f"{name}=true" for name in REGULARIZERS if name not in Recipe.model_fields]
-        if added:
-            texts["assign"] = f"{SET} Regularizers of plugins: {', '.join(added)}."
+        # There are no switches for these: the plugin was loaded after the command was made.
+        keys = [
+            f"{name}=true" for name in added_regularizers() if name.replace("-", "_") not in texts
+        ]
+        if keys:
+            texts["assign"] = f"{SET} Regularizers of plugins: {', '.join(keys)}."
         for parameter in self.params:
             if isinstance(parameter, TyperOption):
                 parameter.help = texts.get(parameter.name or "", parameter.help)

@@ -325,14 +325,23 @@ def switches() -> tuple[str, ...]:
 
 
 def recipe_class() -> type[Recipe]:
-    """The recipe as it is now: with a key for each regularizer that a plugin has added."""
-    added = tuple(name for name in REGULARIZERS if name not in Recipe.model_fields)
+    """The recipe as it is now: with a key for each row added to `REGULARIZERS`."""
+    added = added_regularizers()
     return _recipe_with(added) if added else Recipe
+
+
+def added_regularizers() -> tuple[str, ...]:
+    """The regularizers that are not fields of `Recipe`, such as those of plugins."""
+    return tuple(name for name in REGULARIZERS if name not in Recipe.model_fields)
 
 
 @cache  # so that two recipes with the same keys can be compared
 def _recipe_with(names: tuple[str, ...]) -> type[Recipe]:
-    keys: dict[str, Any] = {
-        name: (Annotated[Any, switch(REGULARIZERS, name)], None) for name in names
-    }
+    keys: dict[str, Any] = {}
+    for name in names:
+        description = f"the regularizer {name}, on top of any method"
+        keys[name] = (
+            Annotated[Any, switch(REGULARIZERS, name)],
+            Field(None, description=description),
+        )
     return create_model("Recipe", __base__=Recipe, **keys)

@@ -8,9 +8,11 @@ import pytest
 import yaml
 from cli_calls import QUICK, Rpat
 
-from rpat_cli.cli.options import given_flags
+from rpat_cli.cli.options import RecipeOption, given_flags
 from rpat_cli.cli.train import OPTIONS, train
 from rpat_cli.errors import ConfigError
+from rpat_cli.methods import REGULARIZERS
+from rpat_cli.recipe.schema import added_regularizers
 
 PLUGIN = """
 from dataclasses import dataclass
@@ -64,6 +66,16 @@ def test_what_is_turned_off_cannot_be_set_up() -> None:
         "--ra-mix: cannot be combined with --no-ra. Leave one of them out.",
         "--wa-decay: cannot be combined with --no-wa. Leave one of them out.",
     ]
+
+
+def test_a_row_of_the_table_of_regularizers_is_a_switch_and_explains_itself(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(REGULARIZERS, "_entries", {**REGULARIZERS._entries, "squeeze": "no:one"})
+    assert added_regularizers() == ("squeeze",)
+    option = RecipeOption("squeeze", "panel")
+    assert option.text == "The regularizer squeeze, on top of any method."
+    assert option.declared().annotation.__args__[0] == bool | None
 
 
 def test_help_lists_what_a_plugin_adds(rpat: Rpat, tmp_path: Path) -> None:

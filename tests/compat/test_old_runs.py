@@ -151,7 +151,8 @@ def test_a_finished_run_is_not_trained_again(old: Path) -> None:
         name: text for name, text in before.items() if name.startswith("evals/")
     }
     if made_here():
-        assert said.count("is evaluated already") == 2  # best and its average; last is the same
+        # best and its average; last is the same
+        assert said.count("has been evaluated already") == 2
         assert {name for name in after if name.startswith("evals/")} <= before.keys()
 
 
