@@ -6,6 +6,7 @@ be read at a glance, and listing its names (help pages, error messages) never im
 
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import redirect_stdout
 from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -26,6 +27,7 @@ class Registry(Mapping[str, T], Generic[T]):
     def __init__(self, kind: str, entries: Mapping[str, T | str]) -> None:
         self.kind = kind
         self._entries: dict[str, T | str] = dict(entries)
+        self._own = frozenset(entries)
 
     def __getitem__(self, name: str) -> T:
         if name not in self._entries:
@@ -46,6 +48,10 @@ class Registry(Mapping[str, T], Generic[T]):
     def __len__(self) -> int:
         return len(self._entries)
 
+    def is_added(self, name: str) -> bool:
+        """Whether an entry is a user's, and not rpat's own."""
+        return name in self._entries and name not in self._own
+
     def add(self, name: str, entry: T | str) -> None:
         """Add an entry. Raises `ConfigError` if the name is taken: nothing is replaced silently."""
         if name in self._entries:
@@ -60,14 +66,15 @@ _files: dict[str, Path] = {}
 
 def import_file(path: Path, name: str) -> ModuleType:
     """Run a user's Python file as a module of this name. What the file raises goes to the caller,
-    and leaves no module."""
+    and leaves no module; what it prints goes to stderr."""
     spec = spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
     module = module_from_spec(spec)
     sys.modules[name] = module  # dataclasses look their module up here
     try:
-        spec.loader.exec_module(module)
+        with redirect_stdout(sys.stderr):
+            spec.loader.exec_module(module)
     except BaseException:
         del sys.modules[name]
         raise

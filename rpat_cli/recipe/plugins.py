@@ -7,8 +7,10 @@ announces its plugin under the entry-point group `rpat.plugins`.
 """
 
 import re
+import sys
 import traceback
 from collections.abc import Callable, Iterable
+from contextlib import redirect_stdout
 from dataclasses import is_dataclass
 from functools import cache
 from hashlib import sha256
@@ -26,6 +28,7 @@ from rpat_cli.evaluation.suite import SUITES
 from rpat_cli.methods import METHODS, REGULARIZERS
 from rpat_cli.recipe.schema import Recipe
 from rpat_cli.registry import Registry, import_file
+from rpat_cli.user_code import is_plugin_package
 
 GROUP = "rpat.plugins"
 _loaded: dict[Path, ModuleType] = {}
@@ -52,8 +55,10 @@ def load_installed() -> None:
     """Load the plugins that installed packages announce. Raises `ConfigError` naming the
     package."""
     for point in entry_points(group=GROUP):
+        is_plugin_package(point.value)
         try:
-            point.load()
+            with redirect_stdout(sys.stderr):
+                point.load()
         except Exception as error:
             package = point.dist.name if point.dist else point.value
             raise ConfigError(
