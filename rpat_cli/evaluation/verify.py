@@ -72,6 +72,11 @@ class NotFiniteError(RpatError):
             numbers = [str(first + index) for index in which[:5]]
             names = f" (number {', '.join(numbers)}{', ...' if len(which) > 5 else ''}, from 0)"
         cause = "Look for a diverged training run or a division by zero in the model."
+        if len(x) == 1:
+            cause += (
+                " Or does it normalize over the batch, as BatchNorm does without running "
+                "statistics? One image alone has no statistics."
+            )
         if flat:
             cause = (
                 f"{flat} of them have one value in all pixels: a standardization of each image "

@@ -53,7 +53,7 @@ class EvalOptions:
         problems = []
         for key in ("limit", "jobs", "batch_size"):
             value = getattr(self, key)
-            if value is None or (key == "jobs" and value == "auto"):
+            if value == ("auto" if key == "jobs" else None):
                 continue
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 allowed = "'auto' or a number, at least 1" if key == "jobs" else "at least 1"

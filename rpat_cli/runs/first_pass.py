@@ -35,8 +35,9 @@ def _try_mode(model: nn.Module, x: Tensor, classes: int, where: str) -> None:
         with own_randomness(x.device):
             logits = model(x)
     except Exception as error:
-        if isinstance(error, RpatError) or place_of(error) is not None or is_out_of_memory(error):
+        if isinstance(error, RpatError) or is_out_of_memory(error):
             raise
+        where = f"{place_of(error) or ''}: {where}".removeprefix(": ")
         hint = ""
         if len(x) == 1:
             hint = (
