@@ -204,24 +204,14 @@ def started(folder: Path, line: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_an_unguarded_script_is_told_what_to_do(run: Path, tmp_path: Path) -> None:
-    call = f"rpat.evaluate({str(run)!r}, 'clean,pgd-2', limit=300, jobs=2)"
-    done = started(tmp_path, call)
-    last = " ".join(done.stderr.strip().splitlines()[-1].split())
-    assert done.returncode == 1
-    assert 'below `if __name__ == "__main__":`, or use jobs=1' in last
-    assert "script.py" in last
-    assert done.stderr.count("Traceback") == 1
-    guarded = started(tmp_path, f"if __name__ == '__main__':\n    {call}")
-    assert guarded.returncode == 0, guarded.stderr
-
-
-def test_an_unguarded_training_is_not_begun_again(tmp_path: Path) -> None:
+def test_an_unguarded_script_is_told_what_to_do_and_trains_once(tmp_path: Path) -> None:
     lines = f"""
 folder = rpat.train(out="run", **{TINY | {"method": "standard"}!r})
 rpat.evaluate(folder, "clean,pgd-2", limit=300, jobs=2)
 """
     done = started(tmp_path, lines)
-    assert "below `if __name__" in done.stderr.splitlines()[-1]
-    assert "exists" not in done.stderr
+    last = " ".join(done.stderr.strip().splitlines()[-1].split())
+    assert done.returncode == 1
+    assert 'below `if __name__ == "__main__":`, or use jobs=1' in last
+    assert "script.py" in last
     assert done.stderr.count("Traceback") == 1

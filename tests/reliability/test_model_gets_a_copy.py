@@ -12,6 +12,7 @@ from toys import Honest
 from rpat_cli.attacks import ATTACKS
 from rpat_cli.attacks.threat import Threat
 from rpat_cli.diagnostics.verdict.probe import gather
+from rpat_cli.errors import DataError
 from rpat_cli.evaluation.evaluate import evaluate
 from rpat_cli.evaluation.suite import parse_suite
 
@@ -121,3 +122,15 @@ def test_an_attack_that_works_in_place_is_still_measured_against_the_images(
     assert torch.equal(y, honest.y[:40])
     assert torch.equal(ruining.correct_after, gray.correct_after)
     assert not gray.correct_after.all()
+
+
+@pytest.mark.parametrize("scale", ["normalized", "bytes"])
+@pytest.mark.parametrize("name", ["noise", "fgsm", "pgd", "cw-pgd", "mim", "zoo"])
+def test_images_outside_of_0_to_1_are_refused_and_never_clipped(
+    honest: Honest, name: str, scale: str
+) -> None:
+    x = honest.x[:4] * 255 if scale == "bytes" else (honest.x[:4] - MEAN) / STD
+    settings = {} if name in ("noise", "fgsm", "zoo") else {"steps": 2}
+    attack = ATTACKS[name](Threat("Linf", 0.1), **settings)
+    with pytest.raises(DataError, match=r"takes pixels in \[0, 1\]"):
+        attack(honest.model, x, honest.y[:4])
