@@ -78,23 +78,39 @@ def imports(path: Path, known: Container[str] = ()) -> list[str]:
 
 def _seen_at_run_time(node: ast.AST) -> Iterator[ast.AST]:
     yield node
-    for child in ast.iter_child_nodes(node):
-        if not (
-            isinstance(child, ast.If)
-            and isinstance(child.test, ast.Name)
-            and child.test.id == "TYPE_CHECKING"
-        ):
-            yield from _seen_at_run_time(child)
+    children: Iterable[ast.AST] = ast.iter_child_nodes(node)
+    if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
+        children = node.orelse
+    for child in children:
+        yield from _seen_at_run_time(child)
 
 
 def graph(package: Path) -> dict[str, set[str]]:
-    """Who imports whom inside a package, by dotted names. Tables that name a module in a text
-    import it lazily."""
+    """Who imports whom inside a package, by dotted names."""
     files = modules(package)
     return {
         name: {other for other in imports(path, files) if other in files and other != name}
         for name, path in files.items()
     }
+
+
+MODULE_IN_TEXT = re.compile(r"(rpat_cli(?:\.\w+)+)(:\w+)?")
+
+
+def graph_of_tables(package: Path) -> dict[str, set[str]]:
+    """The modules that the files of a package name in texts: the tables of a registry do, as
+    "rpat_cli.attacks.pgd:PGD".
+
+    A registry imports what is named when it is first asked for it: an import like any other, as far
+    as the order goes. It closes no circle: by then the table itself has been imported.
+    """
+    found: dict[str, set[str]] = {}
+    for name, path in modules(package).items():
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        texts = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)]
+        matches = [MODULE_IN_TEXT.fullmatch(text) for text in texts if isinstance(text, str)]
+        found[name] = {match[1] for match in matches if match}
+    return found
 
 
 def room(name: str) -> str:
@@ -154,6 +170,13 @@ def test_imports_run_one_way() -> None:
     assert against_the_order(graph(PACKAGE)) == []
 
 
+def test_tables_name_nothing_that_comes_after_them() -> None:
+    named = graph_of_tables(PACKAGE)
+    assert against_the_order(named) == []
+    assert "rpat_cli.methods.trades" in named["rpat_cli.methods"]
+    assert set().union(*named.values()) <= set(modules(PACKAGE))
+
+
 def test_no_files_import_one_another_in_a_circle() -> None:
     assert circles(graph(PACKAGE)) == []
 
@@ -189,8 +212,10 @@ def test_a_circle_is_found(tmp_path: Path) -> None:
 
 def test_what_only_type_checkers_import_does_not_count(tmp_path: Path) -> None:
     file = tmp_path / "some.py"
-    file.write_text("if TYPE_CHECKING:\n    from rpat_cli.engine import loop\nimport os\n")
-    assert imports(file) == ["os"]
+    file.write_text(
+        "if TYPE_CHECKING:\n    from rpat_cli.engine import loop\nelse:\n    import re\nimport os\n"
+    )
+    assert imports(file) == ["re", "os"]
 
 
 def test_the_engine_knows_no_method_attack_or_data_set() -> None:

@@ -86,8 +86,7 @@ def evaluate(
 
       rpat eval --plugin my_attack.py --attack my-attack-50
     """
-    # first of all: their attacks and diagnostics may be named in the other options
-    with importing():  # a plugin may import torch
+    with importing():  # first: other options may name its attacks and diagnostics
         plugins = load_plugins((file, "--plugin") for file in plugin or [])
     if _listed(attack, diagnostics):
         return

@@ -92,7 +92,8 @@ class DatasetSpec:
     `shape` is (C, H, W), or None if the `image_size` option decides; `classes` is None if the files
     decide. `mean` and `std` are per channel, of the training images, pixels in [0, 1]. `eps` is the
     default eps by norm, for pixels in [0, 1]. `defaults` are recipe keys that the data set changes.
-    `load` raises `DataError` for files that are missing or damaged.
+    `load` raises `DataError` for files that are missing or damaged. `train_images` is the number of
+    training images, for estimates before the files are there.
     """
 
     name: str
@@ -103,6 +104,7 @@ class DatasetSpec:
     eps: Mapping[str, float]
     load: Callable[[LoadOptions], RawData]
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    train_images: int | None = None
 
 
 @dataclass(frozen=True)

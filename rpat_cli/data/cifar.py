@@ -53,6 +53,7 @@ CIFAR10 = DatasetSpec(
     eps=COLOR_EPS,
     load=load_cifar10,
     defaults={"data": {"augment": ["crop-flip"]}},
+    train_images=50_000,
 )
 CIFAR100 = DatasetSpec(
     name="cifar100",
@@ -63,4 +64,5 @@ CIFAR100 = DatasetSpec(
     eps=COLOR_EPS,
     load=load_cifar100,
     defaults={"data": {"augment": ["crop-flip"]}},
+    train_images=50_000,
 )

@@ -76,6 +76,7 @@ FASHION_MNIST = DatasetSpec(
     eps=EPS,
     load=load_full,
     defaults={**GRAY_DEFAULTS, "epochs": 15},
+    train_images=60_000,
 )
 FASHION_MINI = DatasetSpec(
     name="fashion-mini",

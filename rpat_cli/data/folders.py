@@ -190,6 +190,7 @@ TINY_IMAGENET = DatasetSpec(
     eps=COLOR_EPS,
     load=load_tiny_imagenet,
     defaults={"model": "preact-resnet18-stem", "data": {"augment": ["crop-flip"]}},
+    train_images=100_000,
 )
 IMAGEFOLDER = DatasetSpec(
     name="imagefolder",

@@ -24,16 +24,20 @@ GRAY_DEFAULTS = {
 """Recipe defaults for small gray images: minutes on a laptop. The objects are centered, so that a
 wider crop would cost accuracy."""
 
-PARTS = {"train": "train", "test": "t10k"}
-"""How the files of each part begin."""
+STEMS = {
+    "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
+    "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
+}
+"""The files of each part, without `.gz`: images, labels."""
+
+ALL_STEMS = (*STEMS["train"], *STEMS["test"])
 
 
 def idx_source(name: str, folder: str, url: str, other_way: str = "") -> Source:
     """The four files of an MNIST-like data set in `folder` below the data root, published at
     `url`."""
-    stems = [stem for part in PARTS.values() for stem in _stems(part)]
-    archives = tuple(File(f"{folder}/{stem}.gz", url=f"{url}{stem}.gz") for stem in stems)
-    return Source(name, tuple(File(f"{folder}/{stem}") for stem in stems), archives, other_way)
+    archives = tuple(File(f"{folder}/{stem}.gz", url=f"{url}{stem}.gz") for stem in ALL_STEMS)
+    return Source(name, tuple(File(f"{folder}/{stem}") for stem in ALL_STEMS), archives, other_way)
 
 
 def load_idx(
@@ -63,7 +67,7 @@ def read_split(source: Source, folder: Path, part: str) -> TensorSplit:
 
     Raises `DataError` for a damaged file.
     """
-    images_stem, labels_stem = _stems(PARTS[part])
+    images_stem, labels_stem = STEMS[part]
     images = read_idx(source, _path(folder, images_stem), rank=3)
     labels = read_idx(source, _path(folder, labels_stem), rank=1)
     return TensorSplit(images.unsqueeze(1), labels.long())
@@ -90,17 +94,13 @@ def read_idx(source: Source, path: Path, rank: int) -> Tensor:
     return torch.frombuffer(bytearray(data), dtype=torch.uint8, offset=header).view(sizes)
 
 
-def _stems(part: str) -> tuple[str, str]:
-    return f"{part}-images-idx3-ubyte", f"{part}-labels-idx1-ubyte"
-
-
 def _path(folder: Path, stem: str) -> Path:
     plain = folder / stem
     return plain if plain.is_file() else folder / f"{stem}.gz"
 
 
 def _complete(folder: Path) -> bool:
-    return all(_path(folder, stem).is_file() for part in PARTS.values() for stem in _stems(part))
+    return all(_path(folder, stem).is_file() for stem in ALL_STEMS)
 
 
 def _download(torchvision_class: str, root: Path) -> None:

@@ -21,4 +21,5 @@ MNIST = DatasetSpec(
     eps={"Linf": 0.3, "L2": 2.0, "L1": 10.0},
     load=load,
     defaults={**GRAY_DEFAULTS, "epochs": 15},
+    train_images=60_000,
 )

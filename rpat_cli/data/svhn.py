@@ -39,4 +39,5 @@ SVHN = DatasetSpec(
     # No flips: a mirrored digit is no digit. At the usual learning rate of 0.1, adversarial
     # training on SVHN does not get off the ground.
     defaults={"data": {"augment": ["crop"]}, "optimizer": {"lr": 0.01}},
+    train_images=73_257,
 )

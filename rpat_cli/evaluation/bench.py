@@ -4,7 +4,7 @@ process."""
 import copy
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -205,9 +205,13 @@ def _unchanged(x: Tensor, y: Tensor) -> Tensor:  # noqa: ARG001  (an attack's ar
 
 def _arrive(files: Mapping[str, Path]) -> Bench:
     """An empty bench in another process, where the user's files are run first: the classes of their
-    attacks and models are found in them."""
+    attacks and models are found in them.
+
+    A file that fails here may not be needed; if it is, reading the bench fails at the class that is
+    missing, and the sender gets that error.
+    """
     for name, path in files.items():
         if name not in sys.modules:
-            with redirect_stdout(sys.stderr):
+            with suppress(Exception), redirect_stdout(sys.stderr):
                 import_file(path, name)
     return Bench.__new__(Bench)

@@ -26,7 +26,7 @@ from rpat_cli.evaluation.parallel.chunks import (
     Progress,
 )
 from rpat_cli.evaluation.parallel.desk import NotPortableError
-from rpat_cli.evaluation.parallel.processes import Helpers
+from rpat_cli.evaluation.parallel.processes import Pool
 from rpat_cli.evaluation.parallel.stages import SampleStates, StageRunner
 from rpat_cli.evaluation.results import AttackResult, Evaluation, StageResult
 from rpat_cli.evaluation.suite import AttackSpec
@@ -59,7 +59,7 @@ def evaluate(
     device: torch.device | None = None,
     seed: int = 0,
     sources: Mapping[str, nn.Module] = MappingProxyType({}),
-    workers: Helpers | None = None,
+    workers: Pool | None = None,
     on_progress: OnProgress | None = None,
     on_chunk: OnChunk | None = None,
     on_result: OnResult | None = None,
@@ -195,7 +195,7 @@ def _ready(
         }
 
 
-def _executor(bench: Bench, workers: Helpers | None, on_remark: OnRemark | None) -> Execute:
+def _executor(bench: Bench, workers: Pool | None, on_remark: OnRemark | None) -> Execute:
     """Who attacks the chunks."""
     if workers is not None:
         try:
@@ -204,7 +204,7 @@ def _executor(bench: Bench, workers: Helpers | None, on_remark: OnRemark | None)
         except NotPortableError as error:
             if on_remark:
                 on_remark(
-                    f"the model or an attack cannot be handed to other processes ({error}): "
+                    f"the model or an attack cannot be sent to other processes ({error}): "
                     "continuing in this one alone"
                 )
     return bench.attack_all

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from rpat_cli.data import DATASETS
-from rpat_cli.data.base import Dataset
+from rpat_cli.data.base import Dataset, DatasetSpec, Shape
 from rpat_cli.data.splits import TensorSplit
 from rpat_cli.engine.callback import Callback, StepRecord
 from rpat_cli.engine.compute import Compute, resolve_compute, seed_everything
@@ -23,16 +23,6 @@ from rpat_cli.recipe.schema import Recipe
 from rpat_cli.runs.build import architecture_for, build_data, build_extra, build_loop
 from rpat_cli.runs.new_run import plan_run
 from rpat_cli.text import duration
-
-TRAIN_IMAGES = {
-    "mnist": 60_000,
-    "fashion-mnist": 60_000,
-    "cifar10": 50_000,
-    "cifar100": 50_000,
-    "svhn": 73_257,
-    "tiny-imagenet": 100_000,
-}
-"""Numbers of training images of the data sets that may not be on this machine yet."""
 
 STEPS = 4
 """Steps to run; the first one warms up and is not timed."""
@@ -146,14 +136,14 @@ class _Stopwatch(Callback):
 def _data(recipe: Recipe) -> tuple[Dataset, int, bool]:
     """The data set, or random images in its place; the number of training images; and whether it is
     the data set."""
-    name = recipe.data.name
     try:
         data = build_data(recipe.data.model_copy(update={"download": False}), recipe.seed)
     except DataError:
-        if name not in TRAIN_IMAGES:
+        spec = DATASETS[recipe.data.name]
+        if spec.train_images is None or spec.shape is None or spec.classes is None:
             raise
-        total = TRAIN_IMAGES[name]
-        return _random(recipe), total - round(_held_out(recipe, total)), False
+        left = spec.train_images - round(_held_out(recipe, spec.train_images))
+        return _random(spec, spec.shape, spec.classes, STEPS * recipe.batch_size), left, False
     return data, len(data.train), True
 
 
@@ -163,14 +153,11 @@ def _held_out(recipe: Recipe, total: int) -> float:
     return val_size * total if val_size < 1 else val_size
 
 
-def _random(recipe: Recipe) -> Dataset:
-    spec = DATASETS[recipe.data.name]
-    assert spec.shape is not None
-    assert spec.classes is not None
-    count = STEPS * recipe.batch_size
-    images = torch.randint(0, 256, (count, *spec.shape), dtype=torch.uint8)
-    split = TensorSplit(images, torch.arange(count) % spec.classes)
-    return Dataset(spec, split, split, split, tuple(map(str, range(spec.classes))), fingerprint="")
+def _random(spec: DatasetSpec, shape: Shape, classes: int, count: int) -> Dataset:
+    """`count` random images, as every split of a data set."""
+    images = torch.randint(0, 256, (count, *shape), dtype=torch.uint8)
+    split = TensorSplit(images, torch.arange(count) % classes)
+    return Dataset(spec, split, split, split, tuple(map(str, range(classes))), fingerprint="")
 
 
 def _passes_in_validation(recipe: Recipe, data: Dataset) -> float:
@@ -178,8 +165,8 @@ def _passes_in_validation(recipe: Recipe, data: Dataset) -> float:
     step of PGD, and a pass on its result."""
     section = recipe.validation
     images: float = len(data.val)
-    if recipe.data.name in TRAIN_IMAGES:  # `data` may be random images, and fewer
-        images = _held_out(recipe, TRAIN_IMAGES[recipe.data.name])
+    if data.spec.train_images is not None:  # `data` may be random images, and fewer
+        images = _held_out(recipe, data.spec.train_images)
     if section.limit:
         images = min(images, section.limit)
     models = 2 if recipe.wa else 1

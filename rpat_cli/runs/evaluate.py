@@ -13,7 +13,7 @@ import torch
 from rpat_cli.diagnostics import Result
 from rpat_cli.engine.compute import Compute
 from rpat_cli.evaluation.evaluate import Evaluation, default_batch_size, evaluate
-from rpat_cli.evaluation.parallel.processes import Helpers, Jobs, count_jobs, sharing
+from rpat_cli.evaluation.parallel.processes import Jobs, Pool, count_jobs, sharing
 from rpat_cli.evaluation.parallel.store import ChunkStore
 from rpat_cli.evaluation.suite import AttackSpec
 from rpat_cli.loading.saved_model import SavedModel
@@ -45,7 +45,7 @@ class EvalOptions:
     jobs: Jobs = 1
     limit: int | None = None
     again: str = "evaluate again with the same arguments"
-    ranks: Helpers | None = None
+    ranks: Pool | None = None
 
     def batch_size_on(self, device: torch.device) -> int:
         return default_batch_size(device) if self.batch_size is None else self.batch_size
@@ -53,7 +53,7 @@ class EvalOptions:
     @contextmanager
     def workers(
         self, specs: Sequence[AttackSpec], compute: Compute, samples: int
-    ) -> Iterator[Helpers | None]:
+    ) -> Iterator[Pool | None]:
         """The processes to share evaluations with those attacks; they start in the background."""
         if self.ranks is not None:
             yield self.ranks
@@ -141,7 +141,7 @@ def evaluate_opened(
     options: EvalOptions,
     listener: Listener,
     sources: Mapping[str, SavedModel] | None = None,
-    workers: Helpers | None = None,
+    workers: Pool | None = None,
 ) -> tuple[Evaluation, Path]:
     """Run the attacks on the test set in float32 and write the JSON file.
 

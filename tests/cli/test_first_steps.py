@@ -84,6 +84,6 @@ def test_a_name_that_is_none_brings_those_that_are(tmp_path: Path) -> None:
     with pytest.raises(RunFolderError, match="secnd does not exist. Did you mean 'second'?"):
         load_model(tmp_path / "secnd")
     with pytest.raises(
-        CheckpointError, match=r"there is no checkpoint .*nt\.pt\. Beside it: net\.pt\."
+        CheckpointError, match=r"there is no checkpoint .*nt\.pt\. The folder has: net\.pt\."
     ):
         load_model(tmp_path / "nt.pt")

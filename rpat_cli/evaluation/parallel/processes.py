@@ -45,7 +45,7 @@ _LONG = 300
 """Forward passes for each image, as many as 100 gradient steps take, and worth a worker."""
 
 
-class Helpers(Protocol):
+class Pool(Protocol):
     """Processes that share the chunks of one evaluation after another."""
 
     def give(self, bench: Bench) -> None:
@@ -158,7 +158,7 @@ class Workers:
         self._workers.clear()
 
     def give(self, bench: Bench) -> None:
-        """See `Helpers`."""
+        """See `Pool`."""
         message = packed(bench)
         for worker in self._workers:
             worker.send(message)
@@ -168,7 +168,7 @@ class Workers:
             content_of(answer)
 
     def execute(self, tasks: Iterable[Task]) -> Iterator[ChunkResult]:
-        """See `Helpers`; each worker has one chunk at a time.
+        """See `Pool`; each worker has one chunk at a time.
 
         A caller that stops reading early ends the workers: nobody needs the chunks that they are
         busy with.

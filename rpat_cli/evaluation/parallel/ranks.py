@@ -1,13 +1,13 @@
 """The processes that torchrun started, on one machine or several, share the chunks of one
 evaluation.
 
-Rank 0 leads: it alone reads and writes files, speaks, and knows how far the evaluation is. The
-others need neither model nor data of their own: like the workers of `--jobs` they take what they
-are sent, and answer. Chunks go out in rounds of one for each rank; they are even, so nobody waits
-long for the slowest.
+Rank 0 leads: it alone reads and writes files, prints, and knows how far the evaluation is. The
+others load neither model nor data: like the workers of `--jobs` they answer the messages that they
+are sent. Chunks go out in rounds, one for each rank; they are of even size, so no rank waits long
+for the slowest.
 
-What is said goes through gloo: results are small and lie on the CPU, and it notices at once when a
-process is gone.
+Messages go through gloo: results are small and on the CPU, and it notices at once when a process is
+gone. NCCL does not, and needs a GPU for each rank.
 """
 
 import os
@@ -27,63 +27,61 @@ from rpat_cli.evaluation.parallel.chunks import ChunkResult, Task
 from rpat_cli.evaluation.parallel.desk import Bench, Desk, content_of, packed
 from rpat_cli.signals import leave_after
 
-LONGEST_START = timedelta(minutes=3)
-"""For whoever waits at the door: torchrun, or rank 0 reading from a slow disk, may be late, or may
-have been killed."""
+RENDEZVOUS_TIMEOUT = timedelta(minutes=3)
+"""For the ranks to find each other: rank 0 may be slow to start, or may have been killed."""
 
-LONGEST_SILENCE = timedelta(hours=12)
-"""For networks that fail in silence; a process that dies is missed at once. One chunk may take
-hours on a CPU."""
+MESSAGE_TIMEOUT = timedelta(hours=12)
+"""For a network that fails in silence; a process that dies is noticed at once. Long, since one
+chunk may take hours on a CPU."""
 
 GRACE = 5.0
-"""Seconds that the other ranks outlive a signal, which reaches all: rank 0 shall hear it before it
-misses them."""
+"""Seconds that the other ranks live on after a signal, which all ranks get: rank 0, which says how
+to go on, shall handle it before it notices that they are gone."""
 
 _NOTHING = b""
-"""What a rank is told, and answers, when there is no chunk left for it in a round."""
+"""The message to a rank for which a round has no chunk, and its answer."""
 
 
 class Ranks:
-    """The other ranks, as rank 0 sees them: `Helpers`, beside which it does its own share."""
+    """The other ranks as a `Pool` for rank 0, which does its own share of the chunks."""
 
     def __init__(self) -> None:
         self._others = dist.get_world_size() - 1
         self._bench: Bench | None = None
 
     def give(self, bench: Bench) -> None:
-        """See `Helpers`."""
+        """See `Pool`."""
         self._bench = bench
-        self._tell([packed(bench)] * self._others)
-        self._hear()
+        self._send([packed(bench)] * self._others)
+        self._receive()
 
     def execute(self, tasks: Iterable[Task]) -> Iterator[ChunkResult]:
-        """See `Helpers`; results come in the order of the tasks."""
+        """See `Pool`; results come in the order of the tasks."""
         assert self._bench is not None
         waiting = iter(tasks)
         for mine in waiting:
-            self._tell([packed(task) for task in islice(waiting, self._others)])
+            self._send([packed(task) for task in islice(waiting, self._others)])
             yield self._bench.attack(mine)
-            yield from self._hear()
+            yield from self._receive()
 
     def dismiss(self) -> None:
         """Let the other ranks go: nothing more will come."""
-        self._tell([None] * self._others)
+        self._send([None] * self._others)
 
-    def _tell(self, messages: Sequence[bytes | None]) -> None:
+    def _send(self, messages: Sequence[bytes | None]) -> None:
         idle = [_NOTHING] * (self._others - len(messages))
         _scatter([_NOTHING, *messages, *idle])
 
-    def _hear(self) -> list[Any]:
+    def _receive(self) -> list[Any]:
         return [content_of(answer) for answer in _gather(_NOTHING) if answer != _NOTHING]
 
 
 @contextmanager
 def leading() -> Iterator[Ranks]:
-    """What rank 0 does its evaluations with. The other ranks, who `serve`, may leave at the end of
-    the block.
+    """For rank 0: the pool of the other ranks, which are in `serve`. They leave at the end of the
+    block; after an error in it, when this process is gone.
 
-    After an error they leave when this process has left. Raises `RpatError` if the ranks do not
-    find each other.
+    Raises `RpatError` if the ranks do not find each other.
     """
     _join()
     ranks = Ranks()
@@ -93,8 +91,8 @@ def leading() -> Iterator[Ranks]:
 
 
 def serve() -> None:
-    """What all other ranks do: attack what rank 0 sends, until it has no more. Raises `RpatError`
-    when it is gone."""
+    """For all other ranks: attack what rank 0 sends, until it has no more. Raises `RpatError` when
+    it is gone."""
     leave_after(GRACE)
     _join()
     desk = Desk(_own_device)
@@ -119,31 +117,31 @@ def _own_device(device: torch.device) -> torch.device:
 
 def _join() -> None:
     def join() -> None:
-        store, rank, size = next(rendezvous("env://", timeout=LONGEST_START))
+        store, rank, size = next(rendezvous("env://", timeout=RENDEZVOUS_TIMEOUT))
         dist.init_process_group(
-            "gloo", store=store, rank=rank, world_size=size, timeout=LONGEST_SILENCE
+            "gloo", store=store, rank=rank, world_size=size, timeout=MESSAGE_TIMEOUT
         )
 
-    _patiently(join)
+    _interruptibly(join)
 
 
 def _scatter(messages: list[bytes | None] | None) -> bytes | None:
     """Rank 0 has a message for every rank; each gets its own."""
     received: list[bytes | None] = [None]
-    _patiently(dist.scatter_object_list, received, messages)
+    _interruptibly(dist.scatter_object_list, received, messages)
     return received[0]
 
 
 def _gather(answer: bytes) -> list[bytes]:
     """Every rank has an answer; rank 0 gets all, by rank, the others nothing."""
     answers = [_NOTHING] * dist.get_world_size() if dist.get_rank() == 0 else None
-    _patiently(dist.gather_object, answer, answers)
+    _interruptibly(dist.gather_object, answer, answers)
     return answers or []
 
 
-def _patiently(call: Callable[..., Any], *args: Any) -> None:
-    """Wait for a call of torch.distributed in Python: inside, where it waits, no signal would be
-    heard.
+def _interruptibly(call: Callable[..., Any], *args: Any) -> None:
+    """Call a function of torch.distributed in a thread, and wait for it in Python: while it waits
+    in C++, no signal handler would run.
 
     Raises `RpatError` if it fails.
     """
@@ -152,7 +150,7 @@ def _patiently(call: Callable[..., Any], *args: Any) -> None:
     def run() -> None:
         try:
             call(*args)
-        except Exception as error:  # of several classes, all of which mean the same
+        except Exception as error:  # of several classes, which all mean that a rank is lost
             failures.append(error)
 
     thread = threading.Thread(target=run, daemon=True)

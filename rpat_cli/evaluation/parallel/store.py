@@ -1,9 +1,9 @@
 """Results of chunks on disk as soon as they are there, so that an evaluation killed at any moment
 can go on.
 
-One file per evaluation, named by a hash of everything that its results depend on: first a line that
-says what that is, then one line of JSON for each chunk. Lines are only ever appended; the last one
-may be torn and is then cut off.
+One file per evaluation, named by a hash of everything that its results depend on: first a line of
+JSON that says what that is, then one line for each chunk. Lines are only ever appended; a last line
+that was not written to its end is cut off.
 """
 
 import hashlib
@@ -28,11 +28,11 @@ RECORDS = 2
 """The version of what is recorded of a chunk: part of an identity, since lines of another version
 are of no use."""
 
-_FIGURES = ("margin", "confidence", "distance")
+_MEASURED = ("margin", "confidence", "distance")
 
 
 def key_of(identity: Identity) -> str:
-    """Sixteen letters that change with anything in `identity`."""
+    """Sixteen hexadecimal digits that change with anything in `identity`."""
     return hashlib.sha256(_line(identity)).hexdigest()[:16]
 
 
@@ -47,10 +47,10 @@ class ChunkStore:
 
     @classmethod
     def open(cls, folder: Path, identity: Identity, say: Callable[[str], None]) -> "ChunkStore":
-        """Find what is known of this very evaluation, and say so; or what differs from one that is
-        not finished.
+        """Read the chunks known of this very evaluation, and say how many; where there are none but
+        another evaluation is unfinished, say what differs.
 
-        Raises `RunFolderError` when a file cannot be read or mended.
+        Raises `RunFolderError` when a file cannot be read or cut.
         """
         path = folder / f"{key_of(identity)}.jsonl"
         try:
@@ -84,14 +84,14 @@ class ChunkStore:
         except OSError as error:
             raise RunFolderError(
                 f"cannot write {self.path}: {error.strerror}. What was written before is kept: "
-                "mend that and run again."
+                "free disk space or fix the permissions, then run again."
             ) from error
         self.has_header = True
 
     def remove(self) -> None:
         """Forget the chunks, once the whole result is written."""
         self.path.unlink(missing_ok=True)
-        with suppress(OSError):  # there, or not empty
+        with suppress(OSError):  # gone already, or not empty
             self.path.parent.rmdir()
 
 
@@ -111,7 +111,7 @@ def _read(path: Path) -> tuple[list[Any], int]:
 
 
 def _difference(other: Path, identity: Identity) -> str:
-    """In words: what an unfinished evaluation has that this one has not."""
+    """In words: in what an unfinished evaluation differs from this one."""
     records, _ = _read(other)
     before = records[0] if records else {}
     now = json.loads(_line(identity))
@@ -129,13 +129,13 @@ def _record(chunk: ChunkResult) -> dict[str, Any]:
         "indices": chunk.indices.tolist(),
         "broken": bits_to_text(chunk.broken),
         "predicted": chunk.predicted.tolist(),
-        **{name: getattr(chunk, name).tolist() for name in _FIGURES},
+        **{name: getattr(chunk, name).tolist() for name in _MEASURED},
     }
 
 
 def _chunks(records: Iterable[Any]) -> Iterator[ChunkResult]:
-    """Those that can be read, and no first line, of which two evaluations that begin at the same
-    moment write two."""
+    """The records that are of chunks. A first line is not, wherever it is: two evaluations that
+    begin at the same moment write two. Nor is a damaged one."""
     for record in records:
         with suppress(KeyError, TypeError, ValueError):
             yield _chunk(record)
@@ -146,7 +146,7 @@ def _chunk(record: Mapping[str, Any]) -> ChunkResult:
         "indices": torch.tensor(record["indices"], dtype=torch.int64),
         "broken": text_to_bits(record["broken"]),
         "predicted": torch.tensor(record["predicted"], dtype=torch.int64),
-        **{name: torch.tensor(record[name], dtype=torch.float32) for name in _FIGURES},
+        **{name: torch.tensor(record[name], dtype=torch.float32) for name in _MEASURED},
     }
     if len(set(map(len, tensors.values()))) > 1:
         raise ValueError("of one chunk, but not of the same images")
