@@ -1,7 +1,7 @@
 """Training methods and regularizers by name. Importing these tables imports no torch.
 
 An entry is a frozen dataclass: its fields are hyper-parameters (`pydantic.TypeAdapter(cls)` checks
-them), its call is the maths. `rpat_cli.methods.compose.compose` puts regularizers on a method.
+them), its call is the math. `rpat_cli.methods.compose.compose` puts regularizers on a method.
 """
 
 from typing import Any

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rpat_cli.errors import RunFolderError, did_you_mean
-from rpat_cli.records.files import free_name
 from rpat_cli.records.lock import locked
 
 RUNS = Path("runs")
@@ -58,10 +57,6 @@ class RunFolder:
                     f"another process is training {self.path}. Wait for it, or stop it first."
                 )
             yield
-
-    def new_eval(self, stem: str) -> Path:
-        """A path in `evals/` that does not exist yet: earlier results are never overwritten."""
-        return free_name(self.evals / f"{stem}.json")
 
 
 def is_run(path: Path) -> bool:

@@ -46,9 +46,3 @@ def evals_of(path: Path) -> Path:
 def evaluation_file(path: Path) -> Path:
     """The path of an evaluation, or of the newest one of a folder."""
     return open_evaluation(path).path
-
-
-def evaluations_in(path: Path) -> list[Path]:
-    """The evaluations of a run or an external model that can be read, the newest first."""
-    files, _ = eval_file.read_all(evals_of(path))
-    return [file.path for file in reversed(files)]

@@ -47,7 +47,7 @@ def test_a_model_of_ones_own_faces_a_suite_of_ones_own(tmp_path: Path) -> None:
     )
     answer = call("eval", "--model-file", "my.py:build", *options, cwd=tmp_path)
     assert answer.code == 0, answer.err
-    assert "cannot be handed to other processes" not in answer.message
+    assert "cannot be sent to other processes" not in answer.message
     assert "my-pgd" in answer.out
     assert "transfer:my.py:build@fgsm" in "".join(answer.out.split())
     assert list((tmp_path / "runs/external/my-build/evals").glob("my_Linf_*.json"))

@@ -193,11 +193,11 @@ def test_what_fails_in_one_rank_is_said_once_and_ends_all(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (
             ("train", "--epochs", "1"),
-            "`rpat train` is the work of one: each would write the same files",
+            "`rpat train` runs in one: each of them would write the same files",
         ),
         (
             ("eval", "net.pt", "--jobs", "2"),
@@ -205,13 +205,13 @@ def test_what_fails_in_one_rank_is_said_once_and_ends_all(folder: Path) -> None:
         ),
     ],
 )
-def test_what_several_processes_cannot_share_is_refused_by_all_and_said_by_the_first(
-    tmp_path: Path, arguments: tuple[str, ...], told: str
+def test_what_several_processes_cannot_share_is_refused_by_all_and_reported_by_the_first(
+    tmp_path: Path, arguments: tuple[str, ...], message: str
 ) -> None:
     common = {"WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}
     ranks = [start(tmp_path, *RPAT, *arguments, **common, RANK=str(rank)) for rank in range(2)]
     said = [" ".join("".join(rank.communicate(timeout=300)).split()) for rank in ranks]
     assert [rank.returncode for rank in ranks] == [2, 2]
-    assert told in said[0]
+    assert message in said[0]
     assert said[1] == ""
     assert list(tmp_path.iterdir()) == []

@@ -29,7 +29,7 @@ STEPS = 3
 def context(
     model: nn.Module, method: Any, batch: Batch, norm: str = "Linf", **changes: Any
 ) -> StepContext:
-    settings = {"steps": STEPS, **getattr(method, "method", method).attack_defaults}
+    settings = {"steps": STEPS, **method.attack_defaults}
     return StepContext(
         model, ATTACKS["pgd"](Threat(norm, DEFAULT_EPS[norm]), **settings), *batch, **changes
     )
