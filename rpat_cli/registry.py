@@ -6,7 +6,6 @@ be read at a glance, and listing its names (help pages, error messages) never im
 
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import redirect_stdout
 from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -14,6 +13,7 @@ from types import ModuleType
 from typing import Generic, TypeVar, cast
 
 from rpat_cli.errors import ConfigError, unknown
+from rpat_cli.user_code import imported_apart
 
 T = TypeVar("T")
 
@@ -66,14 +66,14 @@ _files: dict[str, Path] = {}
 
 def import_file(path: Path, name: str) -> ModuleType:
     """Run a user's Python file as a module of this name. What the file raises goes to the caller,
-    and leaves no module; what it prints goes to stderr."""
+    and leaves no module; what it prints goes to stderr, and what it sets in torch is set back."""
     spec = spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
     module = module_from_spec(spec)
     sys.modules[name] = module  # dataclasses look their module up here
     try:
-        with redirect_stdout(sys.stderr):
+        with imported_apart():
             spec.loader.exec_module(module)
     except BaseException:
         del sys.modules[name]

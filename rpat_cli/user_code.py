@@ -6,6 +6,7 @@ error is follows from its traceback: the innermost frame that is in no library d
 
 import inspect
 import os
+import site
 import sys
 import sysconfig
 from collections.abc import Iterator
@@ -19,12 +20,14 @@ from rpat_cli.errors import RpatError, UserCodeError
 
 PACKAGE = str(Path(__file__).parent) + os.sep
 LIBRARIES = tuple(
-    {
-        str(Path(path)) + os.sep
-        for path in sysconfig.get_paths().values()
-        if path and Path(path) != Path(sys.prefix)
-    }
-    | {str(Path(os.__file__).parent) + os.sep}
+    path + os.sep
+    for folder in (
+        *(sysconfig.get_path(kind) for kind in ("stdlib", "platstdlib", "purelib", "platlib")),
+        *site.getsitepackages(),
+        site.getusersitepackages(),
+        Path(os.__file__).parent,
+    )
+    for path in {str(Path(folder).absolute()), str(Path(folder).resolve())}
 )
 """The folders of the standard library and of what pip installs."""
 
@@ -79,8 +82,11 @@ def _is_users(file: str, module: str) -> bool:
         return False
     if file.startswith("<"):  # typed in, or made by a library, as a dataclass's __init__ is
         return module == "__main__" or file.startswith(("<stdin", "<ipython"))
-    if module.partition(".")[0] in _plugin_packages:
+    root = module.partition(".")[0]
+    if root in _plugin_packages:
         return True
+    if root in KNOWN:
+        return False
     return not file.startswith(LIBRARIES) and Path(file).name != "rpat"  # pip's console script
 
 
@@ -207,6 +213,29 @@ def _class_place(definition: Any) -> str:
     with suppress(OSError, TypeError):
         return f"{inspect.getsourcefile(definition)}:{inspect.getsourcelines(definition)[1]}"
     return str(getattr(definition, "__module__", ""))
+
+
+@contextmanager
+def imported_apart() -> Iterator[None]:
+    """Around the import of a user's file: what it prints goes to stderr, and what a script of its
+    own may set (torch's default dtype and device, no gradients, the folder) ends with it."""
+    folder, torch = Path.cwd(), sys.modules.get("torch")
+    # As torch begins, if it is not imported yet: importing it here would cost every help page.
+    dtype = torch.get_default_dtype() if torch else None
+    device = torch.get_default_device() if torch else None
+    grad = torch.is_grad_enabled() if torch else True
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        os.chdir(folder)
+        torch = sys.modules.get("torch")
+        if torch is not None:
+            torch.set_default_dtype(dtype or torch.float32)
+            torch.set_grad_enabled(grad)
+            cpu = torch.device("cpu")
+            if torch.get_default_device() != (device or cpu):
+                torch.set_default_device(None if device in (None, cpu) else device)
 
 
 @contextmanager

@@ -8,7 +8,11 @@ from torch import Tensor
 from rpat_cli.data import DATASETS
 from rpat_cli.data.base import GIB, Dataset, DatasetSpec, LoadOptions, RawData
 from rpat_cli.data.splits import stratified_choice
-from rpat_cli.errors import ConfigError, DataError, Problem
+from rpat_cli.errors import ConfigError, DataError, Problem, UserCodeError
+from rpat_cli.user_code import calling, where_defined
+
+SPLIT_HAS = ("labels", "shape", "to", "subset", "batches", "tensors", "fingerprint", "__len__")
+"""What a `Split` has."""
 
 
 def load_dataset(
@@ -35,9 +39,10 @@ def load_dataset(
     """
     spec = DATASETS[name]
     _check_image_size(spec, image_size)
-    raw = spec.load(
-        LoadOptions(Path(root).expanduser(), download, image_size, memory_budget, workers)
-    )
+    options = LoadOptions(Path(root).expanduser(), download, image_size, memory_budget, workers)
+    with calling(spec.load, "load(options)"):
+        raw = spec.load(options)
+    _check_form(spec, raw)
     _check(spec, raw)
     held_out = stratified_choice(raw.train.labels, _val_count(val_size, raw.train.labels), seed)
     kept = torch.ones(len(raw.train), dtype=torch.bool)
@@ -84,6 +89,25 @@ def _check_image_size(spec: DatasetSpec, image_size: int | None) -> None:
         )
         hint = "Remove it; it is for imagefolder only."
         raise ConfigError(Problem("image_size", message, hint=hint))
+
+
+def _check_form(spec: DatasetSpec, raw: object) -> None:
+    """Raises `UserCodeError` for what a plugin's loader returned instead of a `RawData`."""
+    problem = ""
+    if not isinstance(raw, RawData):
+        problem = f"it returned {type(raw).__name__}"
+    else:
+        for which, split in (("train", raw.train), ("test", raw.test)):
+            missing = [name for name in SPLIT_HAS if not hasattr(split, name)]
+            if missing:
+                kind = type(split).__name__
+                problem = f"{which} is of the type {kind}, which has no {', '.join(missing)}"
+    if problem:
+        raise UserCodeError(
+            f"{where_defined(spec.load)}: the data set {spec.name!r} must load a RawData(train, "
+            f"test, class_names) of splits, such as rpat_cli.data.splits.TensorSplit(x, y); "
+            f"{problem}."
+        )
 
 
 def _check(spec: DatasetSpec, raw: RawData) -> None:

@@ -34,7 +34,11 @@ def prepare(wanted: Wanted, opened: OpenedTarget, limit: int | None) -> dict[str
     for name in wanted:
         _check(name, DIAGNOSTICS[name], wanted[name])
     names = [name for name in DIAGNOSTICS if name in wanted]
-    return {name: DIAGNOSTICS[name].prepared(opened.data, limit, wanted[name]) for name in names}
+    prepared = {}
+    for name in names:
+        with calling(DIAGNOSTICS[name].prepare, "prepare(data, limit, **settings)"):
+            prepared[name] = DIAGNOSTICS[name].prepared(opened.data, limit, wanted[name])
+    return prepared
 
 
 def _check(name: str, diagnostic: Diagnostic, settings: Mapping[str, Any]) -> None:

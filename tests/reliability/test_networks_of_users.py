@@ -226,6 +226,11 @@ M, N = ("--method", "standard", "--model", "mine"), ("--method", "mine")
 TRADES, PGD = (("--method", name, "--attack", "mine") for name in ("trades", "pgd"))
 LAYERS = "MODELS.add('mine', lambda c, s, k: Net({}))\n"
 R = ("--method", "standard", "--set", "mine=true")
+D = ("--method", "standard", "--data", "mine")
+DATA = """
+from rpat_cli.data.base import DatasetSpec, RawData
+DATASETS.add("mine", DatasetSpec("mine", (1, 28, 28), 10, (0.5,), (0.5,), {{"Linf": 0.1}}, {load}))
+"""
 ODD = {
     "no arguments": (
         "MODELS.add('mine', lambda: Net())\n",
@@ -283,6 +288,19 @@ ODD = {
         TRADES,
         "calls perturb(model, x,",
     ),
+    "views": (
+        method("pass").replace("def __call__", "views = 'two'\n    def __call__"),
+        N,
+        "views of",
+    ),
+    "an attack that is none": ("ATTACKS.add('mine', lambda threat: 5)\n", PGD, "it returned int"),
+    "a loader's call": (DATA.format(load="lambda: 5"), D, "called as load(options)"),
+    "a loader's answer": (DATA.format(load="lambda options: None"), D, "it returned NoneType"),
+    "a loader's split": (
+        DATA.format(load="lambda options: RawData([], [], ('a', 'b'))"),
+        D,
+        "of the type list, which has no labels",
+    ),
 }
 TINY = ("--epochs", "1", "--set", "data.val_size=100", "--set", "validation.steps=1")
 
@@ -313,9 +331,9 @@ def test_a_plugin_is_told_what_it_must_look_like(
     Path("p.py").write_text(HEAD + text)
     options = ("train", "--plugin", "p.py", *TINY, *flags, "--eval", "clean", "--quiet")
     code, _, message = command(monkeypatch, capsys, *options)
-    assert code == 1, message
+    assert code == (2 if name == "views" else 1), message
     assert said in message
-    assert "p.py:" in message
+    assert "p.py" in message
     assert "bug in rpat" not in message
 
 
@@ -378,3 +396,22 @@ def test_a_plugins_network_that_needs_view_trains_and_is_evaluated(
     code, out, message = command(monkeypatch, capsys, *options)
     assert code == 0, message
     assert json.loads(out)
+
+
+@pytest.mark.usefixtures("_elsewhere", "_tables")
+def test_what_a_file_sets_in_torch_when_it_is_imported_is_set_back(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sets = """
+import os
+os.chdir("/")
+torch.set_default_dtype(torch.float64)
+torch.set_default_device("meta")
+torch.set_grad_enabled(False)
+"""
+    Path("p.py").write_text(HEAD + sets)
+    options = ("train", "--plugin", "p.py", *TINY, "--method", "standard", "--eval", "clean")
+    code, _, message = command(monkeypatch, capsys, *options, "--quiet", "--out", "run")
+    assert code == 0, message
+    assert Path("run/report.json").exists()
+    assert torch.get_default_dtype() == torch.float32
