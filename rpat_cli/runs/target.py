@@ -72,7 +72,7 @@ def open_target(target: Target, checkpoint: str, changes: Sequence[Layer]) -> Op
     else:
         saved = load_model(target if target is not None else newest_run().path, checkpoint, changes)
     recipe = _with_changes(saved.recipe, changes)
-    data = build_data(recipe.data, recipe.seed)
+    data = build_data(recipe.data, recipe.seed, test_only=True)
     _check_fit(saved, data)
     return OpenedTarget(saved, recipe, data)
 
