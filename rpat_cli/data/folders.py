@@ -53,7 +53,7 @@ def _load(options: LoadOptions) -> RawData:
         )
     remarks = list(_about_form(options))
     unused = [folder.name for folder in tests if folder != test]
-    if unused:
+    if unused and not options.test_only:
         remarks.append(
             f"the test images are those of {test.name}/; {unused[0]}/ is not used: the validation "
             "images are held out of the training images (data.val_size)"

@@ -9,6 +9,9 @@ import yaml
 
 from rpat_cli.errors import ConfigError, Problem, did_you_mean
 
+MARKS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
+"""What files of other encodings begin with."""
+
 KeyPath = tuple[str, ...]
 """Where a value is in nested mappings: `("threat", "eps")`."""
 
@@ -42,8 +45,14 @@ def _text_of(path: Path, kind: str) -> str:
         neighbors = [p.name for p in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
         hint = did_you_mean(path.name, neighbors)
         raise ConfigError(Problem("", f"there is no such {kind} file.", str(path), hint)) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(Problem("", f"cannot be read: {error}.", str(path))) from None
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        known = next((name for mark, name in MARKS.items() if error.object.startswith(mark)), "")
+        what = f"is encoded in {known}" if known else f"is not encoded in UTF-8 (line {line})"
+        hint = "Open it in an editor and save it as UTF-8."
+        raise ConfigError(Problem("", f"{what}.", str(path), hint)) from None
+    except OSError as error:
+        raise ConfigError(Problem("", f"cannot be read: {error.strerror}.", str(path))) from None
 
 
 def _not_yaml(error: yaml.YAMLError, path: Path) -> Problem:

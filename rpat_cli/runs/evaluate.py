@@ -95,6 +95,8 @@ def measure_run(
     """
     options, listener = options or EvalOptions(), listener or Listener()
     opened = open_target(target, checkpoint, changes)
+    for remark in opened.data.remarks:
+        listener.say(f"note: {remark}")
     prepared = prepare(diagnostics, opened, options.limit)
     sources = opened.sources(specs)
     with options.workers(specs, opened.compute, len(opened.data.test)) as workers:
