@@ -1,6 +1,7 @@
 """YAML files read with the line of every key, so that a mistake can be reported where it was
 made."""
 
+import codecs
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -8,9 +9,6 @@ from typing import Any
 import yaml
 
 from rpat_cli.errors import ConfigError, Problem, did_you_mean
-
-MARKS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
-"""What files of other encodings begin with."""
 
 KeyPath = tuple[str, ...]
 """Where a value is in nested mappings: `("threat", "eps")`."""
@@ -23,6 +21,8 @@ def read_document(path: Path, kind: str = "recipe") -> tuple[Any, dict[KeyPath, 
     Raises `ConfigError` for a file that is missing, is not YAML, or has a duplicate key.
     """
     text = _text_of(path, kind)
+    if "\0" in text:  # half of every letter in UTF-16
+        raise ConfigError(_other_encoding(text.encode(), 0, path))
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         values = yaml.safe_load(text)
@@ -46,13 +46,18 @@ def _text_of(path: Path, kind: str) -> str:
         hint = did_you_mean(path.name, neighbors)
         raise ConfigError(Problem("", f"there is no such {kind} file.", str(path), hint)) from None
     except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        known = next((name for mark, name in MARKS.items() if error.object.startswith(mark)), "")
-        what = f"is encoded in {known}" if known else f"is not encoded in UTF-8 (line {line})"
-        hint = "Open it in an editor and save it as UTF-8."
-        raise ConfigError(Problem("", f"{what}.", str(path), hint)) from None
+        raise ConfigError(_other_encoding(error.object, error.start, path)) from None
     except OSError as error:
         raise ConfigError(Problem("", f"cannot be read: {error.strerror}.", str(path))) from None
+
+
+def _other_encoding(content: bytes, start: int, path: Path) -> Problem:
+    """The problem with a file that is no UTF-8 from the byte at `start` on."""
+    line = content[:start].count(b"\n") + 1
+    what = f"is not encoded in UTF-8 (line {line})."
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in content:
+        what = "is encoded in UTF-16 or UTF-32, not in UTF-8."
+    return Problem("", what, str(path), "Open it in an editor and save it as UTF-8.")
 
 
 def _not_yaml(error: yaml.YAMLError, path: Path) -> Problem:
