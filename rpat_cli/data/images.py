@@ -73,12 +73,13 @@ def decode(path: Path, form: Form) -> Tensor:
     if not path.is_file():  # a pipe would be waited for without end
         raise _unreadable(path, "it is not there, or is no regular file")
     try:
-        with warnings.catch_warnings(), _whole_only(), Image.open(path) as image:
-            warnings.simplefilter("ignore")  # what matters is refused, not remarked on
+        # No warnings of Pillow's: what matters is refused.
+        with warnings.catch_warnings(action="ignore"), _whole_only(), Image.open(path) as image:
             if form.center_crop == 1:
                 # Lets the JPEG decoder skip detail that the resize would throw away.
                 side = max(form.height, form.width)
                 image.draft("RGB", (side, side))
+            image.load()  # first: some of Pillow's readers turn the image here
             turn = _turn(image)
             pixels = _in_color(_eight_bits(image), "L" if form.channels == 1 else "RGB")
             cut = _cut(pixels if turn is None else pixels.transpose(turn), form)
