@@ -14,6 +14,7 @@ import typer
 
 from rpat_cli.cli import console, torchrun
 from rpat_cli.cli.progress import listening
+from rpat_cli.data.choice import Limit
 from rpat_cli.errors import ConfigError
 from rpat_cli.evaluation.parallel import ranks
 from rpat_cli.evaluation.parallel.processes import Jobs
@@ -126,7 +127,7 @@ def evaluate(
     diagnostics: Wanted,
     batch_size: int | None,
     jobs: Jobs,
-    limit: int | None,
+    limit: Limit | None,
     quiet: bool,
     as_json: bool,
 ) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from rpat_cli.data.choice import Limit, images_of, recorded
 from rpat_cli.diagnostics import Result
 from rpat_cli.engine.compute import Compute
 from rpat_cli.evaluation.evaluate import Evaluation, default_batch_size, evaluate
@@ -36,14 +37,14 @@ class EvalOptions:
 
     `batch_size`: images attacked at a time (default: follows the device). `jobs`: processes that
     share the work; more than 1 in a script of your own needs its `if __name__ == "__main__":`.
-    `limit`: only so many test images, a fixed, stratified subset. `again`: how to go on after an
-    interruption, for the message. `ranks`: the processes that torchrun has started, instead of
-    `jobs`; see `rpat_cli.evaluation.parallel.ranks`.
+    `limit`: only so many test images, a fixed, stratified subset, or another choice. `again`: how
+    to go on after an interruption, for the message. `ranks`: the processes that torchrun has
+    started, instead of `jobs`; see `rpat_cli.evaluation.parallel.ranks`.
     """
 
     batch_size: int | None = None
     jobs: Jobs = 1
-    limit: int | None = None
+    limit: Limit | None = None
     again: str = "evaluate again with the same arguments"
     ranks: Pool | None = None
 
@@ -58,7 +59,7 @@ class EvalOptions:
         if self.ranks is not None:
             yield self.ranks
             return
-        samples = samples if self.limit is None else min(samples, self.limit)
+        samples = images_of(self.limit, samples)
         chunk_size = self.batch_size_on(compute.device)
         count = count_jobs(self.jobs, specs, compute.device, samples=samples, chunk_size=chunk_size)
         with sharing(count, compute.device) as workers:
@@ -95,6 +96,9 @@ def measure_run(
     """
     options, listener = options or EvalOptions(), listener or Listener()
     opened = open_target(target, checkpoint, changes)
+    for remark in opened.data.remarks:
+        listener.say(f"note: {remark}")
+    opened.test_images(options.limit)  # raises for images that are not there
     prepared = prepare(diagnostics, opened, options.limit)
     sources = opened.sources(specs)
     with options.workers(specs, opened.compute, len(opened.data.test)) as workers:
@@ -179,7 +183,7 @@ def evaluate_opened(
             known=store.known,
         )
         if len(images) < len(opened.data.test):
-            evaluation = replace(evaluation, limit=options.limit)
+            evaluation = replace(evaluation, limit=recorded(options.limit))
         file = _write(opened, evaluation, store.key)
     store.remove()
     return evaluation, file

@@ -68,6 +68,12 @@ class Inputs:
     def architecture(self) -> Architecture:
         return architecture_for(self.recipe, self.data)
 
+    @cached_property
+    def images(self) -> dict[str, str]:
+        """The fingerprints of all images that the training sees, by where they come from."""
+        extra = {} if self.extra is None else {"data.extra": self.extra.fingerprint()}
+        return {"data": self.data.train_fingerprint, **extra}
+
 
 def train_run(
     recipe: Recipe,
@@ -113,6 +119,8 @@ def train_session(
     does.
     """
     listener = _also_logging(listener, folder)
+    for remark in inputs.data.remarks:
+        listener.say(f"note: {remark}")
     seed_everything(inputs.recipe.seed)
     model = inputs.compute.place(inputs.architecture.build())
     with StopSignals() as signals:
@@ -149,7 +157,9 @@ def _loop(
     should_stop: Callable[[TrainLoop], bool],
 ) -> TrainLoop:
     recipe = inputs.recipe
-    writer = CheckpointWriter(recipe, inputs.architecture, inputs.data.class_names, folder)
+    writer = CheckpointWriter(
+        recipe, inputs.architecture, inputs.data.class_names, inputs.images, folder
+    )
     validate = _validator(recipe, inputs.data, inputs.compute)
     validation = Validation(validate, recipe.validation.every, writer.save_best)
     callbacks = [
@@ -174,7 +184,7 @@ def _also_logging(listener: Listener, folder: RunFolder) -> Listener:
     """A listener that also writes every message and a line for every epoch to the run's log."""
 
     def log(text: str) -> None:
-        with folder.log.open("a", encoding="utf-8") as file:
+        with folder.log.open("a", encoding="utf-8", errors="backslashreplace") as file:
             file.write(f"{datetime.now():%Y-%m-%d %H:%M:%S}  {text}\n")
 
     def say(text: str) -> None:
