@@ -33,7 +33,11 @@ class CheckpointWriter:
     folder: RunFolder
 
     def callbacks(self, validation: Validation) -> list[Checkpoints]:
-        """The callbacks that save `last` and, with weight averaging, `last_wa`."""
+        """The callbacks that save `last_wa`, with weight averaging, and then `last`.
+
+        In this order: whoever is killed between the two resumes from the `last` before, and makes
+        both anew. The other way round, an average of the epoch before would stay for ever.
+        """
 
         def last(loop: TrainLoop) -> dict[str, Any]:
             training = loop.state_dict()
@@ -49,10 +53,12 @@ class CheckpointWriter:
             assert loop.averaging is not None
             return {**self._content(loop.averaging.model.state_dict()), "epoch": loop.epoch}
 
-        savers = [Checkpoints(self.folder.checkpoint("last"), last)]
+        savers = []
         if self.recipe.wa:
-            savers.append(Checkpoints(self.folder.checkpoint(f"last{AVERAGED}"), last_averaged))
-        return savers
+            path = self.folder.checkpoint(f"last{AVERAGED}")
+            # A resumed run begins with it: the file may be lost, or older than `last`.
+            savers.append(Checkpoints(path, last_averaged, at_start=True))
+        return [*savers, Checkpoints(self.folder.checkpoint("last"), last)]
 
     def save_best(self, suffix: str, model: nn.Module, record: EpochRecord) -> None:
         """Save `best` or, with the suffix of the averaged model, `best_wa`."""

@@ -210,6 +210,7 @@ def _write(opened: OpenedTarget, evaluation: Evaluation, key: str) -> Path:
         "format": EVAL_FORMAT,
         "key": key,
         "created": datetime.now().astimezone().isoformat(timespec="seconds"),
+        eval_file.ORDER: eval_file.next_order(saved.folder.evals),
         "environment": environment(),
         "device": str(opened.compute.device),
         "checkpoint": saved.file.stem,

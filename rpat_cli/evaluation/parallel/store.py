@@ -26,7 +26,7 @@ from rpat_cli.records.files import append_durably, refuse_link
 Identity = Mapping[str, Any]
 """What the results of an evaluation depend on, by name; plain builtins."""
 
-RECORDS = 3
+RECORDS = 2
 """The version of what is recorded of a chunk: part of an identity, since lines of another version
 are of no use."""
 
