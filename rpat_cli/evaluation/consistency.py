@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rpat_cli.evaluation.results import AttackResult, Evaluation
 
 MAX_CLASSES = 100_000
-"""More than any data set has: a damaged number of classes must not ask for a table of its square."""
+"""More than any data set has: a damaged number of them must not ask for a table of its square."""
 
 
 def inconsistency(evaluation: "Evaluation", record: Mapping[str, Any]) -> str:

@@ -91,7 +91,9 @@ def load_newest(path: Path) -> tuple[dict[str, Any], str]:
         try:
             content = load_checkpoint(previous(path))
         except CheckpointError as second:
-            raise CheckpointError(f"{error} The previous one cannot be used either: {second}") from None
+            raise CheckpointError(
+                f"{error} The previous one cannot be used either: {second}"
+            ) from None
         return content, f"{error} Using the previous one, {previous(path).name}."
 
 

@@ -21,6 +21,8 @@ from rpat_cli.records.files import write_new as write_new_text
 # can be exchanged between versions.
 PENDING = "closer_looks_left"
 ORDER = "order"
+EPOCHS_DONE = "epochs_done"
+"""How many epochs of the run were done when the evaluation was made."""
 
 
 @dataclass(frozen=True)

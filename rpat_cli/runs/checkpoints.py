@@ -20,6 +20,7 @@ from rpat_cli.recipe.schema import Recipe
 from rpat_cli.records.checkpoint import save_checkpoint
 from rpat_cli.records.metrics import AVERAGED, EpochRecord
 from rpat_cli.records.run_folder import RunFolder
+from rpat_cli.records.segments import Segment
 from rpat_cli.runs.environment import environment
 
 
@@ -31,6 +32,7 @@ class CheckpointWriter:
     architecture: Architecture
     class_names: Sequence[str]
     folder: RunFolder
+    segments: Sequence[Segment]
 
     def callbacks(self, validation: Validation) -> list[Checkpoints]:
         """The callbacks that save `last_wa`, with weight averaging, and then `last`.
@@ -46,6 +48,7 @@ class CheckpointWriter:
                 **self._content(model),
                 "epoch": loop.epoch,
                 "best": validation.best,
+                "segments": [segment.to_dict() for segment in self.segments],
                 "training": training,
             }
 

@@ -63,10 +63,8 @@ class ChunkStore:
                 }
                 say(f"resuming: {len(known)} chunk{'s' * (len(known) != 1)} known")
                 if damaged:
-                    say(
-                        f"{damaged} damaged line{'s' * (damaged != 1)} in {path}: what they held is "
-                        "measured again"
-                    )
+                    lines = f"{damaged} damaged line{'s' * (damaged != 1)}"
+                    say(f"{lines} in {path}: what they held is measured again")
                 return cls(path, identity, tuple(known.values()), has_header=bool(records))
             if others := sorted(folder.glob("*.jsonl"), key=lambda other: other.stat().st_mtime):
                 say(f"starting afresh: {_difference(others[-1], identity)}")
@@ -117,7 +115,8 @@ def _read_and_cut(path: Path) -> tuple[list[Mapping[str, Any]], int]:
 
 
 def _records(content: bytes) -> tuple[list[Mapping[str, Any]], int]:
-    records, damaged = [], 0
+    records: list[Mapping[str, Any]] = []
+    damaged = 0
     for line in content.splitlines():
         try:
             record = json.loads(line)
