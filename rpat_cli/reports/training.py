@@ -73,7 +73,7 @@ class Training:
                 f"trained in {len(self.segments)} segments, so that the recipe alone does not "
                 f"repeat this run ({lines}): the head of {folder.recipe.name} says what does"
             )
-        if folder.checkpoint("last").exists():
+        if self.saved_epochs:  # then there is a last checkpoint, and there should be the others
             remarks += [
                 f"checkpoints/{each.name}.pt is missing; evaluations that were made of it remain"
                 for each in self.checkpoints
@@ -97,6 +97,16 @@ def read_training(folder: RunFolder, recipe: Recipe, remarks: list[str]) -> Trai
             "which were left out"
         )
     return Training(fitting, **facts)
+
+
+def read_checkpoints(folder: RunFolder) -> tuple[CheckpointRef, ...]:
+    """The checkpoints of a run, as far as its training is recorded."""
+    facts = _facts_of_checkpoint(folder, [])
+    try:
+        records, _ = inspect_metrics(folder.metrics)
+    except RunFolderError:
+        records = []
+    return Training(tuple(records), **facts).checkpoints
 
 
 def _facts_of_checkpoint(folder: RunFolder, remarks: list[str]) -> dict[str, Any]:
