@@ -55,7 +55,7 @@ class EvalFile:
     @property
     def order(self) -> int:
         """One more than that of the newest evaluation when it was written; 0 if not recorded."""
-        return int(self.record.get(ORDER, 0))
+        return int(self.record.get(ORDER) or 0)
 
     @property
     def checkpoint(self) -> str:
@@ -232,8 +232,9 @@ def _problem(record: Any) -> str:
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
             return f"{key} is not a list of texts"
     for key in ("limit", ORDER):
-        if not isinstance(record.get(key) or 0, int):
-            return f"{key} is not a number"
+        value = record.get(key)
+        if value is not None and not (isinstance(value, int) and 0 <= value < 2**63):
+            return f"{key} is not a count"
     try:
         datetime.fromisoformat(record["created"]).astimezone()
     except (ValueError, OverflowError, OSError):  # no date, or one that no clock here can show
