@@ -203,16 +203,14 @@ def _labels(group: Group) -> set[str]:
 
 def _why_not(groups_a: Sequence[Group], groups_b: Sequence[Group]) -> str:
     """In what the newest evaluations differ that come closest."""
-    a, b = groups_a[-1][0], groups_b[-1][0]
-    data_a = {group[0].file.fingerprint: group[0].file.data for group in groups_a}
-    data_b = {group[0].file.fingerprint: group[0].file.data for group in groups_b}
-    if not data_a.keys() & data_b.keys():
+    common = _fingerprints(groups_a) & _fingerprints(groups_b)
+    if not common:
+        a, b = groups_a[-1][0].file, groups_b[-1][0].file
         return (
-            f"the two evaluations are of different test images ({a.file.data} and {b.file.data}). "
-            "Compare evaluations of the same test set."
+            f"the two evaluations are of different test images ({a.data} and {b.data}). Compare "
+            "evaluations of the same test set."
         )
-    threats_a = {group[0].evaluation.threat for group in groups_a}
-    threats_b = {group[0].evaluation.threat for group in groups_b}
+    threats_a, threats_b = _threats(groups_a, common), _threats(groups_b, common)
     if not threats_a & threats_b:
         return (
             f"the two evaluations have different threat models ({_listed(threats_a)}, and "
@@ -222,6 +220,16 @@ def _why_not(groups_a: Sequence[Group], groups_b: Sequence[Group]) -> str:
         f"the two evaluations are of different images ({_sizes(groups_a)}, and "
         f"{_sizes(groups_b)}). Compare evaluations of the same test set, with the same --limit."
     )
+
+
+def _fingerprints(groups: Sequence[Group]) -> set[str]:
+    return {group[0].file.fingerprint for group in groups}
+
+
+def _threats(groups: Sequence[Group], fingerprints: set[str]) -> set[Threat]:
+    """Those under which the sets of images were evaluated."""
+    fitting = [group[0] for group in groups if group[0].file.fingerprint in fingerprints]
+    return {each.evaluation.threat for each in fitting}
 
 
 def _listed(threats: set[Threat]) -> str:

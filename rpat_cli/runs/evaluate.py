@@ -20,7 +20,13 @@ from rpat_cli.loading.saved_model import SavedModel
 from rpat_cli.recipe.layers import Layer
 from rpat_cli.records import eval_file
 from rpat_cli.records.metrics import read_metrics
-from rpat_cli.reports.terminal import evaluation_remarks, evaluation_table, remarks_text
+from rpat_cli.reports.diagnostics_terminal import for_terminal
+from rpat_cli.reports.terminal import (
+    evaluation_remarks,
+    evaluation_summary,
+    evaluation_table,
+    remarks_text,
+)
 from rpat_cli.reports.write import write_report
 from rpat_cli.runs.diagnose import Wanted, diagnose, one_per_source, prepare
 from rpat_cli.runs.environment import environment
@@ -118,8 +124,15 @@ def measure_run(
         if folder.metrics.exists():
             write_report(folder)
     if folder.log.exists():
-        shown = evaluation_table(evaluation), remarks_text(evaluation_remarks(evaluation))
-        writer(folder)(as_text(*shown, f"result: {file}"))
+        writer(folder)(
+            as_text(
+                evaluation_table(evaluation),
+                evaluation_summary(evaluation, opened.data.class_names),
+                remarks_text(evaluation_remarks(evaluation)),
+                *(for_terminal(result.section()) for result in results.values()),
+                f"result: {file}",
+            )
+        )
     return Measured(evaluation, file, results)
 
 
