@@ -200,7 +200,7 @@ def test_nothing_in_common_says_what_differs(runs: tuple[Run, Run]) -> None:
     with pytest.raises(DataError, match="different threat models"):
         matched(runs)
     b.add(evaluation(n=4, pgd=2))
-    with pytest.raises(DataError, match=r"8 images of x .* and 4 images of x .*same --limit"):
+    with pytest.raises(DataError, match=r"8 images of x .*, and .*4 images of x .*same --limit"):
         matched(runs)
 
 
