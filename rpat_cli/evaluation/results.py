@@ -16,6 +16,7 @@ from torch import Tensor
 from rpat_cli.attacks.threat import Threat
 from rpat_cli.errors import RpatError
 from rpat_cli.evaluation.calibration import Calibration
+from rpat_cli.evaluation.consistency import inconsistency
 from rpat_cli.evaluation.samples_json import (
     bits_to_text,
     floats_to_list,
@@ -314,11 +315,16 @@ class Evaluation:
 def parse_evaluation(file: EvalFile) -> Evaluation:
     """What a file of `evals/` measured. Raises `DamagedEvalError` if a part of it does not fit."""
     try:
-        return Evaluation.from_dict(file.record)
+        evaluation = Evaluation.from_dict(file.record)
+        problem = inconsistency(evaluation, file.record)
     except KeyError as error:
         raise DamagedEvalError(file.path, f"{error} is missing") from None
-    except (TypeError, ValueError, AttributeError, RpatError) as error:
-        raise DamagedEvalError(file.path, f"{type(error).__name__}: {error}") from None
+    # What the builtins and torch raise for values of another type, size or range.
+    except (TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError, RpatError) as e:
+        raise DamagedEvalError(file.path, f"{type(e).__name__}: {e}") from None
+    if problem:
+        raise DamagedEvalError(file.path, problem)
+    return evaluation
 
 
 def strength(label: str, accuracy: Accuracy) -> tuple[float, bool]:

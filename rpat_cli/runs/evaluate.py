@@ -20,11 +20,20 @@ from rpat_cli.evaluation.suite import AttackSpec
 from rpat_cli.loading.saved_model import SavedModel
 from rpat_cli.recipe.layers import Layer
 from rpat_cli.records import eval_file
+from rpat_cli.records.metrics import read_metrics
+from rpat_cli.reports.diagnostics_terminal import for_terminal
+from rpat_cli.reports.terminal import (
+    evaluation_remarks,
+    evaluation_summary,
+    evaluation_table,
+    remarks_text,
+)
 from rpat_cli.reports.write import write_report
 from rpat_cli.runs.diagnose import Wanted, diagnose, one_per_source, prepare
 from rpat_cli.runs.environment import environment
 from rpat_cli.runs.identity import finished, identity_of
 from rpat_cli.runs.listener import Listener
+from rpat_cli.runs.run_log import also_logging, as_text, writer
 from rpat_cli.runs.target import OpenedTarget, Target, open_target
 from rpat_cli.signals import stoppable
 
@@ -96,6 +105,9 @@ def measure_run(
     """
     options, listener = options or EvalOptions(), listener or Listener()
     opened = open_target(target, checkpoint, changes)
+    folder = opened.saved.folder
+    if folder.log.exists():  # of a run; other models have none
+        listener = also_logging(listener, folder)
     for remark in opened.data.remarks:
         listener.say(f"note: {remark}")
     opened.test_images(options.limit)  # raises for images that are not there
@@ -113,8 +125,18 @@ def measure_run(
             listener=listener,
         )
     finally:  # a report of the evaluation is due also where a diagnostic was stopped
-        if opened.saved.folder.metrics.exists():
-            write_report(opened.saved.folder)
+        if folder.metrics.exists():
+            write_report(folder)
+    if folder.log.exists():
+        writer(folder)(
+            as_text(
+                evaluation_table(evaluation),
+                evaluation_summary(evaluation, opened.data.class_names),
+                remarks_text(evaluation_remarks(evaluation)),
+                *(for_terminal(result.section()) for result in results.values()),
+                f"result: {file}",
+            )
+        )
     return Measured(evaluation, file, results)
 
 
@@ -214,6 +236,7 @@ def _write(opened: OpenedTarget, evaluation: Evaluation, key: str) -> Path:
         "format": EVAL_FORMAT,
         "key": key,
         "created": datetime.now().astimezone().isoformat(timespec="seconds"),
+        eval_file.ORDER: eval_file.next_order(saved.folder.evals),
         "environment": environment(),
         "device": str(opened.compute.device),
         "checkpoint": saved.file.stem,
@@ -230,5 +253,7 @@ def _write(opened: OpenedTarget, evaluation: Evaluation, key: str) -> Path:
         "seed": opened.recipe.seed,
         **evaluation.to_dict(),
     }
+    if records := read_metrics(saved.folder.metrics):
+        record[eval_file.EPOCHS_DONE] = records[-1]["epoch"]
     stem = f"{saved.file.stem}_{threat.norm}_{datetime.now():%Y-%m-%d_%H-%M-%S}"
     return eval_file.write_new(saved.folder.evals, stem, record).path
