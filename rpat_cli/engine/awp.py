@@ -54,7 +54,10 @@ class WeightPerturbation:
         with torch.no_grad():
             for weight, gradient in zip(weights, gradients, strict=True):
                 if gradient is not None:
-                    weight.add_(self.gamma * weight.norm() / (gradient.norm() + 1e-12) * gradient)
+                    length = self.gamma * weight.norm() / (gradient.norm() + 1e-12)
+                    # A gradient that is not finite moves nothing: the loop finds it in the loss
+                    # that follows, before BatchNorm's statistics are lost to it.
+                    weight.add_((length * gradient).nan_to_num(0, 0, 0))
         del gradients
         try:
             yield replace(step, attack=attack.replay())
