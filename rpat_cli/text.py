@@ -10,20 +10,35 @@ from pydantic import BeforeValidator
 def parse_number(value: Any) -> Any:
     """Turn `"8/255"` or `"1e-3"` into a float; other types are returned as they are, for pydantic.
 
-    Raises `ValueError` for a bool, and for a string that is not a finite number.
+    Raises `ValueError` for a bool, for a string that is not a number, and for a number that is not
+    finite or too large for a float.
     """
     if isinstance(value, bool):
-        raise ValueError("must be a number such as 0.5, 1e-3 or 8/255")
+        raise ValueError(_EXAMPLES)
+    if isinstance(value, int | float):
+        _check_finite(value)
+        return value
     if not isinstance(value, str):
         return value
     numerator, slash, denominator = value.partition("/")
     try:
         number = float(numerator) / float(denominator) if slash else float(numerator)
     except (ValueError, ZeroDivisionError):
-        raise ValueError("must be a number such as 0.5, 1e-3 or 8/255") from None
-    if not math.isfinite(number):
-        raise ValueError("must be a finite number")
+        raise ValueError(_EXAMPLES) from None
+    _check_finite(number)
     return number
+
+
+_EXAMPLES = "must be a number such as 0.5, 1e-3 or 8/255"
+
+
+def _check_finite(number: int | float) -> None:
+    try:
+        finite = math.isfinite(number)
+    except OverflowError:  # a whole number larger than any float
+        finite = False
+    if not finite:
+        raise ValueError("must be a finite number")
 
 
 DASH = "\N{EN DASH}"

@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from rpat_cli.errors import ConfigError, Problem, did_you_mean
+from rpat_cli.recipe.yaml_loader import Loader
 
 KeyPath = tuple[str, ...]
 """Where a value is in nested mappings: `("threat", "eps")`."""
@@ -21,8 +22,8 @@ def read_document(path: Path, kind: str = "recipe") -> tuple[Any, dict[KeyPath, 
     """
     text = _text_of(path, kind)
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        values = yaml.safe_load(text)
+        node = yaml.compose(text, Loader=Loader)
+        values = yaml.load(text, Loader=Loader)
     except yaml.YAMLError as error:
         raise ConfigError(_not_yaml(error, path)) from None
     lines: dict[KeyPath, int] = {}
@@ -42,8 +43,11 @@ def _text_of(path: Path, kind: str) -> str:
         neighbors = [p.name for p in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
         hint = did_you_mean(path.name, neighbors)
         raise ConfigError(Problem("", f"there is no such {kind} file.", str(path), hint)) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(Problem("", f"cannot be read: {error}.", str(path))) from None
+    except UnicodeDecodeError as error:
+        message = f"is not text in UTF-8 (byte {error.start}). Save it as UTF-8."
+        raise ConfigError(Problem("", message, str(path))) from None
+    except (OSError, ValueError) as error:  # ValueError: no path at all, such as one with a NUL
+        raise ConfigError(Problem("", f"cannot be read: {error}.", repr(str(path)))) from None
 
 
 def _not_yaml(error: yaml.YAMLError, path: Path) -> Problem:
