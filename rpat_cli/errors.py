@@ -31,7 +31,7 @@ class Problem:
 
     def __str__(self) -> str:
         where = f"{self.source}: " if self.source else ""
-        key = f"{self.key}: " if self.key else ""
+        key = f"{shortened(self.key)}: " if self.key else ""
         hint = f" {self.hint}" if self.hint else ""
         return f"{where}{key}{self.message}{hint}"
 
@@ -94,7 +94,12 @@ class Interrupted(RpatError):  # noqa: N818  (not a failure: everything is saved
 
 
 LONGEST = 200
-"""Characters of a wrong name that a message repeats."""
+"""Characters of a wrong name or value that a message repeats."""
+
+
+def shortened(text: str) -> str:
+    """The text, or its beginning with an ellipsis."""
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
 
 
 def did_you_mean(given: str, choices: Iterable[str]) -> str:
@@ -109,9 +114,8 @@ def did_you_mean(given: str, choices: Iterable[str]) -> str:
 def unknown(kind: str, given: str, choices: Sequence[str], *, meant: str = "") -> str:
     """The message for a name that is not among the choices: what was given, what is similar (or
     `meant`, where that is known), what is allowed."""
-    shown = repr(given) if len(given) <= LONGEST else f"{given[:LONGEST]!r}..."
     parts = [
-        f"unknown {kind} {shown}.",
+        f"unknown {kind} {shortened(given)!r}.",
         f"Did you mean {meant!r}?" if meant else did_you_mean(given, choices),
         f"Allowed: {', '.join(choices)}.",
     ]

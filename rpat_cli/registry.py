@@ -12,9 +12,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Generic, TypeVar, cast
 
+from pydantic import ConfigDict
+
 from rpat_cli.errors import ConfigError, unknown
 
 T = TypeVar("T")
+
+SETTINGS_OF_ENTRIES = ConfigDict(extra="forbid", allow_inf_nan=False)
+"""How pydantic checks the fields of the frozen dataclasses in these tables."""
 
 
 class Registry(Mapping[str, T], Generic[T]):

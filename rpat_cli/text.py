@@ -41,6 +41,18 @@ def _check_finite(number: int | float) -> None:
         raise ValueError("must be a finite number")
 
 
+LARGEST_COUNT = 10**9
+"""More epochs, steps or images than anybody wants; products of two of them fit into 64 bits."""
+
+
+def check_count(value: Any) -> Any:
+    """The value itself. Raises `ValueError` for a whole number beyond `LARGEST_COUNT`; for use as a
+    validator of every field."""
+    if isinstance(value, int) and abs(value) > LARGEST_COUNT:
+        raise ValueError(f"must be at most {LARGEST_COUNT:,}")
+    return value
+
+
 DASH = "\N{EN DASH}"
 """Shown for what was not measured, and between the ends of a range."""
 
@@ -50,6 +62,8 @@ Number = Annotated[float, BeforeValidator(parse_number)]
 
 def show_number(value: float) -> str:
     """The reverse: 0.03137… is shown as `8/255`, 0.5 as `0.5`."""
+    if not math.isfinite(value * 1000):
+        return f"{value:g}"
     levels = round(value * 255)
     # 0.2 is 51/255, but nobody writes it so: a short decimal is shown as it is.
     is_short = round(value * 1000) == value * 1000

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from rpat_cli.attacks.base import Attack, LossFn
 from rpat_cli.methods.base import StepContext
+from rpat_cli.registry import SETTINGS_OF_ENTRIES
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class WeightPerturbation:
     adversarial examples that the loss is then computed on.
     """
 
-    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+    __pydantic_config__: ClassVar[ConfigDict] = SETTINGS_OF_ENTRIES
 
     gamma: Annotated[
         float,

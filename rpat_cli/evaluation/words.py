@@ -122,13 +122,13 @@ def _split(word: str) -> tuple[str, dict[str, Setting]]:
     too_long = [text for text in written.values() if text and len(text) > len(str(MAX_COUNT))]
     if too_long:
         raise ConfigError(f"{word[:40]!r}: the count must be at most {MAX_COUNT:,}.")
-    counts: dict[str, Setting] = {key: int(text) for key, text in written.items() if text}
+    counts = {key: int(text) for key, text in written.items() if text}
     refused = [key for key in counts if key not in row.takes]
     if refused:
         raise ConfigError(f"{word!r}: {name} takes no {' and no '.join(refused)}; write {name!r}.")
     if not all(1 <= count <= MAX_COUNT for count in counts.values()):
         raise ConfigError(f"{word!r}: the count must be at least 1 and at most {MAX_COUNT:,}.")
-    return name, counts
+    return name, dict(counts)
 
 
 def _check_name(name: str, word: str) -> None:

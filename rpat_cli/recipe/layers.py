@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from rpat_cli.errors import ConfigError, Problem
+from rpat_cli.errors import ConfigError, Problem, shortened
 from rpat_cli.recipe import defaults
 from rpat_cli.recipe.mistakes import contradictions, in_our_words
 from rpat_cli.recipe.plugins import load_plugins
@@ -125,14 +125,14 @@ def parse_assignments(assignments: Sequence[str]) -> list[Layer]:
     for text in assignments:
         key, equals, value = text.partition("=")
         if not equals or not key.strip():
-            message = f"{text!r} is not of the form key=value."
+            message = f"{shortened(text)!r} is not of the form key=value."
             problems.append(Problem("", message, "--set", "Example: optimizer.lr=0.05"))
             continue
         try:
             parsed = yaml.load(value, Loader=Loader)
         except yaml.YAMLError:
             parsed = value
-        layers.append(Layer(f"--set {text}", _nested(tuple(key.strip().split(".")), parsed)))
+        layers.append(Layer(f"--set {shortened(text)}", _nested(tuple(key.strip().split(".")), parsed)))
     if problems:
         raise ConfigError(*problems)
     return layers
