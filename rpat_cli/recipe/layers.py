@@ -132,7 +132,8 @@ def parse_assignments(assignments: Sequence[str]) -> list[Layer]:
             parsed = yaml.load(value, Loader=Loader)
         except yaml.YAMLError:
             parsed = value
-        layers.append(Layer(f"--set {shortened(text)}", _nested(tuple(key.strip().split(".")), parsed)))
+        values = _nested(tuple(key.strip().split(".")), parsed)
+        layers.append(Layer(f"--set {shortened(text)}", values))
     if problems:
         raise ConfigError(*problems)
     return layers

@@ -142,7 +142,7 @@ class DataSection(Section):
         2, ge=0, le=1024, description="worker processes for data sets that stream from disk"
     )
     memory_budget_gb: float = Field(
-        2.0, ge=0, description="data sets larger than this stream from disk"
+        2.0, ge=0, le=1e6, description="data sets larger than this stream from disk"
     )
 
 
