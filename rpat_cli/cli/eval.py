@@ -94,15 +94,9 @@ def evaluate(
     if _listed(attack, diagnostics):
         return
     specs = read_suite(attack, Overrides(steps, _number("--step-size", step_size), restarts))
-    flags: dict[str, Any] = {
-        "--norm": norm,
-        "--eps": eps,
-        "--model": model,
-        "--data": data,
-        "--seed": seed,
-    }
-    flags |= {"--data-root": data_root, "--device": device, "--download": download}
-    changes = [*parse_assignments(assign or []), *_changes({**flags, "--plugin": plugins or None})]
+    images = {"--data": data, "--data-root": data_root, "--download": download}
+    rest = {"--norm": norm, "--eps": eps, "--model": model, "--seed": seed, "--device": device}
+    changes = _changes({**images, **rest, "--plugin": plugins or None}, assign or [])
     with importing():
         from rpat_cli.cli import session  # torch is imported here, not by `rpat --help`
 
@@ -133,9 +127,10 @@ def _listed(attack: str, diagnostics: Mapping[str, Any]) -> bool:
     return attack == "list" or "list" in diagnostics
 
 
-def _changes(flags: Mapping[str, Any]) -> list[Layer]:
-    """Layers of a recipe from the flags that set its keys."""
-    return flag_layers({flag: (o.RECIPE_KEYS[flag], value) for flag, value in flags.items()})
+def _changes(flags: Mapping[str, Any], assignments: list[str]) -> list[Layer]:
+    """Layers of a recipe: from `--set`, then from the flags that set its keys."""
+    given = {flag: (o.RECIPE_KEYS[flag], value) for flag, value in flags.items()}
+    return [*parse_assignments(assignments), *flag_layers(given)]
 
 
 def _target(target: Path | None, model_file: str | None) -> Path | None:
