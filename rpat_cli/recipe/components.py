@@ -25,6 +25,12 @@ from rpat_cli.registry import Registry
 T = TypeVar("T")
 
 
+class Section(BaseModel):
+    """A part of the recipe. Unknown keys are mistakes, never ignored."""
+
+    model_config = ConfigDict(extra="forbid", validate_default=True, use_attribute_docstrings=True)
+
+
 class Component(BaseModel):
     """An entry of a registry with its settings: `{name: trades, beta: 6.0}` or just `trades`."""
 
