@@ -14,6 +14,7 @@ from rpat_cli.cli import eval as eval_command
 from rpat_cli.cli import train as train_command
 from rpat_cli.cli.compare import compare
 from rpat_cli.cli.recipes import recipes
+from rpat_cli.cli.streams import make_streams_safe
 from rpat_cli.cli.sweep import sweep
 from rpat_cli.errors import RpatError
 from rpat_cli.version import __version__
@@ -68,6 +69,7 @@ def rpat(
 
 def main() -> None:
     """Run the command line; of several processes under torchrun, only the first one prints."""
+    make_streams_safe()
     torchrun.end_with_launcher()
     with torchrun.staying_behind() if torchrun.is_helper() else nullcontext():
         _run()
@@ -82,7 +84,6 @@ def _run() -> None:
     arguments = sys.argv[1:]
     if arguments[-1:] == ["--attack"] and arguments[0] == "eval":
         arguments.append("list")  # `rpat eval --attack` without a value lists the attacks
-    console.show_anything()
     try:
         # However it was started, this is the name that shells complete.
         app(arguments, prog_name="rpat")

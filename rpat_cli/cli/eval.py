@@ -95,9 +95,9 @@ def evaluate(
     if _listed(attack, diagnostics):
         return
     specs = read_suite(attack, Overrides(steps, _number("--step-size", step_size), restarts))
-    images = {"--data": data, "--data-root": data_root, "--download": download}
+    set_data = {"--data": data, "--data-root": data_root, "--download": download}
     rest = {"--norm": norm, "--eps": eps, "--model": model, "--seed": seed, "--device": device}
-    changes = _changes({**images, **rest, "--plugin": plugins or None}, assign or [])
+    changes = _changes({**set_data, **rest, "--plugin": plugins or None}, assign or [])
     with importing():
         from rpat_cli.cli import session  # torch is imported here, not by `rpat --help`
         from rpat_cli.data.choice import chosen_by

@@ -15,7 +15,7 @@ from rpat_cli.recipe.components import (
 )
 from rpat_cli.text import Number
 
-Side = Annotated[int, Field(ge=8)]
+Side = Annotated[int, Field(ge=8, le=8192)]
 """Pixels."""
 
 
@@ -102,8 +102,8 @@ class DataSection(Section):
         ),
     )
     workers: int = Field(
-        2, ge=0, description="worker processes for data sets that stream from disk"
+        2, ge=0, le=1024, description="worker processes for data sets that stream from disk"
     )
     memory_budget_gb: float = Field(
-        2.0, ge=0, description="data sets larger than this stream from disk"
+        2.0, ge=0, le=1e6, description="data sets larger than this stream from disk"
     )

@@ -134,9 +134,9 @@ class AttackSection(Section):
 
 
 class OptimizerSection(Section):
-    lr: Annotated[Number, Field(gt=0)] = Field(0.1, description="peak learning rate")
+    lr: Annotated[Number, Field(gt=0, le=1e6)] = Field(0.1, description="peak learning rate")
     momentum: Annotated[Number, Field(ge=0, lt=1)] = Field(0.9, description="momentum of SGD")
-    weight_decay: Annotated[Number, Field(ge=0)] = Field(5e-4, description="weight decay")
+    weight_decay: Annotated[Number, Field(ge=0, le=1e6)] = Field(5e-4, description="weight decay")
     nesterov: bool = Field(False, description="Nesterov momentum")
     warmup_epochs: Annotated[Number, Field(ge=0)] = Field(
         0.0, description="epochs over which the learning rate rises from 0"

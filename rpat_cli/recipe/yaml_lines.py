@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from rpat_cli.errors import ConfigError, Problem, did_you_mean
+from rpat_cli.recipe.yaml_loader import Loader
 
 KeyPath = tuple[str, ...]
 """Where a value is in nested mappings: `("threat", "eps")`."""
@@ -24,8 +25,8 @@ def read_document(path: Path, kind: str = "recipe") -> tuple[Any, dict[KeyPath, 
     if "\0" in text:  # half of every letter in UTF-16
         raise ConfigError(_other_encoding(text.encode(), 0, path))
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        values = yaml.safe_load(text)
+        node = yaml.compose(text, Loader=Loader)
+        values = yaml.load(text, Loader=Loader)
     except yaml.YAMLError as error:
         raise ConfigError(_not_yaml(error, path)) from None
     lines: dict[KeyPath, int] = {}
@@ -47,8 +48,8 @@ def _text_of(path: Path, kind: str) -> str:
         raise ConfigError(Problem("", f"there is no such {kind} file.", str(path), hint)) from None
     except UnicodeDecodeError as error:
         raise ConfigError(_other_encoding(error.object, error.start, path)) from None
-    except OSError as error:
-        raise ConfigError(Problem("", f"cannot be read: {error.strerror}.", str(path))) from None
+    except (OSError, ValueError) as error:  # ValueError: no path at all, such as one with a NUL
+        raise ConfigError(Problem("", f"cannot be read: {error}.", repr(str(path)))) from None
 
 
 def _other_encoding(content: bytes, start: int, path: Path) -> Problem:

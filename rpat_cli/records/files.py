@@ -51,7 +51,7 @@ def write_new(path: Path, text: str) -> Path:
     """
     try:
         with _temporary(path) as (temporary, file):
-            file.write(text.encode())
+            file.write(text.encode(errors="backslashreplace"))
             through_to_disk(file)
             return _named(temporary, path)
     except OSError as error:
@@ -82,7 +82,9 @@ def appending(path: Path) -> Iterator[IO[str]]:
     except OSError as error:
         reason = "it is a link, and is not followed" if path.is_symlink() else error.strerror
         raise RunFolderError(f"cannot write {path}: {reason}.") from error
-    with open(number, "a", encoding="utf-8") as file:  # noqa: PTH123  (a number, not a path)
+    with open(  # noqa: PTH123  (a number, not a path)
+        number, "a", encoding="utf-8", errors="backslashreplace"
+    ) as file:
         if not stat.S_ISREG(os.fstat(number).st_mode):
             raise RunFolderError(f"cannot write {path}: it is not a regular file.")
         yield file

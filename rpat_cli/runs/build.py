@@ -26,10 +26,9 @@ from rpat_cli.engine.stages import FromEpoch
 from rpat_cli.loading.architecture import Architecture
 from rpat_cli.methods import METHODS
 from rpat_cli.methods.compose import Composite, compose
+from rpat_cli.recipe.data_section import DataSection, ExtraSection
 from rpat_cli.recipe.schema import (
     AttackSection,
-    DataSection,
-    ExtraSection,
     OptimizerSection,
     Recipe,
 )

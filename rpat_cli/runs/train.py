@@ -143,7 +143,6 @@ def train_session(
     `segments` are those of the run, this one included. `state` is the content of the checkpoint to
     resume from, if there is one. Raises as `train_run` does.
     """
-    listener = _also_logging(listener, folder)
     for remark in inputs.data.remarks:
         listener.say(f"note: {remark}")
 
@@ -185,11 +184,8 @@ def _loop(
     should_stop: Callable[[TrainLoop], bool],
 ) -> TrainLoop:
     recipe = inputs.recipe
-    writer = CheckpointWriter(
-        recipe, inputs.architecture, inputs.data.class_names, inputs.images, folder
-    )
-
-    saver = CheckpointWriter(recipe, inputs.architecture, inputs.data.class_names, folder, segments)
+    names = inputs.data.class_names
+    saver = CheckpointWriter(recipe, inputs.architecture, names, inputs.images, folder, segments)
     validate = _validator(recipe, inputs.data, inputs.compute)
     validation = Validation(validate, recipe.validation.every, saver.save_best)
     callbacks = [
@@ -202,26 +198,6 @@ def _loop(
     return build_loop(
         recipe, inputs.data, model, inputs.compute, callbacks, should_stop, inputs.extra
     )
-
-
-def write_recipe(folder: RunFolder, recipe: Recipe) -> None:
-    """Write the resolved recipe, with which the run can be repeated. Raises `RunFolderError`."""
-    header = f"Repeat this run: rpat train --config {folder.recipe}"
-    write_whole(folder.recipe, to_yaml(recipe, header))
-
-
-def _also_logging(listener: Listener, folder: RunFolder) -> Listener:
-    """A listener that also writes every message and a line for every epoch to the run's log."""
-
-    def log(text: str) -> None:
-        with folder.log.open("a", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(f"{datetime.now():%Y-%m-%d %H:%M:%S}  {text}\n")
-
-    def say(text: str) -> None:
-        log(text)
-        listener.say(text)
-
-    return Listener(say, (*listener.callbacks, EpochLines(log)), listener.on_progress)
 
 
 def write_recipe(folder: RunFolder, recipe: Recipe, segments: Sequence[Segment]) -> None:

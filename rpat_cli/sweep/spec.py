@@ -47,9 +47,15 @@ Axes = dict[str, Any]
 `{"method": "trades", "method.beta": 3}`."""
 
 
+MOST_TRIALS = 10_000
+"""More combinations, or seeds, than anybody trains: a file with more would only fill the memory."""
+
+
 def _seeds(value: Any) -> Any:
     """`3` as `[0, 1, 2]`. A bool is an int for Python, but not a number of seeds."""
     if isinstance(value, int) and not isinstance(value, bool):
+        if value > MOST_TRIALS:
+            raise ValueError(f"must be at most {MOST_TRIALS:,}")
         return list(range(value))
     return value
 
@@ -122,7 +128,9 @@ class RandomAxes(Section):
         min_length=1, description="recipe keys and the distribution of each"
     )
     samples: int = Field(
-        ge=1, description="how many combinations to draw; raising it keeps the ones drawn before"
+        ge=1,
+        le=MOST_TRIALS,
+        description="how many combinations to draw; raising it keeps the ones drawn before",
     )
     seed: int = Field(0, description="seed of the draws")
 
