@@ -61,7 +61,8 @@ def evaluate(
     attack: "str | Sequence[str]" = "standard",
     *,
     checkpoint: str = "best",
-    limit: int | None = None,
+    limit: int | str | None = None,
+    images: "str | Path | Sequence[int | str] | None" = None,
     jobs: "Jobs" = 1,
     say: "Callable[[str], None] | None" = None,
     **keys: Any,
@@ -74,11 +75,13 @@ def evaluate(
     go to `runs/external/NAME/evals/`.
 
     `attack` is what `--attack` takes, as one string or a list. `limit` evaluates on a stratified
-    subset of that many test images. `jobs` ("auto" or a number) processes share the work; they
-    import the script that calls this, in which the call must be below
+    subset of that many test images, `limit="first:100"` on the first ones; `images`, a text file or
+    a list of numbers or file names, on those. `jobs` ("auto" or a number) processes share the
+    work; they import the script that calls this, in which the call must be below
     `if __name__ == "__main__":`. `say` is as in `train`. Keywords are recipe keys that override the
     run's recipe: `threat={"norm": "L2"}`, `data={"root": "/data"}`. Raises `RpatError`s.
     """
+    from rpat_cli.data.choice import chosen_by
     from rpat_cli.recipe.layers import Layer
     from rpat_cli.recipe.suite_file import read_suite
     from rpat_cli.runs.caller import as_suite, as_target, called
@@ -91,7 +94,7 @@ def evaluate(
             read_suite(as_suite(attack, "evaluate()"), source="evaluate()"),
             checkpoint=checkpoint,
             changes=[Layer("evaluate()", keys)],
-            options=EvalOptions(limit=limit, jobs=jobs),
+            options=EvalOptions(limit=chosen_by(limit, images), jobs=jobs),
             listener=in_lines(say) if say else None,
         )
 

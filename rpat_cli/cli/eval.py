@@ -77,6 +77,7 @@ def evaluate(
     model_file: o.ModelFile = None,
     data: o.Data = None,
     limit: o.Limit = None,
+    images: o.Images = None,
     diagnostics: Mapping[str, Mapping[str, Any]] = NO_DIAGNOSTICS,
     plugin: o.Plugins = None,
     assign: o.Assign = None,
@@ -94,11 +95,12 @@ def evaluate(
     if _listed(attack, diagnostics):
         return
     specs = read_suite(attack, Overrides(steps, _number("--step-size", step_size), restarts))
-    images = {"--data": data, "--data-root": data_root, "--download": download}
+    set_data = {"--data": data, "--data-root": data_root, "--download": download}
     rest = {"--norm": norm, "--eps": eps, "--model": model, "--seed": seed, "--device": device}
-    changes = _changes({**images, **rest, "--plugin": plugins or None}, assign or [])
+    changes = _changes({**set_data, **rest, "--plugin": plugins or None}, assign or [])
     with importing():
         from rpat_cli.cli import session  # torch is imported here, not by `rpat --help`
+        from rpat_cli.data.choice import chosen_by
 
     session.evaluate(
         target=_target(target, model_file),
@@ -108,7 +110,7 @@ def evaluate(
         diagnostics=diagnostics,
         batch_size=batch_size,
         jobs=parse_jobs(jobs),
-        limit=limit,
+        limit=chosen_by(limit, images),
         quiet=quiet,
         as_json=as_json,
     )

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from rpat_cli.data.choice import Limit, images_of, recorded
 from rpat_cli.diagnostics import Result
 from rpat_cli.engine.compute import Compute
 from rpat_cli.errors import ConfigError, Problem
@@ -20,11 +21,20 @@ from rpat_cli.evaluation.suite import AttackSpec
 from rpat_cli.loading.saved_model import SavedModel
 from rpat_cli.recipe.layers import Layer
 from rpat_cli.records import eval_file
+from rpat_cli.records.metrics import read_metrics
+from rpat_cli.reports.diagnostics_terminal import for_terminal
+from rpat_cli.reports.terminal import (
+    evaluation_remarks,
+    evaluation_summary,
+    evaluation_table,
+    remarks_text,
+)
 from rpat_cli.reports.write import write_report
 from rpat_cli.runs.diagnose import Wanted, diagnose, one_per_source, prepare
 from rpat_cli.runs.environment import environment
 from rpat_cli.runs.identity import finished, identity_of
 from rpat_cli.runs.listener import Listener
+from rpat_cli.runs.run_log import also_logging, as_text, writer
 from rpat_cli.runs.target import OpenedTarget, Target, on_its_device, open_target
 from rpat_cli.signals import stoppable
 
@@ -37,14 +47,14 @@ class EvalOptions:
 
     `batch_size`: images attacked at a time (default: follows the device). `jobs`: processes that
     share the work; more than 1 in a script of your own needs its `if __name__ == "__main__":`.
-    `limit`: only so many test images, a fixed, stratified subset. `again`: how to go on after an
-    interruption, for the message. `ranks`: the processes that torchrun has started, instead of
-    `jobs`; see `rpat_cli.evaluation.parallel.ranks`.
+    `limit`: only so many test images, a fixed, stratified subset, or another choice. `again`: how
+    to go on after an interruption, for the message. `ranks`: the processes that torchrun has
+    started, instead of `jobs`; see `rpat_cli.evaluation.parallel.ranks`.
     """
 
     batch_size: int | None = None
     jobs: Jobs = 1
-    limit: int | None = None
+    limit: Limit | None = None
     again: str = "evaluate again with the same arguments"
     ranks: Pool | None = None
 
@@ -73,7 +83,7 @@ class EvalOptions:
         if self.ranks is not None:
             yield self.ranks
             return
-        samples = samples if self.limit is None else min(samples, self.limit)
+        samples = images_of(self.limit, samples)
         chunk_size = self.batch_size_on(compute.device)
         count = count_jobs(self.jobs, specs, compute.device, samples=samples, chunk_size=chunk_size)
         with sharing(count, compute.device) as workers:
@@ -122,6 +132,12 @@ def _measure(
     options: EvalOptions,
     listener: Listener,
 ) -> Measured:
+    folder = opened.saved.folder
+    if folder.log.exists():  # of a run; other models have none
+        listener = also_logging(listener, folder)
+    for remark in opened.data.remarks:
+        listener.say(f"note: {remark}")
+    opened.test_images(options.limit)  # raises for images that are not there
     prepared = prepare(diagnostics, opened, options.limit)
     sources = opened.sources(specs)
     with options.workers(specs, opened.compute, len(opened.data.test)) as workers:
@@ -136,8 +152,18 @@ def _measure(
             listener=listener,
         )
     finally:  # a report of the evaluation is due also where a diagnostic was stopped
-        if opened.saved.folder.metrics.exists():
-            write_report(opened.saved.folder)
+        if folder.metrics.exists():
+            write_report(folder)
+    if folder.log.exists():
+        writer(folder)(
+            as_text(
+                evaluation_table(evaluation),
+                evaluation_summary(evaluation, opened.data.class_names),
+                remarks_text(evaluation_remarks(evaluation)),
+                *(for_terminal(result.section()) for result in results.values()),
+                f"result: {file}",
+            )
+        )
     return Measured(evaluation, file, results)
 
 
@@ -206,7 +232,7 @@ def evaluate_opened(
             known=store.known,
         )
         if len(images) < len(opened.data.test):
-            evaluation = replace(evaluation, limit=options.limit)
+            evaluation = replace(evaluation, limit=recorded(options.limit))
         file = _write(opened, evaluation, store.key)
     store.remove()
     return evaluation, file
@@ -237,6 +263,7 @@ def _write(opened: OpenedTarget, evaluation: Evaluation, key: str) -> Path:
         "format": EVAL_FORMAT,
         "key": key,
         "created": datetime.now().astimezone().isoformat(timespec="seconds"),
+        eval_file.ORDER: eval_file.next_order(saved.folder.evals),
         "environment": environment(),
         "device": str(opened.compute.device),
         "checkpoint": saved.file.stem,
@@ -253,5 +280,7 @@ def _write(opened: OpenedTarget, evaluation: Evaluation, key: str) -> Path:
         "seed": opened.recipe.seed,
         **evaluation.to_dict(),
     }
+    if records := read_metrics(saved.folder.metrics):
+        record[eval_file.EPOCHS_DONE] = records[-1]["epoch"]
     stem = f"{saved.file.stem}_{threat.norm}_{datetime.now():%Y-%m-%d_%H-%M-%S}"
     return eval_file.write_new(saved.folder.evals, stem, record).path
