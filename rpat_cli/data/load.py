@@ -9,6 +9,7 @@ from rpat_cli.data import DATASETS
 from rpat_cli.data.base import GIB, Dataset, DatasetSpec, LoadOptions, RawData
 from rpat_cli.data.splits import stratified_choice
 from rpat_cli.errors import ConfigError, DataError, Problem
+from rpat_cli.records.files import user_path
 
 
 def load_dataset(
@@ -35,9 +36,7 @@ def load_dataset(
     """
     spec = DATASETS[name]
     _check_image_size(spec, image_size)
-    raw = spec.load(
-        LoadOptions(Path(root).expanduser(), download, image_size, memory_budget, workers)
-    )
+    raw = spec.load(LoadOptions(user_path(root), download, image_size, memory_budget, workers))
     _check(spec, raw)
     held_out = stratified_choice(raw.train.labels, _val_count(val_size, raw.train.labels), seed)
     kept = torch.ones(len(raw.train), dtype=torch.bool)

@@ -21,7 +21,10 @@ from torch import Tensor
 from rpat_cli.registry import SETTINGS_OF_ENTRIES
 
 Alpha = Annotated[
-    float, Field(gt=0, le=1e6, description="both parameters of the Beta distribution of the mixing shares")
+    float,
+    Field(
+        gt=0, le=1e6, description="both parameters of the Beta distribution of the mixing shares"
+    ),
 ]
 Probability = Annotated[
     float, Field(ge=0, le=1, description="probability that a sample is mixed at all")
