@@ -33,6 +33,7 @@ from rpat_cli.recipe.schema import (
     OptimizerSection,
     Recipe,
 )
+from rpat_cli.records.files import user_path
 
 
 def build_data(section: DataSection, seed: int, *, test_only: bool = False) -> Dataset:
@@ -111,7 +112,7 @@ def build_extra(section: ExtraSection, data: Dataset) -> TensorSplit | None:
     the data set."""
     if section.path is None:
         return None
-    return load_extra(Path(section.path).expanduser(), data.shape, data.classes)
+    return load_extra(user_path(section.path), data.shape, data.classes)
 
 
 def build_optimizer(section: OptimizerSection, model: nn.Module) -> torch.optim.Optimizer:
