@@ -34,6 +34,7 @@ def evaluate(
     model: o.Model = None,
     model_file: o.ModelFile = None,
     data: o.Data = None,
+    normalize: o.Normalize = None,
     limit: o.Limit = None,
     diagnostics: Mapping[str, Mapping[str, Any]] = NO_DIAGNOSTICS,
     plugin: o.Plugins = None,
@@ -44,6 +45,7 @@ def evaluate(
     jobs: o.JobCount = "auto",
     seed: o.Seed = None,
     device: o.Device = None,
+    out: o.Out = None,
     quiet: o.Quiet = False,
     as_json: o.AsJson = False,
 ) -> None:
@@ -79,6 +81,8 @@ def evaluate(
 
       rpat eval published/last.model --data cifar10 --data-root ~/data --attack autoattack
 
+      rpat eval published/model.pt:ema --data cifar10 --normalize none --attack autoattack
+
       rpat eval torchvision:resnet18 --data imagefolder --data-root ~/imagenet --set
       data.image_size=224
 
@@ -93,7 +97,7 @@ def evaluate(
     specs = read_suite(attack, Overrides(steps, _number("--step-size", step_size), restarts))
     flags: dict[str, Any] = {"--norm": norm, "--eps": eps, "--model": model, "--data": data}
     flags |= {"--data-root": data_root, "--seed": seed, "--device": device}
-    flags |= {"--download": download, "--plugin": plugins or None}
+    flags |= {"--normalize": normalize, "--download": download, "--plugin": plugins or None}
     changes = [*parse_assignments(assign or []), *_changes(flags)]
     with importing():
         from rpat_cli.cli import session  # torch is imported here, not by `rpat --help`
@@ -107,6 +111,7 @@ def evaluate(
         batch_size=batch_size,
         jobs=parse_jobs(jobs),
         limit=limit,
+        out=out,
         quiet=quiet,
         as_json=as_json,
     )

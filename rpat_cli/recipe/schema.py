@@ -23,6 +23,7 @@ from pydantic import (
 
 from rpat_cli.attacks import TRAINING_ATTACKS
 from rpat_cli.data import DATASETS, MIXINGS
+from rpat_cli.data.normalization import normalization
 from rpat_cli.engine import COLLABORATORS
 from rpat_cli.engine.schedules import SCHEDULES
 from rpat_cli.errors import ConfigError, unknown
@@ -124,9 +125,12 @@ class DataSection(Section):
     )
     augment_from: AugmentFromSection = Field(default_factory=AugmentFromSection)
     extra: ExtraSection = Field(default_factory=ExtraSection)
-    normalize_as: Annotated[str, one_of(DATASETS)] | None = Field(
+    normalize_as: Annotated[str, as_value_error(normalization)] | None = Field(
         None,
-        description="normalize with the mean and std of this data set (default: the set's own)",
+        description=(
+            "normalize with the mean and std of this data set, `none`, `imagenet` or MEAN/STD "
+            "(default: the data set's own)"
+        ),
     )
     image_size: Annotated[int, Field(ge=8)] | None = Field(
         None, description="image size in pixels, for imagefolder only"

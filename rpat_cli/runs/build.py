@@ -10,12 +10,13 @@ from torch import nn
 from rpat_cli.attacks import TRAINING_ATTACKS
 from rpat_cli.attacks.base import Attack
 from rpat_cli.attacks.threat import Threat
-from rpat_cli.data import DATASETS, MIXINGS
+from rpat_cli.data import MIXINGS
 from rpat_cli.data.augment import Augment, build_augment
 from rpat_cli.data.base import Dataset
 from rpat_cli.data.extra import join, load_extra
 from rpat_cli.data.load import load_dataset
 from rpat_cli.data.mixing import SoftLabels
+from rpat_cli.data.normalization import normalization, per_channel
 from rpat_cli.data.order import SharedOrder
 from rpat_cli.data.splits import TensorSplit
 from rpat_cli.engine.callback import Callback
@@ -46,8 +47,11 @@ def build_data(section: DataSection, seed: int) -> Dataset:
 def architecture_for(recipe: Recipe, data: Dataset) -> Architecture:
     """What the recipe builds for this data; normalization is part of the model, so every attack
     sees [0, 1]."""
-    source = data if recipe.data.normalize_as is None else DATASETS[recipe.data.normalize_as]
-    return Architecture(recipe.model, data.shape, len(data.class_names), source.mean, source.std)
+    asked = recipe.data.normalize_as
+    mean, std = (data.mean, data.std) if asked is None else normalization(asked)
+    if asked is not None:
+        mean, std = (per_channel(values, data.shape[0]) for values in (mean, std))
+    return Architecture(recipe.model, data.shape, len(data.class_names), mean, std)
 
 
 def build_threat(recipe: Recipe) -> Threat:

@@ -10,12 +10,15 @@ from typing import Any
 
 import torch
 
+from rpat_cli.data.base import Dataset
 from rpat_cli.diagnostics import Result
 from rpat_cli.engine.compute import Compute
 from rpat_cli.evaluation.evaluate import Evaluation, default_batch_size, evaluate
 from rpat_cli.evaluation.parallel.processes import Jobs, Pool, count_jobs, sharing
 from rpat_cli.evaluation.parallel.store import ChunkStore
 from rpat_cli.evaluation.suite import AttackSpec
+from rpat_cli.evaluation.plausible import implausible
+from rpat_cli.loading.published import ASSUMED, GIVEN
 from rpat_cli.loading.saved_model import SavedModel
 from rpat_cli.recipe.layers import Layer
 from rpat_cli.records import eval_file
@@ -38,7 +41,8 @@ class EvalOptions:
     share the work; more than 1 in a script of your own needs its `if __name__ == "__main__":`.
     `limit`: only so many test images, a fixed, stratified subset. `again`: how to go on after an
     interruption, for the message. `ranks`: the processes that torchrun has started, instead of
-    `jobs`; see `rpat_cli.evaluation.parallel.ranks`.
+    `jobs`; see `rpat_cli.evaluation.parallel.ranks`. `out`: the folder for the results (default:
+    the run's, or one under `EXTERNAL`).
     """
 
     batch_size: int | None = None
@@ -46,6 +50,7 @@ class EvalOptions:
     limit: int | None = None
     again: str = "evaluate again with the same arguments"
     ranks: Pool | None = None
+    out: Path | None = None
 
     def batch_size_on(self, device: torch.device) -> int:
         return default_batch_size(device) if self.batch_size is None else self.batch_size
@@ -94,7 +99,9 @@ def measure_run(
     `Interrupted` on Ctrl-C and termination signals.
     """
     options, listener = options or EvalOptions(), listener or Listener()
-    opened = open_target(target, checkpoint, changes)
+    opened = open_target(target, checkpoint, changes, options.out)
+    for remark in opened.saved.remarks:  # at once: a long evaluation may be for nothing
+        listener.say(remark)
     prepared = prepare(diagnostics, opened, options.limit)
     sources = opened.sources(specs)
     with options.workers(specs, opened.compute, len(opened.data.test)) as workers:
@@ -185,6 +192,24 @@ def evaluate_opened(
     return evaluation, file
 
 
+def warnings_of(saved: SavedModel, evaluation: Evaluation, data: Dataset) -> list[str]:
+    """What makes the figures doubtful: a clean accuracy that the model was not trained to."""
+    problem = implausible(evaluation.clean, data.classes, saved.recorded_acc)
+    if not problem:
+        return []
+    if saved.normalized in (ASSUMED, GIVEN):
+        remedy = (
+            f"The normalization ({saved.normalized}) may be another one than it was trained with: "
+            "try --normalize none|cifar10|imagenet|MEAN/STD."
+        )
+    else:
+        remedy = (
+            "Are these the images, the order of classes and the range of pixels, [0, 1], that it "
+            "was trained with?"
+        )
+    return [f"WARN: {problem}, so the robust accuracies say little. {remedy}"]
+
+
 def is_evaluated(opened: OpenedTarget, specs: Sequence[AttackSpec], options: EvalOptions) -> bool:
     """Is this very evaluation finished already, its result on disk?"""
     return bool(finished(opened, _identity(opened, specs, opened.sources(specs), options)))
@@ -225,6 +250,9 @@ def _write(opened: OpenedTarget, evaluation: Evaluation, key: str) -> Path:
         "threat": {"norm": threat.norm, "eps": threat.eps},
         "seed": opened.recipe.seed,
         **evaluation.to_dict(),
+        "remarks": [*saved.remarks, *warnings_of(saved, evaluation, data)],
     }
+    if saved.key:
+        record["weights"] = saved.key
     stem = f"{saved.file.stem}_{threat.norm}_{datetime.now():%Y-%m-%d_%H-%M-%S}"
     return eval_file.write_new(saved.folder.evals, stem, record).path
