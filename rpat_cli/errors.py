@@ -93,6 +93,10 @@ class Interrupted(RpatError):  # noqa: N818  (not a failure: everything is saved
         self.exit_code = exit_code  # type: ignore[misc]  # elsewhere a constant of the class
 
 
+MAX_SHOWN = 60
+"""Characters of a name that a message repeats: a damaged file may hold any number of them."""
+
+
 def did_you_mean(given: str, choices: Iterable[str]) -> str:
     """`"Did you mean 'trades'?"`, or an empty string if no choice is similar."""
     by_lower = {choice.lower(): choice for choice in choices}
@@ -103,8 +107,9 @@ def did_you_mean(given: str, choices: Iterable[str]) -> str:
 def unknown(kind: str, given: str, choices: Sequence[str]) -> str:
     """The message for a name that is not among the choices: what was given, what is similar, what
     is allowed."""
+    shown = given if len(given) <= MAX_SHOWN else f"{given[:MAX_SHOWN]}..."
     parts = [
-        f"unknown {kind} {given!r}.",
+        f"unknown {kind} {shown!r}.",
         did_you_mean(given, choices),
         f"Allowed: {', '.join(choices)}.",
     ]

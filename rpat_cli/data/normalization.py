@@ -29,7 +29,7 @@ def normalization(text: str) -> Constants:
     if not slash:
         near = did_you_mean(text, [*NAMED, *DATASETS])
         allowed = f"{FORMS}: {', '.join(DATASETS)}"
-        raise ConfigError(" ".join(["unknown data set", f"{text!r}.", near, f"Allowed: {allowed}."]))
+        raise ConfigError(f"unknown data set {text!r}. {near} Allowed: {allowed}.".replace("  ", " "))
     constants = _numbers(mean, text), _numbers(std, text)
     if problem := wrong_constants(*constants):
         raise ConfigError(problem)

@@ -12,7 +12,7 @@ FAR_BELOW = 0.1
 
 
 def is_near_chance(accuracy: float, classes: int) -> bool:
-    chance = 1 / classes
+    chance = 1 / max(2, classes)
     return accuracy < chance + NEAR * (1 - chance)
 
 

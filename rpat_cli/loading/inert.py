@@ -26,6 +26,9 @@ HARMLESS = {
 }
 """Packages and names of which a call makes a plain value: no call is made, but none is missed."""
 
+PYTHON_2 = {"__builtin__": "builtins", "copy_reg": "copyreg"}
+"""What torch.save, whose pickles Python 2 could read, calls modules."""
+
 REBUILD = ("_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_tensor_v3", "_rebuild_parameter")
 
 
@@ -79,6 +82,7 @@ class StandIn(dict[Any, Any], metaclass=_StandInType):
 
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
+        module = PYTHON_2.get(module, module)
         if (module, name) == ("collections", "OrderedDict"):
             return OrderedDict
         if module == "torch._utils" and name in REBUILD:

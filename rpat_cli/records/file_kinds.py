@@ -81,8 +81,11 @@ def _wrong_zip(path: Path) -> str:
     """torch.save writes a zip archive; its table of contents is at the end."""
     if not zipfile.is_zipfile(path):
         return f"{DAMAGED}: the end of the file is missing, as after a download that broke off."
-    with zipfile.ZipFile(path) as archive:
-        names = archive.namelist()
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except Exception as error:  # zipfile raises half a dozen kinds for a damaged table
+        return f"{DAMAGED} ({type(error).__name__})."
     members = {name.partition("/")[2] for name in names}
     if "constants.pkl" in members or any(member.startswith("code/") for member in members):
         return (

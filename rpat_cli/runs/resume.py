@@ -7,11 +7,13 @@ from typing import Any
 from rpat_cli.engine.schedules import SCHEDULES
 from rpat_cli.errors import ConfigError, Problem
 from rpat_cli.evaluation.parallel.processes import Jobs
+from rpat_cli.loading.load import check_content
 from rpat_cli.recipe.layers import Layer, read_yaml, resolve
 from rpat_cli.recipe.schema import Recipe
 from rpat_cli.records.checkpoint import load_newest
 from rpat_cli.records.run_folder import RunFolder, open_run
 from rpat_cli.runs.listener import Listener
+from rpat_cli.runs.restore import check_training
 from rpat_cli.runs.train import Inputs, train_session, write_recipe
 
 RESUMABLE_KEYS = {
@@ -60,7 +62,10 @@ def _last_state(folder: RunFolder, recipe: Recipe, listener: Listener) -> dict[s
     if not last.exists() and not folder.checkpoint("last.prev").exists():
         listener.say(f"{folder.path} was stopped before its first checkpoint: starting again")
         return None
-    state, remark = load_newest(last)
+    needs = ("recipe", "architecture", "model", "training", "best", "epoch")
+    state, remark = load_newest(last, needs)
+    check_content(state, last)
+    check_training(state, last)
     done = state["training"]["epoch"]
     listener.say(remark or f"resuming {folder.path} after epoch {done}")
     if _rates_differ(recipe, epochs_before=state["recipe"]["epochs"], done=done):

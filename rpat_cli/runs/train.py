@@ -23,7 +23,6 @@ from rpat_cli.evaluation.evaluate import evaluate
 from rpat_cli.evaluation.parallel.processes import Jobs
 from rpat_cli.evaluation.suite import parse_suite
 from rpat_cli.loading.architecture import Architecture
-from rpat_cli.loading.load import load_weights
 from rpat_cli.recipe.layers import to_yaml
 from rpat_cli.recipe.schema import Recipe
 from rpat_cli.records.files import write_whole
@@ -40,6 +39,7 @@ from rpat_cli.runs.checkpoints import CheckpointWriter
 from rpat_cli.runs.final_evaluation import evaluate_checkpoints
 from rpat_cli.runs.listener import Listener
 from rpat_cli.runs.new_run import create_run
+from rpat_cli.runs.restore import restore
 from rpat_cli.runs.target import limited, load_sources
 from rpat_cli.signals import StopSignals
 
@@ -123,8 +123,7 @@ def train_session(
 
         loop = _loop(inputs, folder, model, listener, should_stop)
         if state is not None:
-            load_weights(model, state["model"], str(folder.checkpoint("last")))
-            loop.load_state_dict({"model": state["model"], **state["training"]})
+            restore(loop, state, folder.checkpoint("last"))
         finished = loop.run()
     go_on = f"Go on with: rpat train --resume {folder.path}"
     if signals.received is not None:
