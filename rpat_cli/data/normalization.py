@@ -29,7 +29,9 @@ def normalization(text: str) -> Constants:
     if not slash:
         near = did_you_mean(text, [*NAMED, *DATASETS])
         allowed = f"{FORMS}: {', '.join(DATASETS)}"
-        raise ConfigError(f"unknown data set {text!r}. {near} Allowed: {allowed}.".replace("  ", " "))
+        raise ConfigError(
+            f"unknown data set {text!r}. {near} Allowed: {allowed}.".replace("  ", " ")
+        )
     constants = _numbers(mean, text), _numbers(std, text)
     if problem := wrong_constants(*constants):
         raise ConfigError(problem)

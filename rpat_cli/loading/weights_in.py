@@ -69,9 +69,7 @@ def find_weights(content: Any, key: str, path: Path) -> Weights:
     if not found or (key and not chosen):
         there = f" There is: {', '.join(each.key for each in found)}." if found else ""
         under = f"under the key {key!r}" if key else f"at the top and under {LOOKED_UNDER}"
-        raise CheckpointError(
-            f"{path}: no weights found. Looked for a state dict {under}.{there}"
-        )
+        raise CheckpointError(f"{path}: no weights found. Looked for a state dict {under}.{there}")
     if len(chosen) > 1:
         keys = [each.key for each in chosen]
         raise ConfigError(
@@ -93,7 +91,11 @@ def recorded_accuracy(content: Any) -> float | None:
         return None
     found = []
     for key, value in content.items():
-        if not isinstance(key, str) or isinstance(value, bool) or not isinstance(value, int | float):
+        if (
+            not isinstance(key, str)
+            or isinstance(value, bool)
+            or not isinstance(value, int | float)
+        ):
             continue
         words = key.lower()
         if "acc" in words and not any(word in words for word in ("rob", "adv", "pgd", "train")):

@@ -4,15 +4,19 @@ pydantic's errors, and checks of what does not go together."""
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from math import prod
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 from rpat_cli.attacks import TRAINING_ATTACKS
+from rpat_cli.attacks.threat import too_long, wider_than_ball
+from rpat_cli.data import DATASETS
+from rpat_cli.data.folders import DEFAULT_IMAGE_SIZE
 from rpat_cli.errors import ConfigError, Problem, did_you_mean
 from rpat_cli.methods import METHODS
 from rpat_cli.recipe.components import SettingsError
-from rpat_cli.recipe.schema import Recipe, recipe_class, too_long_for_pixels
+from rpat_cli.recipe.schema import Recipe, recipe_class
 from rpat_cli.recipe.yaml_lines import KeyPath
 
 Origins = Mapping[KeyPath, str]
@@ -103,6 +107,12 @@ def contradictions(recipe: Recipe, origins: Origins) -> list[Problem]:
     ]
 
 
+def doubts(recipe: Recipe) -> list[str]:
+    """What is allowed, and probably not meant."""
+    doubt = wider_than_ball(recipe.attack.step_size or 0, recipe.threat.eps)
+    return [f"note: attack.step_size: {doubt}"] if doubt else []
+
+
 def _attack(recipe: Recipe) -> Iterator[Problem]:
     from rpat_cli.attacks.threat import Threat
 
@@ -110,15 +120,33 @@ def _attack(recipe: Recipe) -> Iterator[Problem]:
     if METHODS[recipe.method.name].attack_defaults.get("steps") == 0 and attack.steps:
         message = f"the method {recipe.method.name!r} takes no attack steps."
         yield Problem("attack.steps", message, hint="Leave out attack.steps and attack.name.")
-    too_long = too_long_for_pixels(threat.norm, attack.step_size or 0)
-    if too_long:
-        yield Problem("attack.step_size", f"{attack.step_size:g}: {too_long}")
     try:
         row = TRAINING_ATTACKS[attack.name]
         row.for_training(Threat(threat.norm, threat.eps), attack.settings())
     except ConfigError as error:
         for problem in error.problems:
             yield replace(problem, key=f"attack.{problem.key}".rstrip("."))
+
+
+def _lengths(recipe: Recipe) -> Iterator[Problem]:
+    attack = recipe.attack
+    lengths = {
+        "threat.eps": recipe.threat.eps,
+        "attack.step_size": attack.step_size,
+        "attack.strong.eps": attack.strong.eps,
+    }
+    for key, length in lengths.items():
+        if problem := too_long(recipe.threat.norm, length or 0, _pixels(recipe)):
+            yield Problem(key, f"{length:g}: {problem}")
+
+
+def _pixels(recipe: Recipe) -> int:
+    """How many values an image of the recipe's data set has."""
+    shape = DATASETS[recipe.data.name].shape
+    if shape is None:
+        size: Any = recipe.data.image_size or DEFAULT_IMAGE_SIZE
+        shape = (3, *size) if isinstance(size, Sequence) else (3, size, size)
+    return prod(shape)
 
 
 def _strong_attack(recipe: Recipe) -> Iterator[Problem]:
@@ -183,4 +211,4 @@ def _data(recipe: Recipe) -> Iterator[Problem]:
         yield Problem("data.extra.share", message)
 
 
-CHECKS = (_attack, _strong_attack, _averaging, _mixing, _optimizer, _data)
+CHECKS = (_attack, _lengths, _strong_attack, _averaging, _mixing, _optimizer, _data)

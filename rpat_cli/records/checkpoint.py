@@ -65,9 +65,7 @@ def load_checkpoint(path: Path, needs: Collection[str] = ()) -> dict[str, Any]:
     # torch raises a dozen kinds of errors here. Their texts are not shown: some advise to load
     # without `weights_only`, which would run code from the file.
     except Exception as error:
-        raise CheckpointError(
-            f"{path} is {DAMAGED} ({type(error).__name__})."
-        ) from error
+        raise CheckpointError(f"{path} is {DAMAGED} ({type(error).__name__}).") from error
     if not isinstance(content, dict) or "format" not in content:
         raise CheckpointError(f"{path} is not a checkpoint of rpat.")
     _check_format(path, content["format"])

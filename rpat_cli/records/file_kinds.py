@@ -79,9 +79,9 @@ def is_safetensors(path: Path) -> bool:
 
 def _wrong_zip(path: Path) -> str:
     """torch.save writes a zip archive; its table of contents is at the end."""
-    if not zipfile.is_zipfile(path):
-        return f"{DAMAGED}: the end of the file is missing, as after a download that broke off."
     try:
+        if not zipfile.is_zipfile(path):
+            return f"{DAMAGED}: the end of the file is missing, as after a download that broke off."
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
     except Exception as error:  # zipfile raises half a dozen kinds for a damaged table
@@ -106,4 +106,3 @@ def _is_text(start: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return all(char.isprintable() or char.isspace() for char in text)
-

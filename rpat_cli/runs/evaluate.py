@@ -16,8 +16,8 @@ from rpat_cli.engine.compute import Compute
 from rpat_cli.evaluation.evaluate import Evaluation, default_batch_size, evaluate
 from rpat_cli.evaluation.parallel.processes import Jobs, Pool, count_jobs, sharing
 from rpat_cli.evaluation.parallel.store import ChunkStore
-from rpat_cli.evaluation.suite import AttackSpec
 from rpat_cli.evaluation.plausible import implausible
+from rpat_cli.evaluation.suite import AttackSpec
 from rpat_cli.loading.published import ASSUMED, GIVEN
 from rpat_cli.loading.saved_model import SavedModel
 from rpat_cli.recipe.layers import Layer

@@ -13,7 +13,11 @@ def check_training(state: Mapping[str, Any], file: Path) -> None:
     """Raise `CheckpointError` if the state of the training has not the numbers that say how far it
     was."""
     training, recipe = state["training"], state["recipe"]
-    counts = [training.get(key) for key in ("epoch", "step")] if isinstance(training, Mapping) else [None]
+    counts = (
+        [training.get(key) for key in ("epoch", "step")]
+        if isinstance(training, Mapping)
+        else [None]
+    )
     counts.append(recipe.get("epochs"))
     if not all(isinstance(count, int) and 0 <= count < 2**62 for count in counts):
         raise CheckpointError(

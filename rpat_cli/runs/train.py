@@ -24,6 +24,7 @@ from rpat_cli.evaluation.parallel.processes import Jobs
 from rpat_cli.evaluation.suite import parse_suite
 from rpat_cli.loading.architecture import Architecture
 from rpat_cli.recipe.layers import to_yaml
+from rpat_cli.recipe.mistakes import doubts
 from rpat_cli.recipe.schema import Recipe
 from rpat_cli.records.files import write_whole
 from rpat_cli.records.run_folder import RunFolder
@@ -113,6 +114,8 @@ def train_session(
     does.
     """
     listener = _also_logging(listener, folder)
+    for doubt in doubts(inputs.recipe):
+        listener.say(doubt)
     seed_everything(inputs.recipe.seed)
     model = inputs.compute.place(inputs.architecture.build())
     with StopSignals() as signals:

@@ -80,7 +80,7 @@ BESIDE: dict[str, Any] = {
     "numpy scalars": [np.float64(0.5), np.int64(3), np.bool_(True), np.float16(1)],
     "numpy objects": np.array([{"a": 1}, None], dtype=object),
     "paths": [pathlib.Path("a/b"), pathlib.PurePosixPath("c")],
-    "dates": [datetime.datetime.now(), datetime.timedelta(1), datetime.date.today()],  # noqa: DTZ005, DTZ011
+    "dates": [datetime.datetime.now(), datetime.timedelta(1), datetime.date.today()],
     "ordered": OrderedDict(a=argparse.Namespace(b=np.float32(1))),
     "default": defaultdict(list, a=[1]),
     "sets": {1, frozenset({2}), complex(1, 2)},
@@ -250,7 +250,10 @@ KINDS: dict[str, tuple[bytes, str]] = {
     "empty": (b"", "the file is empty"),
     "html": (b"<!DOCTYPE html><html>", "a web page"),
     "html, spaced": (b"\xef\xbb\xbf\n <HTML lang='en'>", "a web page"),
-    "pointer": (b"version https://git-lfs.github.com/spec/v1\noid sha256:1", "Git LFS.*git lfs pull"),
+    "pointer": (
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:1",
+        "Git LFS.*git lfs pull",
+    ),
     "xml": (b"<?xml version='1.0'?><Error>", "an XML text"),
     "json": (b'{"error": "not found"}', "a JSON text"),
     "text": (b"404: Not Found", "begins with '404: Not Found'"),
@@ -309,7 +312,9 @@ def test_results_of_equally_named_files_are_kept_apart(net: nn.Module) -> None:
     files = []
     for folder in ("a", "b"):
         Path(folder).mkdir()
-        _, file = rpat.evaluate(saved(net.state_dict(), f"{folder}/x.pt"), "clean", limit=20, **DATA)
+        _, file = rpat.evaluate(
+            saved(net.state_dict(), f"{folder}/x.pt"), "clean", limit=20, **DATA
+        )
         files.append(file)
         assert [path.name for path in Path(folder).iterdir()] == ["x.pt"]
     assert files[0].parent != files[1].parent
