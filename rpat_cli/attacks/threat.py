@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from math import isfinite
 from typing import TYPE_CHECKING
 
 from rpat_cli.errors import ConfigError, Problem
@@ -32,7 +32,7 @@ STEP_PER_EPS: dict[str, float] = {"Linf": 2 / 8, "L2": 15 / 128, "L1": 400 / 200
 
 def longest(norm: str, pixels: int) -> float:
     """The largest distance of two images of so many pixels (all channels) in [0, 1]."""
-    return {"Linf": 1.0, "L2": pixels**0.5, "L1": float(pixels)}[norm]
+    return {"Linf": 1.0, "L2": math.sqrt(pixels), "L1": float(pixels)}[norm]
 
 
 def too_long(norm: str, length: float, pixels: int | None = None) -> str:
@@ -73,7 +73,7 @@ class Threat:
 
     def __post_init__(self) -> None:
         GEOMETRIES[self.norm]  # raises, with the names there are
-        if not (isfinite(self.eps) and self.eps >= 0):
+        if not (math.isfinite(self.eps) and self.eps >= 0):
             message = f"a radius must be a finite number >= 0, given {self.eps}."
             hint = f"Usual for {self.norm}: {DEFAULT_EPS[self.norm]:.5g}."
             raise ConfigError(Problem("eps", message, hint=hint))

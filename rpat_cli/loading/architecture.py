@@ -68,7 +68,10 @@ class Architecture:
                     f"the checkpoint is damaged: the {key} of its architecture is "
                     f"{str(given[key])[:60]!r}."
                 )
-        return cls(**{key: tuple(v) if isinstance(v, list) else v for key, v in given.items()})
+        fields: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in given.items()
+        }
+        return cls(**fields)
 
 
 def _are_numbers(values: Any) -> bool:

@@ -42,8 +42,9 @@ def load_foreign(
 
     Without `model_name` the architecture is recognized by names and shapes; without `classes` they
     are inferred from the head. `mean` and `std` are used if the file has no normalization of its
-    own. `imported` is what `load_state` made of the file, if that is known. Raises `CheckpointError` for a file that cannot be read or does not fit (with the names
-    that differ, and the nearest architecture), and `ConfigError` as `build_model` does.
+    own. `imported` is what `load_state` made of the file, if that is known. Raises
+    `CheckpointError` for a file that cannot be read or does not fit (with the names that differ,
+    and the nearest architecture), and `ConfigError` as `build_model` does.
     """
     imported = load_state(path) if imported is None else imported
     name = model_name or nearest_architecture(imported.tensors)

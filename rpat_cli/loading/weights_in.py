@@ -66,10 +66,8 @@ def find_weights(content: Any, key: str, path: Path) -> Weights:
         chosen = [each for each in found if _is_under(each.key, key)]
     else:
         chosen = [each for each in found if not _is_aside(each.key)] or found
-    if not found or (key and not chosen):
-        there = f" There is: {', '.join(each.key for each in found)}." if found else ""
-        under = f"under the key {key!r}" if key else f"at the top and under {LOOKED_UNDER}"
-        raise CheckpointError(f"{path}: no weights found. Looked for a state dict {under}.{there}")
+    if not chosen:
+        raise CheckpointError(f"{path}: no weights found. {_looked(key, found)}")
     if len(chosen) > 1:
         keys = [each.key for each in chosen]
         raise ConfigError(
@@ -82,6 +80,12 @@ def find_weights(content: Any, key: str, path: Path) -> Weights:
         )
     _check_plain(chosen[0].tensors, path)
     return _in_unit_range(chosen[0])
+
+
+def _looked(key: str, found: list[Weights]) -> str:
+    under = f"under the key {key!r}" if key else f"at the top and under {LOOKED_UNDER}"
+    there = f" There is: {', '.join(each.key for each in found)}." if found else ""
+    return f"Looked for a state dict {under}.{there}"
 
 
 def recorded_accuracy(content: Any) -> float | None:

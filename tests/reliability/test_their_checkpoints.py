@@ -7,6 +7,8 @@ import json
 import pathlib
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -48,6 +50,10 @@ def saved(content: Any, name: str = "theirs.pt") -> Path:
 
 def under(prefix: str, state: State) -> State:
     return {prefix + name: value for name, value in state.items()}
+
+
+def keyed(key: str, state: State) -> dict[str, State]:
+    return {key: state}
 
 
 def noise_like(state: State) -> State:
@@ -126,19 +132,22 @@ class Calls:
 def test_no_payload_runs(payload: Calls, zipped: bool, net: nn.Module) -> None:
     content = {"args": argparse.Namespace(a=payload), "state_dict": net.state_dict()}
     torch.save(content, "x.pt", _use_new_zipfile_serialization=zipped)
-    try:
+    # Those in NumPy become stand-ins, all others are refused.
+    with (
+        nullcontext()
+        if payload.call[0] is np.savetxt
+        else pytest.raises(CheckpointError, match="could run code")
+    ):
         load_state("x.pt")
-    except CheckpointError as error:
-        assert "could run code" in str(error)
     assert not Path("ran").exists()
 
 
 NESTED: dict[str, Callable[[State], Any]] = {
-    **{key: (lambda key: lambda s: {key: s})(key) for key in (
+    **{key: partial(keyed, key) for key in (
         *("last", "best", "state_dict", "model_state_dict", "net", "ema", "model_ema", "params"),
         *("weights", "student", "model_state", "classifier", "backbone"),
     )},
-    **{prefix: (lambda prefix: lambda s: under(prefix, s))(prefix) for prefix in (
+    **{prefix: partial(under, prefix) for prefix in (
         *("module.", "_orig_mod.", "model.", "net.", "student.", "classifier.", "wrapped."),
         *("module._orig_mod.", "_orig_mod.module.", "model.module.net._orig_mod.student."),
     )},
@@ -151,7 +160,6 @@ NESTED: dict[str, Callable[[State], Any]] = {
     "optimizer first": lambda s: {
         "optimizer": {"state": {"a.b": torch.ones(2, 2)}, "param_groups": []}, "x": {"y": s}
     },
-    "halves": lambda s: {k: v.bfloat16().float() if v.is_floating_point() else v for k, v in s.items()},
     "twice the same": lambda s: {"best": s, "last": s},
     "averaged, by RPAT_SOTAs": lambda s: {
         "model_state_dict": s, "unaveraged_model_state_dict": noise_like(s)
@@ -161,8 +169,6 @@ NESTED: dict[str, Callable[[State], Any]] = {
 
 @pytest.mark.parametrize("layout", NESTED)
 def test_any_nesting_and_any_prefix(layout: str, net: nn.Module) -> None:
-    if layout == "halves":
-        net = net.bfloat16().float()
     assert_loads(saved(NESTED[layout](net.state_dict())), net)
 
 
