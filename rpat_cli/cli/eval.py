@@ -20,6 +20,49 @@ from rpat_cli.text import parse_number
 NO_DIAGNOSTICS: Mapping[str, Mapping[str, Any]] = {}
 
 
+HELP = """Measure how robust a trained model is, on the whole test set, in float32.
+
+Every adversarial image is checked to lie in the threat and in [0, 1], and predicted anew,
+before it counts.
+
+An evaluation that was stopped or killed goes on where it was when the same command is given
+again.
+
+The processes that torchrun starts, on one machine or several, share one evaluation.
+
+Examples:
+
+  rpat eval --attack autoattack
+
+  rpat eval runs/my-run --attack clean,pgd-20,pgd-50x10,autoattack
+
+  rpat eval runs/my-run/checkpoints/last.pt --norm L2 --eps 0.5 --attack quick
+
+  rpat eval --attack autoattack:apgd-ce+square --json
+
+  rpat eval --attack pgd-50,transfer:runs/other,my-suite.yaml
+
+  rpat eval --attack autoattack --limit 100 --jobs 4
+
+  torchrun --nproc-per-node 8 -m rpat_cli eval --attack autoattack
+
+  rpat eval --attack pgd-50 --check --perception --eps-curve --loss-surface
+
+  rpat eval --attack clean --corruptions ~/data/CIFAR-10-C --corruptions-baseline runs/standard
+
+  rpat eval published/last.model --data cifar10 --data-root ~/data --attack autoattack
+
+  rpat eval published/model.pt:ema --data cifar10 --normalize none --attack autoattack
+
+  rpat eval torchvision:resnet18 --data imagefolder --data-root ~/imagenet --set
+  data.image_size=224
+
+  rpat eval --model-file my.py:build --data cifar10 --attack pgd-50,autoattack
+
+  rpat eval --plugin my_attack.py --attack my-attack-50
+"""
+
+
 @with_diagnostics(o.WHAT)
 def evaluate(
     *,
@@ -49,56 +92,22 @@ def evaluate(
     quiet: o.Quiet = False,
     as_json: o.AsJson = False,
 ) -> None:
-    """Measure how robust a trained model is, on the whole test set, in float32.
-
-    Every adversarial image is checked to lie in the threat and in [0, 1], and predicted anew,
-    before it counts.
-
-    An evaluation that was stopped or killed goes on where it was when the same command is given
-    again.
-
-    The processes that torchrun starts, on one machine or several, share one evaluation.
-
-    Examples:
-
-      rpat eval --attack autoattack
-
-      rpat eval runs/my-run --attack clean,pgd-20,pgd-50x10,autoattack
-
-      rpat eval runs/my-run/checkpoints/last.pt --norm L2 --eps 0.5 --attack quick
-
-      rpat eval --attack autoattack:apgd-ce+square --json
-
-      rpat eval --attack pgd-50,transfer:runs/other,my-suite.yaml
-
-      rpat eval --attack autoattack --limit 100 --jobs 4
-
-      torchrun --nproc-per-node 8 -m rpat_cli eval --attack autoattack
-
-      rpat eval --attack pgd-50 --check --perception --eps-curve --loss-surface
-
-      rpat eval --attack clean --corruptions ~/data/CIFAR-10-C --corruptions-baseline runs/standard
-
-      rpat eval published/last.model --data cifar10 --data-root ~/data --attack autoattack
-
-      rpat eval published/model.pt:ema --data cifar10 --normalize none --attack autoattack
-
-      rpat eval torchvision:resnet18 --data imagefolder --data-root ~/imagenet --set
-      data.image_size=224
-
-      rpat eval --model-file my.py:build --data cifar10 --attack pgd-50,autoattack
-
-      rpat eval --plugin my_attack.py --attack my-attack-50
-    """
+    """Measure how robust a trained model is, on the whole test set, in float32."""
     with importing():  # first: other options may name its attacks and diagnostics
         plugins = load_plugins((file, "--plugin") for file in plugin or [])
     if _listed(attack, diagnostics):
         return
     specs = read_suite(attack, Overrides(steps, _number("--step-size", step_size), restarts))
-    flags: dict[str, Any] = {"--norm": norm, "--eps": eps, "--model": model, "--data": data}
-    flags |= {"--data-root": data_root, "--seed": seed, "--device": device}
-    flags |= {"--normalize": normalize, "--download": download, "--plugin": plugins or None}
-    changes = [*parse_assignments(assign or []), *_changes(flags)]
+    images = {"--data": data, "--data-root": data_root, "--download": download}
+    images["--normalize"] = normalize
+    rest = {"--norm": norm, "--eps": eps, "--model": model, "--seed": seed, "--device": device}
+    changes = _changes({**images, **rest, "--plugin": plugins or None}, assign or [])
+    how: dict[str, Any] = {
+        "limit": limit,
+        "batch_size": batch_size,
+        "jobs": parse_jobs(jobs),
+        "out": out,
+    }
     with importing():
         from rpat_cli.cli import session  # torch is imported here, not by `rpat --help`
 
@@ -108,12 +117,9 @@ def evaluate(
         checkpoint=checkpoint,
         changes=changes,
         diagnostics=diagnostics,
-        batch_size=batch_size,
-        jobs=parse_jobs(jobs),
-        limit=limit,
-        out=out,
         quiet=quiet,
         as_json=as_json,
+        **how,
     )
 
 
@@ -130,9 +136,10 @@ def _listed(attack: str, diagnostics: Mapping[str, Any]) -> bool:
     return attack == "list" or "list" in diagnostics
 
 
-def _changes(flags: Mapping[str, Any]) -> list[Layer]:
-    """Layers of a recipe from the flags that set its keys."""
-    return flag_layers({flag: (o.RECIPE_KEYS[flag], value) for flag, value in flags.items()})
+def _changes(flags: Mapping[str, Any], assignments: list[str]) -> list[Layer]:
+    """Layers of a recipe: from `--set`, then from the flags that set its keys."""
+    given = {flag: (o.RECIPE_KEYS[flag], value) for flag, value in flags.items()}
+    return [*parse_assignments(assignments), *flag_layers(given)]
 
 
 def _target(target: Path | None, model_file: str | None) -> Path | None:
