@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from rpat_cli.cli import console
@@ -99,28 +100,29 @@ def evaluate(
         return
     specs = read_suite(attack, Overrides(steps, _number("--step-size", step_size), restarts))
     images = {"--data": data, "--data-root": data_root, "--download": download}
-    images["--normalize"] = normalize
     rest = {"--norm": norm, "--eps": eps, "--model": model, "--seed": seed, "--device": device}
-    changes = _changes({**images, **rest, "--plugin": plugins or None}, assign or [])
-    how: dict[str, Any] = {
-        "limit": limit,
-        "batch_size": batch_size,
-        "jobs": parse_jobs(jobs),
-        "out": out,
-    }
-    with importing():
-        from rpat_cli.cli import session  # torch is imported here, not by `rpat --help`
-
-    session.evaluate(
+    more = {"--normalize": normalize, "--plugin": plugins or None}
+    changes = _changes({**images, **rest, **more}, assign or [])
+    _session().evaluate(
         target=_target(target, model_file),
         specs=specs,
         checkpoint=checkpoint,
         changes=changes,
         diagnostics=diagnostics,
+        batch_size=batch_size,
+        jobs=parse_jobs(jobs),
+        limit=limit,
+        out=out,
         quiet=quiet,
         as_json=as_json,
-        **how,
     )
+
+
+def _session() -> ModuleType:
+    """Torch is imported here, not by `rpat --help`."""
+    with importing():
+        from rpat_cli.cli import session
+    return session
 
 
 def _listed(attack: str, diagnostics: Mapping[str, Any]) -> bool:

@@ -127,7 +127,7 @@ def evaluate(
     batch_size: int | None,
     jobs: Jobs,
     limit: int | None,
-    out: Path | None,
+    out: Path | None = None,
     quiet: bool,
     as_json: bool,
 ) -> None:

@@ -43,8 +43,9 @@ class SavedModel:
 
     @property
     def folder(self) -> RunFolder:
-        """Where its results go: its run folder, or one of its own under `EXTERNAL`."""
-        return self.home or run_of(self.file) or external_folder(self.file)
+        """Where its results go: its run folder, or the folder that its file is in. Models that rpat
+        has not trained have a `home`."""
+        return self.home or run_of(self.file) or RunFolder(self.file.parent)
 
     def fingerprint(self) -> str:
         """sha256 (hex) that changes with the network, its weights, and its program text."""

@@ -12,7 +12,6 @@ from pydantic import BaseModel, ValidationError
 from rpat_cli.attacks import TRAINING_ATTACKS
 from rpat_cli.attacks.threat import too_long, wider_than_ball
 from rpat_cli.data import DATASETS
-from rpat_cli.data.folders import DEFAULT_IMAGE_SIZE
 from rpat_cli.errors import ConfigError, Problem, did_you_mean
 from rpat_cli.methods import METHODS
 from rpat_cli.recipe.components import SettingsError
@@ -142,6 +141,8 @@ def _lengths(recipe: Recipe) -> Iterator[Problem]:
 
 def _pixels(recipe: Recipe) -> int:
     """How many values an image of the recipe's data set has."""
+    from rpat_cli.data.folders import DEFAULT_IMAGE_SIZE  # imports torch
+
     shape = DATASETS[recipe.data.name].shape
     if shape is None:
         size: Any = recipe.data.image_size or DEFAULT_IMAGE_SIZE

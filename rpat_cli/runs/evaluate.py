@@ -250,8 +250,9 @@ def _write(opened: OpenedTarget, evaluation: Evaluation, key: str) -> Path:
         "threat": {"norm": threat.norm, "eps": threat.eps},
         "seed": opened.recipe.seed,
         **evaluation.to_dict(),
-        "remarks": [*saved.remarks, *warnings_of(saved, evaluation, data)],
     }
+    if remarks := [*saved.remarks, *warnings_of(saved, evaluation, data)]:
+        record["remarks"] = remarks
     if saved.key:
         record["weights"] = saved.key
     stem = f"{saved.file.stem}_{threat.norm}_{datetime.now():%Y-%m-%d_%H-%M-%S}"
