@@ -18,13 +18,22 @@ NAMED: dict[str, Constants] = {
 FORMS = "none, imagenet, half, MEAN/STD such as 0.49,0.48,0.45/0.25,0.24,0.26, or a data set"
 
 
-def normalization(text: str) -> Constants:
-    """Mean and std of a data set, `none`, `imagenet`, `half` (0.5 and 0.5) or `MEAN/STD`. Raises
-    `ConfigError` for anything else, and for what is not meant for pixels in [0, 1]."""
+def normalization(text: str, channels: int | None = None) -> Constants:
+    """Mean and std of a data set, `none`, `imagenet`, `half` (0.5 and 0.5) or `MEAN/STD`, for
+    images of so many channels. Raises `ConfigError` for anything else, and for what is not meant
+    for pixels in [0, 1] or so many channels."""
+    constants = _constants(text, channels)
+    if channels is None:
+        return constants
+    return per_channel(constants[0], channels), per_channel(constants[1], channels)
+
+
+def _constants(text: str, channels: int | None) -> Constants:
     if text in NAMED:
         return NAMED[text]
     if text in DATASETS:
-        return DATASETS[text].mean, DATASETS[text].std
+        spec = DATASETS[text]
+        return spec.constants(channels or len(spec.mean))
     mean, slash, std = text.partition("/")
     if not slash:
         near = did_you_mean(text, [*NAMED, *DATASETS])

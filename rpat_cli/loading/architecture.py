@@ -4,15 +4,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from dataclasses import fields as dataclass_fields
 from math import isfinite
+from pathlib import Path
 from typing import Any
 
 from rpat_cli.data import DATASETS
-from rpat_cli.data.base import Shape
-from rpat_cli.data.folders import DEFAULT_IMAGE_SIZE
+from rpat_cli.data.base import LoadOptions, Shape
+from rpat_cli.data.folders import form_of
 from rpat_cli.errors import CheckpointError
 from rpat_cli.models.base import build_model
 from rpat_cli.models.normalize import Classifier
-from rpat_cli.recipe.schema import DataSection
+from rpat_cli.recipe.data_section import DataSection
 
 MAX_CLASSES = 1_000_000
 """More than any data set has: a file that asks for more would only fill the memory."""
@@ -100,5 +101,8 @@ _IS_RIGHT: Mapping[str, Callable[[Any], bool]] = {
 
 def image_shape(section: DataSection) -> Shape:
     """The (C, H, W) of a data set's images, before any file is read."""
-    side = section.image_size or DEFAULT_IMAGE_SIZE
-    return DATASETS[section.name].shape or (3, side, side)
+    known = DATASETS[section.name].shape
+    options = LoadOptions(
+        Path(section.root), image_size=section.image_size, channels=section.channels
+    )
+    return known or form_of(options).shape

@@ -55,7 +55,7 @@ def load_published(file: Path, given: Sequence[Layer], key: str = "") -> SavedMo
     spec, shape = DATASETS[recipe.data.name], image_shape(recipe.data)
     # A data set whose classes only its files know, or a file that knows more of them.
     classes = max(spec.classes or 0, inferred_classes(imported.tensors) or 0)
-    mean, std = normalization(recipe.data.normalize_as or recipe.data.name)
+    mean, std = normalization(recipe.data.normalize_as or recipe.data.name, shape[0])
     model = load_foreign(
         name, file, shape=shape, classes=classes or None, mean=mean, std=std, imported=imported
     )

@@ -22,11 +22,11 @@ class SavedModel:
     """A model in eval mode, and what its checkpoint records of it. `epoch` counts from 1; 0 means
     unknown.
 
-    `home`: where its results go, if that is not the run of `file`. `source`: the program text that
-    defines the model, if it is a user's own. Of a file of other code: `normalized`: how its
-    normalization is known ("" where that is not in question); `recorded_acc`: the clean accuracy
-    that the file records; `key`: the weights in it that were chosen. `remarks`: what its user may
-    want to know of how it was loaded.
+    `home`: where its results go, if that is not the folder of `file`. `source`: the program text
+    that defines the model, if it is a user's own. `at_hand`: it was given as an object, which is
+    the caller's. Of a file of other code: `normalized`: how its normalization is known ("" where
+    that is not in question); `recorded_acc`: the clean accuracy that the file records; `key`: the
+    weights in it that were chosen. `remarks`: what its user may want to know of how it was loaded.
     """
 
     model: nn.Module
@@ -36,6 +36,7 @@ class SavedModel:
     recipe: Recipe
     home: RunFolder | None = None
     source: str = ""
+    at_hand: bool = False
     normalized: str = ""
     recorded_acc: float | None = None
     key: str = ""

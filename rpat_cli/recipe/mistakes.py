@@ -143,11 +143,11 @@ def _pixels(recipe: Recipe) -> int:
     """How many values an image of the recipe's data set has."""
     from rpat_cli.data.folders import DEFAULT_IMAGE_SIZE  # imports torch
 
-    shape = DATASETS[recipe.data.name].shape
-    if shape is None:
-        size: Any = recipe.data.image_size or DEFAULT_IMAGE_SIZE
-        shape = (3, *size) if isinstance(size, Sequence) else (3, size, size)
-    return prod(shape)
+    if (shape := DATASETS[recipe.data.name].shape) is not None:
+        return prod(shape)
+    size = recipe.data.image_size or DEFAULT_IMAGE_SIZE
+    height, width = (size, size) if isinstance(size, int) else size
+    return height * width * (recipe.data.channels or 3)
 
 
 def _strong_attack(recipe: Recipe) -> Iterator[Problem]:
