@@ -99,7 +99,6 @@ def evaluate(
     device = device or _device_of(model)
     batch_size = default_batch_size(device) if batch_size is None else batch_size
     _check_arguments(model, x, y, batch_size)
-    _check_lengths(threat, specs, x)
     known = list(known)
     results: list[AttackResult] = []
     with (
@@ -159,6 +158,7 @@ def _bench(
 ) -> Bench:
     """All attacks ready to run; `first` is a batch of images and classes, on the device."""
     x, y = first
+    _check_lengths(threat, specs, x)
     by_label = {spec.label: spec for spec in specs}
     connected = gradient_reaches(model, x[:1])
     bench = Bench(model, threat, by_label, x, y, seed, x.device, connected, sources, probabilities)
