@@ -102,8 +102,13 @@ def load_inert(path: Path) -> Any:
     """The content of a file of `torch.save`, on the CPU, with stand-ins for all objects that are
     no tensors or plain values.
 
-    TorchScript archives must be kept away: torch would run them. Raises `RefusedError`, and for
-    damaged files what `torch.load` raises.
+    Raises `RefusedError`, also for TorchScript, which torch would run, and for damaged files what
+    `torch.load` raises.
     """
+    with path.open("rb") as file:
+        is_zip = file.read(4) == b"PK\x03\x04"
+    # Asked of torch's own reader: another one might see other members in a forged archive.
+    if is_zip and "constants.pkl" in torch._C.PyTorchFileReader(str(path)).get_all_records():
+        raise RefusedError("TorchScript")
     reader = SimpleNamespace(Unpickler=_Unpickler, load=_load, __name__="inert")
     return torch.load(path, map_location="cpu", pickle_module=reader, weights_only=False)
