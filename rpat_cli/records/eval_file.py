@@ -103,6 +103,11 @@ class EvalFile:
         return self.record.get("limit")
 
     @property
+    def remarks(self) -> tuple[str, ...]:
+        """What was to be said of the model and its accuracy; empty in files without them."""
+        return tuple(map(str, self.record.get("remarks", ())))
+
+    @property
     def pending(self) -> tuple[str, ...]:
         """Keys of the diagnostics that were asked for and are not in the file yet."""
         return tuple(self.record.get(PENDING, ()))
