@@ -5,16 +5,22 @@ be read at a glance, and listing its names (help pages, error messages) never im
 """
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 from typing import Generic, TypeVar, cast
 
+from pydantic import ConfigDict
+
 from rpat_cli.errors import ConfigError, unknown
+from rpat_cli.user_code import imported_apart
 
 T = TypeVar("T")
+
+SETTINGS_OF_ENTRIES = ConfigDict(extra="forbid", allow_inf_nan=False)
+"""How pydantic checks the fields of the frozen dataclasses in these tables."""
 
 
 class Registry(Mapping[str, T], Generic[T]):
@@ -26,6 +32,7 @@ class Registry(Mapping[str, T], Generic[T]):
     def __init__(self, kind: str, entries: Mapping[str, T | str]) -> None:
         self.kind = kind
         self._entries: dict[str, T | str] = dict(entries)
+        self._own = frozenset(entries)
 
     def __getitem__(self, name: str) -> T:
         if name not in self._entries:
@@ -38,13 +45,22 @@ class Registry(Mapping[str, T], Generic[T]):
         return entry
 
     def __contains__(self, name: object) -> bool:
-        return name in self._entries
+        return isinstance(name, str) and name in self._entries
+
+    def spelled(self, name: str) -> str:
+        """The name as it is written in the table: case does not matter to people, nor whether the
+        words of a name are joined by "_" or "-". A name that is not there stays as it is."""
+        return as_written(name, self)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._entries)
 
     def __len__(self) -> int:
         return len(self._entries)
+
+    def is_added(self, name: str) -> bool:
+        """Whether an entry is a user's, and not rpat's own."""
+        return name in self._entries and name not in self._own
 
     def add(self, name: str, entry: T | str) -> None:
         """Add an entry. Raises `ConfigError` if the name is taken: nothing is replaced silently."""
@@ -55,19 +71,32 @@ class Registry(Mapping[str, T], Generic[T]):
         self._entries[name] = entry
 
 
+def as_written(name: str, names: Iterable[str]) -> str:
+    """The one of `names` that differs from `name` in case, "_" and "-" only; `name` itself if there
+    is none, or more than one."""
+    names = list(names)
+    alike = [other for other in names if _folded(other) == _folded(name)]
+    return alike[0] if name not in names and len(alike) == 1 else name
+
+
+def _folded(name: str) -> str:
+    return name.strip().casefold().replace("_", "-")
+
+
 _files: dict[str, Path] = {}
 
 
 def import_file(path: Path, name: str) -> ModuleType:
     """Run a user's Python file as a module of this name. What the file raises goes to the caller,
-    and leaves no module."""
+    and leaves no module; what it prints goes to stderr, and what it sets in torch is set back."""
     spec = spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
     module = module_from_spec(spec)
     sys.modules[name] = module  # dataclasses look their module up here
     try:
-        spec.loader.exec_module(module)
+        with imported_apart():
+            spec.loader.exec_module(module)
     except BaseException:
         del sys.modules[name]
         raise

@@ -14,8 +14,10 @@ from rpat_cli.cli import eval as eval_command
 from rpat_cli.cli import train as train_command
 from rpat_cli.cli.compare import compare
 from rpat_cli.cli.recipes import recipes
+from rpat_cli.cli.streams import make_streams_safe
 from rpat_cli.cli.sweep import sweep
 from rpat_cli.errors import RpatError
+from rpat_cli.user_code import ascribed, is_out_of_memory
 from rpat_cli.version import __version__
 
 app = typer.Typer(
@@ -68,6 +70,7 @@ def rpat(
 
 def main() -> None:
     """Run the command line; of several processes under torchrun, only the first one prints."""
+    make_streams_safe()
     torchrun.end_with_launcher()
     with torchrun.staying_behind() if torchrun.is_helper() else nullcontext():
         _run()
@@ -83,8 +86,9 @@ def _run() -> None:
     if arguments[-1:] == ["--attack"] and arguments[0] == "eval":
         arguments.append("list")  # `rpat eval --attack` without a value lists the attacks
     try:
-        # However it was started, this is the name that shells complete.
-        app(arguments, prog_name="rpat")
+        with ascribed():
+            # However it was started, this is the name that shells complete.
+            app(arguments, prog_name="rpat")
     except RpatError as error:
         if os.environ.get("RPAT_DEBUG"):
             raise
@@ -107,7 +111,7 @@ def _run() -> None:
     except Exception as error:
         if os.environ.get("RPAT_DEBUG"):
             raise
-        if _is_out_of_memory(error):
+        if is_out_of_memory(error):
             console.error(
                 f"out of memory: {' '.join(str(error).split())}\n"
                 "Use a smaller --batch-size. Training also has --accumulate (gradient accumulation "
@@ -121,13 +125,3 @@ def _run() -> None:
             "report it."
         )
         sys.exit(1)
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """By name: torch, which defines the error of a GPU, must not be imported here. On the CPU it
-    raises a `RuntimeError`."""
-    return (
-        isinstance(error, MemoryError)
-        or type(error).__name__ == "OutOfMemoryError"
-        or "DefaultCPUAllocator: " in str(error)
-    )

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from rpat_cli.attacks.threat import Threat
     from rpat_cli.data.base import Dataset
+    from rpat_cli.data.choice import Limit
 
 T = TypeVar("T")
 
@@ -123,7 +124,7 @@ class Diagnostic:
     def prepared(
         self,
         data: "Dataset",
-        limit: int | None,
+        limit: "Limit | None",
         settings: Mapping[str, Any] = MappingProxyType({}),
     ) -> Measure:
         """The function that measures. Raises what `prepare` raises."""

@@ -168,10 +168,10 @@ class AttackResult:
 class Evaluation:
     """The results of a model under a suite of attacks. Tensors are (N,), on the CPU.
 
-    `y` (int64) are the labels. `limit`: the images are a fixed, stratified subset of this size;
-    `None`: they are the whole test set. Margin and confidence are as in `AttackResult`. `classes`
-    is the number of classes of the model. These three are `None` in files of versions that did not
-    record them.
+    `y` (int64) are the labels. `limit`: the images are a fixed, stratified subset of this size, or
+    those of another choice, in words; `None`: they are the whole test set. Margin and confidence
+    are as in `AttackResult`. `classes` is the number of classes of the model. These three are
+    `None` in files of versions that did not record them.
     """
 
     threat: Threat
@@ -180,7 +180,7 @@ class Evaluation:
     results: tuple[AttackResult, ...]
     seed: int
     batch_size: int
-    limit: int | None = None
+    limit: int | str | None = None
     clean_margin: Tensor | None = None
     clean_confidence: Tensor | None = None
     classes: int | None = None

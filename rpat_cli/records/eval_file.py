@@ -98,8 +98,8 @@ class EvalFile:
         return self.record.get("key")
 
     @property
-    def limit(self) -> int | None:
-        """How many test images were chosen; None if it was all of them."""
+    def limit(self) -> int | str | None:
+        """How many test images were chosen, or which, in words; None if it was all of them."""
         return self.record.get("limit")
 
     @property

@@ -38,7 +38,8 @@ def write_whole(path: Path, text: str) -> None:
     """
     try:
         with replacing(path) as file:
-            file.write(text.encode())
+            # The name of a file may hold bytes that are no text in UTF-8.
+            file.write(text.encode(errors="backslashreplace"))
     except OSError as error:
         raise RunFolderError(f"cannot write {path}: {error.strerror}.") from error
 
@@ -50,7 +51,7 @@ def write_new(path: Path, text: str) -> Path:
     """
     try:
         with _temporary(path) as (temporary, file):
-            file.write(text.encode())
+            file.write(text.encode(errors="backslashreplace"))
             through_to_disk(file)
             return _named(temporary, path)
     except OSError as error:
@@ -81,7 +82,8 @@ def appending(path: Path) -> Iterator[IO[str]]:
     except OSError as error:
         reason = "it is a link, and is not followed" if path.is_symlink() else error.strerror
         raise RunFolderError(f"cannot write {path}: {reason}.") from error
-    with open(number, "a", encoding="utf-8") as file:  # noqa: PTH123  (a number, not a path)
+    # A message may name a file whose name is no text.
+    with open(number, "a", encoding="utf-8", errors="backslashreplace") as file:  # noqa: PTH123
         if not stat.S_ISREG(os.fstat(number).st_mode):
             raise RunFolderError(f"cannot write {path}: it is not a regular file.")
         yield file

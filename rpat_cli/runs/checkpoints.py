@@ -7,7 +7,7 @@ Every checkpoint holds a model with all that is needed to build it; `last` also 
 the training, of which the average is a part.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,11 +26,12 @@ from rpat_cli.runs.environment import environment
 
 @dataclass(frozen=True)
 class CheckpointWriter:
-    """Writes the checkpoints of one run."""
+    """Writes the checkpoints of one run. `images` are the fingerprints of those trained on."""
 
     recipe: Recipe
     architecture: Architecture
     class_names: Sequence[str]
+    images: Mapping[str, str]
     folder: RunFolder
     segments: Sequence[Segment]
 
@@ -76,6 +77,7 @@ class CheckpointWriter:
             "recipe": self.recipe.model_dump(mode="json"),
             "architecture": self.architecture.to_dict(),
             "class_names": list(self.class_names),
+            "images": dict(self.images),
             "environment": environment(),
             "model": weights,
         }

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from rpat_cli.engine.schedules import SCHEDULES
-from rpat_cli.errors import ConfigError, Problem
+from rpat_cli.errors import ConfigError, DataError, Problem
 from rpat_cli.evaluation.parallel.processes import Jobs
 from rpat_cli.recipe.layers import Layer, read_yaml, resolve
 from rpat_cli.recipe.schema import Recipe
@@ -51,6 +51,7 @@ def resume_run(
     with folder.training(), logging_errors(folder):
         listener = also_logging(listener or Listener(), folder)
         state = _last_state(folder, recipe, listener.say)
+        _check_images(folder, state or {}, inputs)
         before = _segments_before(state)
         threads = before[-1].threads if before else None
         with threads_as_before(threads, inputs.compute.device, listener.say):
@@ -101,6 +102,23 @@ def _last_state(
             "done. To split one training into sessions use --stop-after."
         )
     return state
+
+
+def _check_images(folder: RunFolder, state: Mapping[str, Any], inputs: Inputs) -> None:
+    """Raises `DataError` for a run that was trained on other images so far.
+
+    Checkpoints of earlier versions do not tell.
+    """
+    before = state.get("images", inputs.images)
+    for key, fingerprint in inputs.images.items():
+        if before.get(key) != fingerprint:
+            section = inputs.recipe.data
+            source = section.extra.path if key == "data.extra" else section.root
+            raise DataError(
+                f"{folder.path} was trained on other images so far than those that are at {source} "
+                "now: their names, number, contents, or labels differ. Put the former ones back, "
+                f"or train a new run on these: rpat train --config {folder.recipe}"
+            )
 
 
 def _rates_differ(recipe: Recipe, *, epochs_before: int, done: int) -> bool:

@@ -1,13 +1,14 @@
 """The axes of a sweep file: their combinations, and what is wrong with them."""
 
 import itertools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from rpat_cli.errors import Problem, did_you_mean
+from rpat_cli.errors import ConfigError, Problem, did_you_mean
 from rpat_cli.recipe.layers import Layer
 from rpat_cli.sweep.labels import shown_settings
-from rpat_cli.sweep.spec import Axes, SweepSpec
+from rpat_cli.sweep.spec import MOST_TRIALS, Axes, SweepSpec
 from rpat_cli.sweep.sweep_file import EXAMPLES
 
 UNTRAINED = ("eval",)
@@ -16,7 +17,10 @@ is evaluated again, not trained again."""
 
 
 def combinations_of(spec: SweepSpec) -> Iterator[Axes]:
-    """list x zip x grid x random, the last going fastest; nothing is excluded yet."""
+    """list x zip x grid x random, the last going fastest; nothing is excluded yet.
+
+    Raises `ConfigError` for more than `MOST_TRIALS`.
+    """
     factors: list[list[Axes]] = []
     if spec.rows:
         factors.append(spec.rows)
@@ -26,6 +30,10 @@ def combinations_of(spec: SweepSpec) -> Iterator[Axes]:
         factors.append([{key: value} for value in values])
     if spec.random:
         factors.append(spec.random.draw())
+    number = math.prod(map(len, factors))
+    if number > MOST_TRIALS:
+        message = f"the axes make {number:,} combinations; allowed are {MOST_TRIALS:,}."
+        raise ConfigError(Problem("", message, hint="Draw some of them with random:."))
     for parts in itertools.product(*factors):
         combination: Axes = {}
         for part in parts:

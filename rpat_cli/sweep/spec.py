@@ -36,7 +36,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from rpat_cli.errors import unknown
-from rpat_cli.recipe.schema import Section
+from rpat_cli.recipe.components import Section
 from rpat_cli.records.metrics import AVERAGED
 from rpat_cli.sweep.engines import ENGINES
 from rpat_cli.sweep.engines.base import engine_of
@@ -47,9 +47,15 @@ Axes = dict[str, Any]
 `{"method": "trades", "method.beta": 3}`."""
 
 
+MOST_TRIALS = 10_000
+"""More combinations, or seeds, than anybody trains: a file with more would only fill the memory."""
+
+
 def _seeds(value: Any) -> Any:
     """`3` as `[0, 1, 2]`. A bool is an int for Python, but not a number of seeds."""
     if isinstance(value, int) and not isinstance(value, bool):
+        if value > MOST_TRIALS:
+            raise ValueError(f"must be at most {MOST_TRIALS:,}")
         return list(range(value))
     return value
 
@@ -122,7 +128,9 @@ class RandomAxes(Section):
         min_length=1, description="recipe keys and the distribution of each"
     )
     samples: int = Field(
-        ge=1, description="how many combinations to draw; raising it keeps the ones drawn before"
+        ge=1,
+        le=MOST_TRIALS,
+        description="how many combinations to draw; raising it keeps the ones drawn before",
     )
     seed: int = Field(0, description="seed of the draws")
 
