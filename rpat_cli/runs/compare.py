@@ -208,6 +208,8 @@ def _groups(side: Side) -> list[Group]:
 def _alike(a: Measured, b: Measured) -> bool:
     same_threat = a.evaluation.threat == b.evaluation.threat
     same_data = a.file.fingerprint == b.file.fingerprint
+    # Labels do not tell all: the first images and others may have equal ones.
+    same_data = same_data and a.evaluation.limit == b.evaluation.limit
     return same_threat and same_data and torch.equal(a.evaluation.y, b.evaluation.y)
 
 
@@ -219,7 +221,7 @@ def _on_those_of(group: Group, part: Measured) -> Group | None:
         return None
     if whole.evaluation.threat != limited.threat:
         return None
-    if whole.evaluation.limit is not None or limited.limit is None:
+    if whole.evaluation.limit is not None or not isinstance(limited.limit, int):
         return None
     chosen = limited_choice(whole.evaluation.y, limited.limit)
     if not torch.equal(whole.evaluation.y[chosen], limited.y):

@@ -143,6 +143,17 @@ def test_all_images_and_some_of_them_are_compared_on_these(runs: tuple[Run, Run]
     assert "A was evaluated on all test images, and the other on 4 of them" in found.remarks[0]
 
 
+def test_images_chosen_in_words_are_compared_with_their_like_only(runs: tuple[Run, Run]) -> None:
+    """All labels are equal here: they do not tell which images it were."""
+    a, b = runs
+    a.add(replace(evaluation(n=4, pgd=1), limit="first:4"))
+    b.add(replace(evaluation(n=4, pgd=2), limit="a list"))
+    with pytest.raises(DataError, match="different images"):
+        matched(runs)
+    b.add(replace(evaluation(n=4, pgd=3), limit="first:4"))
+    assert accuracies(matched(runs))["pgd"] == (1, 3)
+
+
 def test_another_threat_is_not_mixed_in(runs: tuple[Run, Run]) -> None:
     a, b = runs
     for run, right in ((a, 5), (b, 6)):
