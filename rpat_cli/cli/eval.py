@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rpat_cli.cli import console
 from rpat_cli.cli import eval_options as o
@@ -16,6 +16,9 @@ from rpat_cli.recipe.plugins import load_plugins
 from rpat_cli.recipe.suite_file import read_suite
 from rpat_cli.signals import importing
 from rpat_cli.text import parse_number
+
+if TYPE_CHECKING:
+    from rpat_cli.data.choice import Limit
 
 NO_DIAGNOSTICS: Mapping[str, Mapping[str, Any]] = {}
 
@@ -52,8 +55,7 @@ Examples:
 
   rpat eval published/last.model --data cifar10 --data-root ~/data --attack autoattack
 
-  rpat eval torchvision:resnet18 --data imagefolder --data-root ~/imagenet --set
-  data.image_size=224
+  rpat eval torchvision:resnet18 --data imagefolder --data-root ~/imagenet
 
   rpat eval --model-file my.py:build --data cifar10 --attack pgd-50,autoattack
 
@@ -100,7 +102,6 @@ def evaluate(
     changes = _changes({**set_data, **rest, "--plugin": plugins or None}, assign or [])
     with importing():
         from rpat_cli.cli import session  # torch is imported here, not by `rpat --help`
-        from rpat_cli.data.choice import chosen_by
 
     session.evaluate(
         target=_target(target, model_file),
@@ -110,7 +111,7 @@ def evaluate(
         diagnostics=diagnostics,
         batch_size=batch_size,
         jobs=parse_jobs(jobs),
-        limit=chosen_by(limit, images),
+        limit=_chosen(limit, images),
         quiet=quiet,
         as_json=as_json,
     )
@@ -133,6 +134,12 @@ def _changes(flags: Mapping[str, Any], assignments: list[str]) -> list[Layer]:
     """Layers of a recipe: from `--set`, then from the flags that set its keys."""
     given = {flag: (o.RECIPE_KEYS[flag], value) for flag, value in flags.items()}
     return [*parse_assignments(assignments), *flag_layers(given)]
+
+
+def _chosen(limit: str | None, images: Path | None) -> "Limit | None":
+    from rpat_cli.data.choice import chosen_by  # it imports torch
+
+    return chosen_by(limit, images)
 
 
 def _target(target: Path | None, model_file: str | None) -> Path | None:
