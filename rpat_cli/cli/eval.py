@@ -16,6 +16,7 @@ from rpat_cli.recipe.plugins import load_plugins
 from rpat_cli.recipe.suite_file import read_suite
 from rpat_cli.signals import importing
 from rpat_cli.text import parse_number
+from rpat_cli.user_code import speaking_on_stderr
 
 if TYPE_CHECKING:
     from rpat_cli.data.choice import Limit
@@ -92,8 +93,7 @@ def evaluate(
     as_json: o.AsJson = False,
 ) -> None:
     """Measure how robust a trained model is, on the whole test set, in float32."""
-    with importing():  # first: other options may name its attacks and diagnostics
-        plugins = load_plugins((file, "--plugin") for file in plugin or [])
+    plugins = _loaded(plugin)  # first: other options may name its attacks and diagnostics
     if _listed(attack, diagnostics):
         return
     specs = read_suite(attack, Overrides(steps, _number("--step-size", step_size), restarts))
@@ -115,6 +115,11 @@ def evaluate(
         quiet=quiet,
         as_json=as_json,
     )
+
+
+def _loaded(plugin: list[str] | None) -> list[str]:
+    with importing(), speaking_on_stderr():
+        return load_plugins((file, "--plugin") for file in plugin or [])
 
 
 def _listed(attack: str, diagnostics: Mapping[str, Any]) -> bool:

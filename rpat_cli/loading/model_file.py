@@ -140,5 +140,4 @@ def _import(path: Path, text: str) -> ModuleType:
         return sys.modules[name]
     if str(path.parent) not in sys.path:
         sys.path.append(str(path.parent))  # last, so that no file in it hides a library
-    with redirect_stdout(sys.stderr):
-        return import_file(path, name)
+    return import_file(path, name)
