@@ -144,7 +144,8 @@ def _changes(flags: Mapping[str, Any], assignments: list[str]) -> list[Layer]:
 def _chosen(limit: str | None, images: Path | None) -> "Limit | None":
     from rpat_cli.data.choice import chosen_by  # it imports torch
 
-    return chosen_by(limit, images)
+    is_number = limit is not None and limit.removeprefix("-").isdecimal() and len(limit) < 19
+    return chosen_by(int(limit) if limit is not None and is_number else limit, images)
 
 
 def _target(target: Path | None, model_file: str | None) -> Path | None:

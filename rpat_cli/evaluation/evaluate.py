@@ -100,8 +100,7 @@ def evaluate(
     device = device or _device_of(model)
     batch_size = default_batch_size(device) if batch_size is None else batch_size
     _check_arguments(model, x, y, batch_size)
-    y = as_classes(y)
-    known = list(known)
+    y, known = as_classes(y), list(known)
     results: list[AttackResult] = []
     with (
         ascribed(model),

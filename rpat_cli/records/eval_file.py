@@ -233,6 +233,8 @@ def _problem(record: Any) -> str:
             return f"{key} is not a list of texts"
     for key in ("limit", ORDER):
         value = record.get(key)
+        if key == "limit" and isinstance(value, str):
+            continue  # a choice of images, in words
         if value is not None and not (isinstance(value, int) and 0 <= value < 2**63):
             return f"{key} is not a count"
     try:
