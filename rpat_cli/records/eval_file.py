@@ -231,10 +231,9 @@ def _problem(record: Any) -> str:
     }.items():
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
             return f"{key} is not a list of texts"
-    for key in ("limit", ORDER):
+    chosen_in_words = isinstance(record.get("limit"), str)
+    for key in (ORDER,) if chosen_in_words else ("limit", ORDER):
         value = record.get(key)
-        if key == "limit" and isinstance(value, str):
-            continue  # a choice of images, in words
         if value is not None and not (isinstance(value, int) and 0 <= value < 2**63):
             return f"{key} is not a count"
     try:
