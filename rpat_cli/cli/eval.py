@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rpat_cli.cli import console
 from rpat_cli.cli import eval_options as o
@@ -18,6 +18,9 @@ from rpat_cli.recipe.suite_file import read_suite
 from rpat_cli.signals import importing
 from rpat_cli.text import parse_number
 from rpat_cli.user_code import speaking_on_stderr
+
+if TYPE_CHECKING:
+    from rpat_cli.data.choice import Limit
 
 NO_DIAGNOSTICS: Mapping[str, Mapping[str, Any]] = {}
 
@@ -56,8 +59,7 @@ Examples:
 
   rpat eval published/model.pt:ema --data cifar10 --normalize none --attack autoattack
 
-  rpat eval torchvision:resnet18 --data imagefolder --data-root ~/imagenet --set
-  data.image_size=224
+  rpat eval torchvision:resnet18 --data imagefolder --data-root ~/imagenet
 
   rpat eval --model-file my.py:build --data cifar10 --attack pgd-50,autoattack
 
@@ -126,12 +128,6 @@ def _session() -> ModuleType:
     return session
 
 
-def _chosen(limit: str | None, images: Path | None) -> Any:
-    with importing():
-        from rpat_cli.data.choice import chosen_by
-    return chosen_by(limit, images)
-
-
 def _loaded(plugin: list[str] | None) -> list[str]:
     with importing(), speaking_on_stderr():
         return load_plugins((file, "--plugin") for file in plugin or [])
@@ -154,6 +150,13 @@ def _changes(flags: Mapping[str, Any], assignments: list[str]) -> list[Layer]:
     """Layers of a recipe: from `--set`, then from the flags that set its keys."""
     given = {flag: (o.RECIPE_KEYS[flag], value) for flag, value in flags.items()}
     return [*parse_assignments(assignments), *flag_layers(given)]
+
+
+def _chosen(limit: str | None, images: Path | None) -> "Limit | None":
+    with importing():
+        from rpat_cli.data.choice import chosen_by
+    is_number = limit is not None and limit.removeprefix("-").isdecimal() and len(limit) < 19
+    return chosen_by(int(limit) if limit is not None and is_number else limit, images)
 
 
 def _target(target: Path | None, model_file: str | None) -> Path | None:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from rpat_cli.attacks.forward import gradient_reaches
 from rpat_cli.attacks.side_effects import differentiable, frozen, own_randomness
 from rpat_cli.attacks.threat import Threat, too_long, wider_than_ball
+from rpat_cli.data.splits import as_classes
 from rpat_cli.errors import ConfigError, DataError, Problem
 from rpat_cli.evaluation.bench import Bench, Prepared
 from rpat_cli.evaluation.forecast import Forecast, Load, loads_of
@@ -99,7 +100,7 @@ def evaluate(
     device = device or _device_of(model)
     batch_size = default_batch_size(device) if batch_size is None else batch_size
     _check_arguments(model, x, y, batch_size)
-    known = list(known)
+    y, known = as_classes(y), list(known)
     results: list[AttackResult] = []
     with (
         ascribed(model),

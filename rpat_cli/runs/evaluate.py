@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from rpat_cli.data.base import Dataset
-from rpat_cli.data.choice import Limit, images_of, recorded
+from rpat_cli.data.choice import First, Limit, Listed, images_of, recorded
 from rpat_cli.diagnostics import Result
 from rpat_cli.engine.compute import Compute
 from rpat_cli.errors import ConfigError, Problem
@@ -68,7 +68,7 @@ class EvalOptions:
         problems = []
         for key in ("limit", "jobs", "batch_size"):
             value = getattr(self, key)
-            if value == ("auto" if key == "jobs" else None):
+            if value == ("auto" if key == "jobs" else None) or isinstance(value, First | Listed):
                 continue
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 allowed = "'auto' or a number, at least 1" if key == "jobs" else "at least 1"
