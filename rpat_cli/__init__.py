@@ -3,8 +3,8 @@ robust they are.
 
 import rpat_cli as rpat
 run = rpat.train(method="consistency", ra=True, epochs=10)
-result, file = rpat.evaluate(run.path, "clean,pgd-20,autoattack")
-model = rpat.load_model(run.path).model          # images in [0, 1] to logits
+result, file = rpat.evaluate(run, "clean,pgd-20,autoattack")
+model = rpat.load_model(run).model          # images in [0, 1] to logits
 """
 
 from collections.abc import Callable, Sequence
@@ -37,27 +37,32 @@ def train(
     `recipe` names a shipped recipe, whose keys the recipe file `config` overrides; keywords are
     recipe keys and override both: `method={"name": "trades", "beta": 3}`,
     `threat={"eps": "8/255"}`. `say=print` prints a line for every epoch and every attack; without
-    it nothing is printed. Raises `ConfigError`, listing every mistake, and other `RpatError`s.
+    it nothing is printed. Raises `ConfigError`, listing every mistake, and other `RpatError`s;
+    what fails in a plugin is a `UserCodeError` raised from its own error. The caller's random
+    generators, threads, defaults and loggers come out as they went in.
     """
     from rpat_cli.recipe.layers import Layer, read_all, resolve
+    from rpat_cli.runs.caller import called
     from rpat_cli.runs.progress_lines import in_lines
     from rpat_cli.runs.train import train_run
 
-    files = read_all(recipe, [Path(config)] if config is not None else [])
-    resolved = resolve([*files, Layer("train()", keys)])
-    return train_run(
-        resolved,
-        out=Path(out) if out is not None else None,
-        listener=in_lines(say) if say else None,
-    )
+    with called("train"):
+        files = read_all(recipe, [Path(config)] if config is not None else [])
+        resolved = resolve([*files, Layer("train()", keys)])
+        return train_run(
+            resolved,
+            out=Path(out) if out is not None else None,
+            listener=in_lines(say) if say else None,
+        )
 
 
 def evaluate(
-    target: "str | Path | nn.Module | None" = None,
+    target: "str | Path | RunFolder | nn.Module | None" = None,
     attack: "str | Sequence[str]" = "standard",
     *,
     checkpoint: str = "best",
-    limit: int | None = None,
+    limit: int | str | None = None,
+    images: "str | Path | Sequence[int | str] | None" = None,
     jobs: "Jobs" = 1,
     say: "Callable[[str], None] | None" = None,
     **keys: Any,
@@ -70,27 +75,33 @@ def evaluate(
     go to `runs/external/NAME/evals/`.
 
     `attack` is what `--attack` takes, as one string or a list. `limit` evaluates on a stratified
-    subset of that many test images. `jobs` ("auto" or a number) processes share the work; they
-    import the script that calls this, in which the call must be below
+    subset of that many test images, `limit="first:100"` on the first ones; `images`, a text file or
+    a list of numbers or file names, on those. `jobs` ("auto" or a number) processes share the
+    work; they import the script that calls this, in which the call must be below
     `if __name__ == "__main__":`. `say` is as in `train`. Keywords are recipe keys that override the
     run's recipe: `threat={"norm": "L2"}`, `data={"root": "/data"}`. Raises `RpatError`s.
     """
+    from rpat_cli.data.choice import chosen_by
     from rpat_cli.recipe.layers import Layer
     from rpat_cli.recipe.suite_file import read_suite
+    from rpat_cli.runs.caller import as_suite, as_target, called
     from rpat_cli.runs.evaluate import EvalOptions, eval_run
     from rpat_cli.runs.progress_lines import in_lines
 
-    return eval_run(
-        Path(target) if isinstance(target, str) else target,
-        read_suite(attack if isinstance(attack, str) else ",".join(attack), source="evaluate()"),
-        checkpoint=checkpoint,
-        changes=[Layer("evaluate()", keys)],
-        options=EvalOptions(limit=limit, jobs=jobs),
-        listener=in_lines(say) if say else None,
-    )
+    with called("evaluate"):
+        return eval_run(
+            as_target(target, "evaluate()"),
+            read_suite(as_suite(attack, "evaluate()"), source="evaluate()"),
+            checkpoint=checkpoint,
+            changes=[Layer("evaluate()", keys)],
+            options=EvalOptions(limit=chosen_by(limit, images), jobs=jobs),
+            listener=in_lines(say) if say else None,
+        )
 
 
-def load_model(path: "str | Path", checkpoint: str = "best", **keys: Any) -> "SavedModel":
+def load_model(
+    path: "str | Path | RunFolder", checkpoint: str = "best", **keys: Any
+) -> "SavedModel":
     """The trained model of a run folder or checkpoint file, in eval mode; its `model` maps images
     (B, C, H, W) in [0, 1] to logits (B, classes).
 
@@ -100,5 +111,7 @@ def load_model(path: "str | Path", checkpoint: str = "best", **keys: Any) -> "Sa
     """
     from rpat_cli.loading.load import load_model as load
     from rpat_cli.recipe.layers import Layer
+    from rpat_cli.runs.caller import called, named
 
-    return load(path, checkpoint, [Layer("load_model()", keys)])
+    with called("load_model"):
+        return load(named(path, "load_model()"), checkpoint, [Layer("load_model()", keys)])

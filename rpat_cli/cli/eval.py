@@ -16,6 +16,7 @@ from rpat_cli.recipe.plugins import load_plugins
 from rpat_cli.recipe.suite_file import read_suite
 from rpat_cli.signals import importing
 from rpat_cli.text import parse_number
+from rpat_cli.user_code import speaking_on_stderr
 
 NO_DIAGNOSTICS: Mapping[str, Mapping[str, Any]] = {}
 
@@ -76,6 +77,7 @@ def evaluate(
     model_file: o.ModelFile = None,
     data: o.Data = None,
     limit: o.Limit = None,
+    images: o.Images = None,
     diagnostics: Mapping[str, Mapping[str, Any]] = NO_DIAGNOSTICS,
     plugin: o.Plugins = None,
     assign: o.Assign = None,
@@ -89,16 +91,16 @@ def evaluate(
     as_json: o.AsJson = False,
 ) -> None:
     """Measure how robust a trained model is, on the whole test set, in float32."""
-    with importing():  # first: other options may name its attacks and diagnostics
-        plugins = load_plugins((file, "--plugin") for file in plugin or [])
+    plugins = _loaded(plugin)  # first: other options may name its attacks and diagnostics
     if _listed(attack, diagnostics):
         return
     specs = read_suite(attack, Overrides(steps, _number("--step-size", step_size), restarts))
-    images = {"--data": data, "--data-root": data_root, "--download": download}
+    set_data = {"--data": data, "--data-root": data_root, "--download": download}
     rest = {"--norm": norm, "--eps": eps, "--model": model, "--seed": seed, "--device": device}
-    changes = _changes({**images, **rest, "--plugin": plugins or None}, assign or [])
+    changes = _changes({**set_data, **rest, "--plugin": plugins or None}, assign or [])
     with importing():
         from rpat_cli.cli import session  # torch is imported here, not by `rpat --help`
+        from rpat_cli.data.choice import chosen_by
 
     session.evaluate(
         target=_target(target, model_file),
@@ -108,10 +110,15 @@ def evaluate(
         diagnostics=diagnostics,
         batch_size=batch_size,
         jobs=parse_jobs(jobs),
-        limit=limit,
+        limit=chosen_by(limit, images),
         quiet=quiet,
         as_json=as_json,
     )
+
+
+def _loaded(plugin: list[str] | None) -> list[str]:
+    with importing(), speaking_on_stderr():
+        return load_plugins((file, "--plugin") for file in plugin or [])
 
 
 def _listed(attack: str, diagnostics: Mapping[str, Any]) -> bool:

@@ -24,6 +24,7 @@ from rpat_cli.recipe.plugins import load_plugins
 from rpat_cli.recipe.schema import added_regularizers
 from rpat_cli.recipe.shipped import recipe_names
 from rpat_cli.signals import importing
+from rpat_cli.user_code import speaking_on_stderr
 
 WHAT = "What to train"
 THREAT = "Threat model and attack"
@@ -114,7 +115,7 @@ OPTIONS = (
     RecipeOption("data.extra.path", DATA, "FILE", "--extra-data"),
     RecipeOption("data.extra.share", DATA, NUMBER, "--extra-share"),
     RecipeOption("data.val_size", DATA, NUMBER),
-    RecipeOption("data.image_size", DATA, COUNT),
+    RecipeOption("data.image_size", DATA, "N|HxW"),
     RecipeOption("eval", RUN, "ATTACKS"),
     RecipeOption("seed", RUN, COUNT, short="-s"),
     RecipeOption("device", RUN, NAME, choices=choices_of("device")),
@@ -215,7 +216,7 @@ class TrainCommand(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if not {"-h", "--help"}.isdisjoint(args):
-            with importing():
+            with importing(), speaking_on_stderr():
                 load_plugins((file, "--plugin") for file in _plugins_in(args))
             self._list_again()
         return super().parse_args(ctx, args)

@@ -1,6 +1,7 @@
 """YAML files read with the line of every key, so that a mistake can be reported where it was
 made."""
 
+import codecs
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ def read_document(path: Path, kind: str = "recipe") -> tuple[Any, dict[KeyPath, 
     Raises `ConfigError` for a file that is missing, is not YAML, or has a duplicate key.
     """
     text = _text_of(path, kind)
+    if "\0" in text:  # half of every letter in UTF-16
+        raise ConfigError(_other_encoding(text.encode(), 0, path))
     try:
         node = yaml.compose(text, Loader=Loader)
         values = yaml.load(text, Loader=Loader)
@@ -44,10 +47,18 @@ def _text_of(path: Path, kind: str) -> str:
         hint = did_you_mean(path.name, neighbors)
         raise ConfigError(Problem("", f"there is no such {kind} file.", str(path), hint)) from None
     except UnicodeDecodeError as error:
-        message = f"is not text in UTF-8 (byte {error.start}). Save it as UTF-8."
-        raise ConfigError(Problem("", message, str(path))) from None
+        raise ConfigError(_other_encoding(error.object, error.start, path)) from None
     except (OSError, ValueError) as error:  # ValueError: no path at all, such as one with a NUL
         raise ConfigError(Problem("", f"cannot be read: {error}.", repr(str(path)))) from None
+
+
+def _other_encoding(content: bytes, start: int, path: Path) -> Problem:
+    """The problem with a file that is no UTF-8 from the byte at `start` on."""
+    line = content[:start].count(b"\n") + 1
+    what = f"is not encoded in UTF-8 (line {line})."
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in content:
+        what = "is encoded in UTF-16 or UTF-32, not in UTF-8."
+    return Problem("", what, str(path), "Open it in an editor and save it as UTF-8.")
 
 
 def _not_yaml(error: yaml.YAMLError, path: Path) -> Problem:

@@ -7,8 +7,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from rpat_cli.attacks import TRAINING_ATTACKS
+from rpat_cli.attacks import ATTACKS, TRAINING_ATTACKS
 from rpat_cli.attacks.base import Attack
+from rpat_cli.attacks.brought import BroughtAttack
 from rpat_cli.attacks.threat import Threat
 from rpat_cli.data import DATASETS, MIXINGS
 from rpat_cli.data.augment import Augment, build_augment
@@ -26,35 +27,41 @@ from rpat_cli.engine.stages import FromEpoch
 from rpat_cli.loading.architecture import Architecture
 from rpat_cli.methods import METHODS
 from rpat_cli.methods.compose import Composite, compose
+from rpat_cli.recipe.data_section import DataSection, ExtraSection
 from rpat_cli.recipe.schema import (
     AttackSection,
-    DataSection,
-    ExtraSection,
     OptimizerSection,
     Recipe,
 )
-from rpat_cli.records.files import user_path
+from rpat_cli.records.paths import user_path
 
 
-def build_data(section: DataSection, seed: int) -> Dataset:
-    """Training, validation and test images. Raises `DataError` for what is missing or damaged."""
+def build_data(section: DataSection, seed: int, *, test_only: bool = False) -> Dataset:
+    """Training, validation and test images, or the test images alone. Raises `DataError` for what
+    is missing or damaged."""
     return load_dataset(
         section.name,
         root=Path(section.root),
-        val_size=section.val_size,
+        val_size=None if test_only else section.val_size,
         seed=seed,
         download=section.download,
         image_size=section.image_size,
         memory_budget=int(section.memory_budget_gb * 2**30),
         workers=section.workers,
+        channels=section.channels,
+        center_crop=section.center_crop,
+        interpolation=section.interpolation,
+        test_size=section.test_size,
     )
 
 
 def architecture_for(recipe: Recipe, data: Dataset) -> Architecture:
     """What the recipe builds for this data; normalization is part of the model, so every attack
     sees [0, 1]."""
-    source = data if recipe.data.normalize_as is None else DATASETS[recipe.data.normalize_as]
-    return Architecture(recipe.model, data.shape, len(data.class_names), source.mean, source.std)
+    mean, std = data.mean, data.std
+    if recipe.data.normalize_as is not None:
+        mean, std = DATASETS[recipe.data.normalize_as].constants(data.shape[0])
+    return Architecture(recipe.model, data.shape, len(data.class_names), mean, std)
 
 
 def build_threat(recipe: Recipe) -> Threat:
@@ -64,7 +71,7 @@ def build_threat(recipe: Recipe) -> Threat:
 def build_attack(section: AttackSection, threat: Threat) -> Attack:
     """The attack that makes training examples."""
     attack: Attack = TRAINING_ATTACKS[section.name].for_training(threat, section.settings())
-    return attack
+    return BroughtAttack(attack) if ATTACKS.is_added(section.name) else attack
 
 
 def build_method(recipe: Recipe) -> Composite:

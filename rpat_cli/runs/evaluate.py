@@ -10,8 +10,10 @@ from typing import Any
 
 import torch
 
+from rpat_cli.data.choice import Limit, images_of, recorded
 from rpat_cli.diagnostics import Result
 from rpat_cli.engine.compute import Compute
+from rpat_cli.errors import ConfigError, Problem
 from rpat_cli.evaluation.evaluate import Evaluation, default_batch_size, evaluate
 from rpat_cli.evaluation.parallel.processes import Jobs, Pool, count_jobs, sharing
 from rpat_cli.evaluation.parallel.store import ChunkStore
@@ -19,12 +21,21 @@ from rpat_cli.evaluation.suite import AttackSpec
 from rpat_cli.loading.saved_model import SavedModel
 from rpat_cli.recipe.layers import Layer
 from rpat_cli.records import eval_file
+from rpat_cli.records.metrics import read_metrics
+from rpat_cli.reports.diagnostics_terminal import for_terminal
+from rpat_cli.reports.terminal import (
+    evaluation_remarks,
+    evaluation_summary,
+    evaluation_table,
+    remarks_text,
+)
 from rpat_cli.reports.write import write_report
 from rpat_cli.runs.diagnose import Wanted, diagnose, one_per_source, prepare
 from rpat_cli.runs.environment import environment
 from rpat_cli.runs.identity import finished, identity_of
 from rpat_cli.runs.listener import Listener
-from rpat_cli.runs.target import OpenedTarget, Target, open_target
+from rpat_cli.runs.run_log import also_logging, as_text, writer
+from rpat_cli.runs.target import OpenedTarget, Target, on_its_device, open_target
 from rpat_cli.signals import stoppable
 
 EVAL_FORMAT = 1
@@ -36,16 +47,30 @@ class EvalOptions:
 
     `batch_size`: images attacked at a time (default: follows the device). `jobs`: processes that
     share the work; more than 1 in a script of your own needs its `if __name__ == "__main__":`.
-    `limit`: only so many test images, a fixed, stratified subset. `again`: how to go on after an
-    interruption, for the message. `ranks`: the processes that torchrun has started, instead of
-    `jobs`; see `rpat_cli.evaluation.parallel.ranks`.
+    `limit`: only so many test images, a fixed, stratified subset, or another choice. `again`: how
+    to go on after an interruption, for the message. `ranks`: the processes that torchrun has
+    started, instead of `jobs`; see `rpat_cli.evaluation.parallel.ranks`.
     """
 
     batch_size: int | None = None
     jobs: Jobs = 1
-    limit: int | None = None
+    limit: Limit | None = None
     again: str = "evaluate again with the same arguments"
     ranks: Pool | None = None
+
+    def __post_init__(self) -> None:
+        """Raises `ConfigError` for counts that are none."""
+        problems = []
+        for key in ("limit", "jobs", "batch_size"):
+            value = getattr(self, key)
+            if value == ("auto" if key == "jobs" else None):
+                continue
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                allowed = "'auto' or a number, at least 1" if key == "jobs" else "at least 1"
+                problems.append(Problem(key, f"{value!r} must be a whole number, {allowed}."))
+        if problems:
+            title = f"{len(problems)} wrong counts" if len(problems) > 1 else ""
+            raise ConfigError(*problems, title=title)
 
     def batch_size_on(self, device: torch.device) -> int:
         return default_batch_size(device) if self.batch_size is None else self.batch_size
@@ -58,7 +83,7 @@ class EvalOptions:
         if self.ranks is not None:
             yield self.ranks
             return
-        samples = samples if self.limit is None else min(samples, self.limit)
+        samples = images_of(self.limit, samples)
         chunk_size = self.batch_size_on(compute.device)
         count = count_jobs(self.jobs, specs, compute.device, samples=samples, chunk_size=chunk_size)
         with sharing(count, compute.device) as workers:
@@ -93,8 +118,26 @@ def measure_run(
     started again. Raises what opening the target and preparing the diagnostics raises, and
     `Interrupted` on Ctrl-C and termination signals.
     """
-    options, listener = options or EvalOptions(), listener or Listener()
-    opened = open_target(target, checkpoint, changes)
+    with on_its_device(target):
+        opened = open_target(target, checkpoint, changes)
+        return _measure(
+            opened, specs, diagnostics, options or EvalOptions(), listener or Listener()
+        )
+
+
+def _measure(
+    opened: OpenedTarget,
+    specs: Sequence[AttackSpec],
+    diagnostics: Wanted,
+    options: EvalOptions,
+    listener: Listener,
+) -> Measured:
+    folder = opened.saved.folder
+    if folder.log.exists():  # of a run; other models have none
+        listener = also_logging(listener, folder)
+    for remark in opened.data.remarks:
+        listener.say(f"note: {remark}")
+    opened.test_images(options.limit)  # raises for images that are not there
     prepared = prepare(diagnostics, opened, options.limit)
     sources = opened.sources(specs)
     with options.workers(specs, opened.compute, len(opened.data.test)) as workers:
@@ -109,8 +152,18 @@ def measure_run(
             listener=listener,
         )
     finally:  # a report of the evaluation is due also where a diagnostic was stopped
-        if opened.saved.folder.metrics.exists():
-            write_report(opened.saved.folder)
+        if folder.metrics.exists():
+            write_report(folder)
+    if folder.log.exists():
+        writer(folder)(
+            as_text(
+                evaluation_table(evaluation),
+                evaluation_summary(evaluation, opened.data.class_names),
+                remarks_text(evaluation_remarks(evaluation)),
+                *(for_terminal(result.section()) for result in results.values()),
+                f"result: {file}",
+            )
+        )
     return Measured(evaluation, file, results)
 
 
@@ -179,7 +232,7 @@ def evaluate_opened(
             known=store.known,
         )
         if len(images) < len(opened.data.test):
-            evaluation = replace(evaluation, limit=options.limit)
+            evaluation = replace(evaluation, limit=recorded(options.limit))
         file = _write(opened, evaluation, store.key)
     store.remove()
     return evaluation, file
@@ -210,6 +263,7 @@ def _write(opened: OpenedTarget, evaluation: Evaluation, key: str) -> Path:
         "format": EVAL_FORMAT,
         "key": key,
         "created": datetime.now().astimezone().isoformat(timespec="seconds"),
+        eval_file.ORDER: eval_file.next_order(saved.folder.evals),
         "environment": environment(),
         "device": str(opened.compute.device),
         "checkpoint": saved.file.stem,
@@ -226,5 +280,7 @@ def _write(opened: OpenedTarget, evaluation: Evaluation, key: str) -> Path:
         "seed": opened.recipe.seed,
         **evaluation.to_dict(),
     }
+    if records := read_metrics(saved.folder.metrics):
+        record[eval_file.EPOCHS_DONE] = records[-1]["epoch"]
     stem = f"{saved.file.stem}_{threat.norm}_{datetime.now():%Y-%m-%d_%H-%M-%S}"
     return eval_file.write_new(saved.folder.evals, stem, record).path

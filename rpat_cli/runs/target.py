@@ -1,6 +1,7 @@
 """What is evaluated, opened once: the model, its recipe, its data and the device."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,7 +11,7 @@ from torch import nn
 
 from rpat_cli.attacks.threat import Threat
 from rpat_cli.data.base import Dataset, Split
-from rpat_cli.data.splits import limited_choice
+from rpat_cli.data.choice import Limit, choose
 from rpat_cli.engine.compute import Compute, resolve_compute
 from rpat_cli.errors import CheckpointError, ConfigError, Problem, RpatError
 from rpat_cli.evaluation.suite import AttackSpec
@@ -45,20 +46,34 @@ class OpenedTarget:
 
     @cached_property
     def model(self) -> nn.Module:
-        """In eval mode, on the device."""
+        """In eval mode, on the device. A model that exists already keeps its memory format."""
+        if self.saved.at_hand:
+            return self.saved.model.to(self.compute.device)
         return self.compute.place(self.saved.model)
 
     @property
     def threat(self) -> Threat:
         return build_threat(self.recipe)
 
-    def test_images(self, limit: int | None) -> Split:
-        """The test set, or `limit` images of it."""
-        return self.data.test if limit is None else limited(self.data.test, limit)
+    def test_images(self, limit: Limit | None) -> Split:
+        """The test set, or some images of it. Raises `DataError` for a list of other images."""
+        return limited(self.data.test, limit)
 
     def sources(self, specs: Sequence[AttackSpec]) -> dict[str, SavedModel]:
         """The models on which transfer attacks make their images; see `load_sources`."""
         return load_sources(specs, self.saved.architecture, self.recipe)
+
+
+@contextmanager
+def on_its_device(target: Target) -> Iterator[None]:
+    """After this block a model in memory is on the device again that it was on before."""
+    parameter = next(target.parameters(), None) if isinstance(target, nn.Module) else None
+    device = None if parameter is None else parameter.device
+    try:
+        yield
+    finally:
+        if isinstance(target, nn.Module) and device is not None:
+            target.to(device)
 
 
 def open_target(target: Target, checkpoint: str, changes: Sequence[Layer]) -> OpenedTarget:
@@ -72,7 +87,7 @@ def open_target(target: Target, checkpoint: str, changes: Sequence[Layer]) -> Op
     else:
         saved = load_model(target if target is not None else newest_run().path, checkpoint, changes)
     recipe = _with_changes(saved.recipe, changes)
-    data = build_data(recipe.data, recipe.seed)
+    data = build_data(recipe.data, recipe.seed, test_only=True)
     _check_fit(saved, data)
     return OpenedTarget(saved, recipe, data)
 
@@ -99,9 +114,10 @@ def _check_fit(saved: SavedModel, data: Dataset) -> None:
         )
 
 
-def limited(split: Split, limit: int) -> Split:
-    """A subset of `limit` images, each class by its share; the same ones every time."""
-    return split if limit >= len(split) else split.subset(limited_choice(split.labels, limit))
+def limited(split: Split, limit: Limit | None) -> Split:
+    """The chosen images; the same ones every time. Raises as `choose` does."""
+    chosen = choose(limit, split.labels, getattr(split, "files", None))
+    return split if len(chosen) == len(split) else split.subset(chosen)
 
 
 def load_sources(
