@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from rpat_cli.cli import console
@@ -53,6 +54,8 @@ Examples:
 
   rpat eval published/last.model --data cifar10 --data-root ~/data --attack autoattack
 
+  rpat eval published/model.pt:ema --data cifar10 --normalize none --attack autoattack
+
   rpat eval torchvision:resnet18 --data imagefolder --data-root ~/imagenet --set
   data.image_size=224
 
@@ -76,6 +79,7 @@ def evaluate(
     model: o.Model = None,
     model_file: o.ModelFile = None,
     data: o.Data = None,
+    normalize: o.Normalize = None,
     limit: o.Limit = None,
     images: o.Images = None,
     diagnostics: Mapping[str, Mapping[str, Any]] = NO_DIAGNOSTICS,
@@ -87,6 +91,7 @@ def evaluate(
     jobs: o.JobCount = "auto",
     seed: o.Seed = None,
     device: o.Device = None,
+    out: o.Out = None,
     quiet: o.Quiet = False,
     as_json: o.AsJson = False,
 ) -> None:
@@ -97,12 +102,9 @@ def evaluate(
     specs = read_suite(attack, Overrides(steps, _number("--step-size", step_size), restarts))
     set_data = {"--data": data, "--data-root": data_root, "--download": download}
     rest = {"--norm": norm, "--eps": eps, "--model": model, "--seed": seed, "--device": device}
-    changes = _changes({**set_data, **rest, "--plugin": plugins or None}, assign or [])
-    with importing():
-        from rpat_cli.cli import session  # torch is imported here, not by `rpat --help`
-        from rpat_cli.data.choice import chosen_by
-
-    session.evaluate(
+    more = {"--normalize": normalize, "--plugin": plugins or None}
+    changes = _changes({**set_data, **rest, **more}, assign or [])
+    _session().evaluate(
         target=_target(target, model_file),
         specs=specs,
         checkpoint=checkpoint,
@@ -110,10 +112,24 @@ def evaluate(
         diagnostics=diagnostics,
         batch_size=batch_size,
         jobs=parse_jobs(jobs),
-        limit=chosen_by(limit, images),
+        limit=_chosen(limit, images),
+        out=out,
         quiet=quiet,
         as_json=as_json,
     )
+
+
+def _session() -> ModuleType:
+    """Torch is imported here, not by `rpat --help`."""
+    with importing():
+        from rpat_cli.cli import session
+    return session
+
+
+def _chosen(limit: str | None, images: Path | None) -> Any:
+    with importing():
+        from rpat_cli.data.choice import chosen_by
+    return chosen_by(limit, images)
 
 
 def _loaded(plugin: list[str] | None) -> list[str]:

@@ -9,7 +9,7 @@ from rpat_cli.data import DATASETS
 from rpat_cli.data.base import GIB, Dataset, DatasetSpec, LoadOptions, RawData, Split
 from rpat_cli.data.splits import StreamSplit, counted, stratified_choice
 from rpat_cli.errors import ConfigError, DataError, Problem, UserCodeError
-from rpat_cli.records.paths import user_path
+from rpat_cli.records.files import user_path
 from rpat_cli.user_code import calling, where_defined
 
 SPLIT_HAS = ("labels", "shape", "to", "subset", "batches", "tensors", "fingerprint", "__len__")

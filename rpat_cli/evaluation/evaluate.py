@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from rpat_cli.attacks.forward import gradient_reaches
 from rpat_cli.attacks.side_effects import differentiable, frozen, own_randomness
-from rpat_cli.attacks.threat import Threat
-from rpat_cli.errors import ConfigError, DataError
+from rpat_cli.attacks.threat import Threat, too_long, wider_than_ball
+from rpat_cli.errors import ConfigError, DataError, Problem
 from rpat_cli.evaluation.bench import Bench, Prepared
 from rpat_cli.evaluation.forecast import Forecast, Load, loads_of
 from rpat_cli.evaluation.parallel.chunks import (
@@ -158,6 +158,7 @@ def _bench(
 ) -> Bench:
     """All attacks ready to run; `first` is a batch of images and classes, on the device."""
     x, y = first
+    _check_lengths(threat, specs, x)
     by_label = {spec.label: spec for spec in specs}
     connected = gradient_reaches(model, x[:1])
     bench = Bench(model, threat, by_label, x, y, seed, x.device, connected, sources, probabilities)
@@ -236,7 +237,7 @@ def _result(
 ) -> AttackResult:
     stages = _stages(prepared, state, whole.clean.correct)
     flags = list(prepared.flags)
-    notes: list[str] = []
+    notes = _doubt(whole.threat, spec.settings)
     if prepared.ensemble:
         prepared.ensemble.look_at_result(_accuracies(whole, stages))
         flags += prepared.ensemble.flags
@@ -316,6 +317,28 @@ def _check_arguments(model: nn.Module, x: Tensor, y: Tensor, batch_size: int) ->
             f"images must be floats in [0, 1], given {x.dtype} in [{low:.4g}, {high:.4g}]. "
             "Divide bytes by 255; normalization belongs in the model."
         )
+
+
+def _check_lengths(threat: Threat, specs: Sequence[AttackSpec], x: Tensor) -> None:
+    """Raise `ConfigError` for a radius or steps that no two images have between them."""
+    pixels = x[0].numel()
+    problems = []
+    if problem := too_long(threat.norm, threat.eps, pixels):
+        problems.append(Problem("eps", f"{threat.eps:g}: {problem}"))
+    for spec in specs:
+        step_size = spec.settings.get("step_size")
+        if isinstance(step_size, int | float) and (
+            problem := too_long(threat.norm, step_size, pixels)
+        ):
+            problems.append(Problem("step_size", f"{step_size:g}: {problem}", spec.label))
+    if problems:
+        raise ConfigError(*problems, title="these lengths are impossible" if problems[1:] else "")
+
+
+def _doubt(threat: Threat, settings: Mapping[str, object]) -> list[str]:
+    step_size = settings.get("step_size")
+    doubt = wider_than_ball(step_size, threat.eps) if isinstance(step_size, int | float) else ""
+    return [doubt] if doubt else []
 
 
 def _check_labels(y: Tensor, classes: int) -> None:

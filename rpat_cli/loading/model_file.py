@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from rpat_cli.errors import ConfigError, Problem, did_you_mean
 from rpat_cli.recipe.plugins import place_in
-from rpat_cli.records.paths import user_path
+from rpat_cli.records.files import user_path
 from rpat_cli.registry import import_file
 
 _NAME = re.compile(r"(?P<file>.+\.py):(?P<function>[^:/\\]+)")

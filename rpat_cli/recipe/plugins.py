@@ -27,7 +27,7 @@ from rpat_cli.errors import ConfigError, Problem, shortened
 from rpat_cli.evaluation.suite import SUITES
 from rpat_cli.methods import METHODS, REGULARIZERS
 from rpat_cli.recipe.schema import Recipe
-from rpat_cli.records.paths import is_file, user_path
+from rpat_cli.records.files import is_file, user_path
 from rpat_cli.registry import Registry, import_file
 from rpat_cli.user_code import is_plugin_package
 

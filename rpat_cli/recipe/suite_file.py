@@ -5,7 +5,7 @@ from pathlib import Path
 from rpat_cli.errors import ConfigError, Problem
 from rpat_cli.evaluation.suite import AttackSpec, Entry, Overrides, parse_entries
 from rpat_cli.recipe.yaml_lines import KeyPath, read_document
-from rpat_cli.records.paths import user_path
+from rpat_cli.records.files import user_path
 
 SUFFIXES = (".yaml", ".yml")
 

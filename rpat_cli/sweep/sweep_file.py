@@ -10,7 +10,7 @@ from rpat_cli.errors import ConfigError, Problem, did_you_mean, shortened
 from rpat_cli.recipe.components import Section
 from rpat_cli.recipe.layers import Layer
 from rpat_cli.recipe.yaml_lines import read_document
-from rpat_cli.records.paths import is_file
+from rpat_cli.records.files import is_file
 from rpat_cli.sweep.engines import ENGINES
 from rpat_cli.sweep.engines.base import EngineSection
 from rpat_cli.sweep.spec import SweepSpec
