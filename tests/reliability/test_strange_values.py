@@ -61,7 +61,7 @@ def test_a_recipe(tmp_path: Path, text: str, expected: str) -> None:
 def test_another_encoding_is_named(tmp_path: Path, encoding: str) -> None:
     file = tmp_path / "r.yaml"
     file.write_bytes("epochs: 1  # é\n".encode(encoding))
-    with pytest.raises(ConfigError, match="is not text in UTF-8.*Save it as UTF-8"):
+    with pytest.raises(ConfigError, match="not .*in UTF-8.*save it as UTF-8"):
         resolve(layers_of(configs=[file]))
 
 
