@@ -11,9 +11,10 @@ from rpat_cli.cli.options import parse_jobs
 from rpat_cli.diagnostics import DIAGNOSTICS
 from rpat_cli.errors import ConfigError, Problem
 from rpat_cli.evaluation.suite import Overrides, list_attacks
-from rpat_cli.recipe.layers import Layer, flag_layers, parse_assignments
+from rpat_cli.recipe.layers import Layer, code_named_in, flag_layers, parse_assignments
 from rpat_cli.recipe.plugins import load_plugins
 from rpat_cli.recipe.suite_file import read_suite
+from rpat_cli.recipe.trust import model_files, python_file, trusting
 from rpat_cli.signals import importing
 from rpat_cli.text import parse_number
 
@@ -37,6 +38,7 @@ def evaluate(
     limit: o.Limit = None,
     diagnostics: Mapping[str, Mapping[str, Any]] = NO_DIAGNOSTICS,
     plugin: o.Plugins = None,
+    trust: o.Trust = False,
     assign: o.Assign = None,
     data_root: o.DataRoot = None,
     download: o.Download = None,
@@ -98,18 +100,22 @@ def evaluate(
     with importing():
         from rpat_cli.cli import session  # torch is imported here, not by `rpat --help`
 
-    session.evaluate(
-        target=_target(target, model_file),
-        specs=specs,
-        checkpoint=checkpoint,
-        changes=changes,
-        diagnostics=diagnostics,
-        batch_size=batch_size,
-        jobs=parse_jobs(jobs),
-        limit=limit,
-        quiet=quiet,
-        as_json=as_json,
-    )
+    target = _target(target, model_file)
+    program = python_file(str(target))
+    named = [*code_named_in(changes), *model_files(attack), *([program] if program else [])]
+    with trusting(everything=trust, files=named):
+        session.evaluate(
+            target=target,
+            specs=specs,
+            checkpoint=checkpoint,
+            changes=changes,
+            diagnostics=diagnostics,
+            batch_size=batch_size,
+            jobs=parse_jobs(jobs),
+            limit=limit,
+            quiet=quiet,
+            as_json=as_json,
+        )
 
 
 def _listed(attack: str, diagnostics: Mapping[str, Any]) -> bool:

@@ -16,8 +16,8 @@ from rpat_cli.loading.external import load_external
 from rpat_cli.loading.foreign import misfit
 from rpat_cli.loading.foreign_file import is_foreign
 from rpat_cli.loading.published import load_published
-from rpat_cli.loading.saved_model import SavedModel
-from rpat_cli.recipe.layers import Layer, resolve
+from rpat_cli.loading.saved_model import SavedModel, run_of
+from rpat_cli.recipe.layers import Layer, resolve, with_plugins_in
 from rpat_cli.records.checkpoint import load_checkpoint
 from rpat_cli.records.run_folder import open_run
 
@@ -50,11 +50,17 @@ def load_model(
         raise ConfigError(f"{file} records which network it holds: name no other (--model).")
     content = load_checkpoint(file)
     # The recipe comes first: it loads the plugin that the model may be from.
-    recipe = resolve([Layer(str(file), content["recipe"])])
+    recipe = resolve([with_plugins_in(Layer(str(file), content["recipe"]), _base_of(file))])
     architecture = Architecture.from_dict(content["architecture"])
     model = architecture.build()
     load_weights(model, content["model"], str(file))
     return SavedModel(model.eval(), architecture, file, content["epoch"], recipe)
+
+
+def _base_of(file: Path) -> Path:
+    """The folder that paths in a checkpoint's recipe are relative to."""
+    run = run_of(file)
+    return file.parent if run is None else run.path
 
 
 def load_weights(model: nn.Module, state: dict[str, Any], source: str) -> None:

@@ -138,7 +138,5 @@ def _import(path: Path, text: str) -> ModuleType:
     name = f"rpat_model_{path.stem}_{sha256(f'{path}:{text}'.encode()).hexdigest()[:8]}"
     if name in sys.modules:
         return sys.modules[name]
-    if str(path.parent) not in sys.path:
-        sys.path.append(str(path.parent))  # last, so that no file in it hides a library
     with redirect_stdout(sys.stderr):
         return import_file(path, name)

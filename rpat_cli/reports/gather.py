@@ -11,7 +11,7 @@ from rpat_cli.diagnostics import DIAGNOSTICS
 from rpat_cli.errors import RpatError
 from rpat_cli.evaluation.results import Evaluation, parse_evaluation
 from rpat_cli.evaluation.statistics import confusion, per_class_accuracy
-from rpat_cli.recipe.layers import read_yaml, resolve
+from rpat_cli.recipe.layers import read_recipe, resolve
 from rpat_cli.recipe.schema import Recipe
 from rpat_cli.recipe.summary import summary
 from rpat_cli.records import eval_file
@@ -44,7 +44,7 @@ def build_report(folder: RunFolder) -> Report:
     `ConfigError` for a recipe that cannot be read.
     """
     remarks: list[str] = []
-    recipe = resolve([read_yaml(folder.recipe)])
+    recipe = resolve(read_recipe(folder.recipe))
     epochs = tuple(read_metrics(folder.metrics))
     saved = _facts_of_checkpoint(folder, remarks)
     checkpoints = _checkpoints(epochs, saved)

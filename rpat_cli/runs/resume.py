@@ -7,11 +7,14 @@ from typing import Any
 from rpat_cli.engine.schedules import SCHEDULES
 from rpat_cli.errors import ConfigError, Problem
 from rpat_cli.evaluation.parallel.processes import Jobs
-from rpat_cli.recipe.layers import Layer, read_yaml, resolve
+from rpat_cli.evaluation.suite import parse_suite
+from rpat_cli.recipe.layers import Layer, code_named_in, read_recipe, resolve
 from rpat_cli.recipe.schema import Recipe
+from rpat_cli.recipe.trust import trusting
 from rpat_cli.records.checkpoint import load_newest
 from rpat_cli.records.run_folder import RunFolder, open_run
 from rpat_cli.runs.listener import Listener
+from rpat_cli.runs.target import check_sources
 from rpat_cli.runs.train import Inputs, train_session, write_recipe
 
 RESUMABLE_KEYS = {
@@ -42,7 +45,9 @@ def resume_run(
     `RunFolderError` if another process is training the run, and otherwise as `train_run` does.
     """
     folder = open_run(path)
-    recipe = _changed_recipe(folder, changes)
+    with trusting(files=code_named_in(changes)):
+        recipe = _changed_recipe(folder, changes)
+        check_sources(parse_suite(recipe.eval))
     listener = listener or Listener()
     inputs = Inputs.of(recipe)
     with folder.training():
@@ -85,8 +90,8 @@ def _rates_differ(recipe: Recipe, *, epochs_before: int, done: int) -> bool:
 
 def _changed_recipe(folder: RunFolder, changes: Sequence[Layer]) -> Recipe:
     """The run's recipe with the changes. Raises `ConfigError` for those that are not allowed."""
-    saved = read_yaml(folder.recipe)
-    before, after = resolve([saved]), resolve([saved, *changes])
+    saved = read_recipe(folder.recipe)
+    before, after = resolve(saved), resolve([*saved, *changes])
     forbidden = []
     for key in _differing(before.model_dump(), after.model_dump()):
         section = key.split(".")[0]

@@ -26,6 +26,7 @@ from rpat_cli.loading.architecture import Architecture
 from rpat_cli.loading.load import load_weights
 from rpat_cli.recipe.layers import to_yaml
 from rpat_cli.recipe.schema import Recipe
+from rpat_cli.recipe.trust import flag_for
 from rpat_cli.records.files import write_whole
 from rpat_cli.records.run_folder import RunFolder
 from rpat_cli.reports.write import write_report
@@ -36,7 +37,7 @@ from rpat_cli.runs.build import (
     build_loop,
     build_threat,
 )
-from rpat_cli.runs.checkpoints import CheckpointWriter
+from rpat_cli.runs.checkpoints import CheckpointWriter, saved_form
 from rpat_cli.runs.final_evaluation import evaluate_checkpoints
 from rpat_cli.runs.listener import Listener
 from rpat_cli.runs.new_run import create_run
@@ -126,7 +127,7 @@ def train_session(
             load_weights(model, state["model"], str(folder.checkpoint("last")))
             loop.load_state_dict({"model": state["model"], **state["training"]})
         finished = loop.run()
-    go_on = f"Go on with: rpat train --resume {folder.path}"
+    go_on = f"Go on with: rpat train --resume {folder.path}{flag_for(inputs.recipe)}"
     if signals.received is not None:
         # Also if it came in the last epoch: an evaluation that began now might be killed.
         where = f"in epoch {loop.epoch + 1} of {loop.epochs}"
@@ -166,8 +167,8 @@ def _loop(
 
 def write_recipe(folder: RunFolder, recipe: Recipe) -> None:
     """Write the resolved recipe, with which the run can be repeated. Raises `RunFolderError`."""
-    header = f"Repeat this run: rpat train --config {folder.recipe}"
-    write_whole(folder.recipe, to_yaml(recipe, header))
+    header = f"Repeat this run: rpat train --config {folder.recipe}{flag_for(recipe)}"
+    write_whole(folder.recipe, to_yaml(saved_form(recipe, folder), header))
 
 
 def _also_logging(listener: Listener, folder: RunFolder) -> Listener:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rpat_cli.errors import ConfigError, Problem
-from rpat_cli.recipe.layers import Layer, read_all, resolve
+from rpat_cli.recipe.layers import Layer, read_all, resolve, with_plugins_in
 from rpat_cli.recipe.schema import Recipe
 from rpat_cli.recipe.shipped import find
 from rpat_cli.records.metrics import AVERAGED
@@ -155,7 +155,8 @@ def _base_layers(spec: SweepSpec, layer: Layer) -> list[Layer]:
     layers = _read_recipes(spec.config, layer, layer.lines.get(("config",), 0))
     in_recipe = [path for path in layer.lines if path[0] == "recipe" and len(path) > 1]
     lines = {path[1:]: layer.lines[path] for path in in_recipe}
-    layers.append(Layer(layer.source, spec.recipe, lines))
+    own = Layer(layer.source, spec.recipe, lines)
+    layers.append(with_plugins_in(own, Path(layer.source).parent))
     if spec.eval is not None:
         layers.append(Layer(layer.source, {"eval": spec.eval}, {("eval",): layer.lines["eval",]}))
     return layers
