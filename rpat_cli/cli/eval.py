@@ -1,7 +1,9 @@
 """`rpat eval`."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from rpat_cli.cli import console
@@ -88,8 +90,7 @@ def evaluate(
 
       rpat eval --plugin my_attack.py --attack my-attack-50
     """
-    with importing():  # first: other options may name its attacks and diagnostics
-        plugins = load_plugins((file, "--plugin") for file in plugin or [])
+    plugins = _loaded(plugin or [])  # first: other options may name its attacks and diagnostics
     if _listed(attack, diagnostics):
         return
     specs = read_suite(attack, Overrides(steps, _number("--step-size", step_size), restarts))
@@ -97,13 +98,9 @@ def evaluate(
     flags |= {"--data-root": data_root, "--seed": seed, "--device": device}
     flags |= {"--download": download, "--plugin": plugins or None}
     changes = [*parse_assignments(assign or []), *_changes(flags)]
-    with importing():
-        from rpat_cli.cli import session  # torch is imported here, not by `rpat --help`
-
+    session = _session()
     target = _target(target, model_file)
-    program = python_file(str(target))
-    named = [*code_named_in(changes), *model_files(attack), *([program] if program else [])]
-    with trusting(everything=trust, files=named):
+    with _answered(trust, target, attack, changes):
         session.evaluate(
             target=target,
             specs=specs,
@@ -116,6 +113,26 @@ def evaluate(
             quiet=quiet,
             as_json=as_json,
         )
+
+
+def _session() -> ModuleType:
+    with importing():
+        from rpat_cli.cli import session  # torch is imported here, not by `rpat --help`
+    return session
+
+
+def _loaded(plugins: Sequence[str]) -> list[str]:
+    with importing():
+        return load_plugins((file, "--plugin") for file in plugins)
+
+
+def _answered(
+    everything: bool, target: Path | None, attack: str, changes: Sequence[Layer]
+) -> AbstractContextManager[None]:
+    """What this command line answers for: the code that it names itself, or everything."""
+    program = python_file(str(target))
+    named = [*code_named_in(changes), *model_files(attack)]
+    return trusting(everything=everything, files=[*named, program] if program else named)
 
 
 def _listed(attack: str, diagnostics: Mapping[str, Any]) -> bool:

@@ -305,3 +305,19 @@ def test_a_checkpoint_with_an_object_that_runs_code_is_not_loaded(trap: Trap) ->
     with pytest.raises(Exception, match=r"best\.pt"):
         evaluate(trap.best)
     assert not trap.marker.exists()
+
+
+@pytest.mark.parametrize(
+    "engine",
+    [
+        {"name": "slurm", "cluster": "local", "setup": ["touch marker"]},
+        {"name": "slurm", "cluster": "local", "sbatch": {"output": "marker"}},
+        {"name": "ray", "address": "a-stranger:6379"},
+    ],
+    ids=["setup", "sbatch", "address"],
+)
+def test_a_sweep_file_starts_no_commands_on_a_cluster(trap: Trap, engine: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=r"engine\.\w+: runs code .*--trust"):
+        sweep(trap, {"engine": engine})
+    assert not trap.marker.exists()
+    sweep(trap, {"engine": engine}, "--dry-run")  # shows what would run
