@@ -23,6 +23,7 @@ from rpat_cli.recipe.schema import Recipe, recipe_class, switches
 from rpat_cli.recipe.shipped import find
 from rpat_cli.recipe.trust import model_files, trust, trusting
 from rpat_cli.recipe.yaml_lines import KeyPath, read_document
+from rpat_cli.recipe.yaml_loader import Loader
 
 NAMED = ("data", "method", "schedule", "attack", "mix")
 """Sections that may be written as a bare name: `method: trades`."""
@@ -138,7 +139,7 @@ def parse_assignments(assignments: Sequence[str]) -> list[Layer]:
             problems.append(Problem("", message, "--set", "Example: optimizer.lr=0.05"))
             continue
         try:
-            parsed = yaml.safe_load(value)
+            parsed = yaml.load(value, Loader=Loader)
         except yaml.YAMLError:
             parsed = value
         values = _nested(tuple(key.strip().split(".")), parsed)

@@ -8,21 +8,27 @@ from typing import Any
 import yaml
 
 from rpat_cli.errors import ConfigError, Problem, did_you_mean
+from rpat_cli.recipe.yaml_loader import Loader
+from rpat_cli.records.regular import irregular
 
 KeyPath = tuple[str, ...]
 """Where a value is in nested mappings: `("threat", "eps")`."""
+
+
+MAX_BYTES = 200_000
+"""Of a file: a recipe has some thousand, and Python reads so many in about a second."""
 
 
 def read_document(path: Path, kind: str = "recipe") -> tuple[Any, dict[KeyPath, int]]:
     """The content of a YAML file, and the line of each key and of each item of a list
     (`("eval", "0")`).
 
-    Raises `ConfigError` for a file that is missing, is not YAML, or has a duplicate key.
+    Raises `ConfigError` for a file that is missing, too long, not YAML or beyond the limits of
+    `Loader`, or has a duplicate key.
     """
     text = _text_of(path, kind)
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        values = yaml.safe_load(text)
+        values, node = _load(text)
     except yaml.YAMLError as error:
         raise ConfigError(_not_yaml(error, path)) from None
     lines: dict[KeyPath, int] = {}
@@ -35,14 +41,31 @@ def read_document(path: Path, kind: str = "recipe") -> tuple[Any, dict[KeyPath, 
     return values, lines
 
 
-def _text_of(path: Path, kind: str) -> str:
+def _load(text: str) -> tuple[Any, yaml.Node | None]:
+    """The one document in a text, and the nodes that it is made of, which know their lines."""
+    loader = Loader(text)
     try:
-        return path.read_text(encoding="utf-8")
+        node = loader.get_single_node()
+        return (None if node is None else loader.construct_document(node)), node
+    finally:
+        loader.dispose()
+
+
+def _text_of(path: Path, kind: str) -> str:
+    if what := irregular(path):
+        raise ConfigError(Problem("", f"is {what}, not a {kind} file.", str(path)))
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
+            message = f"is longer than {MAX_BYTES:,} bytes, which no {kind} file needs."
+            raise ConfigError(Problem("", message, str(path)))
+        return content.decode("utf-8")
     except FileNotFoundError:
         neighbors = [p.name for p in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
         hint = did_you_mean(path.name, neighbors)
         raise ConfigError(Problem("", f"there is no such {kind} file.", str(path), hint)) from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a name that cannot be one
         raise ConfigError(Problem("", f"cannot be read: {error}.", str(path))) from None
 
 

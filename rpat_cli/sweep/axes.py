@@ -1,13 +1,14 @@
 """The axes of a sweep file: their combinations, and what is wrong with them."""
 
 import itertools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from rpat_cli.errors import Problem, did_you_mean
+from rpat_cli.errors import ConfigError, Problem, did_you_mean
 from rpat_cli.recipe.layers import Layer
 from rpat_cli.sweep.labels import shown_settings
-from rpat_cli.sweep.spec import Axes, SweepSpec
+from rpat_cli.sweep.spec import MAX_TRIALS, Axes, SweepSpec
 from rpat_cli.sweep.sweep_file import EXAMPLES
 
 UNTRAINED = ("eval",)
@@ -16,7 +17,10 @@ is evaluated again, not trained again."""
 
 
 def combinations_of(spec: SweepSpec) -> Iterator[Axes]:
-    """list x zip x grid x random, the last going fastest; nothing is excluded yet."""
+    """list x zip x grid x random, the last going fastest; nothing is excluded yet.
+
+    Raises `ConfigError` if they are too many.
+    """
     factors: list[list[Axes]] = []
     if spec.rows:
         factors.append(spec.rows)
@@ -26,11 +30,22 @@ def combinations_of(spec: SweepSpec) -> Iterator[Axes]:
         factors.append([{key: value} for value in values])
     if spec.random:
         factors.append(spec.random.draw())
+    count = math.prod(map(len, factors)) * len(spec.seeds)
+    if count > MAX_TRIALS:
+        raise ConfigError(
+            f"the axes and seeds make {_rounded(count)} trials; a sweep has at most "
+            f"{MAX_TRIALS:,}. Draw some of the combinations with random."
+        )
     for parts in itertools.product(*factors):
         combination: Axes = {}
         for part in parts:
             combination |= part
         yield combination
+
+
+def _rounded(count: int) -> str:
+    """A whole number that may have hundreds of digits."""
+    return f"{count:,}" if count < 10**12 else f"about 10^{math.floor(math.log10(count))}"
 
 
 def _zipped(axes: Mapping[str, Sequence[Any]]) -> list[Axes]:

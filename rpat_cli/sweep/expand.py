@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -132,7 +132,12 @@ def plan_sweep(path: Path) -> Plan:
     Where Optuna chooses the combinations one by one the plan is empty, and the search fills it.
     """
     spec, layer, problems = check_sweep(path)
-    combinations = [] if spec.is_adaptive else list(combinations_of(spec))
+    try:
+        combinations = [] if spec.is_adaptive else list(combinations_of(spec))
+    except ConfigError as error:
+        raise sweep_error(
+            [*problems, *(_in_file(problem, path) for problem in error.problems)]
+        ) from None
     if not problems:  # otherwise some of the axes may be missing
         problems += axis_problems(spec, combinations, layer)
     try:
@@ -144,6 +149,10 @@ def plan_sweep(path: Path) -> Plan:
     if problems:
         raise sweep_error(problems)
     return expander.plan(variants)
+
+
+def _in_file(problem: Problem, path: Path) -> Problem:
+    return replace(problem, source=str(path))
 
 
 # ---- recipes
