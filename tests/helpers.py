@@ -3,6 +3,8 @@ model."""
 
 import copy
 import json
+import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,6 +19,8 @@ from rpat_cli.recipe.layers import layers_of, resolve
 from rpat_cli.recipe.schema import Recipe
 
 GOLDEN = Path(__file__).parent / "golden"
+GOLDEN_DIRS = "RPAT_GOLDEN_DIRS"
+"""Environment variable: folders with further golden sets, separated as in PATH."""
 
 
 def tiny_net(channels: int = 3, classes: int = 10) -> nn.Sequential:
@@ -46,15 +50,35 @@ class Normalize(nn.Module):
         return (x - self.mean) / self.std
 
 
+def golden_files() -> list[Path]:
+    """Every golden set: ours, then those in the folders that `RPAT_GOLDEN_DIRS` names."""
+    folders = [
+        Path(folder) for folder in os.environ.get(GOLDEN_DIRS, "").split(os.pathsep) if folder
+    ]
+    missing = [folder for folder in folders if not folder.is_dir()]
+    assert not missing, f"{GOLDEN_DIRS}: no such folder: {missing}"
+    return [file for folder in (GOLDEN, *folders) for file in sorted(folder.glob("*.npz"))]
+
+
+def family_of(file: Path, families: Sequence[str]) -> str:
+    """The longest of the names that the file's own name begins with; "" where none does.
+
+    `trades_ra_mix0.3.npz` is of the family trades_ra: everything else is in its `hyper`.
+    """
+    fitting = [name for name in families if re.fullmatch(rf"{re.escape(name)}(_.*)?", file.stem)]
+    return max(fitting, key=len, default="")
+
+
 @dataclass(frozen=True)
 class Golden:
-    """One record of tests/golden: arrays by name as tensors, `hyper` as a dict."""
+    """One golden set: arrays by name as tensors, `hyper` as a dict; `name` is its family."""
 
     name: str
+    file: Path
 
     @cached_property
     def arrays(self) -> dict[str, Any]:
-        with np.load(GOLDEN / f"{self.name}.npz") as file:
+        with np.load(self.file) as file:
             return {key: file[key] for key in file.files}
 
     @cached_property
@@ -75,8 +99,9 @@ class Golden:
 
     def model(self, state: str = "state") -> nn.Module:
         """The recorded network in train mode, float64, taking pixels in [0, 1]."""
-        net = tiny_net().double()
-        net.load_state_dict(self.group(state))
+        weights = self.group(state)
+        net = tiny_net(channels=weights["0.weight"].shape[1], classes=len(weights["8.bias"]))
+        net.double().load_state_dict(weights)
         if "mean" not in self.hyper:
             return net
         return nn.Sequential(Normalize(self.hyper["mean"], self.hyper["std"]), net)

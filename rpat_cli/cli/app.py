@@ -2,17 +2,19 @@
 
 import os
 import sys
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Annotated
 
 import typer
+from typer.core import TyperCommand
 
 from rpat_cli.cli import console, torchrun
+from rpat_cli.cli import eval as eval_command
+from rpat_cli.cli import train as train_command
 from rpat_cli.cli.compare import compare
-from rpat_cli.cli.eval import evaluate
 from rpat_cli.cli.recipes import recipes
 from rpat_cli.cli.sweep import sweep
-from rpat_cli.cli.train import TrainCommand, train
 from rpat_cli.errors import RpatError
 from rpat_cli.version import __version__
 
@@ -23,10 +25,16 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("train", cls=TrainCommand)(train)
-app.command("eval")(evaluate)
-app.command("compare")(compare)
-app.command("sweep")(sweep)
+COMMANDS: dict[str, tuple[Callable[..., None], str | None, type[TyperCommand] | None]] = {
+    "train": (train_command.train, train_command.HELP, train_command.TrainCommand),
+    "eval": (eval_command.evaluate, eval_command.HELP, None),
+    "compare": (compare, compare.__doc__, None),
+    "sweep": (sweep, sweep.__doc__, None),
+}
+"""Name -> the function, its help text, and the class of the command if it is one of ours."""
+
+for name, (function, text, kind) in COMMANDS.items():
+    app.command(name, help=console.help_text(text or ""), cls=kind)(function)
 app.add_typer(recipes, name="recipes")
 
 

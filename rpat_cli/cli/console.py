@@ -2,6 +2,8 @@
 clean."""
 
 from collections.abc import Mapping
+from inspect import cleandoc
+from re import sub
 
 from rich.console import Console
 from rich.table import Table
@@ -15,6 +17,15 @@ def error(message: str) -> None:
     """Print an error message, without markup: a path may contain square brackets."""
     err.print("[bold red]error:[/] ", end="")
     err.print(message, markup=False, soft_wrap=True)
+
+
+def help_text(text: str) -> str:
+    """A help text or docstring with each paragraph in one line, for typer to wrap.
+
+    Typer keeps the line breaks within a paragraph, which are those of our source code.
+    """
+    paragraphs = cleandoc(text).split("\n\n")
+    return "\n\n".join(sub(r"\s*\n\s*", " ", paragraph) for paragraph in paragraphs)
 
 
 def glossary(entries: Mapping[str, str]) -> Table:

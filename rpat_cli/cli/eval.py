@@ -23,6 +23,47 @@ from rpat_cli.text import parse_number
 NO_DIAGNOSTICS: Mapping[str, Mapping[str, Any]] = {}
 
 
+HELP = """Measure how robust a trained model is, on the whole test set, in float32.
+
+Every adversarial image is checked to lie in the threat and in [0, 1], and predicted anew,
+before it counts.
+
+An evaluation that was stopped or killed goes on where it was when the same command is given
+again.
+
+The processes that torchrun starts, on one machine or several, share one evaluation.
+
+Examples:
+
+  rpat eval --attack autoattack
+
+  rpat eval runs/my-run --attack clean,pgd-20,pgd-50x10,autoattack
+
+  rpat eval runs/my-run/checkpoints/last.pt --norm L2 --eps 0.5 --attack quick
+
+  rpat eval --attack autoattack:apgd-ce+square --json
+
+  rpat eval --attack pgd-50,transfer:runs/other,my-suite.yaml
+
+  rpat eval --attack autoattack --limit 100 --jobs 4
+
+  torchrun --nproc-per-node 8 -m rpat_cli eval --attack autoattack
+
+  rpat eval --attack pgd-50 --check --perception --eps-curve --loss-surface
+
+  rpat eval --attack clean --corruptions ~/data/CIFAR-10-C --corruptions-baseline runs/standard
+
+  rpat eval published/last.model --data cifar10 --data-root ~/data --attack autoattack
+
+  rpat eval torchvision:resnet18 --data imagefolder --data-root ~/imagenet --set
+  data.image_size=224
+
+  rpat eval --model-file my.py:build --data cifar10 --attack pgd-50,autoattack
+
+  rpat eval --plugin my_attack.py --attack my-attack-50
+"""
+
+
 @with_diagnostics(o.WHAT)
 def evaluate(
     *,
@@ -51,45 +92,7 @@ def evaluate(
     quiet: o.Quiet = False,
     as_json: o.AsJson = False,
 ) -> None:
-    """Measure how robust a trained model is, on the whole test set, in float32.
-
-    Every adversarial image is checked to lie in the threat and in [0, 1], and predicted anew,
-    before it counts.
-
-    An evaluation that was stopped or killed goes on where it was when the same command is given
-    again.
-
-    The processes that torchrun starts, on one machine or several, share one evaluation.
-
-    Examples:
-
-      rpat eval --attack autoattack
-
-      rpat eval runs/my-run --attack clean,pgd-20,pgd-50x10,autoattack
-
-      rpat eval runs/my-run/checkpoints/last.pt --norm L2 --eps 0.5 --attack quick
-
-      rpat eval --attack autoattack:apgd-ce+square --json
-
-      rpat eval --attack pgd-50,transfer:runs/other,my-suite.yaml
-
-      rpat eval --attack autoattack --limit 100 --jobs 4
-
-      torchrun --nproc-per-node 8 -m rpat_cli eval --attack autoattack
-
-      rpat eval --attack pgd-50 --check --perception --eps-curve --loss-surface
-
-      rpat eval --attack clean --corruptions ~/data/CIFAR-10-C --corruptions-baseline runs/standard
-
-      rpat eval published/last.model --data cifar10 --data-root ~/data --attack autoattack
-
-      rpat eval torchvision:resnet18 --data imagefolder --data-root ~/imagenet --set
-      data.image_size=224
-
-      rpat eval --model-file my.py:build --data cifar10 --attack pgd-50,autoattack
-
-      rpat eval --plugin my_attack.py --attack my-attack-50
-    """
+    """Measure how robust a trained model is, on the whole test set, in float32."""
     plugins = _loaded(plugin or [])  # first: other options may name its attacks and diagnostics
     if _listed(attack, diagnostics):
         return

@@ -51,10 +51,9 @@ def show(
         ),
     ],
 ) -> None:
-    """Print a recipe's file: its header with launch command, source, expected numbers and cost,
-    then its keys.
+    """Print a recipe's file: launch command, source, expected numbers, cost and keys.
 
-    What it `extends` is a recipe too. For the fully resolved recipe, run `rpat train --recipe NAME
-    --dry-run --json`.
+    What it `extends` is a recipe too. For the fully resolved recipe, run
+    `rpat train --recipe NAME --dry-run --json`.
     """
     print(find(name, "NAME").read_text(encoding="utf-8"), end="")

@@ -26,6 +26,7 @@ from rpat_cli.records.run_folder import newest_run
 from rpat_cli.reports.comparison import MAX_LISTED, changed_images, comparison_table
 from rpat_cli.reports.diagnostics_terminal import for_terminal
 from rpat_cli.reports.gather import build_report
+from rpat_cli.reports.report import Report
 from rpat_cli.reports.terminal import (
     evaluation_remarks,
     evaluation_summary,
@@ -55,8 +56,7 @@ def train(
     quiet: bool,
     as_json: bool,
 ) -> None:
-    """`rpat train`: a new run, with `resume` the rest of an old one, with `dry_run` only what it
-    would cost."""
+    """`rpat train`: a new run; with `resume` the rest of an old one; with `dry_run` its cost."""
     if resume is not None and out is not None:
         raise ConfigError(
             "--out cannot be combined with --resume: a resumed run stays in its folder."
@@ -83,15 +83,18 @@ def train(
             folder = train_run(
                 resolved, out=out, stop_after=stop_after, jobs=jobs, listener=listener
             )
-    if not folder.report.exists():  # stopped on purpose before the end
-        return
-    report = build_report(folder)
+    if folder.report.exists():  # --stop-after ends a training before there is one
+        show_report(build_report(folder), folder.html, as_json=as_json)
+
+
+def show_report(report: Report, page: Path, *, as_json: bool) -> None:
+    """What a finished training has reached."""
     if as_json:
         print(json.dumps(report.to_dict()))
         return
     console.out.print(report_table(report))
     console.out.print(remarks_text(report.remarks))
-    console.out.print(f"report: {folder.html}", markup=False, soft_wrap=True)
+    console.out.print(f"report: {page}", markup=False, soft_wrap=True)
 
 
 def show_cost(recipe: Recipe, out: Path | None, *, as_json: bool) -> None:

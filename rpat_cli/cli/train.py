@@ -243,6 +243,27 @@ def _plugins_in(args: list[str]) -> list[str]:
     return after + joined
 
 
+HELP = """Train a robust classifier and report how robust it is.
+
+The report measures the best and the last epoch on the test set; "best" was chosen on images
+held out from training.
+
+Examples:
+
+  rpat train --method consistency --ra
+
+  rpat train --data cifar10 --download --model preact-resnet18 --method trades --beta 6
+
+  rpat train --norm L2 --eps 128/255 --eval clean,pgd-20,autoattack
+
+  rpat train --config recipe.yaml --set optimizer.nesterov=true --seed 1
+
+  rpat train --recipe cifar10-preact-resnet18-fast --dry-run
+
+  rpat train --resume last
+"""
+
+
 @with_recipe_options(OPTIONS)
 def train(
     *,
@@ -260,25 +281,7 @@ def train(
     as_json: AsJson = False,
     **recipe_keys: Any,
 ) -> None:
-    """Train a robust classifier and report how robust it is.
-
-    The report measures the best and the last epoch on the test set; "best" was chosen on images
-    held out from training.
-
-    Examples:
-
-      rpat train --method consistency --ra
-
-      rpat train --data cifar10 --download --model preact-resnet18 --method trades --beta 6
-
-      rpat train --norm L2 --eps 128/255 --eval clean,pgd-20,autoattack
-
-      rpat train --config recipe.yaml --set optimizer.nesterov=true --seed 1
-
-      rpat train --recipe cifar10-preact-resnet18-fast --dry-run
-
-      rpat train --resume last
-    """
+    """Train a robust classifier and report how robust it is."""
     flags = given_flags(OPTIONS, recipe_keys)
     if plugin:
         flags["--plugin"] = (("plugins",), plugin)

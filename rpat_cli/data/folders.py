@@ -102,7 +102,9 @@ def labeled(folder: Path, classes: Iterable[str]) -> Labeled:
     found: Labeled = []
     for name in classes:
         images = sorted(
-            path for path in (folder / name).rglob("*") if path.suffix.lower() in EXTENSIONS
+            path
+            for path in (folder / name).rglob("*")
+            if path.suffix.lower() in EXTENSIONS and path.is_file()
         )
         if not images:
             looked_for = ", ".join(sorted(EXTENSIONS))

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from rpat_cli.errors import CheckpointError
+from rpat_cli.records.extent import check_extent, check_packed
 
 STATE_DICT_KEYS = ("state_dict", "model_state_dict", "model", "net", "state", "ema_state_dict")
 """Under which a state dict is looked for, in this order."""
@@ -95,8 +96,15 @@ def listed(names: Sequence[str]) -> str:
 
 
 def _read(path: Path) -> Any:
+    check_packed(path)
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file.")
+    content = _unpickled(path)
+    check_extent(content, path)
+    return content
+
+
+def _unpickled(path: Path) -> Any:
     try:
         with torch.serialization.safe_globals(_harmless_globals()):
             return torch.load(path, map_location="cpu", weights_only=True)

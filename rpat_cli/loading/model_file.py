@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from rpat_cli.errors import ConfigError, Problem, did_you_mean
 from rpat_cli.recipe.plugins import place_in
+from rpat_cli.records.regular import irregular
 from rpat_cli.registry import import_file
 
 _NAME = re.compile(r"(?P<file>.+\.py):(?P<function>[^:/\\]+)")
@@ -40,6 +41,8 @@ class ModelFile:
     @property
     def text(self) -> str:
         """The program text. Raises `ConfigError` if it cannot be read."""
+        if what := irregular(self.path):
+            raise ConfigError(Problem("", f"{self.path} is {what}, not a file.", str(self)))
         try:
             return self.path.read_text(encoding="utf-8")
         except FileNotFoundError:

@@ -128,11 +128,11 @@ class DataSection(Section):
         None,
         description="normalize with the mean and std of this data set (default: the set's own)",
     )
-    image_size: Annotated[int, Field(ge=8)] | None = Field(
+    image_size: Annotated[int, Field(ge=8, le=4096)] | None = Field(
         None, description="image size in pixels, for imagefolder only"
     )
     workers: int = Field(
-        2, ge=0, description="worker processes for data sets that stream from disk"
+        2, ge=0, le=1024, description="worker processes for data sets that stream from disk"
     )
     memory_budget_gb: float = Field(
         2.0, ge=0, description="data sets larger than this stream from disk"

@@ -38,9 +38,10 @@ class Loader(yaml.SafeLoader):
     def compose_node(self, parent: Any, index: Any) -> Any:
         """One value; `_around` are the anchors of those that it is part of."""
         event: Any = self.peek_event()  # type: ignore[no-untyped-call]
+        mark = event.start_mark
         if isinstance(event, yaml.AliasEvent) and event.anchor in self._around:
             message = f"the value at &{event.anchor} contains itself"
-            raise ComposerError(None, None, message, event.start_mark)
+            raise ComposerError(None, None, message, mark)
         if len(self._around) >= DEEPEST:
             message = f"nested more than {DEEPEST} levels deep"
             raise ComposerError(None, None, message, event.start_mark)

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from rpat_cli.errors import CheckpointError, RunFolderError
+from rpat_cli.records.extent import check_extent, check_packed
 
 FORMAT = 1
 
@@ -48,6 +49,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
     Raises `CheckpointError` if it is missing, unreadable or damaged, or has a newer format.
     """
+    check_packed(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
@@ -71,6 +73,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
             f"{path} has format {content['format']}, and this version of rpat reads up to "
             f"{FORMAT}. Please upgrade rpat."
         )
+    check_extent(content, path)
     if content.pop("checksum", None) != checksum(content):
         raise CheckpointError(f"{path} is damaged: its checksum does not match.")
     return content

@@ -16,6 +16,7 @@ from typing import Any
 from rpat_cli.errors import RunFolderError
 from rpat_cli.records.files import write_new as write_new_text
 from rpat_cli.records.files import write_whole
+from rpat_cli.records.regular import irregular
 
 # The key dates from the time when diagnostics were called closer looks. It stays, so that files
 # can be exchanged between versions.
@@ -126,6 +127,8 @@ def read(path: Path) -> EvalFile:
     Raises `RunFolderError` for a file that is missing or cannot be read, and `DamagedEvalError`,
     which is one, for a file that does not hold an evaluation.
     """
+    if what := irregular(path):
+        raise RunFolderError(f"{path} is {what}, not an evaluation. Give a file of evals/.")
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -134,7 +137,7 @@ def read(path: Path) -> EvalFile:
         ) from None
     except OSError as error:
         raise RunFolderError(f"cannot read the evaluation {path}: {error.strerror}.") from error
-    except ValueError as error:  # of the encoding, or of JSON
+    except (ValueError, RecursionError) as error:  # of the encoding, or of JSON
         raise DamagedEvalError(path, f"it is not JSON: {error}") from None
     if problem := _problem(record):
         raise DamagedEvalError(path, problem)

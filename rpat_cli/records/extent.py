@@ -11,6 +11,9 @@ from typing import Any
 
 import torch
 
+from rpat_cli.errors import CheckpointError
+from rpat_cli.records.regular import irregular
+
 MOST_VALUES = 1_000_000
 """Containers, tensors and plain values of a checkpoint: the largest networks have some thousand."""
 
@@ -27,20 +30,37 @@ FOLD = 8
 
 
 def check_packed(path: Path) -> None:
-    """Raise `ValueError` for an archive whose parts unpack to far more than the file's size."""
-    if not zipfile.is_zipfile(path):
+    """Raise `CheckpointError` for what is no file, which might never end, and for an archive whose
+    parts unpack to far more than the file's size."""
+    if what := irregular(path):
+        raise CheckpointError(f"{path} is {what}, not a checkpoint.")
+    try:
+        unpacked = _unpacked_size(path)
+    except (OSError, ValueError, zipfile.BadZipFile):  # whoever reads it says what is wrong
         return
-    with zipfile.ZipFile(path) as archive:
-        unpacked = sum(part.file_size for part in archive.infolist())
     if unpacked > FOLD * path.stat().st_size + SPARE:
-        raise ValueError(f"unpacks to {_gigabytes(unpacked)}")
+        raise _too_large(path, f"unpacks to {_gigabytes(unpacked)}")
+
+
+def _unpacked_size(path: Path) -> int:
+    if not zipfile.is_zipfile(path):
+        return 0
+    with zipfile.ZipFile(path) as archive:
+        return sum(part.file_size for part in archive.infolist())
 
 
 def check_extent(content: Any, path: Path) -> None:
-    """Raise `ValueError` for what takes far more memory than the file, or refers to itself."""
-    numbers = _bytes(content, 0, [0])
+    """Raise `CheckpointError` for what takes far more memory than the file, or refers to itself."""
+    try:
+        numbers = _bytes(content, 0, [0])
+    except ValueError as error:
+        raise _too_large(path, str(error)) from None
     if numbers > FOLD * path.stat().st_size + SPARE:
-        raise ValueError(f"holds tensors of {_gigabytes(numbers)}, which are not stored in it")
+        raise _too_large(path, f"holds tensors of {_gigabytes(numbers)}, which it does not store")
+
+
+def _too_large(path: Path, what: str) -> CheckpointError:
+    return CheckpointError(f"{path} {what}: it is damaged, or made to fill the memory.")
 
 
 def _bytes(content: Any, depth: int, seen: list[int]) -> int:

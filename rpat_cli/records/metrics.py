@@ -54,7 +54,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     A line that a crash cut short is left out. Keys are those of `EpochRecord`; early versions did
     not write all of them.
     """
-    if not path.exists():
+    if not path.is_file():  # a pipe or a device would never end
         return []
     records = []
     for line in path.read_text(encoding="utf-8").splitlines():

@@ -26,7 +26,13 @@ from rpat_cli.engine.stages import FromEpoch
 from rpat_cli.loading.architecture import Architecture
 from rpat_cli.methods import METHODS
 from rpat_cli.methods.compose import Composite, compose
-from rpat_cli.recipe.schema import AttackSection, DataSection, ExtraSection, Recipe
+from rpat_cli.recipe.schema import (
+    AttackSection,
+    DataSection,
+    ExtraSection,
+    OptimizerSection,
+    Recipe,
+)
 
 
 def build_data(section: DataSection, seed: int) -> Dataset:
@@ -101,6 +107,17 @@ def build_extra(section: ExtraSection, data: Dataset) -> TensorSplit | None:
     return load_extra(Path(section.path).expanduser(), data.shape, data.classes)
 
 
+def build_optimizer(section: OptimizerSection, model: nn.Module) -> torch.optim.Optimizer:
+    """SGD with the section's settings, on all parameters."""
+    return torch.optim.SGD(
+        model.parameters(),
+        lr=section.lr,
+        momentum=section.momentum,
+        weight_decay=section.weight_decay,
+        nesterov=section.nesterov,
+    )
+
+
 def build_loop(
     recipe: Recipe,
     data: Dataset,
@@ -113,13 +130,6 @@ def build_loop(
     """The loop that trains `model`; `extra` are the images of `build_extra`."""
     method = build_method(recipe)
     settings = recipe.optimizer
-    optimizer = torch.optim.SGD(
-        model.parameters(),
-        lr=settings.lr,
-        momentum=settings.momentum,
-        weight_decay=settings.weight_decay,
-        nesterov=settings.nesterov,
-    )
     train = data.train.to(compute.device)
     order = (
         None
@@ -130,7 +140,7 @@ def build_loop(
         model=model,
         method=method,
         attack=build_attack(recipe.attack, build_threat(recipe)),
-        optimizer=optimizer,
+        optimizer=build_optimizer(settings, model),
         schedule=recipe.schedule.build(SCHEDULES),
         late_attack=build_strong_attack(recipe),
         train=train if extra is None else join(train, extra),

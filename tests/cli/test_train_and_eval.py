@@ -283,7 +283,7 @@ def test_what_would_change_the_past_cannot_be_changed_when_resuming(
         (("train", "--out", "/proc/nowhere"), 1, "cannot make the run folder /proc/nowhere"),
         (("train", "--resume", "absent"), 1, "absent does not exist"),
         (("train", "--resume", "x", "--out", "y"), 2, "cannot be combined with --resume"),
-        (("eval",), 1, "Train one first: rpat train"),
+        (("eval",), 1, "Train one first with rpat train"),
         (("eval", "absent.pt"), 1, "there is no checkpoint absent.pt"),
         (("eval", "--attack", "pdg-20,autoatack"), 2, "Did you mean 'pgd'?"),
         (("eval", "--eps", "-1", "x.pt"), 1, "no checkpoint"),

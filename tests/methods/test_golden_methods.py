@@ -1,8 +1,10 @@
 """Losses, gradients and adversarial batches against the recorded steps of the published code."""
 
+from pathlib import Path
+
 import pytest
 import torch
-from helpers import CountForwards, Golden
+from helpers import GOLDEN, CountForwards, Golden, family_of, golden_files
 from torch import Tensor, nn
 
 from rpat_cli.attacks.pgd import PGD
@@ -12,7 +14,19 @@ from rpat_cli.methods.base import StepContext
 from rpat_cli.methods.compose import Composite, compose
 
 NAMES = ["pgd", "trades", "mart", "consistency", "rebat"]
-GOLDEN = [*NAMES, *(f"{name}_ra" for name in NAMES), "consistency_trades", "consistency_mart"]
+FAMILIES = [*NAMES, *(f"{name}_ra" for name in NAMES), "consistency_trades", "consistency_mart"]
+
+every_golden_set = pytest.mark.parametrize("file", golden_files(), ids=lambda file: file.stem)
+
+
+def golden_of(file: Path) -> Golden:
+    family = family_of(file, FAMILIES)
+    assert family, f"{file} is of no known family: {', '.join(FAMILIES)}"
+    return Golden(family, file)
+
+
+def test_there_is_a_set_of_every_family() -> None:
+    assert {family_of(file, FAMILIES) for file in GOLDEN.glob("*.npz")} == set(FAMILIES)
 
 
 class Fixed:
@@ -43,7 +57,10 @@ def method_of(golden: Golden) -> Composite:
         "consistency": {"weight": hyper.get("lam"), "temperature": hyper.get("temperature")},
         "trades": {"beta": hyper.get("beta")},
         "mart": {"beta": hyper.get("beta")},
-        "rebat": {"beta": hyper.get("beta")},
+        "rebat": {
+            "beta": hyper.get("beta"),
+            "beta_schedule": "scheduled" if hyper.get("use_reg_schedule") else "constant",
+        },
     }.get(name, {})
     method = METHODS[name](**settings)
     if not golden.name.endswith("_ra"):
@@ -54,10 +71,15 @@ def method_of(golden: Golden) -> Composite:
     return compose(method, ra)
 
 
+NORMS = {"Linf": "Linf", "l_inf": "Linf", "L2": "L2", "l_2": "L2", "L1": "L1", "l_1": "L1"}
+"""The published codes' names of the norms."""
+
+
 def attack_of(golden: Golden) -> PGD:
     hyper = golden.hyper
+    norm = NORMS[hyper.get("distance") or hyper["norm"]]
     return PGD(
-        Threat("Linf", hyper["epsilon"]),
+        Threat(norm, hyper["epsilon"]),
         step_size=hyper["alpha"],
         steps=hyper["steps"],
         start=golden.start,
@@ -67,38 +89,44 @@ def attack_of(golden: Golden) -> PGD:
 
 def context(golden: Golden, model: nn.Module, attack: object) -> StepContext:
     x, y = golden.batch
-    teacher = golden.model("state_wa").eval() if golden.name.startswith("rebat") else None
-    return StepContext(model, attack, x, y, epoch=golden.hyper.get("epoch", 0), teacher=teacher)
+    if not golden.name.startswith("rebat"):
+        return StepContext(model, attack, x, y)
+    hyper = golden.hyper
+    epoch = hyper["epoch"]
+    averaging = hyper["use_reg_schedule"] or epoch >= hyper["warmup_epochs"]
+    teacher = golden.model("state_wa").eval() if averaging else None
+    stages_passed = sum(epoch >= hyper[stage] for stage in ("stage1", "stage2"))
+    lr_ratio = hyper["lr_factor"] ** stages_passed
+    return StepContext(model, attack, x, y, epoch=epoch, teacher=teacher, lr_ratio=lr_ratio)
 
 
 def relative_gap(ours: Tensor, theirs: Tensor, scale: float) -> float:
     return float((ours - theirs).abs().max()) / scale
 
 
-@pytest.mark.parametrize("name", GOLDEN)
-def test_attack_reproduces_the_adversarial_batch(name: str) -> None:
-    golden = Golden(name)
+@every_golden_set
+def test_attack_reproduces_the_adversarial_batch(file: Path) -> None:
+    golden = golden_of(file)
     outcome = method_of(golden)(context(golden, golden.model(), attack_of(golden)))
     torch.testing.assert_close(outcome.x_adv, golden.x_adv, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", GOLDEN)
+@every_golden_set
 @pytest.mark.parametrize("whole_step", [False, True], ids=["recorded-batch", "own-attack"])
-def test_loss_and_every_gradient(name: str, whole_step: bool) -> None:
-    golden = Golden(name)
+def test_loss_and_every_gradient(file: Path, whole_step: bool) -> None:
+    golden = golden_of(file)
     model = golden.model()
     attack = attack_of(golden) if whole_step else Fixed(golden.x_adv)
     outcome = method_of(golden)(context(golden, model, attack))
     loss = sum(outcome.terms.values())
     loss.backward()
-    tolerance = (
-        1e-6 if name.startswith("rebat") else 1e-9
-    )  # rebat's record holds mean and std in float32
+    # rebat's record holds mean and std in float32
+    normalized = golden.name.startswith("rebat")
+    tolerance = 1e-6 if normalized else 1e-9
     assert float(loss.detach()) == pytest.approx(float(golden["loss"]), rel=tolerance)
     recorded = golden.group("grad")
     ours = {
-        key.split(".", 1)[1] if name.startswith("rebat") else key: p.grad
-        for key, p in model.named_parameters()
+        key.split(".", 1)[1] if normalized else key: p.grad for key, p in model.named_parameters()
     }
     assert ours.keys() == recorded.keys()
     # biases before BatchNorm have a gradient of zero but for rounding, hence one scale for all
@@ -107,9 +135,9 @@ def test_loss_and_every_gradient(name: str, whole_step: bool) -> None:
         assert relative_gap(ours[key], grad, scale) < tolerance, key
 
 
-@pytest.mark.parametrize("name", GOLDEN)
-def test_passes_are_never_more_than_published(name: str) -> None:
-    golden = Golden(name)
+@every_golden_set
+def test_passes_are_never_more_than_published(file: Path) -> None:
+    golden = golden_of(file)
     model = golden.model()
     count = CountForwards(model)
     method_of(golden)(context(golden, model, attack_of(golden)))
@@ -122,7 +150,7 @@ def test_passes_are_never_more_than_published(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["trades", "trades_ra"])
 def test_the_published_second_clean_pass_changes_running_statistics_only(name: str) -> None:
-    golden = Golden(name)
+    golden = golden_of(GOLDEN / f"{name}.npz")
     model, by_hand = golden.model(), golden.model()
     count = CountForwards(model)
     ra = [REGULARIZERS["ra"](mix=1 - golden.hyper["interp"])] if name.endswith("_ra") else []

@@ -45,15 +45,11 @@ def gather(
     seed: int = 0,
     sources: Mapping[str, nn.Module] = MappingProxyType({}),
 ) -> Evidence:
-    """Attack up to `images` of x (N, C, H, W), y (N,), equally many of each class, in the cheap
-    ways that the checks need.
+    """Attack up to `images` of x (N, C, H, W), y (N,), equally many of each class, in cheap ways.
 
-    `sources` are other models on `device`, by the name of the attack that makes its images on them.
-    A small substitute is fitted to the model's outputs on all of x as well, with
-    `substitute_queries` queries; Square has `square_queries` for each image.
-
-    The model, its modes and gradients and all generators stay as they were. Raises `RpatError` for
-    a model without finite logits (B, classes).
+    `sources` are other models on `device`, by the name of the attack that uses them; a substitute
+    is fitted to the model's outputs on all of x. Square has `square_queries` for each image.
+    Nothing of the model changes. Raises `RpatError` for logits that are not (B, classes) or finite.
     """
     device = device or x.device
     chosen = _choose(y, images, seed)
@@ -78,9 +74,7 @@ def gather(
             threat=threat,
             y=y.cpu(),
             pixels=(float(low), float(high)),
-            training=tuple(
-                name or type(m).__name__ for name, m in model.named_modules() if m.training
-            ),
+            training=_modules_in_train_mode(model),
             was_training=was_training,
             connected=gradient_reaches(model, x[:1]),
             logits=logits.cpu(),
@@ -88,6 +82,10 @@ def gather(
             gradient_norm=probe.gradient_norm(x[right], y[right]).cpu(),
             **vars(outcome),
         )
+
+
+def _modules_in_train_mode(model: nn.Module) -> tuple[str, ...]:
+    return tuple(name or type(m).__name__ for name, m in model.named_modules() if m.training)
 
 
 def _choose(y: Tensor, images: int, seed: int) -> Tensor:
