@@ -22,7 +22,7 @@ from rpat_cli.attacks import ATTACKS
 from rpat_cli.data import DATASETS
 from rpat_cli.diagnostics import DIAGNOSTICS, Diagnostic
 from rpat_cli.diagnostics.base import EVALUATION_KEYS
-from rpat_cli.errors import ConfigError, Problem
+from rpat_cli.errors import MAX_LISTED, ConfigError, Problem
 from rpat_cli.evaluation.suite import SUITES
 from rpat_cli.methods import METHODS, REGULARIZERS
 from rpat_cli.recipe.plugin_files import NamedPlugin, checksum_of, keep
@@ -68,6 +68,8 @@ def load_named_plugins(named: Iterable[tuple[str, str]]) -> list[str]:
         if path not in _loaded and (problem := _objection(path, plugin.checksum, source)):
             problems.append(problem)
         files.append((str(path), source))
+        if len(problems) > MAX_LISTED:
+            break
     if problems:
         title = "code that you have not answered for" if len(problems) > 1 else ""
         raise ConfigError(*problems, title=title)

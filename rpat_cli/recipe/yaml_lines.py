@@ -16,7 +16,11 @@ KeyPath = tuple[str, ...]
 
 
 MAX_BYTES = 200_000
-"""Of a file: a recipe has some thousand, and Python reads so many in about a second."""
+"""Of a file: a recipe has some thousand, and Python reads so many in a second."""
+
+
+MAX_SHOWN = 200
+"""Characters of PyYAML's own words, which repeat what was written."""
 
 
 def read_document(path: Path, kind: str = "recipe") -> tuple[Any, dict[KeyPath, int]]:
@@ -76,7 +80,8 @@ def _not_yaml(error: yaml.YAMLError, path: Path) -> Problem:
     if error.context and error.context_mark:
         context = f", {error.context} that begins in line {error.context_mark.line + 1}"
     place = f"{path}:{error.problem_mark.line + 1}"
-    return Problem("", f"is not valid YAML: {error.problem}{context}.", place)
+    problem = str(error.problem)[:MAX_SHOWN]
+    return Problem("", f"is not valid YAML: {problem}{context}.", place)
 
 
 def _walk(node: Any, prefix: KeyPath, lines: dict[KeyPath, int]) -> Iterable[tuple[KeyPath, int]]:

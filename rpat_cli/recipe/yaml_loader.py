@@ -11,7 +11,7 @@ DEEPEST = 50
 """Levels of nesting. A recipe has six; Python's own stack ends at some hundred of ours."""
 
 
-MOST_VALUES = 100_000
+MOST_VALUES = 30_000
 """Values in a document, those that an alias repeats counted again: ten lines of aliases can stand
 for a billion."""
 
@@ -34,11 +34,15 @@ class Loader(yaml.SafeLoader):
     def __init__(self, stream: Any) -> None:
         super().__init__(stream)
         self._around: list[str | None] = []
+        self._values = 0
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         """One value; `_around` are the anchors of those that it is part of."""
         event: Any = self.peek_event()  # type: ignore[no-untyped-call]
         mark = event.start_mark
+        self._values += 1
+        if self._values > MOST_VALUES:
+            raise ComposerError(None, None, f"has more than {MOST_VALUES:,} values", mark)
         if isinstance(event, yaml.AliasEvent) and event.anchor in self._around:
             message = f"the value at &{event.anchor} contains itself"
             raise ComposerError(None, None, message, mark)

@@ -57,6 +57,19 @@ SWEEPS = {
 }
 
 
+MISTAKES = {
+    "values": "- 1\n" * 45_000,
+    "attacks": "[" + "pgd-1," * 5000 + "]",
+    "unknown attacks": "[" + ",".join(f"no-{n}" for n in range(9000)) + "]",
+    "unknown keys": "\n".join(f"key{n}: 1" for n in range(9000)),
+    "plugins": "plugins: [" + ",".join(f"p{n}.py" for n in range(9000)) + "]",
+    "evaluations": "eval: [" + ",".join(f"no-{n}" for n in range(9000)) + "]",
+    "extended files": "extends: [" + ",".join(f"no-{n}.yaml" for n in range(9000)) + "]",
+    "a long tag": "a: !" + "x" * 100_000,
+    "a long value": "epochs: " + "x" * 190_000,
+}
+
+
 @contextmanager
 def at_once() -> Iterator[None]:
     """Two seconds, of this process: others may need the processor as well."""
@@ -88,6 +101,21 @@ def test_a_document_is_limited(tmp_path: Path, kind: str, place: str) -> None:
         "sweep": ("sweep", file, "--dry-run"),
     }
     assert "sent.yaml" in refused(*arguments[place])
+
+
+@pytest.mark.parametrize("kind", MISTAKES)
+@pytest.mark.parametrize("place", ["recipe", "suite", "sweep"])
+def test_mistakes_without_number_are_one_message(tmp_path: Path, kind: str, place: str) -> None:
+    file = tmp_path / "sent.yaml"
+    file.write_text(MISTAKES[kind])
+    arguments: dict[str, tuple[Any, ...]] = {
+        "recipe": ("train", "--dry-run", "--config"),
+        "suite": ("eval", "--attack"),
+        "sweep": ("sweep", "--dry-run"),
+    }
+    with at_once(), pytest.raises(RpatError) as error:
+        command(*arguments[place], file)
+    assert len(str(error.value)) < 20_000
 
 
 @pytest.mark.parametrize("kind", ["aliases", "itself", "depth", "digits", "hexadecimal digits"])
