@@ -82,7 +82,7 @@ def saved_form(recipe: Recipe, folder: RunFolder) -> Recipe:
     """
     extra = recipe.data.extra
     if extra.path is not None:
-        path = str(Path(extra.path).expanduser().absolute())
+        path = str(Path(extra.path).expanduser().resolve())
         extra = extra.model_copy(update={"path": path})
     root = Path(recipe.data.root)
     # A folder that is not there holds none of the images: those of fashion-mini come with rpat.
