@@ -62,7 +62,8 @@ def evaluate(
     attack: "str | Sequence[str]" = "standard",
     *,
     checkpoint: str = "best",
-    limit: int | None = None,
+    limit: int | str | None = None,
+    images: "str | Path | Sequence[int | str] | None" = None,
     jobs: "Jobs" = 1,
     say: "Callable[[str], None] | None" = None,
     trust: bool = False,
@@ -76,12 +77,14 @@ def evaluate(
     go to `runs/external/NAME/evals/`.
 
     `attack` is what `--attack` takes, as one string or a list. `limit` evaluates on a stratified
-    subset of that many test images. `jobs` ("auto" or a number) processes share the work; they
-    import the script that calls this, in which the call must be below
+    subset of that many test images, `limit="first:100"` on the first ones; `images`, a text file or
+    a list of numbers or file names, on those. `jobs` ("auto" or a number) processes share the
+    work; they import the script that calls this, in which the call must be below
     `if __name__ == "__main__":`. `say` and `trust` are as in `train`: a run that names a plugin
     needs `trust=True`, or `plugins=[FILE]`. Keywords are recipe keys that override the run's
     recipe: `threat={"norm": "L2"}`, `data={"root": "/data"}`. Raises `RpatError`s.
     """
+    from rpat_cli.data.choice import chosen_by
     from rpat_cli.recipe.layers import Layer, code_named_in
     from rpat_cli.recipe.suite_file import read_suite
     from rpat_cli.recipe.trust import model_files, trusting
@@ -97,7 +100,7 @@ def evaluate(
             read_suite(attacks, source="evaluate()"),
             checkpoint=checkpoint,
             changes=[given],
-            options=EvalOptions(limit=limit, jobs=jobs),
+            options=EvalOptions(limit=chosen_by(limit, images), jobs=jobs),
             listener=in_lines(say) if say else None,
         )
 

@@ -15,10 +15,24 @@ def compare(
     a: Annotated[
         Path,
         typer.Argument(
-            metavar="A", help="An evaluation's JSON file, or a run (its newest evaluation)."
+            metavar="A",
+            help="A run, all of whose evaluations count, or the JSON file of one evaluation.",
         ),
     ],
     b: Annotated[Path, typer.Argument(metavar="B", help="The one to compare it with.")],
+    checkpoint: Annotated[
+        str | None,
+        typer.Option(
+            "--checkpoint",
+            "-k",
+            metavar="NAME",
+            help=(
+                "Which checkpoint of the runs: best, last, best_wa or last_wa (default: best, or "
+                "that of the file)."
+            ),
+            rich_help_panel=WHAT,
+        ),
+    ] = None,
     changed: Annotated[
         bool,
         typer.Option(
@@ -34,9 +48,14 @@ def compare(
     """Compare two models on the same images under the same attacks; McNemar's exact test says
     whether the difference is chance.
 
+    Of a run, the newest result of each attack is taken from all its evaluations that match the
+    other side's: of the same checkpoint, images and threat. What is missing is said.
+
     Examples:
 
       rpat compare runs/pgd runs/rpat
+
+      rpat compare runs/pgd runs/rpat --checkpoint last
 
       rpat compare runs/pgd runs/rpat --changed
 
@@ -45,4 +64,4 @@ def compare(
     with importing():
         from rpat_cli.cli import session  # torch is imported here, not by `rpat --help`
 
-    session.compare(a, b, changed=changed, as_json=as_json)
+    session.compare(a, b, checkpoint=checkpoint, changed=changed, as_json=as_json)

@@ -79,6 +79,7 @@ def evaluate(
     model_file: o.ModelFile = None,
     data: o.Data = None,
     limit: o.Limit = None,
+    images: o.Images = None,
     diagnostics: Mapping[str, Mapping[str, Any]] = NO_DIAGNOSTICS,
     plugin: o.Plugins = None,
     trust: o.Trust = False,
@@ -97,10 +98,9 @@ def evaluate(
     if _listed(attack, diagnostics):
         return
     specs = read_suite(attack, Overrides(steps, _number("--step-size", step_size), restarts))
-    flags: dict[str, Any] = {"--norm": norm, "--eps": eps, "--model": model, "--data": data}
-    flags |= {"--data-root": data_root, "--seed": seed, "--device": device}
-    flags |= {"--download": download, "--plugin": plugins or None}
-    changes = [*parse_assignments(assign or []), *_changes(flags)]
+    of_data = {"--data": data, "--data-root": data_root, "--download": download}
+    rest = {"--norm": norm, "--eps": eps, "--model": model, "--seed": seed, "--device": device}
+    changes = _changes({**of_data, **rest, "--plugin": plugins or None}, assign or [])
     session = _session()
     target = _target(target, model_file)
     with _answered(trust, target, attack, changes):
@@ -112,10 +112,16 @@ def evaluate(
             diagnostics=diagnostics,
             batch_size=batch_size,
             jobs=parse_jobs(jobs),
-            limit=limit,
+            limit=_chosen_by(limit, images),
             quiet=quiet,
             as_json=as_json,
         )
+
+
+def _chosen_by(limit: str | None, images: Path | None) -> Any:
+    from rpat_cli.data.choice import chosen_by  # imports torch, too
+
+    return chosen_by(limit, images)
 
 
 def _session() -> ModuleType:
@@ -151,9 +157,10 @@ def _listed(attack: str, diagnostics: Mapping[str, Any]) -> bool:
     return attack == "list" or "list" in diagnostics
 
 
-def _changes(flags: Mapping[str, Any]) -> list[Layer]:
-    """Layers of a recipe from the flags that set its keys."""
-    return flag_layers({flag: (o.RECIPE_KEYS[flag], value) for flag, value in flags.items()})
+def _changes(flags: Mapping[str, Any], assignments: list[str]) -> list[Layer]:
+    """Layers of a recipe: from `--set`, then from the flags that set its keys."""
+    given = {flag: (o.RECIPE_KEYS[flag], value) for flag, value in flags.items()}
+    return [*parse_assignments(assignments), *flag_layers(given)]
 
 
 def _target(target: Path | None, model_file: str | None) -> Path | None:

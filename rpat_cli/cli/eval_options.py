@@ -201,13 +201,23 @@ BatchSize = Annotated[
 ]
 JobCount = Annotated[str, jobs_option(HOW)]
 Limit = Annotated[
-    int | None,
+    str | None,
     _option(
         "--limit",
         panel=WHAT,
-        metavar="N",
-        min=1,
-        help="Measure on N of the test images only: always the same ones, each class by its share.",
+        metavar="N|first:N",
+        help="Measure on N of the test images only: always the same ones, each class by its share; "
+        "first:N takes the first ones.",
+    ),
+]
+Images = Annotated[
+    Path | None,
+    _option(
+        "--images",
+        panel=WHAT,
+        metavar="FILE",
+        help="Measure on the test images that a text file lists, one a line: numbers from 0, or "
+        "file names.",
     ),
 ]
 Seed = Annotated[

@@ -14,6 +14,7 @@ import typer
 
 from rpat_cli.cli import console, torchrun
 from rpat_cli.cli.progress import listening
+from rpat_cli.data.choice import Limit
 from rpat_cli.errors import ConfigError
 from rpat_cli.evaluation.parallel import ranks
 from rpat_cli.evaluation.parallel.processes import Jobs
@@ -35,7 +36,7 @@ from rpat_cli.reports.terminal import (
     report_table,
 )
 from rpat_cli.runs import estimate as cost
-from rpat_cli.runs.compare import compare_files, evaluation_file
+from rpat_cli.runs.compare import match
 from rpat_cli.runs.diagnose import Wanted
 from rpat_cli.runs.evaluate import EvalOptions, Measured, measure_run
 from rpat_cli.runs.resume import resume_run
@@ -126,7 +127,7 @@ def evaluate(
     diagnostics: Wanted,
     batch_size: int | None,
     jobs: Jobs,
-    limit: int | None,
+    limit: Limit | None,
     quiet: bool,
     as_json: bool,
 ) -> None:
@@ -172,19 +173,21 @@ def _show_evaluation(measured: Measured) -> None:
     console.out.print(f"result: {file}", markup=False, soft_wrap=True)
 
 
-def compare(a: Path, b: Path, *, changed: bool, as_json: bool) -> None:
-    """`rpat compare`: two evaluations of the same images."""
-    a, b = evaluation_file(a), evaluation_file(b)
-    comparisons = compare_files(a, b)
+def compare(a: Path, b: Path, *, checkpoint: str | None, changed: bool, as_json: bool) -> None:
+    """`rpat compare`: two models on the same images."""
+    matched = match(a, b, checkpoint)
     if as_json:
-        print(
-            json.dumps(
-                {"a": str(a), "b": str(b), "comparisons": [each.to_dict() for each in comparisons]}
-            )
-        )
+        print(json.dumps(matched.to_dict()))
         return
-    for name, file in (("A", a), ("B", b)):
-        console.out.print(f"{name}: {file}", markup=False, soft_wrap=True)
-    console.out.print(comparison_table(comparisons))
-    for line in changed_images(comparisons, None if changed else MAX_LISTED):
+    sides = (
+        ("A", matched.checkpoint_a, matched.files_a),
+        ("B", matched.checkpoint_b, matched.files_b),
+    )
+    for name, which, files in sides:
+        for file, labels in files.items():
+            listed = ", ".join(["clean", *labels] if file == list(files)[-1] else labels)
+            console.out.print(f"{name}: {file}  ({which}: {listed})", markup=False, soft_wrap=True)
+    console.out.print(comparison_table(matched.comparisons))
+    for line in changed_images(matched.comparisons, None if changed else MAX_LISTED):
         console.out.print(line, markup=False, soft_wrap=True)
+    console.out.print(remarks_text(matched.remarks))

@@ -117,7 +117,7 @@ OPTIONS = (
     RecipeOption("data.extra.path", DATA, "FILE", "--extra-data"),
     RecipeOption("data.extra.share", DATA, NUMBER, "--extra-share"),
     RecipeOption("data.val_size", DATA, NUMBER),
-    RecipeOption("data.image_size", DATA, COUNT),
+    RecipeOption("data.image_size", DATA, "N|HxW"),
     RecipeOption("eval", RUN, "ATTACKS"),
     RecipeOption("seed", RUN, COUNT, short="-s"),
     RecipeOption("device", RUN, NAME, choices=choices_of("device")),

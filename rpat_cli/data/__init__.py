@@ -22,7 +22,7 @@ DATASETS: Registry[DatasetSpec] = Registry(
         "cifar10": "rpat_cli.data.cifar:CIFAR10",
         "cifar100": "rpat_cli.data.cifar:CIFAR100",
         "svhn": "rpat_cli.data.svhn:SVHN",
-        "tiny-imagenet": "rpat_cli.data.folders:TINY_IMAGENET",
+        "tiny-imagenet": "rpat_cli.data.tiny_imagenet:TINY_IMAGENET",
         "imagefolder": "rpat_cli.data.folders:IMAGEFOLDER",
     },
 )

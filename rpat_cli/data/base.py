@@ -65,24 +65,39 @@ class Split(Protocol):
 class LoadOptions:
     """The options of a loader.
 
-    `root`: the data root, which holds the data sets. `image_size`: pixels a side, where images are
-    resized. `memory_budget`: bytes for one split. `workers`: processes that decode image files.
+    `root`: the data root, which holds the data sets. `memory_budget`: bytes for one split.
+    `workers`: processes that decode image files. `test_only`: only the test images are needed, and
+    files of others may be missing.
+
+    The others are for folders of image files. `image_size`: pixels a side, or height and width.
+    `channels`: 3, or 1 for gray. `center_crop`, `interpolation`: see `rpat_cli.data.images.Form`.
+    `test_size`: share of a tree without splits that is held out as test images.
     """
 
     root: Path
     download: bool = False
-    image_size: int | None = None
+    image_size: int | tuple[int, int] | None = None
     memory_budget: int = 2 * GIB
     workers: int = 0
+    test_only: bool = False
+    channels: int | None = None
+    center_crop: float = 1.0
+    interpolation: str = "bilinear"
+    test_size: int | float | None = None
 
 
 @dataclass(frozen=True)
 class RawData:
-    """A data set with the splits of its authors, before validation images are held out."""
+    """A data set with the splits of its authors, before validation images are held out.
 
-    train: Split
+    `train` may be None where only the test images were asked for. `remarks` are what a user should
+    know of how the files were read.
+    """
+
+    train: Split | None
     test: Split
     class_names: tuple[str, ...]
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -106,11 +121,22 @@ class DatasetSpec:
     defaults: Mapping[str, Any] = field(default_factory=dict)
     train_images: int | None = None
 
+    def constants(self, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """`mean` and `std` for images of so many channels: gray ones take the averages of the
+        colors."""
+        if self.shape is None and channels == 1:
+            return (sum(self.mean) / len(self.mean),), (sum(self.std) / len(self.std),)
+        return self.mean, self.std
+
 
 @dataclass(frozen=True)
 class Dataset:
-    """A loaded data set. `val` was held out from the training images; `fingerprint` (sha256, hex)
-    identifies the test set."""
+    """A loaded data set. `val` was held out from the training images; both are empty where only the
+    test images were asked for.
+
+    `fingerprint` (sha256, hex) identifies the test set, `train_fingerprint` the training images
+    before any were held out ("" without them). `remarks`: see `RawData`.
+    """
 
     spec: DatasetSpec
     train: Split
@@ -118,6 +144,8 @@ class Dataset:
     test: Split
     class_names: tuple[str, ...]
     fingerprint: str
+    train_fingerprint: str = ""
+    remarks: tuple[str, ...] = ()
 
     @property
     def classes(self) -> int:
@@ -129,8 +157,8 @@ class Dataset:
 
     @property
     def mean(self) -> tuple[float, ...]:
-        return self.spec.mean
+        return self.spec.constants(self.shape[0])[0]
 
     @property
     def std(self) -> tuple[float, ...]:
-        return self.spec.std
+        return self.spec.constants(self.shape[0])[1]

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from rpat_cli.data.base import Shape
-from rpat_cli.data.splits import TensorSplit, limited_choice
+from rpat_cli.data.choice import Limit, choose
+from rpat_cli.data.splits import TensorSplit
 from rpat_cli.errors import DataError
 
 SEVERITIES = 5
@@ -64,7 +65,7 @@ class CorruptedImages:
 
 
 def open_corrupted(
-    root: Path, *, shape: Shape, test_labels: Tensor, classes: int, limit: int | None = None
+    root: Path, *, shape: Shape, test_labels: Tensor, classes: int, limit: Limit | None = None
 ) -> CorruptedImages:
     """Check every file of a folder, without reading its images.
 
@@ -78,7 +79,7 @@ def open_corrupted(
     labels = _labels(root / LABELS, test_labels, classes)
     for name in there:
         _check_images(root / f"{name}.npy", len(labels), shape)
-    chosen = torch.arange(len(labels)) if limit is None else limited_choice(labels, limit)
+    chosen = choose(limit, labels)
     return CorruptedImages(root, tuple(there), len(labels), chosen, labels[chosen])
 
 

@@ -2,6 +2,7 @@
 
 import gzip
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -53,13 +54,15 @@ def load_idx(
     Raises `DataError` if it is not found or a file is damaged.
     """
     folders = (options.root / Path(source.files[0].path).parent, *elsewhere)
-    found = next((folder for folder in folders if _complete(folder)), None)
+    parts = ("test",) if options.test_only else ("train", "test")
+    found = next((folder for folder in folders if _complete(folder, parts)), None)
     if found is None:
         if not options.download:
             raise source.missing(options.root, *folders)
         source.obtain(options, lambda _: _download(torchvision_class, options.root))
         found = folders[0]
-    return RawData(read_split(source, found, "train"), read_split(source, found, "test"), names)
+    splits = {part: read_split(source, found, part) for part in parts}
+    return RawData(splits.get("train"), splits["test"], names)
 
 
 def read_split(source: Source, folder: Path, part: str) -> TensorSplit:
@@ -99,8 +102,8 @@ def _path(folder: Path, stem: str) -> Path:
     return plain if plain.is_file() else folder / f"{stem}.gz"
 
 
-def _complete(folder: Path) -> bool:
-    return all(_path(folder, stem).is_file() for stem in ALL_STEMS)
+def _complete(folder: Path, parts: Iterable[str]) -> bool:
+    return all(_path(folder, stem).is_file() for part in parts for stem in STEMS[part])
 
 
 def _download(torchvision_class: str, root: Path) -> None:

@@ -2,19 +2,21 @@
 needed; and stratified choices of images."""
 
 import hashlib
-import struct
+import math
+import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils import data as torch_data
 
 from rpat_cli.data.base import GIB, Shape
-from rpat_cli.errors import DataError
+from rpat_cli.data.images import Form, decode, printable
+from rpat_cli.errors import ConfigError, DataError, Problem
 
 
 def _chunks(order: Tensor, batch_size: int) -> list[Tensor]:
@@ -47,6 +49,29 @@ def stratified_choice(labels: Tensor, count: int, seed: int) -> Tensor:
     return torch.from_numpy(np.sort(np.concatenate(chosen)))
 
 
+def counted(key: str, size: int | float, labels: Tensor) -> int:
+    """How many of the images with these labels `size`, a count or a share below 1, holds out.
+
+    Raises `ConfigError`, naming the recipe's `key`.
+    """
+    total, classes = len(labels), len(set(labels.tolist()))
+    hint = "Choose a smaller one, for example 0.1."
+    is_fraction = isinstance(size, float)
+    if size < 0 or (is_fraction and not size < 1):
+        allowed = "must be a count (an integer >= 0) or a fraction (0 <= fraction < 1)."
+        raise ConfigError(Problem(key, f"{size} {allowed}", hint=hint))
+    count = int(size)
+    if is_fraction and size:
+        count = max(1, round(size * total))
+    if count > total - classes:
+        message = (
+            f"{size} asks for {count} of {total} training images; at most {total - classes}, "
+            "since each class keeps one for training."
+        )
+        raise ConfigError(Problem(key, message, hint=hint))
+    return count
+
+
 def limited_choice(labels: Tensor, limit: int) -> Tensor:
     """Ascending indices of `limit` of the images with these labels (N,), stratified by class;
     always the same ones. All of them if there are no more than `limit`."""
@@ -61,18 +86,46 @@ def limited_choice(labels: Tensor, limit: int) -> Tensor:
     return stratified_choice(labels, limit, seed=0)
 
 
+def as_classes(labels: Tensor) -> Tensor:
+    """Labels (N,) of any integer type as int64. Raises `DataError` for anything else."""
+    if not isinstance(labels, Tensor):
+        raise DataError(f"labels must be a tensor (N,) of integers, given {_kind_of(labels)}.")
+    is_integer = not (labels.is_floating_point() or labels.is_complex())
+    if labels.ndim != 1 or not is_integer or labels.dtype == torch.bool:
+        raise DataError(f"labels must be integers (N,), given {_kind_of(labels)}.")
+    return labels.long()
+
+
+def _checked_images(images: Tensor) -> Tensor:
+    """Raises `DataError` unless they are uint8 (N, C, H, W)."""
+    if not isinstance(images, Tensor) or images.ndim != 4 or images.dtype != torch.uint8:
+        raise DataError(
+            f"images must be a uint8 tensor (N, C, H, W), 0 to 255, given {_kind_of(images)}."
+        )
+    return images
+
+
+def _kind_of(value: object) -> str:
+    if not isinstance(value, Tensor):
+        return f"{type(value).__module__}.{type(value).__name__}"
+    return f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
+
+
 @dataclass(frozen=True, eq=False)
 class TensorSplit:
-    """Images (N, C, H, W) uint8 and labels (N,) int64 on one device, converted to float32 in [0, 1]
+    """Images (N, C, H, W) uint8 and labels (N,) on one device, converted to float32 in [0, 1]
     batch by batch.
 
-    Raises `DataError` if they differ in number.
+    Labels of any integer type become int64. Raises `DataError` if images and labels differ in
+    number, or are of another form.
     """
 
     images: Tensor
     labels: Tensor
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "images", _checked_images(self.images))
+        object.__setattr__(self, "labels", as_classes(self.labels))
         if len(self.images) != len(self.labels):
             raise DataError(
                 f"{len(self.images)} images but {len(self.labels)} labels: files of two data sets?"
@@ -110,44 +163,40 @@ class TensorSplit:
         return digest.hexdigest()
 
 
-def decode(path: Path, size: int) -> Tensor:
-    """One image file as (3, size, size) uint8: RGB, the shorter side resized to `size`, then
-    cropped at the center.
-
-    Raises `DataError`, naming the file, if it is not a readable image.
-    """
-    try:
-        with Image.open(path) as image:
-            # Lets the JPEG decoder skip detail that the resize would throw away.
-            image.draft("RGB", (size, size))
-            square = ImageOps.fit(image.convert("RGB"), (size, size), Image.Resampling.BILINEAR)
-    except (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError) as error:
-        raise DataError(
-            f"cannot read the image {path}: {error}. Replace or remove this file."
-        ) from error
-    return torch.from_numpy(np.array(square)).permute(2, 0, 1).contiguous()
-
-
 @dataclass(frozen=True)
 class _BatchDecoder(torch_data.Dataset[Tensor | DataError]):
     """Indexed by a whole batch of indices, so that a worker returns one tensor per batch."""
 
     root: Path
     files: tuple[str, ...]
-    size: int
+    form: Form
 
     def __getitem__(self, indices: list[int]) -> Tensor | DataError:
         try:
-            return torch.stack([decode(self.root / self.files[i], self.size) for i in indices])
+            return torch.stack([decode(self.root / self.files[i], self.form) for i in indices])
         except DataError as error:
             return error  # not raised: torch would wrap the worker's traceback around the message
+
+
+def _content(path: Path, read: bool) -> str:
+    """The sha256 of a file, or its size alone. Raises `DataError` for a file that cannot be
+    read."""
+    try:
+        if not read:
+            return str(path.stat().st_size)
+        if not path.is_file():  # a pipe would be waited for without end
+            raise FileNotFoundError(0, "it is not there, or is no regular file")
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(f"cannot read the image {printable(path)}: {error.strerror}.") from error
 
 
 @dataclass(frozen=True, eq=False)
 class StreamSplit:
     """Image files below `root` (relative, "/"-separated) and their labels (N,) int64.
 
-    Decoded to `size` x `size` RGB by `workers` processes (0: in this one), without randomness. `to`
+    Decoded to images of `form` by `workers` processes (0: in this one), without randomness. `to`
     reads a split of at most `memory_budget` bytes into a `TensorSplit`; a larger one stays on disk
     and is streamed.
     """
@@ -155,7 +204,7 @@ class StreamSplit:
     root: Path
     files: tuple[str, ...]
     labels: Tensor
-    size: int
+    form: Form
     workers: int = 0
     memory_budget: int = 2 * GIB
 
@@ -164,11 +213,11 @@ class StreamSplit:
 
     @property
     def shape(self) -> Shape:
-        return 3, self.size, self.size
+        return self.form.shape
 
     @property
     def fits_memory(self) -> bool:
-        return len(self) * 3 * self.size**2 <= self.memory_budget
+        return len(self) * math.prod(self.shape) <= self.memory_budget
 
     def to(self, device: torch.device | str) -> "TensorSplit | StreamSplit":
         return TensorSplit(self._pixels(), self.labels).to(device) if self.fits_memory else self
@@ -188,11 +237,24 @@ class StreamSplit:
     def tensors(self) -> tuple[Tensor, Tensor]:
         return _unit(self._pixels()), self.labels
 
-    def fingerprint(self) -> str:
-        """sha256 (hex) of names, file sizes and labels: reading every image would take too long."""
-        digest = hashlib.sha256(repr(self.shape).encode())
-        for file, label in zip(self.files, self.labels.tolist(), strict=True):
-            digest.update(f"{file}\0{(self.root / file).stat().st_size}\0{label}\n".encode())
+    def fingerprint(self, at_most: int | None = None) -> str:
+        """sha256 (hex) of the names, labels and contents of the files, and of the form that they
+        are decoded to.
+
+        Undecoded files are read far faster than images are attacked. With `at_most`, the contents
+        of only so many files count, evenly spread, and the sizes of the others.
+        """
+        n = len(self)
+        read = n if at_most is None else min(at_most, n)
+        wanted = [i * read // n != (i + 1) * read // n for i in range(n)]
+        paths = [self.root / file for file in self.files]
+        digest = hashlib.sha256(repr(self.form).encode())
+        with ThreadPoolExecutor(8) as threads:  # waiting for the disk is most of it
+            contents = threads.map(_content, paths, wanted)
+            for file, label, content in zip(
+                self.files, self.labels.tolist(), contents, strict=True
+            ):
+                digest.update(os.fsencode(file) + f"\0{content}\0{label}\n".encode())
         return digest.hexdigest()
 
     def _pixels(self) -> Tensor:
@@ -206,7 +268,7 @@ class StreamSplit:
 
     def _decoded(self, chunks: list[Tensor], pin: bool) -> Iterator[Tensor]:
         loader = torch_data.DataLoader(
-            _BatchDecoder(self.root, self.files, self.size),
+            _BatchDecoder(self.root, self.files, self.form),
             batch_size=None,
             sampler=[chunk.tolist() for chunk in chunks],
             num_workers=min(self.workers, len(chunks)),

@@ -13,12 +13,16 @@ def load(options: LoadOptions) -> RawData:
     """Read `train_32x32.mat` and `test_32x32.mat` in the data root. Raises `DataError`."""
     from torchvision import datasets
 
-    def read(fetch: bool) -> RawData:
-        train = datasets.SVHN(options.root, split="train", download=fetch)
-        test = datasets.SVHN(options.root, split="test", download=fetch)
-        return RawData(_split(train), _split(test), tuple("0123456789"))
+    parts = ("test",) if options.test_only else ("train", "test")
 
-    listed = [datasets.SVHN.split_list[part] for part in ("train", "test")]
+    def read(fetch: bool) -> RawData:
+        splits = {}
+        for part in parts:
+            data = datasets.SVHN(options.root, split=part, download=fetch)
+            splits[part] = _split(data)
+        return RawData(splits.get("train"), splits["test"], tuple("0123456789"))
+
+    listed = [datasets.SVHN.split_list[part] for part in parts]
     files = tuple(File(path, md5, url) for url, path, md5 in listed)
     return Source("svhn", files, archives=files).obtain(options, read)
 

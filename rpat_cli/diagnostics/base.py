@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 from rpat_cli.diagnostics.blocks import Section
-from rpat_cli.records.eval_file import PENDING
+from rpat_cli.records.eval_file import EPOCHS_DONE, ORDER, PENDING
 
 if TYPE_CHECKING:
     import torch
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from rpat_cli.attacks.threat import Threat
     from rpat_cli.data.base import Dataset
+    from rpat_cli.data.choice import Limit
 
 T = TypeVar("T")
 
@@ -28,7 +29,8 @@ EVALUATION_KEYS = frozenset(
         *("data", "threat", "n", "limit", "seed", "batch_size", "classes", "y", "results"),
         *("clean_acc", "clean_interval_95", "robust_acc", "robust_interval_95", "strongest"),
         *("per_class", "worst_class", "clean_calibration"),
-        *("clean_predicted", "clean_margin", "clean_confidence", PENDING),
+        *("clean_predicted", "clean_margin", "clean_confidence", EPOCHS_DONE, ORDER),
+        PENDING,
     }
 )
 """Keys of an evaluation's JSON that are not diagnostics, and so no names for one."""
@@ -122,7 +124,7 @@ class Diagnostic:
     def prepared(
         self,
         data: "Dataset",
-        limit: int | None,
+        limit: "Limit | None",
         settings: Mapping[str, Any] = MappingProxyType({}),
     ) -> Measure:
         """The function that measures. Raises what `prepare` raises."""

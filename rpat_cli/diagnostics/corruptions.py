@@ -19,6 +19,7 @@ from torch import nn
 
 from rpat_cli.attacks.side_effects import frozen, own_randomness
 from rpat_cli.data.base import Dataset
+from rpat_cli.data.choice import Limit
 from rpat_cli.data.corrupted import (
     EXTRA,
     SEVERITIES,
@@ -218,7 +219,7 @@ class Baseline:
 
 
 def prepare(
-    data: Dataset, limit: int | None, *, folder: Path, baseline: Path | None = None
+    data: Dataset, limit: Limit | None, *, folder: Path, baseline: Path | None = None
 ) -> Measure:
     """The diagnostic: errors on the corrupted images in `folder`, of which `limit` are chosen.
 

@@ -18,6 +18,7 @@ from rpat_cli.attacks import ATTACKS
 from rpat_cli.attacks.side_effects import frozen, own_randomness
 from rpat_cli.attacks.threat import Threat
 from rpat_cli.data.base import Dataset
+from rpat_cli.data.choice import Limit
 from rpat_cli.diagnostics.base import Measure, Result, Subject
 from rpat_cli.diagnostics.blocks import (
     Cells,
@@ -166,7 +167,7 @@ def measure(s: Subject, attack: Name = "pgd") -> EpsCurve:
     )
 
 
-def prepare_fmn(data: Dataset, limit: int | None) -> Measure:  # noqa: ARG001
+def prepare_fmn(data: Dataset, limit: Limit | None) -> Measure:  # noqa: ARG001
     """The diagnostic with FMN. Raises `MissingExtraError` without foolbox."""
     ATTACKS["fmn"](Threat("Linf", 1.0))
     return partial(measure, attack="fmn")

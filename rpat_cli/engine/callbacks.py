@@ -115,11 +115,18 @@ def _label(name: str) -> str:
 
 class Checkpoints(Callback):
     """Saves a checkpoint to `path` after each epoch and when the training stops early; the previous
-    one is kept."""
+    one is kept. With `at_start` also when a training is resumed, over the one that is there."""
 
-    def __init__(self, path: Path, content: Callable[[TrainLoop], dict[str, Any]]) -> None:
+    def __init__(
+        self, path: Path, content: Callable[[TrainLoop], dict[str, Any]], *, at_start: bool = False
+    ) -> None:
         self.path = path
         self.content = content
+        self.at_start = at_start
+
+    def on_start(self, loop: TrainLoop) -> None:
+        if self.at_start and (loop.epoch or loop.step):
+            save_checkpoint(self.path, self.content(loop))
 
     def on_epoch_end(self, loop: TrainLoop, record: EpochRecord) -> None:  # noqa: ARG002
         self.save(loop)

@@ -75,7 +75,7 @@ def compare(a: Evaluation, b: Evaluation) -> list[Comparison]:
     labels = [
         result.label for result in a.results if result.label in labels_b and result.name != "clean"
     ]
-    if differing := [label for label in labels if _settings_differ(a[label], b[label])]:
+    if differing := [label for label in labels if settings_differ(a[label], b[label])]:
         raise DataError(
             f"the settings of {', '.join(differing)} differ between the two evaluations, for "
             "example --step-size. Evaluate both with the same settings, or give one of the attacks "
@@ -88,7 +88,7 @@ def compare(a: Evaluation, b: Evaluation) -> list[Comparison]:
     return pairs
 
 
-def _settings_differ(a: AttackResult, b: AttackResult) -> bool:
+def settings_differ(a: AttackResult, b: AttackResult) -> bool:
     """Settings that only one of the two has do not count: a version of rpat may have added them."""
     # The same attack may come from another release of its library, and a transfer's source model
     # may lie at another path.

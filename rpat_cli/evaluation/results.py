@@ -16,6 +16,7 @@ from torch import Tensor
 from rpat_cli.attacks.threat import Threat
 from rpat_cli.errors import RpatError
 from rpat_cli.evaluation.calibration import Calibration
+from rpat_cli.evaluation.consistency import inconsistency
 from rpat_cli.evaluation.samples_json import (
     bits_to_text,
     floats_to_list,
@@ -167,10 +168,10 @@ class AttackResult:
 class Evaluation:
     """The results of a model under a suite of attacks. Tensors are (N,), on the CPU.
 
-    `y` (int64) are the labels. `limit`: the images are a fixed, stratified subset of this size;
-    `None`: they are the whole test set. Margin and confidence are as in `AttackResult`. `classes`
-    is the number of classes of the model. These three are `None` in files of versions that did not
-    record them.
+    `y` (int64) are the labels. `limit`: the images are a fixed, stratified subset of this size, or
+    those of another choice, in words; `None`: they are the whole test set. Margin and confidence
+    are as in `AttackResult`. `classes` is the number of classes of the model. These three are
+    `None` in files of versions that did not record them.
     """
 
     threat: Threat
@@ -179,7 +180,7 @@ class Evaluation:
     results: tuple[AttackResult, ...]
     seed: int
     batch_size: int
-    limit: int | None = None
+    limit: int | str | None = None
     clean_margin: Tensor | None = None
     clean_confidence: Tensor | None = None
     classes: int | None = None
@@ -314,11 +315,16 @@ class Evaluation:
 def parse_evaluation(file: EvalFile) -> Evaluation:
     """What a file of `evals/` measured. Raises `DamagedEvalError` if a part of it does not fit."""
     try:
-        return Evaluation.from_dict(file.record)
+        evaluation = Evaluation.from_dict(file.record)
+        problem = inconsistency(evaluation, file.record)
     except KeyError as error:
         raise DamagedEvalError(file.path, f"{error} is missing") from None
-    except (TypeError, ValueError, AttributeError, RpatError) as error:
-        raise DamagedEvalError(file.path, f"{type(error).__name__}: {error}") from None
+    # What the builtins and torch raise for values of another type, size or range.
+    except (TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError, RpatError) as e:
+        raise DamagedEvalError(file.path, f"{type(e).__name__}: {e}") from None
+    if problem:
+        raise DamagedEvalError(file.path, problem)
+    return evaluation
 
 
 def strength(label: str, accuracy: Accuracy) -> tuple[float, bool]:

@@ -12,7 +12,9 @@ def bits_to_text(flags: Tensor) -> str:
 
 
 def text_to_bits(text: str) -> Tensor:
-    """The inverse of `bits_to_text`."""
+    """The inverse of `bits_to_text`. Raises `ValueError` for any other text."""
+    if set(text) - {"0", "1"}:
+        raise ValueError("flags are not all 0 or 1")
     return torch.tensor([character == "1" for character in text], dtype=torch.bool)
 
 

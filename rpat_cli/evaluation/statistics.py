@@ -78,7 +78,8 @@ def confusion(y: Tensor, predicted: Tensor, classes: int) -> Tensor:
 
 
 def worst_class(accuracies: Sequence[Accuracy]) -> int | None:
-    """The class with the lowest accuracy among those with images; `None` without any image."""
+    """The class with the lowest accuracy among those with images, the first of equals; `None`
+    without any image."""
     present = [k for k, accuracy in enumerate(accuracies) if accuracy.n]
     return min(present, key=lambda k: accuracies[k].value, default=None)
 

@@ -1,11 +1,12 @@
 """Everything needed to build a network, except its weights."""
 
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from rpat_cli.data import DATASETS
-from rpat_cli.data.base import Shape
-from rpat_cli.data.folders import DEFAULT_IMAGE_SIZE
+from rpat_cli.data.base import LoadOptions, Shape
+from rpat_cli.data.folders import form_of
 from rpat_cli.models.base import build_model
 from rpat_cli.models.normalize import Classifier
 from rpat_cli.recipe.schema import DataSection
@@ -48,5 +49,8 @@ class Architecture:
 
 def image_shape(section: DataSection) -> Shape:
     """The (C, H, W) of a data set's images, before any file is read."""
-    side = section.image_size or DEFAULT_IMAGE_SIZE
-    return DATASETS[section.name].shape or (3, side, side)
+    known = DATASETS[section.name].shape
+    options = LoadOptions(
+        Path(section.root), image_size=section.image_size, channels=section.channels
+    )
+    return known or form_of(options).shape

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from rpat_cli.attacks.side_effects import frozen, own_randomness
+from rpat_cli.data import DATASETS
 from rpat_cli.errors import ConfigError, Problem, RpatError
 from rpat_cli.evaluation.verify import check_precision, checked_logits
 from rpat_cli.loading.architecture import Architecture, image_shape
@@ -19,6 +20,7 @@ from rpat_cli.loading.model_file import ModelFile
 from rpat_cli.loading.published import names_data
 from rpat_cli.loading.saved_model import SavedModel
 from rpat_cli.models import PRETRAINED_MODELS, in_library
+from rpat_cli.models.libraries import preprocessing
 from rpat_cli.models.normalize import Classifier
 from rpat_cli.recipe.layers import Layer, resolve
 from rpat_cli.recipe.schema import Recipe
@@ -40,7 +42,7 @@ def load_external(name: str, given: Sequence[Layer]) -> SavedModel | None:
     file = ModelFile.parse(name)
     model: nn.Module
     if in_library(name):
-        recipe = _recipe(name, given)
+        recipe = _recipe(name, _with_preprocessing(name, given))
         library, _, member = name.partition(":")
         # torch announces downloads on stdout, which is for results alone.
         with redirect_stdout(sys.stderr):
@@ -53,6 +55,14 @@ def load_external(name: str, given: Sequence[Layer]) -> SavedModel | None:
     with own_randomness(torch.device("cpu"), recipe.seed):
         model = file.build().eval()
     return _saved(model, f"{file.path.name}:{file.function}", recipe, file.path, text)
+
+
+def _with_preprocessing(name: str, given: Sequence[Layer]) -> Sequence[Layer]:
+    """The layers over those of the library's own preprocessing, if the data set is a folder of
+    image files, which do not come in the size that the model takes."""
+    if not names_data(given) or DATASETS[resolve(given).data.name].shape is not None:
+        return given
+    return [Layer(f"the preprocessing of {name}", {"data": preprocessing(name)}), *given]
 
 
 def module_at_hand(model: nn.Module, given: Sequence[Layer]) -> SavedModel:

@@ -49,9 +49,8 @@ def load_published(file: Path, given: Sequence[Layer]) -> tuple[Classifier, Arch
         )
     spec, shape = DATASETS[recipe.data.name], image_shape(recipe.data)
     constants = DATASETS[recipe.data.normalize_as or recipe.data.name]
-    model = load_foreign(
-        name, file, shape=shape, classes=spec.classes, mean=constants.mean, std=constants.std
-    )
+    mean, std = constants.constants(shape[0])
+    model = load_foreign(name, file, shape=shape, classes=spec.classes, mean=mean, std=std)
     architecture = Architecture(
         name,
         shape,

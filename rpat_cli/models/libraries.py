@@ -1,6 +1,7 @@
 """Networks of other libraries, `torchvision:NAME` and `timm:NAME`: randomly initialized, or with
 the library's trained weights."""
 
+import math
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -79,6 +80,32 @@ def pretrained_timm(name: str, shape: tuple[int, int, int]) -> Classifier:
     made_for = " x ".join(map(str, config.input_size[1:]))
     _probe(label, net, channels=shape[0], image_size=min(shape[1:]), made_for=made_for)
     return Classifier(net, config.mean, config.std).eval()
+
+
+def preprocessing(name: str) -> dict[str, Any]:
+    """The recipe keys of `data` with which image files become what the trained weights of
+    `torchvision:NAME` or `timm:NAME` were measured on; empty where that is not known.
+
+    Raises `ConfigError` for an unknown name, `MissingExtraError` without timm.
+    """
+    library, _, member = name.partition(":")
+    if library == "timm":
+        config = _find_timm(member).get_pretrained_cfg(member)
+        if config is None or config.crop_mode != "center":
+            return {}
+        height, width = config.input_size[1:]
+        resized, interpolation = math.floor(height / config.crop_pct), config.interpolation
+    else:
+        from torchvision import models
+
+        torchvision_builder(member)  # raises for an unknown name
+        preset = models.get_model_weights(member).DEFAULT.transforms()
+        height = width = preset.crop_size[0]
+        resized, interpolation = preset.resize_size[0], preset.interpolation.value
+    size = height if height == width else [height, width]
+    # Some networks take the whole image, and resize it to a little less than the crop.
+    crop = min(1.0, height / resized)
+    return {"image_size": size, "center_crop": crop, "interpolation": interpolation}
 
 
 def _timm_cache(config: Any) -> Path:

@@ -151,6 +151,13 @@ def names_in(value: Any) -> Any:
     return names
 
 
+def sides_in(value: Any) -> Any:
+    """`48x64` from a flag and `[48, 64]` from a file are both a height and a width."""
+    if isinstance(value, str) and "x" in value:
+        return [side.strip() for side in value.split("x")]
+    return value
+
+
 def count_or_share(value: float) -> int | float:
     """A share of the images below 1, a count of them from there on."""
     if value < 1:

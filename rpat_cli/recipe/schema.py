@@ -36,6 +36,7 @@ from rpat_cli.recipe.components import (
     entry_of,
     names_in,
     one_of,
+    sides_in,
     switch,
 )
 from rpat_cli.text import Number
@@ -50,6 +51,8 @@ else:  # these import torch: `switch` builds them through their registry, once a
     RobustPerception = Consistency = WeightAveraging = WeightPerturbation = Any
 
 Norm = Literal["Linf", "L2", "L1"]
+Side = Annotated[int, Field(ge=8, le=4096)]
+"""Pixels."""
 
 
 class Section(BaseModel):
@@ -128,8 +131,30 @@ class DataSection(Section):
         None,
         description="normalize with the mean and std of this data set (default: the set's own)",
     )
-    image_size: Annotated[int, Field(ge=8, le=4096)] | None = Field(
-        None, description="image size in pixels, for imagefolder only"
+    image_size: Annotated[Side | tuple[Side, Side] | None, BeforeValidator(sides_in)] = Field(
+        None,
+        description="image size in pixels, or height and width (48x64), for imagefolder only",
+    )
+    channels: Literal[1, 3] | None = Field(
+        None, description="1 reads images as gray, 3 in color (the default); for imagefolder only"
+    )
+    center_crop: Annotated[Number, Field(gt=0, le=1)] = Field(
+        1.0,
+        description=(
+            "share of the resized image's side that the crop at the center keeps, 0.875 in "
+            "ImageNet's usual preprocessing (default: 1, the largest cut of the right shape); for "
+            "imagefolder only"
+        ),
+    )
+    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = Field(
+        "bilinear", description="how images are resized, for imagefolder only"
+    )
+    test_size: Annotated[Number, Field(gt=0), AfterValidator(count_or_share)] | None = Field(
+        None,
+        description=(
+            "images held out as test images where the folders CLASS/* are not sorted into train/ "
+            "and test/: a count, or a share below 1; for imagefolder only"
+        ),
     )
     workers: int = Field(
         2, ge=0, le=1024, description="worker processes for data sets that stream from disk"

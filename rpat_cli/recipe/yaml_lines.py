@@ -1,6 +1,7 @@
 """YAML files read with the line of every key, so that a mistake can be reported where it was
 made."""
 
+import codecs
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,8 @@ def read_document(path: Path, kind: str = "recipe") -> tuple[Any, dict[KeyPath, 
     `Loader`, or has a duplicate key.
     """
     text = _text_of(path, kind)
+    if "\0" in text:  # half of every letter in UTF-16
+        raise ConfigError(_other_encoding(text.encode(), 0, path))
     try:
         values, node = _load(text)
     except yaml.YAMLError as error:
@@ -69,8 +72,20 @@ def _text_of(path: Path, kind: str) -> str:
         neighbors = [p.name for p in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
         hint = did_you_mean(path.name, neighbors)
         raise ConfigError(Problem("", f"there is no such {kind} file.", str(path), hint)) from None
-    except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a name that cannot be one
-        raise ConfigError(Problem("", f"cannot be read: {error}.", str(path))) from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(_other_encoding(error.object, error.start, path)) from None
+    except (OSError, ValueError) as error:  # ValueError: a name with a null byte
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(Problem("", f"cannot be read: {reason}.", str(path))) from None
+
+
+def _other_encoding(content: bytes, start: int, path: Path) -> Problem:
+    """The problem with a file that is no UTF-8 from the byte at `start` on."""
+    line = content[:start].count(b"\n") + 1
+    what = f"is not encoded in UTF-8 (line {line})."
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in content:
+        what = "is encoded in UTF-16 or UTF-32, not in UTF-8."
+    return Problem("", what, str(path), "Open it in an editor and save it as UTF-8.")
 
 
 def _not_yaml(error: yaml.YAMLError, path: Path) -> Problem:

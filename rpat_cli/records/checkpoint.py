@@ -4,9 +4,7 @@
 """
 
 import hashlib
-import os
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ import torch
 
 from rpat_cli.errors import CheckpointError, RunFolderError
 from rpat_cli.records.extent import check_extent, check_packed
+from rpat_cli.records.files import refuse_link, replacing, through_to_disk
 
 FORMAT = 1
 
@@ -22,26 +21,29 @@ def save_checkpoint(path: Path, content: Mapping[str, Any], *, keep_previous: bo
     """Write `content` (nested dicts and lists of tensors and builtins) to `path`.
 
     The file gets its name only when it is complete; with `keep_previous` the file that was there is
-    kept as `NAME.prev.pt`. Raises `RunFolderError` if the disk is full or the folder cannot be
-    written: the file that was there is untouched then.
+    kept as `NAME.prev.pt` unless it is damaged. Raises `RunFolderError` if the disk is full or the
+    folder cannot be written: the file that was there is untouched then.
     """
     whole = {"format": FORMAT, **content}
     whole["checksum"] = checksum(whole)
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    refuse_link(path.parent)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
+        with replacing(path) as file:
             torch.save(whole, file)
-            file.flush()
-            # Otherwise a power cut could leave a file that has its name already but no content.
-            os.fsync(file.fileno())
-        if keep_previous and path.exists():
-            path.replace(previous(path))
-        temporary.replace(path)
+            through_to_disk(file)
+            if keep_previous and _is_whole(path):
+                path.replace(previous(path))
     except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
         raise RunFolderError(f"cannot write the checkpoint {path}: {error}") from error
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether the checkpoint can be used: a damaged one must not replace the one before it."""
+    try:
+        load_checkpoint(path)
+    except CheckpointError:
+        return False
+    return True
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
@@ -89,8 +91,13 @@ def load_newest(path: Path) -> tuple[dict[str, Any], str]:
     except CheckpointError as error:
         if not previous(path).exists():
             raise
-        remark = f"{error} Using the previous one, {previous(path).name}."
-        return load_checkpoint(previous(path)), remark
+        try:
+            content = load_checkpoint(previous(path))
+        except CheckpointError as second:
+            raise CheckpointError(
+                f"{error} The previous one cannot be used either: {second}"
+            ) from None
+        return content, f"{error} Using the previous one, {previous(path).name}."
 
 
 def previous(path: Path) -> Path:

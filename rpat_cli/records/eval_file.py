@@ -14,13 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from rpat_cli.errors import RunFolderError
+from rpat_cli.records.files import refuse_link, write_whole
 from rpat_cli.records.files import write_new as write_new_text
-from rpat_cli.records.files import write_whole
 from rpat_cli.records.regular import irregular
 
 # The key dates from the time when diagnostics were called closer looks. It stays, so that files
 # can be exchanged between versions.
 PENDING = "closer_looks_left"
+ORDER = "order"
+EPOCHS_DONE = "epochs_done"
+"""How many epochs of the run were done when the evaluation was made."""
 
 
 @dataclass(frozen=True)
@@ -39,15 +42,21 @@ class EvalFile:
         return str(self.record["created"])
 
     @property
-    def age(self) -> tuple[datetime, int, str]:
+    def age(self) -> tuple[int, datetime, int, str]:
         """Sorts files from the oldest to the newest.
 
-        `created` has whole seconds, so the file system's time decides between files of one second.
-        The time of the evaluation comes first because a diagnostic that is added to a file changes
-        the time of the file.
+        First by the order in which they were written, since a clock may have been wrong. Files of
+        versions that did not record it come first, by the clock; it decides, too, between two that
+        were written at the same moment. `created` has whole seconds, so the file system's time
+        decides within a second; it comes late because a diagnostic that is added changes it.
         """
         when = datetime.fromisoformat(self.created).astimezone()
-        return when, self.path.stat().st_mtime_ns, self.path.name
+        return self.order, when, self.path.stat().st_mtime_ns, self.path.name
+
+    @property
+    def order(self) -> int:
+        """One more than that of the newest evaluation when it was written; 0 if not recorded."""
+        return int(self.record.get(ORDER) or 0)
 
     @property
     def checkpoint(self) -> str:
@@ -90,8 +99,8 @@ class EvalFile:
         return self.record.get("key")
 
     @property
-    def limit(self) -> int | None:
-        """How many test images were chosen; None if it was all of them."""
+    def limit(self) -> int | str | None:
+        """How many test images were chosen, or which, in words; None if it was all of them."""
         return self.record.get("limit")
 
     @property
@@ -116,7 +125,7 @@ class DamagedEvalError(RunFolderError):
     """A file that is no evaluation, or a damaged one; `problem` says what is wrong with it."""
 
     def __init__(self, path: Path, problem: str) -> None:
-        self.problem = problem = problem.splitlines()[0]
+        self.problem = problem = (problem.splitlines() or ["no reason given"])[0]
         super().__init__(f"{path} is not an evaluation, or a damaged one ({problem}).")
         self.remark = f"evals/{path.name} is damaged and was left out ({problem})"
 
@@ -130,7 +139,7 @@ def read(path: Path) -> EvalFile:
     if what := irregular(path):
         raise RunFolderError(f"{path} is {what}, not an evaluation. Give a file of evals/.")
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = json.loads(path.read_bytes())
     except FileNotFoundError:
         raise RunFolderError(
             f"there is no evaluation {path}. Give a file of evals/, or a run folder."
@@ -166,12 +175,19 @@ def newest(folder: Path) -> EvalFile | None:
     return files[-1] if files else None
 
 
+def next_order(folder: Path) -> int:
+    """The `order` of an evaluation that is written now: see `EvalFile.age`."""
+    before = newest(folder)
+    return 1 + (before.order if before else 0)
+
+
 def write_new(folder: Path, stem: str, record: Mapping[str, Any]) -> EvalFile:
     """Write an evaluation to `STEM.json` in a folder `evals/`, or to `STEM-2.json` if it is taken.
 
     Evaluations that end in the same second all keep their results. Raises `RunFolderError` if the
     file cannot be written; no part of it is left then.
     """
+    refuse_link(folder)
     return EvalFile(write_new_text(folder / f"{stem}.json", _text(record)), dict(record))
 
 
@@ -180,6 +196,7 @@ def add(path: Path, results: Mapping[str, Mapping[str, Any]], pending: Sequence[
 
     Raises `RunFolderError` if the file cannot be read or written; it is untouched then.
     """
+    refuse_link(path.parent)
     record = {**read(path).record, **results}
     record.pop(PENDING, None)
     if pending:
@@ -211,8 +228,18 @@ def _problem(record: Any) -> str:
     for key in ("name", "fingerprint"):
         if not isinstance(record["data"].get(key), str):
             return f"data.{key} is missing or not of type str"
+    for key, value in {
+        "data.class_names": record["data"].get("class_names", []),
+        PENDING: record.get(PENDING, []),
+    }.items():
+        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+            return f"{key} is not a list of texts"
+    for key in ("limit", ORDER):
+        value = record.get(key)
+        if value is not None and not (isinstance(value, int) and 0 <= value < 2**63):
+            return f"{key} is not a count"
     try:
-        datetime.fromisoformat(record["created"])
-    except ValueError:
+        datetime.fromisoformat(record["created"]).astimezone()
+    except (ValueError, OverflowError, OSError):  # no date, or one that no clock here can show
         return f"created is not a date: {record['created']!r}"
     return ""

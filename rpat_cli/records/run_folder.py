@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rpat_cli.errors import RunFolderError, did_you_mean
+from rpat_cli.records.files import appending, remove_leftovers
 from rpat_cli.records.lock import locked
 
 RUNS = Path("runs")
@@ -51,11 +52,13 @@ class RunFolder:
     @contextmanager
     def training(self) -> Iterator[None]:
         """Keeps other processes from training here. Raises `RunFolderError` if one does already."""
-        with self.log.open("a", encoding="utf-8") as log:
+        with appending(self.log) as log:
             if not locked(log):
                 raise RunFolderError(
                     f"another process is training {self.path}. Wait for it, or stop it first."
                 )
+            for folder in (self.path, self.checkpoint("last").parent, self.evals):
+                remove_leftovers(folder)
             yield
 
 

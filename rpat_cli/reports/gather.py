@@ -1,38 +1,32 @@
 """A run folder, gathered into a `Report`."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
-
-import torch
 
 from rpat_cli.attacks.threat import Threat
 from rpat_cli.diagnostics import DIAGNOSTICS
 from rpat_cli.errors import RpatError
-from rpat_cli.evaluation.results import Evaluation, parse_evaluation
 from rpat_cli.evaluation.statistics import confusion, per_class_accuracy
 from rpat_cli.recipe.layers import read_recipe, resolve
 from rpat_cli.recipe.schema import Recipe
 from rpat_cli.recipe.summary import summary
-from rpat_cli.records import eval_file
-from rpat_cli.records.eval_file import DamagedEvalError, EvalFile
-from rpat_cli.records.metrics import AVERAGED, best_record, read_metrics
 from rpat_cli.records.run_folder import RunFolder
-from rpat_cli.reports.report import AttackSummary, CheckpointRef, Report
+from rpat_cli.reports.evaluations import Measured, fitting, read_evaluations
+from rpat_cli.reports.report import AttackSummary, Report
 from rpat_cli.reports.saved_diagnostic import SavedDiagnostic
+from rpat_cli.reports.test_looks import look_of, remarks_on
+from rpat_cli.reports.training import read_training
 
-
-@dataclass(frozen=True)
-class _Measured:
-    """An evaluation of the run, and the names of the checkpoints whose weights it measured."""
-
-    file: EvalFile
-    evaluation: Evaluation
-    checkpoints: tuple[CheckpointRef, ...]
-
-    @property
-    def name(self) -> str:
-        return f"evals/{self.file.path.name}"
+DAMAGE = (
+    LookupError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    ArithmeticError,
+    RuntimeError,
+    RpatError,
+)
+"""What builtins and torch raise for values of another type, size or range than was written."""
 
 
 def build_report(folder: RunFolder) -> Report:
@@ -45,130 +39,39 @@ def build_report(folder: RunFolder) -> Report:
     """
     remarks: list[str] = []
     recipe = resolve(read_recipe(folder.recipe))
-    epochs = tuple(read_metrics(folder.metrics))
-    saved = _facts_of_checkpoint(folder, remarks)
-    checkpoints = _checkpoints(epochs, saved)
-    every = _read_evaluations(folder, checkpoints, remarks)
-    counted = _fitting(every, recipe, remarks)
+    training = read_training(folder, recipe, remarks)
+    every = read_evaluations(folder, training.checkpoints, remarks)
+    counted = fitting(every, recipe, remarks)
     results = _newest_results(counted)
     newest = counted[-1].file if counted else None
+    looks = tuple(look_of(each.file, each.evaluation.n) for each in every)
     named = newest.class_names if newest else ()
     return Report(
         path=str(folder.path),
         recipe=recipe,
         recipe_yaml=folder.recipe.read_text(encoding="utf-8"),
         summary=summary(recipe),
-        environment=saved.get("environment") or (newest.environment if newest else {}),
+        environment=training.environment or (newest.environment if newest else {}),
         device=newest.device if newest else "",
-        class_names=named or tuple(saved.get("class_names", ())),
-        epochs=epochs,
-        best_epoch=_best_epoch(epochs),
-        checkpoints=checkpoints,
+        class_names=named or training.class_names,
+        epochs=training.records,
+        best_epoch=training.best_epoch(),
+        epochs_done=training.done,
+        segments=training.segments,
+        checkpoints=training.checkpoints,
+        test_looks=looks,
         results=results,
         diagnostics=_newest_diagnostics(every, recipe, remarks),
-        remarks=(*_remarks_on_training(recipe, epochs), *remarks, *_remarks_on_results(results)),
+        remarks=(
+            *training.remarks(folder, recipe),
+            *remarks_on(looks, recipe.epochs),
+            *remarks,
+            *_remarks_on_results(results),
+        ),
     )
 
 
-def _facts_of_checkpoint(folder: RunFolder, remarks: list[str]) -> dict[str, Any]:
-    """What the last checkpoint says besides its weights, which stay on disk."""
-    path = folder.checkpoint("last")
-    if not path.is_file():
-        return {}
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        return {
-            "class_names": list(content["class_names"]),
-            "environment": dict(content["environment"]),
-            "under_way": content["training"]["step"] > 0,
-        }
-    except Exception:  # torch raises a dozen kinds for a damaged file; the report can do without it
-        remarks.append(
-            f"checkpoints/{path.name} cannot be read, so the environment of the training is not "
-            "known"
-        )
-        return {}
-
-
-def _best_epoch(epochs: Sequence[Mapping[str, Any]], suffix: str = "") -> int | None:
-    best = best_record(epochs, suffix)
-    return None if best is None else int(best["epoch"])
-
-
-def _checkpoints(
-    epochs: Sequence[Mapping[str, Any]], saved: Mapping[str, Any]
-) -> tuple[CheckpointRef, ...]:
-    """Best and last of the trained model, then of its average once validation has seen one."""
-    if not epochs:
-        return ()
-    last = int(epochs[-1]["epoch"])
-    found = []
-    for suffix in ("", AVERAGED):
-        best = _best_epoch(epochs, suffix)
-        if best is not None:
-            found.append(CheckpointRef(f"best{suffix}", best))
-        # A run stopped within an epoch has moved on from its last whole epoch.
-        same = best == last and not saved.get("under_way", False)
-        if best is not None or not suffix:
-            found.append(CheckpointRef(f"last{suffix}", last, same_weights=same))
-    return tuple(found)
-
-
-def _read_evaluations(
-    folder: RunFolder, checkpoints: Sequence[CheckpointRef], remarks: list[str]
-) -> list[_Measured]:
-    """All evaluations that can be read, oldest first."""
-    files, damaged = eval_file.read_all(folder.evals)
-    remarks += damaged
-    every = []
-    for file in files:
-        try:
-            evaluation = parse_evaluation(file)
-        except DamagedEvalError as error:
-            remarks.append(error.remark)
-        else:
-            measured = tuple(each for each in checkpoints if _is_of(file, each, checkpoints))
-            every.append(_Measured(file, evaluation, measured))
-    return every
-
-
-def _is_of(file: EvalFile, checkpoint: CheckpointRef, checkpoints: Sequence[CheckpointRef]) -> bool:
-    """Is the evaluation one of these weights? Best and last of the same epoch share theirs."""
-    if file.epoch != checkpoint.epoch:
-        return False
-    siblings = [other for other in checkpoints if other.suffix == checkpoint.suffix]
-    shared = any(other.same_weights for other in siblings)
-    return file.checkpoint == checkpoint.name or (
-        shared and file.checkpoint in [other.name for other in siblings]
-    )
-
-
-def _fitting(every: Iterable[_Measured], recipe: Recipe, remarks: list[str]) -> list[_Measured]:
-    """Those on the run's own data, all of it, and on weights that are still there."""
-    fitting, limited = [], []
-    for each in every:
-        if each.file.data != recipe.data.name:
-            remarks.append(
-                f"{each.name} is on other data ({each.file.data}) and is not part of this report"
-            )
-        elif each.evaluation.limit is not None:
-            limited.append(f"{each.name} ({each.evaluation.limit})")
-        elif not each.checkpoints:
-            remarks.append(
-                f"{each.name} measured {each.file.checkpoint} at epoch {each.file.epoch}, which "
-                "further training has replaced; it is not part of this report"
-            )
-        else:
-            fitting.append(each)
-    if limited:
-        remarks.append(
-            "accuracies on some of the test images are not part of this report: "
-            f"{', '.join(limited)}"
-        )
-    return fitting
-
-
-def _newest_results(evaluations: Iterable[_Measured]) -> tuple[AttackSummary, ...]:
+def _newest_results(evaluations: Iterable[Measured]) -> tuple[AttackSummary, ...]:
     newest: dict[tuple[str, str, Threat | None], AttackSummary] = {}
     for measured in evaluations:  # oldest first, so that newer ones replace them
         for checkpoint in measured.checkpoints:
@@ -178,7 +81,7 @@ def _newest_results(evaluations: Iterable[_Measured]) -> tuple[AttackSummary, ..
 
 
 def _newest_diagnostics(
-    every: Iterable[_Measured], recipe: Recipe, remarks: list[str]
+    every: Iterable[Measured], recipe: Recipe, remarks: list[str]
 ) -> dict[str, SavedDiagnostic]:
     """Each diagnostic from the newest file that has it, also of some of the test images: it says of
     how many."""
@@ -193,14 +96,14 @@ def _newest_diagnostics(
             title, file = measured.checkpoints[0].title, measured.file.path.name
             try:
                 result = diagnostic.result(content)
-            except (LookupError, TypeError, ValueError, AttributeError, RpatError):
+            except DAMAGE:
                 remarks.append(f"the {name} in {measured.name} cannot be read and was left out")
                 continue
             newest[name] = SavedDiagnostic(title, file, content, result)
     return {name: newest[name] for name in DIAGNOSTICS if name in newest}
 
 
-def _results_in(measured: _Measured, checkpoint: str) -> Iterator[AttackSummary]:
+def _results_in(measured: Measured, checkpoint: str) -> Iterator[AttackSummary]:
     """Clean, which every evaluation has measured, and its attacks."""
     file, evaluation = measured.file, measured.evaluation
     y, classes = evaluation.y, max(len(file.class_names), evaluation.class_count)
@@ -239,12 +142,6 @@ def _results_in(measured: _Measured, checkpoint: str) -> Iterator[AttackSummary]
             notes=result.notes,
             **origin,
         )
-
-
-def _remarks_on_training(recipe: Recipe, epochs: Sequence[Mapping[str, Any]]) -> list[str]:
-    if len(epochs) < recipe.epochs:
-        return [f"the training is not complete: {len(epochs)} of {recipe.epochs} epochs"]
-    return []
 
 
 def _remarks_on_results(results: Sequence[AttackSummary]) -> list[str]:

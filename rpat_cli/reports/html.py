@@ -215,7 +215,8 @@ def class_rows(report: Report, row: ReportRow | None) -> list[ClassRow]:
     for k, (before, after) in enumerate(zip(clean, robust, strict=False)):
         if before.n and after.n:
             rows.append(ClassRow(class_name(report.class_names, k), before, after))
-    rows.sort(key=lambda item: (item.robust.value, item.clean.value))
+    # The sort is stable: of equals the first label comes first, as in `worst_class`.
+    rows.sort(key=lambda item: item.robust.value)
     return rows if len(rows) <= ALL_CLASSES else rows[:WEAKEST]
 
 

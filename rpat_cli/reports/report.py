@@ -15,7 +15,9 @@ from rpat_cli.evaluation.statistics import Accuracy, mean_acc, nrr
 from rpat_cli.evaluation.suite import list_attacks
 from rpat_cli.recipe.schema import Recipe
 from rpat_cli.records.metrics import AVERAGED
+from rpat_cli.records.segments import Segment
 from rpat_cli.reports.saved_diagnostic import SavedDiagnostic
+from rpat_cli.reports.test_looks import TestLook
 
 REPORT_FORMAT = 1
 
@@ -149,7 +151,9 @@ class ReportRow:
 class Report:
     """A run as people want to read it. Accuracies are fractions, per cent only on screen.
 
-    `epochs` are the records of metrics.jsonl. `environment` is that of the training, or else of the
+    `epochs` are the records of metrics.jsonl, `epochs_done` how many epochs there were, also where
+    records are lost; `segments` are there if its last checkpoint is. `test_looks`: every evaluation
+    on test images. `environment` is that of the training, or else of the
     newest evaluation. `diagnostics` are the newest ones, by key, of weights that are still there.
     """
 
@@ -162,8 +166,11 @@ class Report:
     class_names: tuple[str, ...]
     epochs: tuple[Mapping[str, Any], ...]
     best_epoch: int | None
+    epochs_done: int
+    segments: tuple[Segment, ...]
     checkpoints: tuple[CheckpointRef, ...]
     results: tuple[AttackSummary, ...]
+    test_looks: tuple[TestLook, ...]
     diagnostics: Mapping[str, SavedDiagnostic]
     remarks: tuple[str, ...]
 
@@ -242,14 +249,16 @@ class Report:
             "device": self.device,
             "class_names": list(self.class_names),
             "training": {
-                "epochs": len(self.epochs),
+                "epochs": self.epochs_done,
                 "epochs_planned": self.recipe.epochs,
                 "best_epoch": self.best_epoch,
                 "seconds": self.seconds,
                 "forward": self.forward,
                 "backward": self.backward,
                 "records": [dict(record) for record in self.epochs],
+                "segments": [segment.to_dict() for segment in self.segments],
             },
+            "test_looks": [look.to_dict() for look in self.test_looks],
             "checkpoints": [asdict(checkpoint) for checkpoint in self.checkpoints],
             "results": [result.to_dict() for result in self.results],
             "scores": [row.to_dict() for row in self.rows],

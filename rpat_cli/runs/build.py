@@ -35,25 +35,31 @@ from rpat_cli.recipe.schema import (
 )
 
 
-def build_data(section: DataSection, seed: int) -> Dataset:
-    """Training, validation and test images. Raises `DataError` for what is missing or damaged."""
+def build_data(section: DataSection, seed: int, *, test_only: bool = False) -> Dataset:
+    """Training, validation and test images, or the test images alone. Raises `DataError` for what
+    is missing or damaged."""
     return load_dataset(
         section.name,
         root=Path(section.root),
-        val_size=section.val_size,
+        val_size=None if test_only else section.val_size,
         seed=seed,
         download=section.download,
         image_size=section.image_size,
         memory_budget=int(section.memory_budget_gb * 2**30),
         workers=section.workers,
+        channels=section.channels,
+        center_crop=section.center_crop,
+        interpolation=section.interpolation,
+        test_size=section.test_size,
     )
 
 
 def architecture_for(recipe: Recipe, data: Dataset) -> Architecture:
     """What the recipe builds for this data; normalization is part of the model, so every attack
     sees [0, 1]."""
-    source = data if recipe.data.normalize_as is None else DATASETS[recipe.data.normalize_as]
-    return Architecture(recipe.model, data.shape, len(data.class_names), source.mean, source.std)
+    source = DATASETS[recipe.data.normalize_as or recipe.data.name]
+    mean, std = source.constants(data.shape[0])
+    return Architecture(recipe.model, data.shape, len(data.class_names), mean, std)
 
 
 def build_threat(recipe: Recipe) -> Threat:

@@ -7,7 +7,7 @@ Every checkpoint holds a model with all that is needed to build it; `last` also 
 the training, of which the average is a part.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,20 +22,27 @@ from rpat_cli.recipe.schema import Recipe
 from rpat_cli.records.checkpoint import save_checkpoint
 from rpat_cli.records.metrics import AVERAGED, EpochRecord
 from rpat_cli.records.run_folder import RunFolder
+from rpat_cli.records.segments import Segment
 from rpat_cli.runs.environment import environment
 
 
 @dataclass(frozen=True)
 class CheckpointWriter:
-    """Writes the checkpoints of one run."""
+    """Writes the checkpoints of one run. `images` are the fingerprints of those trained on."""
 
     recipe: Recipe
     architecture: Architecture
     class_names: Sequence[str]
+    images: Mapping[str, str]
     folder: RunFolder
+    segments: Sequence[Segment]
 
     def callbacks(self, validation: Validation) -> list[Checkpoints]:
-        """The callbacks that save `last` and, with weight averaging, `last_wa`."""
+        """The callbacks that save `last_wa`, with weight averaging, and then `last`.
+
+        In this order: whoever is killed between the two resumes from the `last` before, and makes
+        both anew. The other way round, an average of the epoch before would stay for ever.
+        """
 
         def last(loop: TrainLoop) -> dict[str, Any]:
             training = loop.state_dict()
@@ -44,6 +51,7 @@ class CheckpointWriter:
                 **self._content(model),
                 "epoch": loop.epoch,
                 "best": validation.best,
+                "segments": [segment.to_dict() for segment in self.segments],
                 "training": training,
             }
 
@@ -51,10 +59,12 @@ class CheckpointWriter:
             assert loop.averaging is not None
             return {**self._content(loop.averaging.model.state_dict()), "epoch": loop.epoch}
 
-        savers = [Checkpoints(self.folder.checkpoint("last"), last)]
+        savers = []
         if self.recipe.wa:
-            savers.append(Checkpoints(self.folder.checkpoint(f"last{AVERAGED}"), last_averaged))
-        return savers
+            path = self.folder.checkpoint(f"last{AVERAGED}")
+            # A resumed run begins with it: the file may be lost, or older than `last`.
+            savers.append(Checkpoints(path, last_averaged, at_start=True))
+        return [*savers, Checkpoints(self.folder.checkpoint("last"), last)]
 
     def save_best(self, suffix: str, model: nn.Module, record: EpochRecord) -> None:
         """Save `best` or, with the suffix of the averaged model, `best_wa`."""
@@ -69,6 +79,7 @@ class CheckpointWriter:
             "recipe": saved_form(self.recipe, self.folder).model_dump(mode="json"),
             "architecture": self.architecture.to_dict(),
             "class_names": list(self.class_names),
+            "images": dict(self.images),
             "environment": environment(),
             "model": weights,
         }

@@ -1,39 +1,103 @@
-"""Two evaluations from disk, compared: what `rpat compare` calls."""
+"""Two models from disk, compared: what `rpat compare` calls.
 
+What is compared must match: the same checkpoint, the same images, the same threat model, the same
+settings of an attack. A run has many evaluations; its attacks are gathered from all that match.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
+import torch
+
+from rpat_cli.attacks.threat import Threat
 from rpat_cli.errors import DataError, RunFolderError
-from rpat_cli.evaluation.compare import Comparison, compare
-from rpat_cli.evaluation.results import parse_evaluation
+from rpat_cli.evaluation.compare import Comparison, compare, settings_differ
+from rpat_cli.evaluation.results import AttackResult, Evaluation, parse_evaluation
 from rpat_cli.records import eval_file
-from rpat_cli.records.eval_file import EvalFile
-from rpat_cli.records.run_folder import RunFolder, open_run
+from rpat_cli.records.run_folder import RunFolder, is_run, open_run
+from rpat_cli.reports.evaluations import Measured, read_evaluations
+from rpat_cli.reports.training import read_checkpoints
+from rpat_cli.reports.words import show_threat
+
+BEST = "best"
 
 
-def compare_files(a: Path, b: Path) -> list[Comparison]:
-    """Compare two evaluations: their JSON files, or folders of runs with their newest one.
+@dataclass(frozen=True)
+class Side:
+    """One of the two models: the evaluations of one checkpoint of it, oldest first, on any images
+    and under any threat."""
 
-    Raises `RunFolderError` for a file that is missing or no evaluation, `DataError` when they are
-    not of the same images.
+    path: Path
+    checkpoint: str
+    evaluations: tuple[Measured, ...]
+    remarks: tuple[str, ...] = ()
+
+
+@dataclass
+class Matched:
+    """What was compared. `files_a` and `files_b`: which evaluation each attack is from."""
+
+    comparisons: list[Comparison]
+    checkpoint_a: str
+    checkpoint_b: str
+    files_a: dict[Path, list[str]]
+    files_b: dict[Path, list[str]]
+    remarks: list[str] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain builtins, ready for JSON. `a` and `b` are the newest of the files used."""
+        return {
+            "a": str(list(self.files_a)[-1]),
+            "b": str(list(self.files_b)[-1]),
+            "checkpoints": {"a": self.checkpoint_a, "b": self.checkpoint_b},
+            "files": {
+                name: {str(path): labels for path, labels in files.items()}
+                for name, files in (("a", self.files_a), ("b", self.files_b))
+            },
+            "remarks": self.remarks,
+            "comparisons": [each.to_dict() for each in self.comparisons],
+        }
+
+
+def compare_files(a: Path, b: Path, checkpoint: str | None = None) -> list[Comparison]:
+    """The comparisons of `match`."""
+    return match(a, b, checkpoint).comparisons
+
+
+def match(a: Path, b: Path, checkpoint: str | None = None) -> Matched:
+    """Compare two evaluations by their JSON files, or two runs by all of their evaluations, or one
+    of each.
+
+    `checkpoint`: which one of a run (default: that of the file on the other side, or "best").
+    Raises `RunFolderError` for a file that is missing or no evaluation and for a checkpoint that
+    was not evaluated, `DataError` when images, threat models or settings do not match.
     """
-    first, second = open_evaluation(a), open_evaluation(b)
-    if first.fingerprint != second.fingerprint:
-        raise DataError(
-            f"the two evaluations are of different test images ({first.data} and {second.data}). "
-            "Compare evaluations of the same test set."
+    wanted = checkpoint or _of_a_file(a) or _of_a_file(b) or BEST
+    first, second = _side(a, wanted), _side(b, wanted)
+    pairs = _same_images_and_threat(first, second)
+    chosen_a, chosen_b = pairs[0]
+    remarks = [*first.remarks, *second.remarks]
+    if first.checkpoint != second.checkpoint:
+        remarks.append(
+            f"A is the checkpoint {first.checkpoint}, and B is {second.checkpoint}: the difference "
+            "may come from that"
         )
-    return compare(parse_evaluation(first), parse_evaluation(second))
-
-
-def open_evaluation(path: Path) -> EvalFile:
-    """An evaluation's file, or the newest one of a folder. Raises `RunFolderError` if there is
-    none."""
-    if not path.is_dir():
-        return eval_file.read(path)
-    newest = eval_file.newest(evals_of(path))
-    if newest is None:
-        raise RunFolderError(f"{path} has not been evaluated yet. Evaluate it: rpat eval {path}")
-    return newest
+    remarks += [
+        f"both were also evaluated on {_described(others[0])}: name those files to compare them"
+        for others, _ in pairs[1:]
+    ]
+    files_a, files_b, said = _gathered(chosen_a, chosen_b)
+    joined_a, joined_b = _joined(chosen_a, files_a), _joined(chosen_b, files_b)
+    return Matched(
+        compare(joined_a, joined_b),
+        first.checkpoint,
+        second.checkpoint,
+        {source.file.path: list(results) for source, results in files_a},
+        {source.file.path: list(results) for source, results in files_b},
+        [*remarks, *said],
+    )
 
 
 def evals_of(path: Path) -> Path:
@@ -43,6 +107,192 @@ def evals_of(path: Path) -> Path:
     return folder.evals if folder.evals.is_dir() else open_run(path).evals
 
 
-def evaluation_file(path: Path) -> Path:
-    """The path of an evaluation, or of the newest one of a folder."""
-    return open_evaluation(path).path
+def _of_a_file(path: Path) -> str | None:
+    """The checkpoint that an evaluation's file is about; None for a folder."""
+    return None if path.is_dir() else eval_file.read(path).checkpoint
+
+
+def _side(path: Path, checkpoint: str) -> Side:
+    if not path.is_dir():
+        file = eval_file.read(path)
+        return Side(path, file.checkpoint, (Measured(file, parse_evaluation(file), ()),))
+    remarks: list[str] = []
+    evals_of(path)
+    folder = RunFolder(path)
+    checkpoints = read_checkpoints(folder) if is_run(path) else ()
+    every = read_evaluations(folder, checkpoints, remarks)
+    remarks = [f"{path}: {remark}" for remark in remarks]
+    if not every:
+        damaged = f" ({'; '.join(remarks)})" if remarks else ""
+        raise RunFolderError(
+            f"{path} has not been evaluated yet{damaged}. Evaluate it: rpat eval {path}"
+        )
+    names = _names(every, known=bool(checkpoints))
+    if checkpoint not in names and not is_run(path) and len(names) == 1:
+        (checkpoint,) = names  # a file of other code has no "best"
+    if checkpoint not in names:
+        measured = ", ".join(names) or "none that is still there"
+        raise RunFolderError(
+            f"the checkpoint {checkpoint} of {path} has not been evaluated; evaluated: {measured}. "
+            f"Evaluate it with rpat eval {path} --checkpoint {checkpoint}, or name another "
+            "checkpoint with --checkpoint."
+        )
+    return Side(path, checkpoint, names[checkpoint], tuple(remarks))
+
+
+def _names(every: Sequence[Measured], *, known: bool) -> dict[str, tuple[Measured, ...]]:
+    """The evaluations by the checkpoint that they are about.
+
+    Where the training is `known`, those of weights that it has replaced are of no checkpoint.
+    """
+    found: dict[str, tuple[Measured, ...]] = {}
+    for each in every:
+        names = [checkpoint.name for checkpoint in each.checkpoints]
+        for name in names if known else [each.file.checkpoint]:
+            found[name] = (*found.get(name, ()), each)
+    return found
+
+
+Group = tuple[Measured, ...]
+
+
+def _same_images_and_threat(a: Side, b: Side) -> list[tuple[Group, Group]]:
+    """The evaluations of both sides that can be compared, the most telling pair first: with the
+    most attacks that both have, on the most images, then the newest.
+
+    Raises `DataError` if there are none.
+    """
+    groups_a, groups_b = _groups(a), _groups(b)
+    pairs = [
+        (group, other) for group in groups_a for other in groups_b if _alike(group[0], other[0])
+    ]
+    if not pairs:
+        raise DataError(_why_not(groups_a, groups_b))
+    order = {id(group): place for place, group in enumerate(groups_a)}
+
+    def value(pair: tuple[Group, Group]) -> tuple[int, int, int]:
+        shared = _labels(pair[0]) & _labels(pair[1])
+        return len(shared), pair[0][0].evaluation.n, order[id(pair[0])]
+
+    return sorted(pairs, key=value, reverse=True)
+
+
+def _groups(side: Side) -> list[Group]:
+    """The evaluations of a side that are of the same images under the same threat, together."""
+    groups: list[Group] = []
+    for each in side.evaluations:
+        for place, group in enumerate(groups):
+            if _alike(group[0], each):
+                del groups[place]
+                groups.append((*group, each))
+                break
+        else:
+            groups.append((each,))
+    return groups
+
+
+def _alike(a: Measured, b: Measured) -> bool:
+    same_threat = a.evaluation.threat == b.evaluation.threat
+    same_data = a.file.fingerprint == b.file.fingerprint
+    return same_threat and same_data and torch.equal(a.evaluation.y, b.evaluation.y)
+
+
+def _labels(group: Group) -> set[str]:
+    return {result.label for each in group for result in each.evaluation.attacks}
+
+
+def _why_not(groups_a: Sequence[Group], groups_b: Sequence[Group]) -> str:
+    """In what the newest evaluations differ that come closest."""
+    common = _fingerprints(groups_a) & _fingerprints(groups_b)
+    if not common:
+        a, b = groups_a[-1][0].file, groups_b[-1][0].file
+        return (
+            f"the two evaluations are of different test images ({a.data} and {b.data}). Compare "
+            "evaluations of the same test set."
+        )
+    threats_a, threats_b = _threats(groups_a, common), _threats(groups_b, common)
+    if not threats_a & threats_b:
+        return (
+            f"the two evaluations have different threat models ({_listed(threats_a)}, and "
+            f"{_listed(threats_b)}). Evaluate both with the same --norm and --eps."
+        )
+    return (
+        f"the two evaluations are of different images ({_sizes(groups_a)}, and "
+        f"{_sizes(groups_b)}). Compare evaluations of the same test set, with the same --limit."
+    )
+
+
+def _fingerprints(groups: Sequence[Group]) -> set[str]:
+    return {group[0].file.fingerprint for group in groups}
+
+
+def _threats(groups: Sequence[Group], fingerprints: set[str]) -> set[Threat]:
+    """Those under which the sets of images were evaluated."""
+    fitting = [group[0] for group in groups if group[0].file.fingerprint in fingerprints]
+    return {each.evaluation.threat for each in fitting}
+
+
+def _listed(threats: set[Threat]) -> str:
+    return ", ".join(sorted(f"{each.norm}, eps {each.eps:.4g}" for each in threats))
+
+
+def _sizes(groups: Sequence[Group]) -> str:
+    return ", ".join(_described(group[0]) for group in groups)
+
+
+def _described(measured: Measured) -> str:
+    evaluation = measured.evaluation
+    return f"{evaluation.n} images of {measured.file.data} under {show_threat(evaluation.threat)}"
+
+
+Sources = list[tuple[Measured, dict[str, AttackResult]]]
+"""Which results are taken from which evaluation, the oldest first."""
+
+
+def _gathered(a: Group, b: Group) -> tuple[Sources, Sources, list[str]]:
+    """For each attack that both sides have, the newest results with the same settings; for one
+    that only one side has, its newest. And what cannot be compared, as remarks."""
+    # The newest evaluation is always used: the accuracy on clean images is its.
+    taken_a: dict[int, dict[str, AttackResult]] = {len(a) - 1: {}}
+    taken_b: dict[int, dict[str, AttackResult]] = {len(b) - 1: {}}
+    remarks = []
+    for label in dict.fromkeys([*_in_order(a), *_in_order(b)]):
+        have_a, have_b = list(_newest_first(a, label)), list(_newest_first(b, label))
+        if not have_a or not have_b:
+            have, name = ("A", "B") if have_a else ("B", "A")
+            remarks.append(f"{label} was measured on {have} only: {name} is without it")
+            continue
+        pair = next(
+            (
+                (one, other)
+                for one in have_a
+                for other in have_b
+                if not settings_differ(one[1], other[1])
+            ),
+            (have_a[0], have_b[0]),  # `compare` says in what they differ
+        )
+        for taken, (place, result) in zip((taken_a, taken_b), pair, strict=True):
+            taken.setdefault(place, {})[label] = result
+    return (
+        [(a[place], taken_a[place]) for place in sorted(taken_a)],
+        [(b[place], taken_b[place]) for place in sorted(taken_b)],
+        remarks,
+    )
+
+
+def _in_order(group: Group) -> Iterator[str]:
+    for each in group:
+        yield from (result.label for result in each.evaluation.attacks)
+
+
+def _newest_first(group: Group, label: str) -> Iterator[tuple[int, AttackResult]]:
+    for place in reversed(range(len(group))):
+        for result in group[place].evaluation.attacks:
+            if result.label == label:
+                yield place, result
+
+
+def _joined(group: Group, sources: Sources) -> Evaluation:
+    """One evaluation with the attacks of several; on clean images as the newest."""
+    results = [result for _, taken in sources for result in taken.values()]
+    return replace(group[-1].evaluation, results=tuple(results))

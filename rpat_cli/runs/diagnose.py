@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 
 from torch import nn
 
+from rpat_cli.data.choice import Limit
 from rpat_cli.diagnostics import DIAGNOSTICS, Diagnostic, Result, Subject
 from rpat_cli.diagnostics.base import Measure
 from rpat_cli.errors import ConfigError, Problem
@@ -21,7 +22,7 @@ Wanted: TypeAlias = Mapping[str, Mapping[str, Any]]
 """Names of `DIAGNOSTICS`, each with the settings that its options give."""
 
 
-def prepare(wanted: Wanted, opened: OpenedTarget, limit: int | None) -> dict[str, Measure]:
+def prepare(wanted: Wanted, opened: OpenedTarget, limit: Limit | None) -> dict[str, Measure]:
     """The functions that measure, by name: before hours of attacks, what would fail after them.
 
     Raises `ConfigError` for a name that is not in `DIAGNOSTICS` or lacks a setting, and what the
@@ -47,7 +48,7 @@ def diagnose(
     opened: OpenedTarget,
     file: Path,
     *,
-    limit: int | None,
+    limit: Limit | None,
     sources: Mapping[str, nn.Module],
     listener: Listener,
 ) -> dict[str, Result]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from rpat_cli.data.choice import Limit, images_of, recorded
 from rpat_cli.diagnostics import Result
 from rpat_cli.engine.compute import Compute
 from rpat_cli.evaluation.evaluate import Evaluation, default_batch_size, evaluate
@@ -19,11 +20,20 @@ from rpat_cli.evaluation.suite import AttackSpec
 from rpat_cli.loading.saved_model import SavedModel
 from rpat_cli.recipe.layers import Layer
 from rpat_cli.records import eval_file
+from rpat_cli.records.metrics import read_metrics
+from rpat_cli.reports.diagnostics_terminal import for_terminal
+from rpat_cli.reports.terminal import (
+    evaluation_remarks,
+    evaluation_summary,
+    evaluation_table,
+    remarks_text,
+)
 from rpat_cli.reports.write import write_report
 from rpat_cli.runs.diagnose import Wanted, diagnose, one_per_source, prepare
 from rpat_cli.runs.environment import environment
 from rpat_cli.runs.identity import finished, identity_of
 from rpat_cli.runs.listener import Listener
+from rpat_cli.runs.run_log import also_logging, as_text, writer
 from rpat_cli.runs.target import OpenedTarget, Target, open_target
 from rpat_cli.signals import stoppable
 
@@ -36,14 +46,14 @@ class EvalOptions:
 
     `batch_size`: images attacked at a time (default: follows the device). `jobs`: processes that
     share the work; more than 1 in a script of your own needs its `if __name__ == "__main__":`.
-    `limit`: only so many test images, a fixed, stratified subset. `again`: how to go on after an
-    interruption, for the message. `ranks`: the processes that torchrun has started, instead of
-    `jobs`; see `rpat_cli.evaluation.parallel.ranks`.
+    `limit`: only so many test images, a fixed, stratified subset, or another choice. `again`: how
+    to go on after an interruption, for the message. `ranks`: the processes that torchrun has
+    started, instead of `jobs`; see `rpat_cli.evaluation.parallel.ranks`.
     """
 
     batch_size: int | None = None
     jobs: Jobs = 1
-    limit: int | None = None
+    limit: Limit | None = None
     again: str = "evaluate again with the same arguments"
     ranks: Pool | None = None
 
@@ -58,7 +68,7 @@ class EvalOptions:
         if self.ranks is not None:
             yield self.ranks
             return
-        samples = samples if self.limit is None else min(samples, self.limit)
+        samples = images_of(self.limit, samples)
         chunk_size = self.batch_size_on(compute.device)
         count = count_jobs(self.jobs, specs, compute.device, samples=samples, chunk_size=chunk_size)
         with sharing(count, compute.device) as workers:
@@ -95,6 +105,12 @@ def measure_run(
     """
     options, listener = options or EvalOptions(), listener or Listener()
     opened = open_target(target, checkpoint, changes)
+    folder = opened.saved.folder
+    if folder.log.exists():  # of a run; other models have none
+        listener = also_logging(listener, folder)
+    for remark in opened.data.remarks:
+        listener.say(f"note: {remark}")
+    opened.test_images(options.limit)  # raises for images that are not there
     prepared = prepare(diagnostics, opened, options.limit)
     sources = opened.sources(specs)
     with options.workers(specs, opened.compute, len(opened.data.test)) as workers:
@@ -109,8 +125,18 @@ def measure_run(
             listener=listener,
         )
     finally:  # a report of the evaluation is due also where a diagnostic was stopped
-        if opened.saved.folder.metrics.exists():
-            write_report(opened.saved.folder)
+        if folder.metrics.exists():
+            write_report(folder)
+    if folder.log.exists():
+        writer(folder)(
+            as_text(
+                evaluation_table(evaluation),
+                evaluation_summary(evaluation, opened.data.class_names),
+                remarks_text(evaluation_remarks(evaluation)),
+                *(for_terminal(result.section()) for result in results.values()),
+                f"result: {file}",
+            )
+        )
     return Measured(evaluation, file, results)
 
 
@@ -179,7 +205,7 @@ def evaluate_opened(
             known=store.known,
         )
         if len(images) < len(opened.data.test):
-            evaluation = replace(evaluation, limit=options.limit)
+            evaluation = replace(evaluation, limit=recorded(options.limit))
         file = _write(opened, evaluation, store.key)
     store.remove()
     return evaluation, file
@@ -210,6 +236,7 @@ def _write(opened: OpenedTarget, evaluation: Evaluation, key: str) -> Path:
         "format": EVAL_FORMAT,
         "key": key,
         "created": datetime.now().astimezone().isoformat(timespec="seconds"),
+        eval_file.ORDER: eval_file.next_order(saved.folder.evals),
         "environment": environment(),
         "device": str(opened.compute.device),
         "checkpoint": saved.file.stem,
@@ -226,5 +253,7 @@ def _write(opened: OpenedTarget, evaluation: Evaluation, key: str) -> Path:
         "seed": opened.recipe.seed,
         **evaluation.to_dict(),
     }
+    if records := read_metrics(saved.folder.metrics):
+        record[eval_file.EPOCHS_DONE] = records[-1]["epoch"]
     stem = f"{saved.file.stem}_{threat.norm}_{datetime.now():%Y-%m-%d_%H-%M-%S}"
     return eval_file.write_new(saved.folder.evals, stem, record).path

@@ -1,9 +1,10 @@
 """The evaluation that ends a training: the only part of it that touches the test set."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from rpat_cli.data.base import Dataset
 from rpat_cli.engine.compute import resolve_compute
+from rpat_cli.errors import CheckpointError
 from rpat_cli.evaluation.parallel.processes import Jobs
 from rpat_cli.evaluation.suite import parse_suite
 from rpat_cli.loading.load import load_model
@@ -30,7 +31,7 @@ def evaluate_checkpoints(
     compute = resolve_compute(recipe.device, "fp32")
     # Worker processes take seconds to start: once for all checkpoints.
     with options.workers(specs, compute, len(data.test)) as workers:
-        for name, saved in _checkpoints(folder, averaged=bool(recipe.wa)):
+        for name, saved in _checkpoints(folder, bool(recipe.wa), listener.say):
             opened = OpenedTarget(saved, recipe, data)
             if is_evaluated(opened, specs, options):
                 listener.say(f"{name} (epoch {saved.epoch}) has been evaluated already")
@@ -39,16 +40,28 @@ def evaluate_checkpoints(
             evaluate_opened(opened, specs, options, listener, workers=workers)
 
 
-def _checkpoints(folder: RunFolder, averaged: bool) -> Iterator[tuple[str, SavedModel]]:
+def _checkpoints(
+    folder: RunFolder, averaged: bool, say: Callable[[str], None]
+) -> Iterator[tuple[str, SavedModel]]:
     """The checkpoints of a run by name; `last` only if it is not `best`, whose weights are the
-    same."""
+    same.
+
+    One that is lost or damaged is said, and costs the others nothing. Raises `CheckpointError` if
+    none can be used.
+    """
     suffixes = ("", AVERAGED) if averaged else ("",)
-    best_epochs: dict[str, int] = {}
-    for suffix in suffixes:
-        saved = load_model(folder.path, f"best{suffix}")
-        best_epochs[suffix] = saved.epoch
-        yield f"best{suffix}", saved
-    for suffix in suffixes:
-        saved = load_model(folder.path, f"last{suffix}")
-        if saved.epoch != best_epochs[suffix]:
-            yield f"last{suffix}", saved
+    epochs: dict[str, int] = {}
+    lost: list[CheckpointError] = []
+    for name in [f"{kind}{suffix}" for kind in ("best", "last") for suffix in suffixes]:
+        try:
+            saved = load_model(folder.path, name)
+        except CheckpointError as error:
+            say(f"{name} is not evaluated: {error}")
+            lost.append(error)
+            continue
+        epochs[name] = saved.epoch
+        if name.startswith("last") and epochs.get(name.replace("last", "best")) == saved.epoch:
+            continue
+        yield name, saved
+    if not epochs:
+        raise lost[0]

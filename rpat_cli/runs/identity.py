@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from rpat_cli.data.choice import Limit, recorded
 from rpat_cli.evaluation.parallel.store import RECORDS, key_of
 from rpat_cli.evaluation.suite import AttackSpec
 from rpat_cli.loading.saved_model import SavedModel
@@ -25,7 +26,7 @@ def identity_of(
     specs: Sequence[AttackSpec],
     sources: Mapping[str, SavedModel],
     *,
-    limit: int | None,
+    limit: Limit | None,
     batch_size: int,
 ) -> dict[str, Any]:
     """All that the results depend on, by names that a message can use."""
@@ -33,7 +34,7 @@ def identity_of(
     return {
         "weights": opened.saved.fingerprint(),
         "data": opened.data.fingerprint,
-        "limit": limit,
+        "limit": recorded(limit),
         "threat": [threat.norm, threat.eps],
         "attacks": [[spec.label, dict(spec.settings)] for spec in specs],
         "source models": {label: source.fingerprint() for label, source in sources.items()},

@@ -1,20 +1,24 @@
 """Resuming a run that was stopped, bit for bit as if it had not been."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rpat_cli.engine.schedules import SCHEDULES
-from rpat_cli.errors import ConfigError, Problem
+from rpat_cli.errors import ConfigError, DataError, Problem
 from rpat_cli.evaluation.parallel.processes import Jobs
 from rpat_cli.evaluation.suite import parse_suite
-from rpat_cli.recipe.layers import Layer, code_named_in, read_recipe, resolve
+from rpat_cli.recipe.layers import Layer, code_named_in, read_recipe, resolve, with_plugins_in
 from rpat_cli.recipe.schema import Recipe
 from rpat_cli.recipe.trust import trusting
-from rpat_cli.records.checkpoint import load_newest
+from rpat_cli.records.checkpoint import load_newest, previous
+from rpat_cli.records.metrics import inspect_metrics
 from rpat_cli.records.run_folder import RunFolder, open_run
+from rpat_cli.records.segments import Segment, in_words, segment_of, segments_in
 from rpat_cli.runs.listener import Listener
+from rpat_cli.runs.run_log import also_logging, logging_errors
 from rpat_cli.runs.target import check_sources
+from rpat_cli.runs.threads import threads_as_before
 from rpat_cli.runs.train import Inputs, train_session, write_recipe
 
 RESUMABLE_KEYS = {
@@ -48,33 +52,79 @@ def resume_run(
     with trusting(files=code_named_in(changes)):
         recipe = _changed_recipe(folder, changes)
         check_sources(parse_suite(recipe.eval))
-    listener = listener or Listener()
     inputs = Inputs.of(recipe)
-    with folder.training():
-        state = _last_state(folder, recipe, listener)
-        if changes:
-            write_recipe(folder, recipe)
-        return train_session(
-            inputs, folder, state=state, stop_after=stop_after, jobs=jobs, listener=listener
-        )
+    with folder.training(), logging_errors(folder):
+        listener = also_logging(listener or Listener(), folder)
+        state = _last_state(folder, recipe, listener.say)
+        _check_images(folder, state or {}, inputs)
+        before = _segments_before(folder, state)
+        threads = before[-1].threads if before else None
+        with threads_as_before(threads, inputs.compute.device, listener.say):
+            segments = inputs.segments(state, before)
+            if changes or segments != before:
+                write_recipe(folder, recipe, segments)
+            if len(segments) > 1:
+                listener.say("\n".join(["trained in segments:", *in_words(segments)]))
+            return train_session(
+                inputs,
+                folder,
+                segments=segments,
+                state=state,
+                stop_after=stop_after,
+                jobs=jobs,
+                listener=listener,
+            )
 
 
-def _last_state(folder: RunFolder, recipe: Recipe, listener: Listener) -> dict[str, Any] | None:
+def _segments_before(folder: RunFolder, state: Mapping[str, Any] | None) -> list[Segment]:
+    """Those of the sessions before; of a version that did not record them, as one."""
+    if state is None:
+        return []
+    known = segments_in(state)
+    if known:
+        return known
+    saved = Layer("the last checkpoint", state["recipe"])
+    recipe = resolve([with_plugins_in(saved, folder.path)])
+    return [segment_of(recipe.model_dump(mode="json"))]
+
+
+def _last_state(
+    folder: RunFolder, recipe: Recipe, say: Callable[[str], None]
+) -> dict[str, Any] | None:
     """The content of the newest checkpoint; None if there is none yet."""
     last = folder.checkpoint("last")
-    if not last.exists() and not folder.checkpoint("last.prev").exists():
-        listener.say(f"{folder.path} was stopped before its first checkpoint: starting again")
+    if not last.exists() and not previous(last).exists():
+        say(f"{folder.path} was stopped before its first checkpoint: starting again")
         return None
     state, remark = load_newest(last)
     done = state["training"]["epoch"]
-    listener.say(remark or f"resuming {folder.path} after epoch {done}")
+    say(remark or f"resuming {folder.path} after epoch {done}")
+    for problem in inspect_metrics(folder.metrics, done)[1]:
+        say(problem)
     if _rates_differ(recipe, epochs_before=state["recipe"]["epochs"], done=done):
-        listener.say(
+        say(
             f"note: had the run had {recipe.epochs} epochs from the start, the schedule "
             f"{recipe.schedule.name!r} would have set other learning rates in the epochs already "
             "done. To split one training into sessions use --stop-after."
         )
     return state
+
+
+def _check_images(folder: RunFolder, state: Mapping[str, Any], inputs: Inputs) -> None:
+    """Raises `DataError` for a run that was trained on other images so far.
+
+    Checkpoints of earlier versions do not tell.
+    """
+    before = state.get("images", inputs.images)
+    for key, fingerprint in inputs.images.items():
+        if before.get(key) != fingerprint:
+            section = inputs.recipe.data
+            source = section.extra.path if key == "data.extra" else section.root
+            raise DataError(
+                f"{folder.path} was trained on other images so far than those that are at {source} "
+                "now: their names, number, contents, or labels differ. Put the former ones back, "
+                f"or train a new run on these: rpat train --config {folder.recipe}"
+            )
 
 
 def _rates_differ(recipe: Recipe, *, epochs_before: int, done: int) -> bool:

@@ -10,7 +10,7 @@ from torch import nn
 
 from rpat_cli.attacks.threat import Threat
 from rpat_cli.data.base import Dataset, Split
-from rpat_cli.data.splits import limited_choice
+from rpat_cli.data.choice import Limit, choose
 from rpat_cli.engine.compute import Compute, resolve_compute
 from rpat_cli.errors import CheckpointError, ConfigError, Problem, RpatError
 from rpat_cli.evaluation.suite import AttackSpec
@@ -53,9 +53,9 @@ class OpenedTarget:
     def threat(self) -> Threat:
         return build_threat(self.recipe)
 
-    def test_images(self, limit: int | None) -> Split:
-        """The test set, or `limit` images of it."""
-        return self.data.test if limit is None else limited(self.data.test, limit)
+    def test_images(self, limit: Limit | None) -> Split:
+        """The test set, or some images of it. Raises `DataError` for a list of other images."""
+        return limited(self.data.test, limit)
 
     def sources(self, specs: Sequence[AttackSpec]) -> dict[str, SavedModel]:
         """The models on which transfer attacks make their images; see `load_sources`."""
@@ -73,7 +73,7 @@ def open_target(target: Target, checkpoint: str, changes: Sequence[Layer]) -> Op
     else:
         saved = load_model(target if target is not None else newest_run().path, checkpoint, changes)
     recipe = _with_changes(saved.recipe, changes)
-    data = build_data(recipe.data, recipe.seed)
+    data = build_data(recipe.data, recipe.seed, test_only=True)
     _check_fit(saved, data)
     return OpenedTarget(saved, recipe, data)
 
@@ -100,9 +100,10 @@ def _check_fit(saved: SavedModel, data: Dataset) -> None:
         )
 
 
-def limited(split: Split, limit: int) -> Split:
-    """A subset of `limit` images, each class by its share; the same ones every time."""
-    return split if limit >= len(split) else split.subset(limited_choice(split.labels, limit))
+def limited(split: Split, limit: Limit | None) -> Split:
+    """The chosen images; the same ones every time. Raises as `choose` does."""
+    chosen = choose(limit, split.labels, getattr(split, "files", None))
+    return split if len(chosen) == len(split) else split.subset(chosen)
 
 
 def check_sources(specs: Sequence[AttackSpec]) -> None:

@@ -4,18 +4,18 @@ A run is one session of training, or several when it is stopped and resumed (`ru
 last one evaluates the checkpoints on the test set and writes the report.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from rpat_cli.data.base import Dataset
 from rpat_cli.data.splits import TensorSplit
-from rpat_cli.engine.callbacks import EpochLines, MetricsLog, Validation
+from rpat_cli.engine.callbacks import MetricsLog, Validation
 from rpat_cli.engine.compute import Compute, resolve_compute, seed_everything
 from rpat_cli.engine.loop import TrainLoop
 from rpat_cli.errors import Interrupted
@@ -26,9 +26,12 @@ from rpat_cli.loading.architecture import Architecture
 from rpat_cli.loading.load import load_weights
 from rpat_cli.recipe.layers import to_yaml
 from rpat_cli.recipe.schema import Recipe
+from rpat_cli.recipe.summary import summary
 from rpat_cli.recipe.trust import flag_for
 from rpat_cli.records.files import write_whole
 from rpat_cli.records.run_folder import RunFolder
+from rpat_cli.records.segments import Segment, how_to_repeat, segment_of, with_next
+from rpat_cli.reports.terminal import remarks_text, report_table
 from rpat_cli.reports.write import write_report
 from rpat_cli.runs.build import (
     architecture_for,
@@ -41,6 +44,7 @@ from rpat_cli.runs.checkpoints import CheckpointWriter, saved_form
 from rpat_cli.runs.final_evaluation import evaluate_checkpoints
 from rpat_cli.runs.listener import Listener
 from rpat_cli.runs.new_run import create_run
+from rpat_cli.runs.run_log import also_logging, as_text, logging_errors, writer
 from rpat_cli.runs.target import limited, load_sources
 from rpat_cli.signals import StopSignals
 
@@ -69,6 +73,24 @@ class Inputs:
     def architecture(self) -> Architecture:
         return architecture_for(self.recipe, self.data)
 
+    @cached_property
+    def images(self) -> dict[str, str]:
+        """The fingerprints of all images that the training sees, by where they come from."""
+        extra = {} if self.extra is None else {"data.extra": self.extra.fingerprint()}
+        return {"data": self.data.train_fingerprint, **extra}
+
+    def segments(
+        self, state: Mapping[str, Any] | None = None, before: Sequence[Segment] = ()
+    ) -> list[Segment]:
+        """Those of the run once it goes on here: those before, and one from where the content of
+        its last checkpoint ends."""
+        epoch, step = (state["training"][key] for key in ("epoch", "step")) if state else (0, 0)
+        device = self.compute.device.type
+        threads = torch.get_num_threads() if device == "cpu" else None
+        recipe = self.recipe.model_dump(mode="json")
+        new = segment_of(recipe, epoch, step, device=device, threads=threads)
+        return with_next(before, new)
+
 
 def train_run(
     recipe: Recipe,
@@ -91,10 +113,18 @@ def train_run(
     inputs.architecture.build()
     load_sources(parse_suite(recipe.eval), inputs.architecture, recipe)
     folder = create_run(recipe, out)
-    write_recipe(folder, recipe)
-    with folder.training():
+    segments = inputs.segments()
+    write_recipe(folder, recipe, segments)
+    with folder.training(), logging_errors(folder):
+        for label, text in summary(recipe).items():
+            writer(folder)(f"{label:>9}  {text}")  # the console has shown it already
         return train_session(
-            inputs, folder, stop_after=stop_after, jobs=jobs, listener=listener or Listener()
+            inputs,
+            folder,
+            segments=segments,
+            stop_after=stop_after,
+            jobs=jobs,
+            listener=also_logging(listener or Listener(), folder),
         )
 
 
@@ -102,6 +132,7 @@ def train_session(
     inputs: Inputs,
     folder: RunFolder,
     *,
+    segments: Sequence[Segment],
     state: dict[str, Any] | None = None,
     stop_after: int | None = None,
     jobs: Jobs = 1,
@@ -110,10 +141,12 @@ def train_session(
     """Train until the last epoch is done or the session ends, in a folder that no other process is
     training in; after the last epoch, evaluate and report.
 
-    `state` is the content of the checkpoint to resume from, if there is one. Raises as `train_run`
-    does.
+    `segments` are those of the run, this one included. `state` is the content of the checkpoint to
+    resume from, if there is one. Raises as `train_run` does.
     """
-    listener = _also_logging(listener, folder)
+    for remark in inputs.data.remarks:
+        listener.say(f"note: {remark}")
+
     seed_everything(inputs.recipe.seed)
     model = inputs.compute.place(inputs.architecture.build())
     with StopSignals() as signals:
@@ -122,7 +155,7 @@ def train_session(
             asked = stop_after is not None and loop.epoch >= stop_after
             return asked or signals.received is not None
 
-        loop = _loop(inputs, folder, model, listener, should_stop)
+        loop = _loop(inputs, folder, segments, model, listener, should_stop)
         if state is not None:
             load_weights(model, state["model"], str(folder.checkpoint("last")))
             loop.load_state_dict({"model": state["model"], **state["training"]})
@@ -138,51 +171,41 @@ def train_session(
         listener.say(f"stopped after epoch {loop.epoch} as asked. {go_on}")
         return folder
     evaluate_checkpoints(inputs.recipe, folder, inputs.data, jobs, listener)
-    write_report(folder)
+    report = write_report(folder)
+    writer(folder)(as_text(report_table(report), remarks_text(report.remarks)))
     return folder
 
 
 def _loop(
     inputs: Inputs,
     folder: RunFolder,
+    segments: Sequence[Segment],
     model: nn.Module,
     listener: Listener,
     should_stop: Callable[[TrainLoop], bool],
 ) -> TrainLoop:
     recipe = inputs.recipe
-    writer = CheckpointWriter(recipe, inputs.architecture, inputs.data.class_names, folder)
+    names = inputs.data.class_names
+    saver = CheckpointWriter(recipe, inputs.architecture, names, inputs.images, folder, segments)
     validate = _validator(recipe, inputs.data, inputs.compute)
-    validation = Validation(validate, recipe.validation.every, writer.save_best)
+    validation = Validation(validate, recipe.validation.every, saver.save_best)
     callbacks = [
         validation,
         MetricsLog(folder.metrics),
         *listener.callbacks,
         # Last, so that a checkpoint holds what all others remember of the epoch.
-        *writer.callbacks(validation),
+        *saver.callbacks(validation),
     ]
     return build_loop(
         recipe, inputs.data, model, inputs.compute, callbacks, should_stop, inputs.extra
     )
 
 
-def write_recipe(folder: RunFolder, recipe: Recipe) -> None:
-    """Write the resolved recipe, with which the run can be repeated. Raises `RunFolderError`."""
-    header = f"Repeat this run: rpat train --config {folder.recipe}{flag_for(recipe)}"
-    write_whole(folder.recipe, to_yaml(saved_form(recipe, folder), header))
-
-
-def _also_logging(listener: Listener, folder: RunFolder) -> Listener:
-    """A listener that also writes every message and a line for every epoch to the run's log."""
-
-    def log(text: str) -> None:
-        with folder.log.open("a", encoding="utf-8") as file:
-            file.write(f"{datetime.now():%Y-%m-%d %H:%M:%S}  {text}\n")
-
-    def say(text: str) -> None:
-        log(text)
-        listener.say(text)
-
-    return Listener(say, (*listener.callbacks, EpochLines(log)), listener.on_progress)
+def write_recipe(folder: RunFolder, recipe: Recipe, segments: Sequence[Segment]) -> None:
+    """Write the resolved recipe, under a head that says how to repeat the run, or why that cannot
+    be done. Raises `RunFolderError`."""
+    head = how_to_repeat(segments, folder.path, folder.recipe, flag_for(recipe))
+    write_whole(folder.recipe, to_yaml(saved_form(recipe, folder), "\n".join(head)))
 
 
 def _validator(

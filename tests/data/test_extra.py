@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from rpat_cli.data.extra import join, load_extra
+from rpat_cli.data.images import Form
 from rpat_cli.data.order import SharedOrder
 from rpat_cli.data.splits import StreamSplit, TensorSplit
 from rpat_cli.errors import DataError
@@ -83,7 +84,7 @@ def test_joining_puts_the_data_set_first_and_needs_it_in_memory() -> None:
     assert len(joined) == 8
     assert torch.equal(joined.images[2:], torch.from_numpy(IMAGES))
     with pytest.raises(DataError, match="memory_budget_gb"):
-        join(StreamSplit(Path(), (), torch.zeros(0), 4), main)
+        join(StreamSplit(Path(), (), torch.zeros(0), Form(4, 4)), main)
 
 
 @pytest.mark.parametrize(("extra", "share"), [(100, 0.7), (3, 0.5), (7, 0.1)])

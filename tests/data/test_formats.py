@@ -28,7 +28,7 @@ from on_disk import (
 )
 from torchvision import datasets as readers
 
-from rpat_cli.data import fashion, folders
+from rpat_cli.data import fashion, tiny_imagenet
 from rpat_cli.data.load import load_dataset
 from rpat_cli.data.sources import File
 from rpat_cli.errors import DataError
@@ -166,7 +166,9 @@ def test_tiny_imagenet_is_downloaded_and_unpacked(tmp_path, monkeypatch, server,
     write_tiny_imagenet(tmp_path / "made", layout="annotated")
     archive = Path(shutil.make_archive(str(folder / "tiny-imagenet-200"), "zip", tmp_path / "made"))
     published = File(archive.name, md5(archive), url + archive.name)
-    monkeypatch.setattr(folders, "TINY_SOURCE", replace(folders.TINY_SOURCE, archives=(published,)))
+    monkeypatch.setattr(
+        tiny_imagenet, "SOURCE", replace(tiny_imagenet.SOURCE, archives=(published,))
+    )
     if whole:
         assert len(load("tiny-imagenet", tmp_path / "root", download=True).test) == 200
     else:
@@ -332,7 +334,7 @@ def test_tiny_imagenet_half_unpacked(tmp_path):
         path.rmdir() if path.is_dir() else path.unlink()
     assert WNIDS[5] in error("tiny-imagenet", tmp_path)
     (folder / "train" / WNIDS[5]).rmdir()
-    assert "199 class folders" in error("tiny-imagenet", tmp_path)
+    assert "199 classes" in error("tiny-imagenet", tmp_path)
 
 
 def test_no_random_number_is_drawn(tmp_path):

@@ -8,8 +8,9 @@ import torch
 from on_disk import write_image, write_imagefolder
 from PIL import Image
 
+from rpat_cli.data.images import Form, decode
 from rpat_cli.data.load import load_dataset
-from rpat_cli.data.splits import StreamSplit, TensorSplit, decode
+from rpat_cli.data.splits import StreamSplit, TensorSplit
 from rpat_cli.errors import DataError
 
 
@@ -43,30 +44,31 @@ def test_decode_resizes_the_shorter_side_and_cuts_the_centre(tmp_path):
     wide[:, 8:16] = (10, 20, 30)  # exactly the central square
     Image.fromarray(wide).save(tmp_path / "wide.png")
     assert torch.equal(
-        decode(tmp_path / "wide.png", 8),
+        decode(tmp_path / "wide.png", Form(8, 8)),
         torch.tensor([10, 20, 30]).byte().view(3, 1, 1).expand(3, 8, 8),
     )
-    assert decode(tmp_path / "wide.png", 4).shape == (3, 4, 4)
+    assert decode(tmp_path / "wide.png", Form(4, 4)).shape == (3, 4, 4)
 
 
 def test_decode_keeps_pixels_of_the_right_size(tmp_path):
     pixels = np.random.RandomState(0).randint(0, 256, (16, 16, 3)).astype(np.uint8)
     Image.fromarray(pixels).save(tmp_path / "a.png")
-    assert np.array_equal(decode(tmp_path / "a.png", 16).permute(1, 2, 0).numpy(), pixels)
+    assert np.array_equal(decode(tmp_path / "a.png", Form(16, 16)).permute(1, 2, 0).numpy(), pixels)
 
 
 @pytest.mark.parametrize(
     ("mode", "color", "rgb"),
     [
         ("L", 90, (90, 90, 90)),
-        ("RGBA", (1, 2, 3, 128), (1, 2, 3)),
+        ("RGBA", (100, 200, 40, 255), (100, 200, 40)),
+        ("RGBA", (100, 200, 40, 51), (20, 40, 8)),  # on black
         ("1", 1, (255, 255, 255)),
-        ("LA", (7, 9), (7, 7, 7)),
+        ("LA", (7, 255), (7, 7, 7)),
     ],
 )
 def test_every_mode_becomes_rgb(tmp_path, mode, color, rgb):
     write_image(tmp_path / "a.png", color, size=(20, 12), mode=mode)
-    assert decode(tmp_path / "a.png", 8)[:, 4, 4].tolist() == list(rgb)
+    assert decode(tmp_path / "a.png", Form(8, 8))[:, 4, 4].tolist() == list(rgb)
 
 
 def test_budget_decides_between_memory_and_streaming(tmp_path):
@@ -112,7 +114,7 @@ def test_corrupt_image_is_named(tmp_path, workers):
         train.tensors()
 
 
-def test_fingerprint_follows_names_sizes_and_labels_not_the_place(tmp_path):
+def test_fingerprint_follows_names_contents_and_labels_not_the_place(tmp_path):
     write_imagefolder(tmp_path / "a")
     shutil.copytree(tmp_path / "a", tmp_path / "b")
     first = load(tmp_path / "a").fingerprint

@@ -70,7 +70,7 @@ def test_a_file_that_cannot_be_written_leaves_nothing(
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_text", full)
+    monkeypatch.setattr("rpat_cli.records.files.os.fsync", full)
     with pytest.raises(RunFolderError, match=r"best\.json: No space left"):
         write_new(tmp_path, "best", a_record())
     assert not list(tmp_path.iterdir())

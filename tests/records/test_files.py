@@ -17,7 +17,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_text", full)
+    monkeypatch.setattr("rpat_cli.records.files.os.fsync", full)
     with pytest.raises(RunFolderError, match=r"report\.json: No space left"):
         write_whole(path, "new")
     assert [file.name for file in tmp_path.iterdir()] == ["report.json"]

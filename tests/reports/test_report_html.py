@@ -9,6 +9,7 @@ import torch
 from fake_runs import NAMES, an_epoch, an_evaluation
 
 from rpat_cli.attacks.threat import Threat
+from rpat_cli.evaluation.statistics import worst_class
 from rpat_cli.reports.confusion import frequent_confusions
 from rpat_cli.reports.gather import build_report
 from rpat_cli.reports.html import calibrations, class_rows, render_html, training_charts, waterfalls
@@ -185,6 +186,21 @@ def test_many_classes_show_the_weakest(make_run):
     # of 5.
     assert {item.robust.value for item in shown} == {0.4}
     assert "The 10 weakest of 200 classes" in Page(render_html(report)).text
+
+
+def test_of_equally_bad_classes_every_place_names_the_first(make_run):
+    """The page, the JSON and the terminal, whatever the accuracies on clean images are."""
+    run = make_run(epochs=1).save_last(1).train([an_epoch(1, 0.6, 0.3)])
+    # On clean images the last classes are the worse ones; under attack all are alike.
+    run.evaluate("best", 1, an_evaluation(85, {"pgd-20": 60}))
+    report = build_report(run.folder)
+    shown = class_rows(report, report.rows[0])
+    assert len({row.robust.value for row in shown}) == 1
+    assert len({row.clean.value for row in shown}) == 2
+    found = next(each for each in report.to_dict()["results"] if each["label"] == "pgd-20")
+    assert found["worst_class"]["class"] == 0
+    assert worst_class([row.robust for row in shown]) == 0
+    assert f"Worst under pgd-20: {NAMES[0]} with" in render_html(report)
 
 
 def test_the_strongest_attack_is_the_one_that_leaves_least(make_run):

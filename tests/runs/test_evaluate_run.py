@@ -20,7 +20,7 @@ from rpat_cli.loading.load import load_model
 from rpat_cli.recipe.layers import Layer, resolve
 from rpat_cli.records import eval_file
 from rpat_cli.records.checkpoint import save_checkpoint
-from rpat_cli.records.files import write_whole
+from rpat_cli.records.files import free_name
 from rpat_cli.runs.build import architecture_for, build_data
 from rpat_cli.runs.evaluate import (
     EvalOptions,
@@ -120,32 +120,33 @@ def test_evaluations_that_end_at_the_same_moment_do_not_overwrite_each_other(
 ) -> None:
     measured: list[Any] = []
 
-    def write(path: Path, text: str) -> None:
-        if not measured:  # meanwhile another one ends
+    def found_free(path: Path) -> Path:
+        free = free_name(path)
+        if not measured:  # meanwhile another one takes the name
             measured.append(None)
             measured[0] = measure(net, limit=20)[0]
-        write_whole(path, text)
+        return free
 
-    monkeypatch.setattr("rpat_cli.records.files.write_whole", write)
+    monkeypatch.setattr("rpat_cli.records.files.free_name", found_free)
     monkeypatch.setattr(
         "rpat_cli.runs.evaluate.datetime", SimpleNamespace(now=lambda: datetime(2026, 1, 1))
     )
     record, _ = measure(net, limit=10)
     files = [json.loads(file.read_text()) for file in sorted((net.parent / "evals").glob("*.json"))]
-    assert [file["n"] for file in files] == [20, 10]
-    assert files == [measured[0], record]
+    assert [file["n"] for file in files] == [10, 20]  # "-2.json" comes before ".json"
+    assert files == [record, measured[0]]
 
 
 def test_a_result_that_cannot_be_written_leaves_no_empty_file(
     net: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(path: Path, text: str) -> None:
-        raise RunFolderError("no space left on device")
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("rpat_cli.records.files.write_whole", full)
-    with pytest.raises(RunFolderError, match="no space left"):
+    monkeypatch.setattr("rpat_cli.records.files.through_to_disk", full)
+    with pytest.raises(RunFolderError, match="No space left"):
         measure(net)
-    assert not list((net.parent / "evals").glob("*.json"))
+    assert [file.name for file in (net.parent / "evals").iterdir()] == ["partial"]
     monkeypatch.undo()
     assert "resuming: " in measure(net)[1]
 

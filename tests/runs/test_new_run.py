@@ -2,9 +2,11 @@
 
 import shutil
 import subprocess
+from datetime import datetime
 from pathlib import Path
 
 import pytest
+import torch
 from helpers import load_recipe
 
 from rpat_cli.errors import RunFolderError
@@ -49,18 +51,51 @@ def test_a_folder_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
-def test_the_commit_is_the_one_that_a_process_began_with(
+def test_the_commit_is_that_of_rpat_and_the_one_that_a_process_began_with(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    environment_module._commit.cache_clear()
-    identity = ["-c", "user.name=x", "-c", "user.email=x@x", "-c", "commit.gpgsign=false"]
-    for command in (["init", "-q"], [*identity, "commit", "-q", "--allow-empty", "-m", "one"]):
-        subprocess.run(["git", *command], check=True)
+    def git(folder: Path, *command: str) -> str:
+        identity = ["-c", "user.name=x", "-c", "user.email=x@x", "-c", "commit.gpgsign=false"]
+        done = subprocess.run(
+            ["git", *identity, *command], cwd=folder, check=True, capture_output=True, text=True
+        )
+        return done.stdout.strip()
+
+    def asked_anew() -> str | None:
+        environment_module._commit.cache_clear()
+        commit = environment()["commit"]
+        assert commit is None or isinstance(commit, str)
+        return commit
+
+    package, work = tmp_path / "rpat" / "package", tmp_path / "work"
+    package.mkdir(parents=True)
+    work.mkdir()
+    for folder in (package.parent, work):
+        git(folder, "init", "-q")
+        git(folder, "commit", "-q", "--allow-empty", "-m", "one")
+    monkeypatch.chdir(work)  # the caller's own repository is none of our business
+    monkeypatch.setenv("GIT_DIR", str(work / ".git"))  # as in a hook of it
+    monkeypatch.setattr(environment_module, "PACKAGE", package)
     try:
-        begun = environment()["commit"]
-        assert len(begun) == 40
-        subprocess.run(["git", *identity, "commit", "-q", "--allow-empty", "-m", "two"], check=True)
+        assert asked_anew() is None  # git does not track us there: an installed copy
+        monkeypatch.delenv("GIT_DIR")
+        (package / "version.py").write_text("1")
+        git(package.parent, "add", ".")
+        git(package.parent, "commit", "-q", "-m", "two")
+        monkeypatch.setenv("GIT_DIR", str(work / ".git"))
+        begun = asked_anew()
+        monkeypatch.delenv("GIT_DIR")
+        assert begun == git(package.parent, "rev-parse", "HEAD")
+        git(package.parent, "commit", "-q", "--allow-empty", "-m", "three")
         assert environment()["commit"] == begun
+        (package / "version.py").write_text("2")
+        assert asked_anew() == git(package.parent, "rev-parse", "HEAD") + "-dirty"
     finally:
         environment_module._commit.cache_clear()
+
+
+def test_every_record_names_machine_threads_and_time() -> None:
+    record = environment()
+    assert record["threads"] == torch.get_num_threads()
+    assert record["cpu"]
+    assert datetime.fromisoformat(record["time"]).tzinfo is not None

@@ -2,8 +2,9 @@
 can go on.
 
 One file per evaluation, named by a hash of everything that its results depend on: first a line of
-JSON that says what that is, then one line for each chunk. Lines are only ever appended; a last line
-that was not written to its end is cut off.
+JSON that says what that is, then one line for each chunk, with a checksum. Lines are only ever
+appended; a last line that was not written to its end is cut off, and a damaged one is not believed:
+its chunk is attacked again.
 """
 
 import hashlib
@@ -20,6 +21,7 @@ import torch
 from rpat_cli.errors import RunFolderError
 from rpat_cli.evaluation.parallel.chunks import ChunkResult
 from rpat_cli.evaluation.samples_json import bits_to_text, text_to_bits
+from rpat_cli.records.files import append_durably, refuse_link
 
 Identity = Mapping[str, Any]
 """What the results of an evaluation depend on, by name; plain builtins."""
@@ -33,7 +35,7 @@ _MEASURED = ("margin", "confidence", "distance")
 
 def key_of(identity: Identity) -> str:
     """Sixteen hexadecimal digits that change with anything in `identity`."""
-    return hashlib.sha256(_line(identity)).hexdigest()[:16]
+    return hashlib.sha256(_line(identity).encode()).hexdigest()[:16]
 
 
 @dataclass
@@ -55,12 +57,14 @@ class ChunkStore:
         path = folder / f"{key_of(identity)}.jsonl"
         try:
             if path.exists():
-                records, length = _read(path)
-                os.truncate(path, length)
+                records, damaged = _read_and_cut(path)
                 known = {
                     (chunk.label, chunk.stage, chunk.chunk): chunk for chunk in _chunks(records)
                 }
                 say(f"resuming: {len(known)} chunk{'s' * (len(known) != 1)} known")
+                if damaged:
+                    lines = f"{damaged} damaged line{'s' * (damaged != 1)}"
+                    say(f"{lines} in {path}: what they held is measured again")
                 return cls(path, identity, tuple(known.values()), has_header=bool(records))
             if others := sorted(folder.glob("*.jsonl"), key=lambda other: other.stat().st_mtime):
                 say(f"starting afresh: {_difference(others[-1], identity)}")
@@ -74,17 +78,18 @@ class ChunkStore:
 
     def add(self, chunk: ChunkResult) -> None:
         """Write one chunk, through to the disk. Raises `RunFolderError` if that fails."""
-        header = b"" if self.has_header else _line(self.identity)
+        header = "" if self.has_header else _line(self.identity)
+        refuse_link(self.path.parent.parent)
+        refuse_link(self.path.parent)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("ab") as file:
-                file.write(header + _line(_record(chunk)))
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
+            append_durably(self.path, header + _line(_with_checksum(_record(chunk))))
+        except (OSError, RunFolderError) as error:
+            reason = getattr(error, "strerror", None)
+            said = f"cannot write {self.path}: {reason}." if reason else str(error)
             raise RunFolderError(
-                f"cannot write {self.path}: {error.strerror}. What was written before is kept: "
-                "free disk space or fix the permissions, then run again."
+                f"{said} What was written before is kept: free disk space or fix the permissions, "
+                "then run again."
             ) from error
         self.has_header = True
 
@@ -95,32 +100,61 @@ class ChunkStore:
             self.path.parent.rmdir()
 
 
-def _read(path: Path) -> tuple[list[Any], int]:
-    """The records of all whole lines, and the length in bytes of those lines."""
-    records, length = [], 0
-    for line in path.read_bytes().splitlines(keepends=True):
+def _read_and_cut(path: Path) -> tuple[list[Mapping[str, Any]], int]:
+    """The records of all whole lines, and how many lines are damaged.
+
+    A last line that was not written to its end is cut off. That of an evaluation that was killed is
+    no damage.
+    """
+    content = path.read_bytes()
+    end = content.rfind(b"\n") + 1
+    if end < len(content):
+        refuse_link(path)
+        os.truncate(path, end)
+    return _records(content[:end])
+
+
+def _records(content: bytes) -> tuple[list[Mapping[str, Any]], int]:
+    records: list[Mapping[str, Any]] = []
+    damaged = 0
+    for line in content.splitlines():
         try:
             record = json.loads(line)
-        except ValueError:
-            break
-        if not line.endswith(b"\n"):
-            break
-        records.append(record)
-        length += len(line)
-    return records, length
+        except (ValueError, RecursionError):
+            record = None
+        # A first line is no chunk, wherever it is: two evaluations that begin at the same moment
+        # write two.
+        if isinstance(record, dict) and (_is_whole(record) or "label" not in record):
+            records.append(record)
+        else:
+            damaged += 1
+    return records, damaged
 
 
 def _difference(other: Path, identity: Identity) -> str:
     """In words: in what an unfinished evaluation differs from this one."""
-    records, _ = _read(other)
-    before = records[0] if records else {}
+    records, _ = _records(other.read_bytes())
+    before = next((record for record in records if "label" not in record), {})
     now = json.loads(_line(identity))
     differing = [name for name in now if before.get(name) != now[name]]
     return f"the unfinished evaluation in {other} had other {', '.join(differing)}; it is kept."
 
 
-def _line(values: Mapping[str, Any]) -> bytes:
-    return json.dumps(values, sort_keys=True, default=list).encode() + b"\n"
+def _line(values: Mapping[str, Any]) -> str:
+    return json.dumps(values, sort_keys=True, default=list) + "\n"
+
+
+def _with_checksum(record: Mapping[str, Any]) -> dict[str, Any]:
+    return {**record, "checksum": _checksum(record)}
+
+
+def _is_whole(record: Mapping[str, Any]) -> bool:
+    content = {key: value for key, value in record.items() if key != "checksum"}
+    return record.get("checksum") == _checksum(content)
+
+
+def _checksum(record: Mapping[str, Any]) -> str:
+    return hashlib.sha256(_line(record).encode()).hexdigest()
 
 
 def _record(chunk: ChunkResult) -> dict[str, Any]:
@@ -133,9 +167,8 @@ def _record(chunk: ChunkResult) -> dict[str, Any]:
     }
 
 
-def _chunks(records: Iterable[Any]) -> Iterator[ChunkResult]:
-    """The records that are of chunks. A first line is not, wherever it is: two evaluations that
-    begin at the same moment write two. Nor is a damaged one."""
+def _chunks(records: Iterable[Mapping[str, Any]]) -> Iterator[ChunkResult]:
+    """The records that are of chunks."""
     for record in records:
         with suppress(KeyError, TypeError, ValueError):
             yield _chunk(record)
@@ -150,4 +183,6 @@ def _chunk(record: Mapping[str, Any]) -> ChunkResult:
     }
     if len(set(map(len, tensors.values()))) > 1:
         raise ValueError("of one chunk, but not of the same images")
-    return ChunkResult(**{**record, **tensors, "flags": tuple(record["flags"])})
+    values = {**record, **tensors, "flags": tuple(record["flags"])}
+    del values["checksum"]
+    return ChunkResult(**values)

@@ -97,7 +97,26 @@ def test_a_damaged_line_is_run_again_and_the_others_are_kept(
     lines = path.read_text().splitlines(keepends=True)
     assert damage[0] in lines[-1]
     path.write_text("".join(lines[:-1]) + lines[-1].replace(*damage))
-    assert opened(tmp_path)[1] == "resuming: 2 chunks known"
+    said = opened(tmp_path)[1]
+    assert said.startswith("resuming: 2 chunks known")
+    assert "1 damaged line in" in said
+
+
+def test_a_changed_result_is_not_believed_and_costs_no_other(tmp_path: Path) -> None:
+    """Each flag of a line in the middle flipped, each digit changed."""
+    path = filled(tmp_path).path
+    content = path.read_bytes()
+    lines = content.splitlines(keepends=True)
+    start = len(lines[0]) + len(lines[1])
+    changed = [place for place in range(start, start + len(lines[2])) if content[place] in b"01"]
+    assert len(changed) > 20
+    for place in changed:
+        flipped = bytes([content[place] ^ 1])
+        path.write_bytes(content[:place] + flipped + content[place + 1 :])
+        store, said = opened(tmp_path)
+        assert [known.chunk for known in store.known] == [0, 2]
+        assert "1 damaged line" in said
+        assert path.read_bytes()[:place] == content[:place]
 
 
 def test_two_that_began_at_the_same_moment_leave_what_a_third_can_use(tmp_path: Path) -> None:
