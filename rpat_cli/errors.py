@@ -34,7 +34,7 @@ class Problem:
 
     def __str__(self) -> str:
         where = f"{self.source}: " if self.source else ""
-        key = f"{self.key}: " if self.key else ""
+        key = f"{shortened(self.key)}: " if self.key else ""
         hint = f" {self.hint}" if self.hint else ""
         return f"{where}{key}{self.message}{hint}"
 
@@ -98,19 +98,30 @@ class Interrupted(RpatError):  # noqa: N818  (not a failure: everything is saved
         self.exit_code = exit_code  # type: ignore[misc]  # elsewhere a constant of the class
 
 
+LONGEST = 200
+"""Characters of a wrong name or value that a message repeats."""
+
+
+def shortened(text: str) -> str:
+    """The text, or its beginning with an ellipsis."""
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
+
+
 def did_you_mean(given: str, choices: Iterable[str]) -> str:
     """`"Did you mean 'trades'?"`, or an empty string if no choice is similar."""
+    if len(given) > LONGEST:  # no choice is, and comparing takes long
+        return ""
     by_lower = {choice.lower(): choice for choice in choices}
     near = get_close_matches(given.lower(), by_lower, n=1, cutoff=0.6)
     return f"Did you mean {by_lower[near[0]]!r}?" if near else ""
 
 
-def unknown(kind: str, given: str, choices: Sequence[str]) -> str:
-    """The message for a name that is not among the choices: what was given, what is similar, what
-    is allowed."""
+def unknown(kind: str, given: str, choices: Sequence[str], *, meant: str = "") -> str:
+    """The message for a name that is not among the choices: what was given, what is similar (or
+    `meant`, where that is known), what is allowed."""
     parts = [
-        f"unknown {kind} {given!r}.",
-        did_you_mean(given, choices),
+        f"unknown {kind} {shortened(given)!r}.",
+        f"Did you mean {meant!r}?" if meant else did_you_mean(given, choices),
         f"Allowed: {', '.join(choices)}.",
     ]
     return " ".join(part for part in parts if part)

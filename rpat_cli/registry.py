@@ -5,16 +5,21 @@ be read at a glance, and listing its names (help pages, error messages) never im
 """
 
 import sys
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from importlib import import_module, invalidate_caches
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 from typing import Generic, TypeVar, cast
 
+from pydantic import ConfigDict
+
 from rpat_cli.errors import ConfigError, unknown
 
 T = TypeVar("T")
+
+SETTINGS_OF_ENTRIES = ConfigDict(extra="forbid", allow_inf_nan=False)
+"""How pydantic checks the fields of the frozen dataclasses in these tables."""
 
 
 class Registry(Mapping[str, T], Generic[T]):
@@ -38,7 +43,12 @@ class Registry(Mapping[str, T], Generic[T]):
         return entry
 
     def __contains__(self, name: object) -> bool:
-        return name in self._entries
+        return isinstance(name, str) and name in self._entries
+
+    def spelled(self, name: str) -> str:
+        """The name as it is written in the table: case does not matter to people, nor whether the
+        words of a name are joined by "_" or "-". A name that is not there stays as it is."""
+        return as_written(name, self)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._entries)
@@ -53,6 +63,18 @@ class Registry(Mapping[str, T], Generic[T]):
                 f"the {self.kind} {name!r} is registered already; choose another name."
             )
         self._entries[name] = entry
+
+
+def as_written(name: str, names: Iterable[str]) -> str:
+    """The one of `names` that differs from `name` in case, "_" and "-" only; `name` itself if there
+    is none, or more than one."""
+    names = list(names)
+    alike = [other for other in names if _folded(other) == _folded(name)]
+    return alike[0] if name not in names and len(alike) == 1 else name
+
+
+def _folded(name: str) -> str:
+    return name.strip().casefold().replace("_", "-")
 
 
 _files: dict[str, Path] = {}

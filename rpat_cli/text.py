@@ -10,20 +10,47 @@ from pydantic import BeforeValidator
 def parse_number(value: Any) -> Any:
     """Turn `"8/255"` or `"1e-3"` into a float; other types are returned as they are, for pydantic.
 
-    Raises `ValueError` for a bool, and for a string that is not a finite number.
+    Raises `ValueError` for a bool, for a string that is not a number, and for a number that is not
+    finite or too large for a float.
     """
     if isinstance(value, bool):
-        raise ValueError("must be a number such as 0.5, 1e-3 or 8/255")
+        raise ValueError(_EXAMPLES)
+    if isinstance(value, int | float):
+        _check_finite(value)
+        return value
     if not isinstance(value, str):
         return value
     numerator, slash, denominator = value.partition("/")
     try:
         number = float(numerator) / float(denominator) if slash else float(numerator)
     except (ValueError, ZeroDivisionError):
-        raise ValueError("must be a number such as 0.5, 1e-3 or 8/255") from None
-    if not math.isfinite(number):
-        raise ValueError("must be a finite number")
+        raise ValueError(_EXAMPLES) from None
+    _check_finite(number)
     return number
+
+
+_EXAMPLES = "must be a number such as 0.5, 1e-3 or 8/255"
+
+
+def _check_finite(number: int | float) -> None:
+    try:
+        finite = math.isfinite(number)
+    except OverflowError:  # a whole number larger than any float
+        finite = False
+    if not finite:
+        raise ValueError("must be a finite number")
+
+
+LARGEST_COUNT = 10**9
+"""More epochs, steps or images than anybody wants; products of two of them fit into 64 bits."""
+
+
+def check_count(value: Any) -> Any:
+    """The value itself. Raises `ValueError` for a whole number beyond `LARGEST_COUNT`; for use as a
+    validator of every field."""
+    if isinstance(value, int) and abs(value) > LARGEST_COUNT:
+        raise ValueError(f"must be at most {LARGEST_COUNT:,}")
+    return value
 
 
 DASH = "\N{EN DASH}"
@@ -35,6 +62,8 @@ Number = Annotated[float, BeforeValidator(parse_number)]
 
 def show_number(value: float) -> str:
     """The reverse: 0.03137… is shown as `8/255`, 0.5 as `0.5`."""
+    if not math.isfinite(value * 1000):
+        return f"{value:g}"
     levels = round(value * 255)
     # 0.2 is 51/255, but nobody writes it so: a short decimal is shown as it is.
     is_short = round(value * 1000) == value * 1000

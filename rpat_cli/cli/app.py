@@ -14,6 +14,7 @@ from rpat_cli.cli import eval as eval_command
 from rpat_cli.cli import train as train_command
 from rpat_cli.cli.compare import compare
 from rpat_cli.cli.recipes import recipes
+from rpat_cli.cli.streams import make_streams_safe
 from rpat_cli.cli.sweep import sweep
 from rpat_cli.errors import RpatError
 from rpat_cli.version import __version__
@@ -68,6 +69,7 @@ def rpat(
 
 def main() -> None:
     """Run the command line; of several processes under torchrun, only the first one prints."""
+    make_streams_safe()
     torchrun.end_with_launcher()
     with torchrun.staying_behind() if torchrun.is_helper() else nullcontext():
         _run()

@@ -5,6 +5,7 @@ They are all read as text: so 8/255 is a number everywhere, and all mistakes are
 files and flags alike.
 """
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from inspect import Parameter, Signature, signature
@@ -153,7 +154,7 @@ def parse_jobs(text: str) -> int | Literal["auto"]:
     """How many processes. Raises `ConfigError` for what is neither a count nor "auto"."""
     if text == "auto":
         return "auto"
-    if not text.isdecimal() or int(text) < 1:
+    if not re.fullmatch("0*[1-9][0-9]{0,4}", text):
         message = f"{text!r}: must be 'auto' or a number of processes, at least 1."
         raise ConfigError(Problem("", message, "--jobs"))
     if int(text) > 1 and torchrun.size() > 1:

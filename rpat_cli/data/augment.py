@@ -180,6 +180,7 @@ def _number(text: str) -> int | float | str:
 
 
 def _build(name: str, settings: Mapping[str, Any], image_size: int) -> Augment:
+    name = AUGMENTATIONS.spelled(name)
     factory = AUGMENTATIONS[name]
     fields = inspect.signature(factory).parameters
     allowed = [field for field in fields if field != "image_size"]

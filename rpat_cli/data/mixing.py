@@ -18,8 +18,13 @@ import torch.nn.functional as F
 from pydantic import ConfigDict, Field
 from torch import Tensor
 
+from rpat_cli.registry import SETTINGS_OF_ENTRIES
+
 Alpha = Annotated[
-    float, Field(gt=0, description="both parameters of the Beta distribution of the mixing shares")
+    float,
+    Field(
+        gt=0, le=1e6, description="both parameters of the Beta distribution of the mixing shares"
+    ),
 ]
 Probability = Annotated[
     float, Field(ge=0, le=1, description="probability that a sample is mixed at all")
@@ -38,7 +43,7 @@ class MixUp:
     """x = share · x + (1 - share) · partner, labels likewise (Zhang et al., ICLR 2018, arXiv
     1710.09412); share ~ Beta(alpha, alpha)."""
 
-    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+    __pydantic_config__: ClassVar[ConfigDict] = SETTINGS_OF_ENTRIES
 
     alpha: Alpha = 1.0
     probability: Probability = 1.0
@@ -60,7 +65,7 @@ class CutMix:
     pixel. It is clipped at the border, and the labels follow the area that is left.
     """
 
-    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+    __pydantic_config__: ClassVar[ConfigDict] = SETTINGS_OF_ENTRIES
 
     alpha: Alpha = 1.0
     probability: Probability = 1.0

@@ -17,13 +17,15 @@ from pydantic import ConfigDict, Field
 from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from rpat_cli.registry import SETTINGS_OF_ENTRIES
+
 
 @dataclass(frozen=True)
 class WeightAveraging:
     """The settings. `start_epoch` counts from 0; None means ReBAT's 105 of 200 epochs, in
     proportion."""
 
-    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+    __pydantic_config__: ClassVar[ConfigDict] = SETTINGS_OF_ENTRIES
 
     decay: Annotated[
         float,

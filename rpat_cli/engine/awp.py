@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from rpat_cli.attacks.base import Attack, LossFn
 from rpat_cli.methods.base import StepContext
+from rpat_cli.registry import SETTINGS_OF_ENTRIES
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class WeightPerturbation:
     adversarial examples that the loss is then computed on.
     """
 
-    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+    __pydantic_config__: ClassVar[ConfigDict] = SETTINGS_OF_ENTRIES
 
     gamma: Annotated[
         float,
@@ -54,7 +55,10 @@ class WeightPerturbation:
         with torch.no_grad():
             for weight, gradient in zip(weights, gradients, strict=True):
                 if gradient is not None:
-                    weight.add_(self.gamma * weight.norm() / (gradient.norm() + 1e-12) * gradient)
+                    length = self.gamma * weight.norm() / (gradient.norm() + 1e-12)
+                    # A gradient that is not finite moves nothing: the loop finds it in the loss
+                    # that follows, before BatchNorm's statistics are lost to it.
+                    weight.add_((length * gradient).nan_to_num(0, 0, 0))
         del gradients
         try:
             yield replace(step, attack=attack.replay())

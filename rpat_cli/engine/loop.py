@@ -1,7 +1,6 @@
 """The one training loop. It knows no method, model or data set by name; everything that it uses is
 passed to it."""
 
-import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -18,10 +17,10 @@ from rpat_cli.engine.averaging import AveragedModel
 from rpat_cli.engine.awp import WeightPerturbation
 from rpat_cli.engine.callback import Callback, StepRecord
 from rpat_cli.engine.compute import Compute, rng_state, set_rng_state
+from rpat_cli.engine.finite import check_gradient, check_loss, check_weights, largest_gradient
 from rpat_cli.engine.schedules import Schedule, learning_rate
 from rpat_cli.engine.stages import FromEpoch, in_force
 from rpat_cli.engine.tally import EpochTally
-from rpat_cli.errors import DivergenceError
 from rpat_cli.methods.base import Method, Outcome, StepContext
 from rpat_cli.passes import Passes, count_passes
 from rpat_cli.records.metrics import AVERAGED, EpochRecord
@@ -32,6 +31,9 @@ Augment = Callable[[Tensor], Tensor]
 Relabel = Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]]
 """From x (views · B, C, H, W), y (B,) and the number of views to such images and label
 probabilities (B, classes)."""
+
+Metrics = dict[str, Tensor]
+"""Loss, loss terms and accuracies on the batch by name: scalars, still on the device."""
 
 
 @dataclass
@@ -99,7 +101,7 @@ class TrainLoop:
     def run(self) -> bool:
         """Train. `True` when the last epoch is done, `False` when stopped before.
 
-        Raises `DivergenceError` for a loss term that is not finite.
+        Raises `DivergenceError` for a loss term, a gradient or a weight that is not finite.
         """
         for callback in self.callbacks:
             callback.on_start(self)
@@ -107,6 +109,7 @@ class TrainLoop:
             whole = self._run_epoch()
             # After the last epoch there is nothing left to stop.
             if not whole or (self.epoch < self.epochs and self.should_stop(self)):
+                check_weights(self.model, self._place)
                 for callback in self.callbacks:
                     callback.on_stop(self)
                 return False
@@ -124,6 +127,7 @@ class TrainLoop:
             if self.step < self.steps_per_epoch and self.should_stop(self):
                 return False
             began = time.perf_counter()  # so that reading the next batch counts, callbacks do not
+        check_weights(self.model, self._place)
         epoch_record = self._close_epoch()
         for callback in self.callbacks:
             callback.on_epoch_end(self, epoch_record)
@@ -169,26 +173,24 @@ class TrainLoop:
         """One update of the weights; the means of its metrics over the batch, and its passes."""
         lr = self._set_lr()
         self.optimizer.zero_grad(set_to_none=True)
-        totals: dict[str, float] = {}
+        measured: list[tuple[float, Metrics]] = []
         with count_passes(self.model) as passes:
             parts = zip(x.chunk(self.accumulate), y.chunk(self.accumulate), strict=True)
             for part_x, part_y in parts:
-                values = self._backward(part_x, part_y, share=len(part_y) / len(y), lr=lr)
-                for name, value in values.items():
-                    totals[name] = totals.get(name, 0.0) + value
+                share = len(part_y) / len(y)
+                measured.append((share, self._backward(part_x, part_y, share, lr)))
+        values = self._checked_values(measured)
         self._update_weights()
-        return totals, passes
+        return values, passes
 
-    def _backward(self, x: Tensor, y: Tensor, share: float, lr: float) -> dict[str, float]:
-        """Add the gradient of a part that is `share` of the batch; returns its part in the means of
-        the batch."""
+    def _backward(self, x: Tensor, y: Tensor, share: float, lr: float) -> Metrics:
+        """Add the gradient of a part that is `share` of the batch; returns its metrics."""
         step = self._step_context(x, y, lr)
         with self._weights_for(step) as step:
             outcome = self._outcome(step)
             loss = _loss(outcome)
-            values = self._checked_values(outcome, loss, step.y)
             self._scaler.scale(share * loss).backward()  # type: ignore[no-untyped-call]
-        return {name: share * value for name, value in values.items()}
+        return _metrics(outcome, loss, step.y)
 
     def _step_context(self, x: Tensor, y: Tensor, lr: float) -> StepContext:
         augment = in_force(self.augment, self.late_augment, self.epoch)
@@ -225,24 +227,29 @@ class TrainLoop:
         if self.averaging is not None:
             self.averaging.update(self.model, self.epoch)
 
-    def _checked_values(self, outcome: Outcome, loss: Tensor, y: Tensor) -> dict[str, float]:
-        """The metrics of a step by name. Raises `DivergenceError` before a loss that is not finite
-        reaches the weights."""
-        named = {"loss": loss, **outcome.terms, "robust_acc": _accuracy(outcome.logits_adv, y)}
-        if outcome.logits is not None:
-            named["clean_acc"] = _accuracy(outcome.logits, y)
+    def _checked_values(self, measured: Sequence[tuple[float, Metrics]]) -> dict[str, float]:
+        """The metrics of a step by name, from those of its parts and their shares of the batch.
+
+        Raises `DivergenceError` before a loss or a gradient that is not finite reaches the weights.
+        """
+        tensors = [value for _, metrics in measured for value in metrics.values()]
         # One transfer for all: each would wait for the device.
-        numbers = torch.stack([value.detach().float() for value in named.values()]).tolist()
-        values = dict(zip(named, numbers, strict=True))
-        diverged = [name for name in outcome.terms if not math.isfinite(values[name])]
-        if diverged:
-            terms = ", ".join(f"{name} is {values[name]}" for name in diverged)
-            raise DivergenceError(
-                f"the training diverged in epoch {self.epoch + 1}, step {self.step + 1}: {terms}. "
-                "The last checkpoint is kept. Try a smaller learning rate (--lr), a warm-up "
-                "(--warmup-epochs) or --precision fp32."
-            )
+        *numbers, largest = torch.stack([*tensors, largest_gradient(self.model)]).tolist()
+        following = iter(numbers)
+        values: dict[str, float] = {}
+        for share, metrics in measured:
+            part = {name: next(following) for name in metrics}
+            check_loss(part, self._place)
+            for name, value in part.items():
+                values[name] = values.get(name, 0.0) + share * value
+        # A float16 gradient may overflow by its scale alone: then the scaler leaves out the step.
+        if not self._scaler.is_enabled() or self._scaler.get_scale() <= 1:
+            check_gradient(self.model, largest, self._place)
         return values
+
+    @property
+    def _place(self) -> str:
+        return f"epoch {self.epoch + 1}, step {self.step + 1}"
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that resuming bit for bit needs, as tensors and builtins."""
@@ -277,6 +284,13 @@ class TrainLoop:
 def _loss(outcome: Outcome) -> Tensor:
     """The sum of all terms, in float32 also under autocast."""
     return torch.stack([term.float() for term in outcome.terms.values()]).sum()
+
+
+def _metrics(outcome: Outcome, loss: Tensor, y: Tensor) -> Metrics:
+    metrics = {"loss": loss, **outcome.terms, "robust_acc": _accuracy(outcome.logits_adv, y)}
+    if outcome.logits is not None:
+        metrics["clean_acc"] = _accuracy(outcome.logits, y)
+    return {name: value.detach().float() for name, value in metrics.items()}
 
 
 def _accuracy(logits: Tensor, y: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from typing import Annotated, ClassVar, Protocol
 
 from pydantic import ConfigDict, Field
 
-from rpat_cli.registry import Registry
+from rpat_cli.registry import SETTINGS_OF_ENTRIES, Registry
 from rpat_cli.text import Number
 
 Milestones = Annotated[tuple[Number, ...], Field(description="epochs at which the rate drops")]
@@ -27,7 +27,7 @@ class Schedule(Protocol):
 class Constant:
     """The peak learning rate throughout."""
 
-    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+    __pydantic_config__: ClassVar[ConfigDict] = SETTINGS_OF_ENTRIES
 
     def __call__(self, epoch: float, epochs: int) -> float:  # noqa: ARG002  (all schedules share this signature)
         return 1.0
@@ -42,7 +42,7 @@ class MultiStep:
     2508.02186).
     """
 
-    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+    __pydantic_config__: ClassVar[ConfigDict] = SETTINGS_OF_ENTRIES
     milestones: Milestones | None = None
     gamma: Annotated[Number, Field(gt=0, le=1)] = 0.1
 
@@ -60,7 +60,7 @@ class Piecewise:
     """Divided by `factor` at each milestone, per step; without milestones at 50 % and 75 % (ReBAT,
     Wang et al., NeurIPS 2023, arXiv 2310.19360)."""
 
-    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+    __pydantic_config__: ClassVar[ConfigDict] = SETTINGS_OF_ENTRIES
     factor: Annotated[Number, Field(ge=1)] = 1.5
     milestones: Milestones | None = None
 
@@ -73,7 +73,7 @@ class Piecewise:
 class Linear:
     """Linearly down to `end` times the peak learning rate, per step."""
 
-    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+    __pydantic_config__: ClassVar[ConfigDict] = SETTINGS_OF_ENTRIES
     end: Annotated[Number, Field(ge=0, le=1)] = 0.0
 
     def __call__(self, epoch: float, epochs: int) -> float:
@@ -85,7 +85,7 @@ class Cosine:
     """Half a cosine down to 0, per step (Loshchilov & Hutter 2017, arXiv 1608.03983, without
     restarts)."""
 
-    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+    __pydantic_config__: ClassVar[ConfigDict] = SETTINGS_OF_ENTRIES
 
     def __call__(self, epoch: float, epochs: int) -> float:
         return 0.5 * (1 + math.cos(math.pi * epoch / epochs))
@@ -96,7 +96,7 @@ class OneCycle:
     """Linearly up until `peak` (a fraction of the training), then linearly down to 0, per step
     (Smith & Topin 2018, arXiv 1708.07120)."""
 
-    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+    __pydantic_config__: ClassVar[ConfigDict] = SETTINGS_OF_ENTRIES
     peak: Annotated[Number, Field(gt=0, lt=1)] = 0.4
 
     def __call__(self, epoch: float, epochs: int) -> float:

@@ -20,7 +20,15 @@ from typing import Any
 from rpat_cli.attacks import ATTACKS
 from rpat_cli.attacks.row import AttackRow, Setting
 from rpat_cli.errors import ConfigError, Problem, unknown
-from rpat_cli.evaluation.words import SUITES, AttackSpec, list_attacks, parse_word, row_of_word
+from rpat_cli.evaluation.words import (
+    MAX_COUNT,
+    SUITES,
+    AttackSpec,
+    list_attacks,
+    parse_word,
+    row_of_word,
+)
+from rpat_cli.registry import as_written
 from rpat_cli.text import parse_number
 
 __all__ = [
@@ -129,6 +137,11 @@ def _wrong_overrides(wanted: Mapping[str, Setting]) -> list[Problem]:
         for key, value in wanted.items()
         if isinstance(value, int | float) and value <= 0
     ]
+    problems += [
+        Problem("", f"{value} is more than {MAX_COUNT:,}.", _flag(key))
+        for key, value in wanted.items()
+        if isinstance(value, int) and value > MAX_COUNT
+    ]
     keep = wanted.get("keep", KEEP[0])
     if keep not in KEEP:
         problems.append(Problem("", unknown("choice", str(keep), KEEP), _flag("keep")))
@@ -167,7 +180,7 @@ def _words_of(entry: Entry) -> Iterable[Entry]:
         return [entry]
     words: list[str] = []
     for word in map(str.strip, entry.content.split(",")):
-        words += SUITES.get(word, [word] if word else [])
+        words += SUITES.get(as_written(word, SUITES), [word] if word else [])
     return [replace(entry, content=word) for word in words]
 
 
@@ -249,6 +262,8 @@ def _read_settings(
 def _count(value: Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise ValueError("must be a whole number, at least 1")
+    if value > MAX_COUNT:
+        raise ValueError(f"must be at most {MAX_COUNT:,}")
     return value
 
 

@@ -12,6 +12,8 @@ from types import MappingProxyType
 from rpat_cli.attacks import ATTACKS
 from rpat_cli.attacks.row import AttackRow, Setting
 from rpat_cli.errors import ConfigError, Problem, unknown
+from rpat_cli.evaluation.spelling import meant_by
+from rpat_cli.registry import as_written
 
 SUITES: Mapping[str, tuple[str, ...]] = {
     "quick": ("clean", "pgd"),
@@ -23,7 +25,10 @@ SUITES: Mapping[str, tuple[str, ...]] = {
 _CUSTOM = "autoattack:"
 _TRANSFER = "transfer:"
 _MADE_BY = "pgd"
-_COUNTED = re.compile(r"(?P<name>.+?)-(?P<count>\d+)(?:x(?P<restarts>\d+))?")
+_COUNTED = re.compile(r"(?P<name>.+?)-(?P<count>[0-9]+)(?:[xX](?P<restarts>[0-9]+))?")
+
+MAX_COUNT = 1_000_000
+"""More steps, restarts or queries of one attack than anybody wants."""
 
 _NOTHING: Mapping[str, Setting] = MappingProxyType({})
 
@@ -67,6 +72,7 @@ def parse_word(
     `given` are settings that are written next to the word and final, like its counts; `wanted`
     fill in what word and `given` leave open. Raises `ConfigError`.
     """
+    word = _prefix_spelled(word)
     if word.startswith(_TRANSFER):
         return _parse_transfer(word, wanted, given)
     if word.startswith(_CUSTOM):
@@ -82,29 +88,47 @@ def parse_word(
 
 def row_of_word(word: str) -> AttackRow | None:
     """The row whose settings a word may be given; None if there is none, or the word is wrong."""
+    word = _prefix_spelled(word)
     if word.startswith(_TRANSFER):
         word = source_and_attack(word)[1]
-    match = None if _is_word(word) else _COUNTED.fullmatch(word)
-    name = match["name"] if match else word
+    name, _ = _name_and_counts(word)
     return ATTACKS[name] if _is_word(name) else None
+
+
+def _prefix_spelled(word: str) -> str:
+    """The same word with `transfer:` or `autoattack:` as it is written here."""
+    for prefix in (_TRANSFER, _CUSTOM):
+        if word.casefold().startswith(prefix):
+            return prefix + word[len(prefix) :]
+    return word
+
+
+def _name_and_counts(word: str) -> tuple[str, re.Match[str] | None]:
+    """The name of an attack, in its own spelling, and the counts behind it."""
+    if _is_word(ATTACKS.spelled(word)):
+        return ATTACKS.spelled(word), None
+    match = _COUNTED.fullmatch(word)
+    return ATTACKS.spelled(match["name"] if match else word), match
 
 
 def _split(word: str) -> tuple[str, dict[str, Setting]]:
     """The name and the counts of a word: `pgd-50x10` is pgd with 50 steps and 10 restarts."""
-    match = None if _is_word(word) else _COUNTED.fullmatch(word)
-    name = match["name"] if match else word
+    name, match = _name_and_counts(word)
     _check_name(name, word)
     if match is None:
         return name, {}
     row = ATTACKS[name]
     written = {row.counts: match["count"], "restarts": match["restarts"]}
-    counts: dict[str, Setting] = {key: int(text) for key, text in written.items() if text}
+    too_long = [text for text in written.values() if text and len(text) > len(str(MAX_COUNT))]
+    if too_long:
+        raise ConfigError(f"{word[:40]!r}: the count must be at most {MAX_COUNT:,}.")
+    counts = {key: int(text) for key, text in written.items() if text}
     refused = [key for key in counts if key not in row.takes]
     if refused:
         raise ConfigError(f"{word!r}: {name} takes no {' and no '.join(refused)}; write {name!r}.")
-    if 0 in counts.values():
-        raise ConfigError(f"{word!r}: the count must be at least 1.")
-    return name, counts
+    if not all(1 <= count <= MAX_COUNT for count in counts.values()):
+        raise ConfigError(f"{word!r}: the count must be at least 1 and at most {MAX_COUNT:,}.")
+    return name, dict(counts)
 
 
 def _check_name(name: str, word: str) -> None:
@@ -114,12 +138,8 @@ def _check_name(name: str, word: str) -> None:
         )
     if _is_word(name):
         return
-    choices = list(list_attacks())
-    dashed = re.sub(r"(?<=[a-z])(?=\d)", "-", word, count=1)  # pgd20, as many write it
-    match = _COUNTED.fullmatch(dashed)
-    if match and _is_word(match["name"]):
-        choices.append(dashed)
-    raise ConfigError(unknown("attack", name, choices))
+    meant = meant_by(word, _is_word)
+    raise ConfigError(unknown("attack", word if meant else name, list(list_attacks()), meant=meant))
 
 
 def _is_word(name: str) -> bool:
@@ -182,8 +202,9 @@ def _parse_custom(word: str, given: Mapping[str, Setting]) -> AttackSpec:
     """`autoattack:apgd-ce+square`."""
     if given:
         raise ConfigError(*(Problem(key, f"{_CUSTOM}... takes no {key}.") for key in given))
-    parts = tuple(part.strip() for part in word.removeprefix(_CUSTOM).split("+"))
     known = parts_of_autoattack()
+    written = (part.strip() for part in word.removeprefix(_CUSTOM).split("+"))
+    parts = tuple(as_written(part, known) for part in written)
     wrong = [part for part in parts if part not in known]
     if wrong:
         raise ConfigError(*(unknown("part of AutoAttack", part, known) for part in wrong))

@@ -6,6 +6,8 @@ from typing import Any, ClassVar, Literal, TypedDict, Unpack
 
 from pydantic import ConfigDict
 
+from rpat_cli.registry import SETTINGS_OF_ENTRIES
+
 
 class AttackSettings(TypedDict, total=False):
     """The settings of the training attack that a method's paper may fix."""
@@ -28,7 +30,7 @@ class Needs:
     `rpat_cli.methods.base.Method` and `Regularizer` are the protocols that it answers.
     """
 
-    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+    __pydantic_config__: ClassVar[ConfigDict] = SETTINGS_OF_ENTRIES
 
     views: ClassVar[int] = 1
     """Augmented views per image; with 2, a batch is [view1; view2]."""

@@ -7,6 +7,7 @@ from typing import Annotated
 import torch.nn.functional as F
 from pydantic import Field
 
+from rpat_cli.attacks.forward import full_precision
 from rpat_cli.attacks.losses import best_wrong_class, hard_labels
 from rpat_cli.methods.base import Outcome, StepContext
 from rpat_cli.methods.declare import Needs, attack_settings
@@ -32,12 +33,15 @@ class Mart(Needs):
     def __call__(self, step: StepContext) -> Outcome:
         x_adv = step.attack(step.model, step.x, step.y)
         logits_adv, logits = step.model(x_adv), step.model(step.x)
-        p_adv, p = F.softmax(logits_adv, dim=1), F.softmax(logits, dim=1)
+        p_adv = F.softmax(full_precision(logits_adv), dim=1)
+        # Written with log p: the gradient of p log p in p is infinite where p underflows to 0.
+        log_p = F.log_softmax(full_precision(logits), dim=1)
+        p = log_p.exp()
         p_wrong = p_adv.gather(1, best_wrong_class(p_adv.detach(), step.y)[:, None]).squeeze(1)
         p_true = p.gather(1, hard_labels(step.y)[:, None]).squeeze(1)
-        kl = F.kl_div((p_adv + 1e-12).log(), p, reduction="none").sum(dim=1)
+        kl = (p * (log_p - (p_adv + 1e-12).log())).sum(dim=1)
         terms = {
-            "ce": F.cross_entropy(logits_adv, step.y),
+            "ce": F.cross_entropy(full_precision(logits_adv), step.y),
             "margin": -(1.0001 - p_wrong + 1e-12).log().mean(),
             "mart": self.beta * (kl * (1.0000001 - p_true)).mean(),
         }

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch.nn.functional as F
 
+from rpat_cli.attacks.forward import full_precision
 from rpat_cli.methods.base import Outcome, StepContext
 from rpat_cli.methods.declare import Needs, attack_settings
 
@@ -13,7 +14,8 @@ def adversarial_cross_entropy(step: StepContext) -> Outcome:
     """CE(f(x'), y) with x' from the step's attack on the cross-entropy."""
     x_adv = step.attack(step.model, step.x, step.y)
     logits_adv = step.model(x_adv)
-    return Outcome({"ce": F.cross_entropy(logits_adv, step.y)}, step.x, x_adv, logits_adv)
+    ce = F.cross_entropy(full_precision(logits_adv), step.y)
+    return Outcome({"ce": ce}, step.x, x_adv, logits_adv)
 
 
 @dataclass(frozen=True)

@@ -6,19 +6,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
 from rpat_cli.attacks.forward import forward
 from rpat_cli.methods.base import Outcome, StepContext
 from rpat_cli.methods.declare import Needs
-from rpat_cli.methods.losses import cosine_distance, kl
+from rpat_cli.methods.losses import cosine_distance, kl, mse
 
 Form = Literal["mse", "kl", "cosine", "teacher-kl"]
 
 COMPARISONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "mse": lambda target, logits: F.mse_loss(logits, target),
+    "mse": mse,
     "kl": kl,
     "cosine": cosine_distance,
 }

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import torch.nn.functional as F
 
+from rpat_cli.attacks.forward import full_precision
 from rpat_cli.methods.base import Outcome, StepContext
 from rpat_cli.methods.declare import Needs
 
@@ -16,7 +17,7 @@ class Standard(Needs):
     def __call__(self, step: StepContext) -> Outcome:
         logits = step.model(step.x)
         return Outcome(
-            {"ce": F.cross_entropy(logits, step.y)},
+            {"ce": F.cross_entropy(full_precision(logits), step.y)},
             step.x,
             step.x,
             logits_adv=logits,

@@ -7,7 +7,7 @@ from typing import Annotated
 import torch.nn.functional as F
 from pydantic import Field
 
-from rpat_cli.attacks.forward import forward
+from rpat_cli.attacks.forward import forward, full_precision
 from rpat_cli.attacks.side_effects import attack_mode
 from rpat_cli.methods.base import Outcome, StepContext
 from rpat_cli.methods.declare import Needs, attack_settings
@@ -54,7 +54,7 @@ class Trades(Needs):
         if self.extra_clean_pass:
             forward(step.model, step.x)
         terms = {
-            "ce": F.cross_entropy(logits, step.y),
+            "ce": F.cross_entropy(full_precision(logits), step.y),
             "trades": self.beta * kl(logits, logits_adv),
         }
         return Outcome(terms, step.x, x_adv, logits_adv, logits)

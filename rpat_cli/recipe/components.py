@@ -21,6 +21,7 @@ from pydantic import (
 
 from rpat_cli.errors import RpatError, unknown
 from rpat_cli.registry import Registry
+from rpat_cli.text import check_count
 
 T = TypeVar("T")
 
@@ -57,7 +58,12 @@ def _adapter(cls: type) -> TypeAdapter[Any]:
 
 def built(cls: type, settings: Mapping[str, Any]) -> Any:
     """The frozen dataclass made of these settings, checked and with its defaults. Raises
-    `SettingsError`."""
+    `SettingsError`, and `ValueError` for a count that is far too large."""
+    for key, value in settings.items():
+        try:
+            check_count(value)
+        except ValueError as error:
+            raise ValueError(f"{key}: {error}") from None
     try:
         return _adapter(cls).validate_python(dict(settings))
     except ValidationError as error:

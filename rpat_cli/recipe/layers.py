@@ -14,13 +14,14 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from rpat_cli.errors import ConfigError, Problem
+from rpat_cli.errors import ConfigError, Problem, shortened
 from rpat_cli.recipe import defaults
 from rpat_cli.recipe.mistakes import contradictions, in_our_words
 from rpat_cli.recipe.plugin_files import NamedPlugin
 from rpat_cli.recipe.plugins import load_named_plugins
 from rpat_cli.recipe.schema import Recipe, recipe_class, switches
 from rpat_cli.recipe.shipped import find
+from rpat_cli.recipe.spelling import spelled
 from rpat_cli.recipe.trust import model_files, trust, trusting
 from rpat_cli.recipe.yaml_lines import KeyPath, read_document
 from rpat_cli.recipe.yaml_loader import Loader
@@ -43,6 +44,9 @@ class Layer:
     values: dict[str, Any]
     lines: dict[KeyPath, int] = field(default_factory=dict)
     by_user: bool = False
+
+    def __post_init__(self) -> None:
+        self.values = spelled(self.values)
 
     def origin(self, path: KeyPath) -> str:
         line = self.lines.get(path)
@@ -135,7 +139,7 @@ def parse_assignments(assignments: Sequence[str]) -> list[Layer]:
     for text in assignments:
         key, equals, value = text.partition("=")
         if not equals or not key.strip():
-            message = f"{text!r} is not of the form key=value."
+            message = f"{shortened(text)!r} is not of the form key=value."
             problems.append(Problem("", message, "--set", "Example: optimizer.lr=0.05"))
             continue
         try:
@@ -143,7 +147,7 @@ def parse_assignments(assignments: Sequence[str]) -> list[Layer]:
         except yaml.YAMLError:
             parsed = value
         values = _nested(tuple(key.strip().split(".")), parsed)
-        layers.append(Layer(f"--set {text}", values, by_user=True))
+        layers.append(Layer(f"--set {shortened(text)}", values, by_user=True))
     if problems:
         raise ConfigError(*problems)
     return layers

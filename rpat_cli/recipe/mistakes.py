@@ -132,6 +132,13 @@ def _strong_attack(recipe: Recipe) -> Iterator[Problem]:
         yield Problem("attack.strong", message, hint="Set attack.strong.from_epoch.")
 
 
+def _strong_radius(recipe: Recipe) -> Iterator[Problem]:
+    eps = recipe.attack.strong.eps or 0
+    too_long = too_long_for_pixels(recipe.threat.norm, eps)
+    if too_long:
+        yield Problem("attack.strong.eps", f"{eps:g}: {too_long}")
+
+
 def _averaging(recipe: Recipe) -> Iterator[Problem]:
     if recipe.wa is False:
         if any(part.needs_teacher for part in recipe.parts()):
@@ -187,4 +194,4 @@ def _data(recipe: Recipe) -> Iterator[Problem]:
         yield Problem("data.extra.share", message)
 
 
-CHECKS = (_attack, _strong_attack, _averaging, _mixing, _optimizer, _data)
+CHECKS = (_attack, _strong_attack, _strong_radius, _averaging, _mixing, _optimizer, _data)

@@ -39,7 +39,7 @@ from rpat_cli.recipe.components import (
     sides_in,
     switch,
 )
-from rpat_cli.text import Number
+from rpat_cli.text import Number, check_count
 
 if TYPE_CHECKING:
     from rpat_cli.engine.averaging import WeightAveraging
@@ -51,14 +51,21 @@ else:  # these import torch: `switch` builds them through their registry, once a
     RobustPerception = Consistency = WeightAveraging = WeightPerturbation = Any
 
 Norm = Literal["Linf", "L2", "L1"]
-Side = Annotated[int, Field(ge=8, le=4096)]
+Side = Annotated[int, Field(ge=8, le=8192)]
 """Pixels."""
 
 
 class Section(BaseModel):
     """A part of the recipe. Unknown keys are mistakes, never ignored."""
 
-    model_config = ConfigDict(extra="forbid", validate_default=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", validate_default=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
+
+    @field_validator("*")
+    @classmethod
+    def _check_size(cls, value: Any, info: ValidationInfo) -> Any:
+        return value if info.field_name in ("seed", "seeds") else check_count(value)
 
 
 def _check_model(name: str) -> None:
@@ -160,7 +167,7 @@ class DataSection(Section):
         2, ge=0, le=1024, description="worker processes for data sets that stream from disk"
     )
     memory_budget_gb: float = Field(
-        2.0, ge=0, description="data sets larger than this stream from disk"
+        2.0, ge=0, le=1e6, description="data sets larger than this stream from disk"
     )
 
 
@@ -235,9 +242,9 @@ class AttackSection(Section):
 
 
 class OptimizerSection(Section):
-    lr: Annotated[Number, Field(gt=0)] = Field(0.1, description="peak learning rate")
+    lr: Annotated[Number, Field(gt=0, le=1e6)] = Field(0.1, description="peak learning rate")
     momentum: Annotated[Number, Field(ge=0, lt=1)] = Field(0.9, description="momentum of SGD")
-    weight_decay: Annotated[Number, Field(ge=0)] = Field(5e-4, description="weight decay")
+    weight_decay: Annotated[Number, Field(ge=0, le=1e6)] = Field(5e-4, description="weight decay")
     nesterov: bool = Field(False, description="Nesterov momentum")
     warmup_epochs: Annotated[Number, Field(ge=0)] = Field(
         0.0, description="epochs over which the learning rate rises from 0"

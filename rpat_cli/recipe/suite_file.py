@@ -18,7 +18,7 @@ def read_suite(
     """
     entries: list[Entry] = []
     for word in (word.strip() for word in text.split(",")):
-        is_file = word.endswith(SUFFIXES) and not word.startswith("transfer:")
+        is_file = word.endswith(SUFFIXES) and not word.casefold().startswith("transfer:")
         entries += _entries(Path(word).expanduser()) if is_file else [Entry(word, source)]
     return parse_entries(entries, overrides, source=source)
 

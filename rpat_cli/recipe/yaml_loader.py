@@ -1,5 +1,5 @@
-"""PyYAML's safe loader, which builds plain values only, with its own crashes reported as mistakes
-of the file, and with limits: no small document may stand for an endless one."""
+"""PyYAML's safe loader, which builds plain values only. Where it would crash itself, the document
+is reported as wrong."""
 
 from typing import Any
 
@@ -10,17 +10,12 @@ from yaml.constructor import ConstructorError
 DEEPEST = 50
 """Levels of nesting. A recipe has six; Python's own stack ends at some hundred of ours."""
 
-
 MOST_VALUES = 30_000
 """Values in a document, those that an alias repeats counted again: ten lines of aliases can stand
 for a billion."""
 
-MOST_DIGITS = 80
-"""Of a whole number, with its sign and underscores. Longer ones are not converted at all, for which
-Python takes quadratic time."""
-
-TOO_LARGE = 2**63
-"""Whole numbers are below: tensors hold no larger ones."""
+LARGEST = 2**63 - 1
+"""No key takes a larger whole number, and Python does not print one of 5,000 digits."""
 
 
 class Loader(yaml.SafeLoader):
@@ -38,14 +33,14 @@ class Loader(yaml.SafeLoader):
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         """One value; `_around` are the anchors of those that it is part of."""
-        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
-        mark = event.start_mark
-        self._values += 1
-        if self._values > MOST_VALUES:
-            raise ComposerError(None, None, f"has more than {MOST_VALUES:,} values", mark)
+        event = self.peek_event()  # type: ignore[no-untyped-call]
         if isinstance(event, yaml.AliasEvent) and event.anchor in self._around:
             message = f"the value at &{event.anchor} contains itself"
-            raise ComposerError(None, None, message, mark)
+            raise ComposerError(None, None, message, event.start_mark)  # type: ignore[arg-type]
+        self._values += 1
+        if self._values > MOST_VALUES:
+            message = f"has more than {MOST_VALUES:,} values"
+            raise ComposerError(None, None, message, event.start_mark)
         if len(self._around) >= DEEPEST:
             message = f"nested more than {DEEPEST} levels deep"
             raise ComposerError(None, None, message, event.start_mark)
@@ -61,18 +56,12 @@ class Loader(yaml.SafeLoader):
             _measured(node, {})
         return node
 
-    def construct_integer(self, node: yaml.ScalarNode) -> int:
-        too_large = len(node.value) > MOST_DIGITS
-        value = 0 if too_large else self.construct_yaml_int(node)
-        if too_large or abs(value) >= TOO_LARGE:
-            shown = node.value if len(node.value) <= 24 else f"{node.value[:20]}..."
-            message = f"the whole number {shown} is too large"
-            raise ConstructorError(None, None, message, node.start_mark)
-        return int(value)
-
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         try:
-            return super().construct_object(node, deep=deep)
+            value = super().construct_object(node, deep=deep)
+            if isinstance(value, int) and abs(value) > LARGEST:
+                raise ValueError("in hexadecimal it may have any number of digits")
+            return value
         except yaml.YAMLError:
             raise
         except (ValueError, LookupError, AttributeError, TypeError, OverflowError):
@@ -81,9 +70,6 @@ class Loader(yaml.SafeLoader):
             shown = f"{shown[:57]}..." if len(shown) > 60 else shown
             message = f"{shown} cannot be read as {kind}"
             raise ConstructorError(None, None, message, node.start_mark) from None
-
-
-Loader.add_constructor("tag:yaml.org,2002:int", Loader.construct_integer)
 
 
 def _measured(node: yaml.Node, known: dict[int, tuple[int, int]]) -> tuple[int, int]:

@@ -82,7 +82,8 @@ def appending(path: Path) -> Iterator[IO[str]]:
     except OSError as error:
         reason = "it is a link, and is not followed" if path.is_symlink() else error.strerror
         raise RunFolderError(f"cannot write {path}: {reason}.") from error
-    with open(number, "a", encoding="utf-8") as file:  # noqa: PTH123  (a number, not a path)
+    # A message may name a file whose name is no text.
+    with open(number, "a", encoding="utf-8", errors="backslashreplace") as file:  # noqa: PTH123
         if not stat.S_ISREG(os.fstat(number).st_mode):
             raise RunFolderError(f"cannot write {path}: it is not a regular file.")
         yield file

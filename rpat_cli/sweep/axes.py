@@ -8,7 +8,7 @@ from typing import Any
 from rpat_cli.errors import ConfigError, Problem, did_you_mean
 from rpat_cli.recipe.layers import Layer
 from rpat_cli.sweep.labels import shown_settings
-from rpat_cli.sweep.spec import MAX_TRIALS, Axes, SweepSpec
+from rpat_cli.sweep.spec import MOST_TRIALS, Axes, SweepSpec
 from rpat_cli.sweep.sweep_file import EXAMPLES
 
 UNTRAINED = ("eval",)
@@ -19,7 +19,7 @@ is evaluated again, not trained again."""
 def combinations_of(spec: SweepSpec) -> Iterator[Axes]:
     """list x zip x grid x random, the last going fastest; nothing is excluded yet.
 
-    Raises `ConfigError` if they are too many.
+    Raises `ConfigError` for more than `MOST_TRIALS`.
     """
     factors: list[list[Axes]] = []
     if spec.rows:
@@ -31,10 +31,10 @@ def combinations_of(spec: SweepSpec) -> Iterator[Axes]:
     if spec.random:
         factors.append(spec.random.draw())
     count = math.prod(map(len, factors)) * len(spec.seeds)
-    if count > MAX_TRIALS:
+    if count > MOST_TRIALS:
         raise ConfigError(
             f"the axes and seeds make {_rounded(count)} trials; a sweep has at most "
-            f"{MAX_TRIALS:,}. Draw some of the combinations with random."
+            f"{MOST_TRIALS:,}. Draw some of the combinations with random."
         )
     for parts in itertools.product(*factors):
         combination: Axes = {}

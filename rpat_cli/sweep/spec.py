@@ -47,15 +47,15 @@ Axes = dict[str, Any]
 `{"method": "trades", "method.beta": 3}`."""
 
 
-MAX_TRIALS = 10_000
-"""Of one sweep, and so of everything that multiplies them: more is a slip of the hand."""
+MOST_TRIALS = 10_000
+"""More combinations, or seeds, than anybody trains: a file with more would only fill the memory."""
 
 
 def _seeds(value: Any) -> Any:
     """`3` as `[0, 1, 2]`. A bool is an int for Python, but not a number of seeds."""
     if isinstance(value, int) and not isinstance(value, bool):
-        if value > MAX_TRIALS:
-            raise ValueError(f"must be at most {MAX_TRIALS:,}")
+        if value > MOST_TRIALS:
+            raise ValueError(f"must be at most {MOST_TRIALS:,}")
         return list(range(value))
     return value
 
@@ -129,7 +129,7 @@ class RandomAxes(Section):
     )
     samples: int = Field(
         ge=1,
-        le=MAX_TRIALS,
+        le=MOST_TRIALS,
         description="how many combinations to draw; raising it keeps the ones drawn before",
     )
     seed: int = Field(0, description="seed of the draws")
@@ -167,7 +167,7 @@ class AshaSection(Section):
 class OptunaSection(Section):
     """Combinations that Optuna chooses, each given the results of those before."""
 
-    trials: int = Field(ge=1, le=MAX_TRIALS, description="how many combinations to try")
+    trials: int = Field(ge=1, le=MOST_TRIALS, description="how many combinations to try")
     axes: dict[str, Draw] = Field(
         min_length=1, description="recipe keys and the distribution of each"
     )

@@ -17,8 +17,9 @@ from rpat_cli.records.metrics import AVERAGED
 from rpat_cli.sweep.expand import Plan, Trial, Variant, checkpoints_of
 from rpat_cli.sweep.folder import Results
 from rpat_cli.sweep.intervals import Difference, Stat, paired_difference
+from rpat_cli.sweep.markup import latex_text, markdown_block, markdown_text, one_line
 from rpat_cli.sweep.sweep_file import SHIPPED
-from rpat_cli.text import DASH, percent
+from rpat_cli.text import percent
 
 AUTOATTACK = "autoattack"
 SCORES: Mapping[str, Callable[[float, float], float]] = {"Mean": mean_acc, "NRR": nrr}
@@ -260,18 +261,17 @@ def to_csv(table: SweepTable) -> str:
 def to_markdown(table: SweepTable) -> str:
     """A table in percent, its caption, and the failures."""
     lines = [
-        _pipes(_headings(table)),
+        _pipes([markdown_text(heading) for heading in _headings(table)]),
         _pipes(["---", "---", *(["---:"] * (len(table.metrics) + 1))]),
     ]
     for row in table.rows:
         cells = [_cell(row, metric, "<br>") for metric in table.metrics]
-        label = row.label.replace("|", "\\|")
-        lines.append(_pipes([label, row.checkpoint, row_count(row), *cells]))
-    lines += ["", _caption(table)]
+        lines.append(_pipes([markdown_text(row.label), row.checkpoint, row_count(row), *cells]))
+    lines += ["", markdown_text(_caption(table))]
     if table.notes:
-        lines += ["", *(f"- {note}" for note in table.notes)]
+        lines += ["", *(f"- {markdown_text(note)}" for note in table.notes)]
     for title, reason in table.failures.items():
-        lines.append(f"\nFailed: {title}\n\n```\n{reason}\n```")
+        lines.append(f"\nFailed: {markdown_text(title)}\n\n{markdown_block(reason)}")
     return "\n".join(lines) + "\n"
 
 
@@ -279,37 +279,22 @@ def _pipes(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-_TEX = str.maketrans(
-    {
-        "_": r"\_",
-        "%": r"\%",
-        "&": r"\&",
-        "#": r"\#",
-        "$": r"\$",
-        "{": r"\{",
-        "}": r"\}",
-        "~": r"\textasciitilde{}",
-    }
-    | {"^": r"\textasciicircum{}", "\\": r"\textbackslash{}", DASH: "--", "±": r"$\pm$"}
-)
-
-
 def to_latex(table: SweepTable) -> str:
     """A `tabular` for the package booktabs; the difference follows the value in small type."""
-    head = " & ".join(heading.translate(_TEX) for heading in _headings(table))
+    head = " & ".join(map(latex_text, _headings(table)))
     lines = [
-        f"% {_caption(table)}",
+        f"% {one_line(_caption(table))}",
         f"\\begin{{tabular}}{{ll{'r' * (len(table.metrics) + 1)}}}",
         "\\toprule",
     ]
     lines += [f"{head} \\\\", "\\midrule"]
     for row in table.rows:
         cells = [_tex_cell(row, metric) for metric in table.metrics]
-        label = row.label.translate(_TEX)
+        label = latex_text(row.label)
         lines.append(" & ".join([label, row.checkpoint, row_count(row), *cells]) + r" \\")
     return "\n".join([*lines, "\\bottomrule", "\\end{tabular}", ""])
 
 
 def _tex_cell(row: TableRow, metric: str) -> str:
-    value, _, difference = _cell(row, metric, "\n").translate(_TEX).partition("\n")
+    value, _, difference = latex_text(_cell(row, metric, "@")).partition("@")
     return f"{value} {{\\small ${difference}$}}" if difference else value

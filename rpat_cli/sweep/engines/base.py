@@ -94,8 +94,9 @@ def engine_of(registry: Registry[type[EngineSection]]) -> Any:
         section = {"name": value} if isinstance(value, str) else value
         if not isinstance(section, Mapping) or "name" not in section:
             raise ValueError(f"must be {', '.join(registry)}, or a mapping with such a `name`")
-        if section["name"] not in registry:
-            raise ValueError(unknown(registry.kind, str(section["name"]), list(registry)))
+        name = section["name"]
+        if not isinstance(name, str) or name not in registry:
+            raise ValueError(unknown(registry.kind, str(name), list(registry)))
         return section
 
     sections: Any = reduce(or_, registry.values())
