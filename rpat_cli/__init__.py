@@ -3,8 +3,8 @@ robust they are.
 
 import rpat_cli as rpat
 run = rpat.train(method="consistency", ra=True, epochs=10)
-result, file = rpat.evaluate(run.path, "clean,pgd-20,autoattack")
-model = rpat.load_model(run.path).model          # images in [0, 1] to logits
+result, file = rpat.evaluate(run, "clean,pgd-20,autoattack")
+model = rpat.load_model(run).model          # images in [0, 1] to logits
 """
 
 from collections.abc import Callable, Sequence
@@ -40,16 +40,18 @@ def train(
     `threat={"eps": "8/255"}`. `say=print` prints a line for every epoch and every attack; without
     it nothing is printed. Code that the files name, plugins for example, runs only with
     `trust=True`, or if `plugins` names it as well. Raises `ConfigError`, listing every mistake, and
-    other `RpatError`s.
+    other `RpatError`s; what fails in a plugin is a `UserCodeError` raised from its own error. The
+    caller's random generators, threads, defaults and loggers come out as they went in.
     """
     from rpat_cli.recipe.layers import Layer, code_named_in, read_all, resolve
     from rpat_cli.recipe.trust import trusting
+    from rpat_cli.runs.caller import called
     from rpat_cli.runs.progress_lines import in_lines
     from rpat_cli.runs.train import train_run
 
-    files = read_all(recipe, [Path(config)] if config is not None else [])
     given = Layer("train()", keys, by_user=True)
-    with trusting(everything=trust, files=code_named_in([given])):
+    with called("train"), trusting(everything=trust, files=code_named_in([given])):
+        files = read_all(recipe, [Path(config)] if config is not None else [])
         return train_run(
             resolve([*files, given]),
             out=Path(out) if out is not None else None,
@@ -58,7 +60,7 @@ def train(
 
 
 def evaluate(
-    target: "str | Path | nn.Module | None" = None,
+    target: "str | Path | RunFolder | nn.Module | None" = None,
     attack: "str | Sequence[str]" = "standard",
     *,
     checkpoint: str = "best",
@@ -88,15 +90,16 @@ def evaluate(
     from rpat_cli.recipe.layers import Layer, code_named_in
     from rpat_cli.recipe.suite_file import read_suite
     from rpat_cli.recipe.trust import model_files, trusting
+    from rpat_cli.runs.caller import as_suite, as_target, called
     from rpat_cli.runs.evaluate import EvalOptions, eval_run
     from rpat_cli.runs.progress_lines import in_lines
 
-    attacks = attack if isinstance(attack, str) else ",".join(attack)
+    attacks = as_suite(attack, "evaluate()")
     given = Layer("evaluate()", keys, by_user=True)
-    named = [*code_named_in([given]), *model_files(attacks)]
-    with trusting(everything=trust, files=named):
+    files = [*code_named_in([given]), *model_files(attacks)]
+    with called("evaluate"), trusting(everything=trust, files=files):
         return eval_run(
-            Path(target) if isinstance(target, str) else target,
+            as_target(target, "evaluate()"),
             read_suite(attacks, source="evaluate()"),
             checkpoint=checkpoint,
             changes=[given],
@@ -106,7 +109,11 @@ def evaluate(
 
 
 def load_model(
-    path: "str | Path", checkpoint: str = "best", *, trust: bool = False, **keys: Any
+    path: "str | Path | RunFolder",
+    checkpoint: str = "best",
+    *,
+    trust: bool = False,
+    **keys: Any,
 ) -> "SavedModel":
     """The trained model of a run folder or checkpoint file, in eval mode; its `model` maps images
     (B, C, H, W) in [0, 1] to logits (B, classes).
@@ -120,7 +127,8 @@ def load_model(
     from rpat_cli.loading.load import load_model as load
     from rpat_cli.recipe.layers import Layer, code_named_in
     from rpat_cli.recipe.trust import trusting
+    from rpat_cli.runs.caller import called, named
 
     given = Layer("load_model()", keys, by_user=True)
-    with trusting(everything=trust, files=code_named_in([given])):
-        return load(path, checkpoint, [given])
+    with called("load_model"), trusting(everything=trust, files=code_named_in([given])):
+        return load(named(path, "load_model()"), checkpoint, [given])

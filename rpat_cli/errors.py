@@ -83,6 +83,13 @@ class MissingExtraError(RpatError):
         )
 
 
+class UserCodeError(RpatError):
+    """What a user brought has failed: a model, method, attack, data set or plugin.
+
+    It is raised from the error itself, and its message names the line of the user's code.
+    """
+
+
 class EngineError(RpatError):
     """A cluster that cannot be reached, or that rejects a job."""
 

@@ -15,6 +15,7 @@ from typing import Generic, TypeVar, cast
 from pydantic import ConfigDict
 
 from rpat_cli.errors import ConfigError, unknown
+from rpat_cli.user_code import imported_apart
 
 T = TypeVar("T")
 
@@ -31,6 +32,7 @@ class Registry(Mapping[str, T], Generic[T]):
     def __init__(self, kind: str, entries: Mapping[str, T | str]) -> None:
         self.kind = kind
         self._entries: dict[str, T | str] = dict(entries)
+        self._own = frozenset(entries)
 
     def __getitem__(self, name: str) -> T:
         if name not in self._entries:
@@ -55,6 +57,10 @@ class Registry(Mapping[str, T], Generic[T]):
 
     def __len__(self) -> int:
         return len(self._entries)
+
+    def is_added(self, name: str) -> bool:
+        """Whether an entry is a user's, and not rpat's own."""
+        return name in self._entries and name not in self._own
 
     def add(self, name: str, entry: T | str) -> None:
         """Add an entry. Raises `ConfigError` if the name is taken: nothing is replaced silently."""
@@ -82,7 +88,8 @@ _files: dict[str, Path] = {}
 
 def import_file(path: Path, name: str) -> ModuleType:
     """Run a user's Python file as a module of this name. The file may import others in its folder.
-    What the file raises goes to the caller, and leaves no module."""
+    What it raises goes to the caller, and leaves no module; what it prints goes to stderr, and what
+    it sets in torch is set back."""
     spec = spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
@@ -90,7 +97,8 @@ def import_file(path: Path, name: str) -> ModuleType:
     sys.modules[name] = module  # dataclasses look their module up here
     _open_folder(path.parent)
     try:
-        spec.loader.exec_module(module)
+        with imported_apart():
+            spec.loader.exec_module(module)
     except BaseException:
         del sys.modules[name]
         raise

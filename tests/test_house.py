@@ -21,7 +21,8 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 # and none of the lines after it.
 ORDER = (
     ("errors", "version", "passes", "text"),
-    ("registry", "signals"),
+    ("user_code", "signals"),
+    ("registry",),
     ("records",),
     ("attacks", "data", "models"),
     ("methods", "evaluation"),

@@ -5,6 +5,8 @@ from typing import Protocol, TypeAlias
 
 from torch import Tensor, nn
 
+from rpat_cli.errors import DataError
+
 LossFn: TypeAlias = Callable[[Tensor], Tensor]
 """From logits (B, classes) to the scalar that the attack drives up."""
 
@@ -26,3 +28,23 @@ class Attack(Protocol):
         """Attack with any inner loss; `start` is the perturbation to begin from (default: the
         attack's own start)."""
         ...
+
+
+def check_pixels(model: nn.Module, x: Tensor) -> None:
+    """Raises `DataError` for images that are not in [0, 1], which an attack would clip to it.
+
+    Not in a training on a GPU: looking at pixels there would wait for the device, and those of a
+    training come from rpat.
+    """
+    if not x.numel() or (model.training and x.device.type != "cpu"):
+        return
+    low, high = (float(bound) for bound in x.detach().aminmax())
+    if low < -ROUNDING or high > 1 + ROUNDING:
+        raise DataError(
+            f"an attack takes pixels in [0, 1], given {low:.4g} to {high:.4g}. Divide bytes by "
+            "255; normalization belongs in the model."
+        )
+
+
+ROUNDING = 1e-2
+"""More than what half precision and interpolation do to pixels."""

@@ -22,6 +22,7 @@ def input_gradient(model: nn.Module, x: Tensor, loss_fn: LossFn) -> tuple[Tensor
     NaN counts as zero: the attack then fails, and evaluation says why.
     """
     with torch.enable_grad():
+        x = x.clone() if x.is_inference() else x  # made under torch.inference_mode()
         x = x.detach().requires_grad_()
         logits = full_precision(model(x))
         losses = loss_fn(logits)

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rpat_cli.attacks.base import check_pixels
 from rpat_cli.attacks.forward import forward
 from rpat_cli.attacks.side_effects import frozen
 from rpat_cli.attacks.threat import Threat
@@ -49,6 +50,7 @@ class MinimumNorm:
         A sample that the model gets wrong already comes back as it is.
         """
         x = x.detach()
+        check_pixels(model, x)
         nearest = x.clone()
         with frozen(model) as model, torch.enable_grad():
             predicted = forward(model, x).argmax(dim=1)

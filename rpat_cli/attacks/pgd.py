@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from rpat_cli.attacks import pgd_settings
-from rpat_cli.attacks.base import LossFn
+from rpat_cli.attacks.base import LossFn, check_pixels
 from rpat_cli.attacks.best import Best
 from rpat_cli.attacks.forward import forward, input_gradient
 from rpat_cli.attacks.geometry import to_unit_l1
@@ -78,6 +78,7 @@ class PGD:
 
     def _attack(self, model: nn.Module, x: Tensor, loss_at: LossAt, y: Tensor | None) -> Tensor:
         x = x.detach()
+        check_pixels(model, x)
         everything = torch.arange(len(x), device=x.device)
         with attack_mode(model, self.bn_mode) as model:
             if self.keep == "last" and self.restarts == 1:

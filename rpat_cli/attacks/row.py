@@ -10,7 +10,8 @@ from importlib import import_module
 from typing import Any
 
 from rpat_cli.attacks.threat import DEFAULT_EPS, Threat
-from rpat_cli.errors import ConfigError, MissingExtraError, Problem, unknown
+from rpat_cli.errors import ConfigError, MissingExtraError, Problem, UserCodeError, unknown
+from rpat_cli.user_code import is_brought, where_defined
 
 Setting = int | float | str | tuple[str, ...]
 Cost = Callable[[Mapping[str, Any]], float]
@@ -87,7 +88,14 @@ class AttackRow:
         self._check_installed()
         settings = {**self.fixed, **settings}
         self._check_settings(threat, settings)
-        return self._builder(threat, **settings)
+        attack = self._builder(threat, **settings)
+        if is_brought(self._builder) and not callable(attack):
+            raise UserCodeError(
+                f"{where_defined(self._builder)}: the attack {self.name!r} must be a function "
+                "(threat, **settings) that returns an attack, called as attack(model, x, y); it "
+                f"returned {type(attack).__name__}."
+            )
+        return attack
 
     def for_training(self, threat: Threat, settings: Mapping[str, Any]) -> Any:
         """Build the attack with a recipe's settings, of which it may not take all.

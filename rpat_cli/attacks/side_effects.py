@@ -2,12 +2,12 @@
 
 import random
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Literal
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from rpat_cli.attacks.forward import unwrap
 
@@ -16,15 +16,48 @@ BnMode = Literal["eval", "train"]
 
 @contextmanager
 def attack_mode(model: nn.Module, bn_mode: BnMode = "eval") -> Iterator[nn.Module]:
-    """The unwrapped model in eval or train mode; afterwards each module is in its former mode."""
+    """The unwrapped model in eval or train mode, which gets copies of its images; afterwards each
+    module is in its former mode."""
     model = unwrap(model)
     was_training = [(module, module.training) for module in model.modules()]
     model.train(bn_mode == "train")
     try:
-        yield model
+        with given_copies(model), _out_of_inference_mode():
+            yield model
     finally:
         for module, training in was_training:
             module.training = training
+
+
+@contextmanager
+def given_copies(model: nn.Module) -> Iterator[None]:
+    """In this block each call of the model gets a copy of its images.
+
+    A model that normalizes in place would change what it is attacked with, and what the attack
+    returns; and an image whose gradient is asked for, a leaf, may not be changed in place at all.
+    """
+    copying = model.register_forward_pre_hook(
+        lambda _, inputs: tuple(
+            each.clone() if isinstance(each, Tensor) else each for each in inputs
+        )
+    )
+    try:
+        yield
+    finally:
+        copying.remove()
+
+
+def _out_of_inference_mode() -> AbstractContextManager[object]:
+    """Only where it is on: leaving it turns gradients on as well."""
+    return torch.inference_mode(False) if torch.is_inference_mode_enabled() else nullcontext()
+
+
+@contextmanager
+def differentiable() -> Iterator[None]:
+    """In this block gradients can be taken, also where the caller is in `torch.inference_mode()` or
+    `torch.no_grad()`: an attack without gradients would break nothing."""
+    with torch.inference_mode(False), torch.enable_grad():
+        yield
 
 
 @contextmanager

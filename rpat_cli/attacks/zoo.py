@@ -12,6 +12,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
+from rpat_cli.attacks.base import check_pixels
 from rpat_cli.attacks.forward import forward
 from rpat_cli.attacks.losses import margin_loss
 from rpat_cli.attacks.side_effects import frozen
@@ -56,6 +57,7 @@ class ZOO:
         """Attack images `x` (B, C, H, W) with classes `y` (B,). Returns x_adv in ball and box."""
         coordinates = min(self.coordinates, x[0].numel())
         step_size = self.threat.default_step_size() if self.step_size is None else self.step_size
+        check_pixels(model, x)
         x_adv = x.detach().clone()
         with frozen(model) as model, torch.no_grad():
             climb = _Climb.begin(x_adv)

@@ -17,6 +17,7 @@ from rpat_cli.cli.recipes import recipes
 from rpat_cli.cli.streams import make_streams_safe
 from rpat_cli.cli.sweep import sweep
 from rpat_cli.errors import RpatError
+from rpat_cli.user_code import ascribed, is_out_of_memory
 from rpat_cli.version import __version__
 
 app = typer.Typer(
@@ -86,8 +87,9 @@ def _run() -> None:
         arguments.append("list")  # `rpat eval --attack` without a value lists the attacks
     console.show_anything()
     try:
-        # However it was started, this is the name that shells complete.
-        app(arguments, prog_name="rpat")
+        with ascribed():
+            # However it was started, this is the name that shells complete.
+            app(arguments, prog_name="rpat")
     except RpatError as error:
         if os.environ.get("RPAT_DEBUG"):
             raise
@@ -110,7 +112,7 @@ def _run() -> None:
     except Exception as error:
         if os.environ.get("RPAT_DEBUG"):
             raise
-        if _is_out_of_memory(error):
+        if is_out_of_memory(error):
             console.error(
                 f"out of memory: {' '.join(str(error).split())}\n"
                 "Use a smaller --batch-size. Training also has --accumulate (gradient accumulation "
@@ -124,13 +126,3 @@ def _run() -> None:
             "report it."
         )
         sys.exit(1)
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """By name: torch, which defines the error of a GPU, must not be imported here. On the CPU it
-    raises a `RuntimeError`."""
-    return (
-        isinstance(error, MemoryError)
-        or type(error).__name__ == "OutOfMemoryError"
-        or "DefaultCPUAllocator: " in str(error)
-    )

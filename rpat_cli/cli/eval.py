@@ -19,6 +19,7 @@ from rpat_cli.recipe.suite_file import read_suite
 from rpat_cli.recipe.trust import model_files, python_file, trusting
 from rpat_cli.signals import importing
 from rpat_cli.text import parse_number
+from rpat_cli.user_code import speaking_on_stderr
 
 NO_DIAGNOSTICS: Mapping[str, Mapping[str, Any]] = {}
 
@@ -94,7 +95,7 @@ def evaluate(
     as_json: o.AsJson = False,
 ) -> None:
     """Measure how robust a trained model is, on the whole test set, in float32."""
-    plugins = _loaded(plugin or [])  # first: other options may name its attacks and diagnostics
+    plugins = _loaded(plugin)  # first: other options may name its attacks and diagnostics
     if _listed(attack, diagnostics):
         return
     specs = read_suite(attack, Overrides(steps, _number("--step-size", step_size), restarts))
@@ -130,11 +131,6 @@ def _session() -> ModuleType:
     return session
 
 
-def _loaded(plugins: Sequence[str]) -> list[str]:
-    with importing():
-        return load_plugins((file, "--plugin") for file in plugins)
-
-
 def _answered(
     everything: bool, target: Path | None, attack: str, changes: Sequence[Layer]
 ) -> AbstractContextManager[None]:
@@ -142,6 +138,11 @@ def _answered(
     program = python_file(str(target))
     named = [*code_named_in(changes), *model_files(attack)]
     return trusting(everything=everything, files=[*named, program] if program else named)
+
+
+def _loaded(plugin: list[str] | None) -> list[str]:
+    with importing(), speaking_on_stderr():
+        return load_plugins((file, "--plugin") for file in plugin or [])
 
 
 def _listed(attack: str, diagnostics: Mapping[str, Any]) -> bool:

@@ -15,12 +15,12 @@ import typer
 from rpat_cli.cli import console, torchrun
 from rpat_cli.cli.progress import listening
 from rpat_cli.data.choice import Limit
+from rpat_cli.diagnostics.blocks import Section
 from rpat_cli.errors import ConfigError
 from rpat_cli.evaluation.parallel import ranks
 from rpat_cli.evaluation.parallel.processes import Jobs
 from rpat_cli.evaluation.suite import AttackSpec
 from rpat_cli.recipe.layers import Layer, layers_of, resolve
-from rpat_cli.recipe.schema import Recipe
 from rpat_cli.recipe.summary import summary
 from rpat_cli.records import eval_file
 from rpat_cli.records.run_folder import newest_run
@@ -41,6 +41,7 @@ from rpat_cli.runs.diagnose import Wanted
 from rpat_cli.runs.evaluate import EvalOptions, Measured, measure_run
 from rpat_cli.runs.resume import resume_run
 from rpat_cli.runs.train import train_run
+from rpat_cli.user_code import speaking_on_stderr
 
 
 def train(
@@ -68,9 +69,9 @@ def train(
         )
     layers = layers_of(recipe=recipe, configs=configs, assignments=assignments, flags=flags)
     if dry_run:
-        show_cost(resolve(layers), out, as_json=as_json)
+        show_cost(layers, out, as_json=as_json)
         return
-    with listening(quiet=quiet or as_json) as listener:
+    with speaking_on_stderr(), listening(quiet=quiet or as_json) as listener:
         if resume is not None:
             path = newest_run().path if resume == "last" else Path(resume)
             folder = resume_run(
@@ -98,13 +99,15 @@ def show_report(report: Report, page: Path, *, as_json: bool) -> None:
     console.out.print(f"report: {page}", markup=False, soft_wrap=True)
 
 
-def show_cost(recipe: Recipe, out: Path | None, *, as_json: bool) -> None:
+def show_cost(layers: Sequence[Layer], out: Path | None, *, as_json: bool) -> None:
     """`rpat train --dry-run`: the recipe, and what it costs here."""
+    with speaking_on_stderr():
+        recipe = resolve(layers)
     if not as_json:
         _show(
             summary(recipe).items()
         )  # at once: the steps of a large network take minutes on a CPU
-    with console.err.status("taking a few steps to see what they cost"):
+    with speaking_on_stderr(), console.err.status("taking a few steps to see what they cost"):
         estimate = cost.dry_run(recipe, out)
     if as_json:
         numbers = {**asdict(estimate), "run_dir": str(estimate.run_dir)}
@@ -137,15 +140,14 @@ def evaluate(
         return
     shared = torchrun.size() > 1
     with (
+        speaking_on_stderr(),
         ranks.leading() if shared else nullcontext() as others,
         listening(quiet=quiet or as_json) as listener,
     ):
         if target is None:
             target = newest_run().path
             listener.say(f"evaluating the newest run, {target}")
-        again = shlex.join(["rpat", *sys.argv[1:]])
-        if shared:
-            again += " (alone, or under torchrun as before)"
+        again = shlex.join(["rpat", *sys.argv[1:]]) + (" (alone or with torchrun)" * shared)
         measured = measure_run(
             target,
             specs,
@@ -155,21 +157,22 @@ def evaluate(
             options=EvalOptions(batch_size, jobs, limit, again=again, ranks=others),
             listener=listener,
         )
+        sections = [result.section() for result in measured.diagnostics.values()]
     if as_json:
         print(measured.file.read_text(encoding="utf-8"))
     else:
-        _show_evaluation(measured)
+        _show_evaluation(measured, sections)
     if any(result.failed for result in measured.diagnostics.values()):
         raise typer.Exit(3)
 
 
-def _show_evaluation(measured: Measured) -> None:
+def _show_evaluation(measured: Measured, sections: Iterable[Section]) -> None:
     evaluation, file = measured.evaluation, measured.file
     console.out.print(evaluation_table(evaluation))
     console.out.print(evaluation_summary(evaluation, eval_file.read(file).class_names))
     console.out.print(remarks_text(evaluation_remarks(evaluation)))
-    for result in measured.diagnostics.values():
-        console.out.print(for_terminal(result.section()))
+    for section in sections:
+        console.out.print(for_terminal(section))
     console.out.print(f"result: {file}", markup=False, soft_wrap=True)
 
 

@@ -16,6 +16,7 @@ from rpat_cli.sweep.runner import SweepRunner
 from rpat_cli.sweep.search import search_for
 from rpat_cli.sweep.sweep_file import find_sweep
 from rpat_cli.sweep.table import SweepTable, failures_text, notes_text, sweep_table, to_json
+from rpat_cli.user_code import speaking_on_stderr
 
 
 def sweep(
@@ -35,7 +36,8 @@ def sweep(
     if cost and not dry_run:
         raise ConfigError("--cost needs --dry-run: a running sweep shows the time that is left.")
     path = find_sweep(name)
-    plan = plan_sweep(path)
+    with speaking_on_stderr():  # its plugins are run
+        plan = plan_sweep(path)
     folder = out or SWEEPS / path.stem
     section = _engine(plan, engine)
     if dry_run:

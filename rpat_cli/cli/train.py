@@ -27,6 +27,7 @@ from rpat_cli.recipe.schema import added_regularizers
 from rpat_cli.recipe.shipped import recipe_names
 from rpat_cli.recipe.trust import trusting
 from rpat_cli.signals import importing
+from rpat_cli.user_code import speaking_on_stderr
 
 WHAT = "What to train"
 THREAT = "Threat model and attack"
@@ -218,7 +219,7 @@ class TrainCommand(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if not {"-h", "--help"}.isdisjoint(args):
-            with importing():
+            with importing(), speaking_on_stderr():
                 load_plugins((file, "--plugin") for file in _plugins_in(args))
             self._list_again()
         return super().parse_args(ctx, args)

@@ -6,9 +6,13 @@ from typing import Any
 import torch
 
 from rpat_cli.data import DATASETS
-from rpat_cli.data.base import GIB, Dataset, DatasetSpec, LoadOptions, Split
+from rpat_cli.data.base import GIB, Dataset, DatasetSpec, LoadOptions, RawData, Split
 from rpat_cli.data.splits import StreamSplit, counted, stratified_choice
-from rpat_cli.errors import ConfigError, DataError, Problem
+from rpat_cli.errors import ConfigError, DataError, Problem, UserCodeError
+from rpat_cli.user_code import calling, where_defined
+
+SPLIT_HAS = ("labels", "shape", "to", "subset", "batches", "tensors", "fingerprint", "__len__")
+"""What a `Split` has."""
 
 FILES_READ = 2000
 """Training images whose content is part of their fingerprint; of the others it is the size."""
@@ -44,7 +48,9 @@ def load_dataset(
         Path(root).expanduser(), download, image_size, memory_budget, workers, test_only, **form
     )
     _check_form(spec, options)
-    raw = spec.load(options)
+    with calling(spec.load, "load(options)"):
+        raw = spec.load(options)
+    _check_raw(spec, raw)
     whole = None if val_size is None else raw.train
     if whole is not None:
         _check(spec, whole, "training", len(raw.class_names))
@@ -105,6 +111,28 @@ def _check_form(spec: DatasetSpec, options: LoadOptions) -> None:
     if options.test_size is not None:
         message = f"{spec.name} has test images of its own."
         raise ConfigError(Problem("test_size", message, hint=for_folders))
+
+
+def _check_raw(spec: DatasetSpec, raw: object) -> None:
+    """Raises `UserCodeError` for what a plugin's loader returned instead of a `RawData`."""
+    problem = ""
+    if not isinstance(raw, RawData):
+        problem = f"it returned {type(raw).__name__}"
+    else:
+        splits = {"train": raw.train, "test": raw.test}
+        if raw.train is None:  # only the test images were asked for
+            del splits["train"]
+        for which, split in splits.items():
+            missing = [name for name in SPLIT_HAS if not hasattr(split, name)]
+            if missing:
+                kind = type(split).__name__
+                problem = f"{which} is of the type {kind}, which has no {', '.join(missing)}"
+    if problem:
+        raise UserCodeError(
+            f"{where_defined(spec.load)}: the data set {spec.name!r} must load a RawData(train, "
+            f"test, class_names) of splits, such as rpat_cli.data.splits.TensorSplit(x, y); "
+            f"{problem}."
+        )
 
 
 def _check(spec: DatasetSpec, split: Split, which: str, classes: int) -> None:

@@ -3,8 +3,8 @@ process."""
 
 import copy
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import redirect_stdout, suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from rpat_cli.attacks import ATTACKS
 from rpat_cli.attacks.autoattack import AutoAttack, Ensemble
+from rpat_cli.attacks.brought import Perturb, attacked
 from rpat_cli.attacks.catalogue import NoAttack, Transfer
 from rpat_cli.attacks.side_effects import frozen, own_randomness
 from rpat_cli.attacks.threat import Threat
@@ -25,8 +26,10 @@ from rpat_cli.evaluation.verify import verify
 from rpat_cli.passes import count_passes
 from rpat_cli.registry import import_file, imported_files
 
-Perturb = Callable[[Tensor, Tensor], Tensor]
-"""From images (B, C, H, W) in [0, 1] and classes (B,) to adversarial images."""
+PROBABILITIES = (
+    "the model returns probabilities, not logits: a second softmax in the loss flattens its "
+    "gradients, and the robust accuracy comes out too high. Return the logits, or log(p)."
+)
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,13 @@ class Prepared:
     ensemble: Ensemble | None = None
     flags: tuple[str, ...] = ()
 
+    def on_probabilities(self) -> "Prepared":
+        """The same for a model that returns probabilities: what follows its gradient is warned
+        of."""
+        if not any(ATTACKS[name].follows_gradient for name in self.stages):
+            return self
+        return replace(self, flags=(*self.flags, PROBABILITIES))
+
     def without_gradient(self) -> "Prepared":
         """The same for a model that no gradient comes through: what follows one does nothing."""
         stuck = [name for name in self.stages if ATTACKS[name].follows_gradient]
@@ -54,7 +64,7 @@ class Prepared:
             "without gradients: square, transfer:RUN."
         )
         stages = {**self.stages, **dict.fromkeys(stuck, _unchanged)}
-        return replace(self, stages=stages, flags=(flag,))
+        return replace(self, stages=stages, flags=(*self.flags, flag))
 
 
 @dataclass
@@ -63,7 +73,7 @@ class Bench:
 
     `x`, `y` are a first batch for AutoAttack to look at the model with. `connected`: a gradient
     comes through the model. `sources`: the model that a transfer attack makes its images on, by the
-    attack's label.
+    attack's label. `probabilities`: the model returns them, in place of logits.
     """
 
     model: nn.Module
@@ -75,6 +85,7 @@ class Bench:
     device: torch.device
     connected: bool
     sources: Mapping[str, nn.Module]
+    probabilities: bool = False
     _prepared: dict[str, Prepared] = field(default_factory=dict)
 
     def open(self, device: torch.device) -> None:
@@ -122,6 +133,8 @@ class Bench:
         """The attack of that label. Raises `ConfigError` for settings that it does not take."""
         if label not in self._prepared:
             prepared = self._prepare(label)
+            if self.probabilities:
+                prepared = prepared.on_probabilities()
             self._prepared[label] = prepared if self.connected else prepared.without_gradient()
         return self._prepared[label]
 
@@ -142,7 +155,7 @@ class Bench:
             count_passes(model) as passes,
             own_randomness(self.device, task.seed),
         ):
-            verified = verify(model, self.threat, x, y, perturb(x, y))
+            verified = verify(model, self.threat, x, y, attacked(perturb, x, y))
         return ChunkResult(
             label=task.label,
             stage=task.stage,
@@ -212,6 +225,6 @@ def _arrive(files: Mapping[str, Path]) -> Bench:
     """
     for name, path in files.items():
         if name not in sys.modules:
-            with suppress(Exception), redirect_stdout(sys.stderr):
+            with suppress(Exception, SystemExit):
                 import_file(path, name)
     return Bench.__new__(Bench)

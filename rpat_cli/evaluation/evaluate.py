@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from rpat_cli.attacks.forward import gradient_reaches
-from rpat_cli.attacks.side_effects import frozen, own_randomness
+from rpat_cli.attacks.side_effects import differentiable, frozen, own_randomness
 from rpat_cli.attacks.threat import Threat
 from rpat_cli.errors import ConfigError, DataError
 from rpat_cli.evaluation.bench import Bench, Prepared
@@ -30,7 +30,15 @@ from rpat_cli.evaluation.parallel.processes import Pool
 from rpat_cli.evaluation.parallel.stages import SampleStates, StageRunner
 from rpat_cli.evaluation.results import AttackResult, Evaluation, StageResult
 from rpat_cli.evaluation.suite import AttackSpec
-from rpat_cli.evaluation.verify import Prediction, batches, check_precision, checked_logits
+from rpat_cli.evaluation.verify import (
+    NotFiniteError,
+    Prediction,
+    are_probabilities,
+    batches,
+    check_precision,
+    checked_logits,
+)
+from rpat_cli.user_code import ascribed
 
 __all__ = ["AttackResult", "Evaluation", "OnResult", "Progress", "default_batch_size", "evaluate"]
 
@@ -90,20 +98,22 @@ def evaluate(
     """
     device = device or _device_of(model)
     batch_size = default_batch_size(device) if batch_size is None else batch_size
-    _check_arguments(x, y, batch_size)
+    _check_arguments(model, x, y, batch_size)
     known = list(known)
     results: list[AttackResult] = []
     with (
+        ascribed(model),
+        differentiable(),
         frozen(model) as model,
         torch.autocast(device.type, enabled=False),
         own_randomness(device, seed),
         _ready(sources, specs, device) as own_sources,
     ):
-        check_precision(model)
-        clean, classes = _predict_clean(model, x, y, batch_size, device)
+        x, y = (part.clone() if part.is_inference() else part for part in (x, y))
+        clean, classes, probabilities = _predict_clean(model, x, y, batch_size, device)
         whole = _without_results(threat, y, clean, classes, seed, batch_size)
         first = x[:batch_size].clone().to(device), y[:batch_size].clone().to(device)
-        bench = _bench(model, threat, specs, first, seed, own_sources)
+        bench = _bench(model, threat, specs, first, seed, own_sources, probabilities)
         if on_progress:
             on_progress = _forecast(bench, whole, on_progress)
         execute = _executor(bench, workers, on_remark)
@@ -144,28 +154,39 @@ def _bench(
     first: tuple[Tensor, Tensor],
     seed: int,
     sources: Mapping[str, nn.Module],
+    probabilities: bool,
 ) -> Bench:
     """All attacks ready to run; `first` is a batch of images and classes, on the device."""
     x, y = first
     by_label = {spec.label: spec for spec in specs}
     connected = gradient_reaches(model, x[:1])
-    bench = Bench(model, threat, by_label, x, y, seed, x.device, connected, sources)
+    bench = Bench(model, threat, by_label, x, y, seed, x.device, connected, sources, probabilities)
     bench.prepare_all()
     return bench
 
 
 def _predict_clean(
     model: nn.Module, x: Tensor, y: Tensor, batch_size: int, device: torch.device
-) -> tuple[Prediction, int]:
-    """What the model makes of the images as they are, and how many classes it tells apart.
+) -> tuple[Prediction, int, bool]:
+    """What the model makes of the images as they are, how many classes it tells apart, and whether
+    it returns probabilities.
 
     Raises what `checked_logits` raises, and `DataError` for labels of no class.
     """
-    classes = checked_logits(model, x[:1].to(device)).shape[1]
-    _check_labels(y, classes)
-    parts = batches(x, y, batch_size, device)
-    clean = [Prediction.of(checked_logits(model, x_part), y_part) for x_part, y_part in parts]
-    return Prediction.join(clean), classes
+    clean: list[Prediction] = []
+    done, classes, probabilities = 0, 0, True
+    for x_part, y_part in batches(x, y, batch_size, device):
+        try:
+            logits = checked_logits(model, x_part)
+        except NotFiniteError as error:
+            raise NotFiniteError(error.bad, error.x, first=done) from None
+        if not done:
+            classes = logits.shape[1]
+            _check_labels(y, classes)
+        probabilities = probabilities and are_probabilities(logits)
+        clean.append(Prediction.of(logits, y_part))
+        done += len(x_part)
+    return Prediction.join(clean), classes, probabilities
 
 
 def _forecast(bench: Bench, whole: Evaluation, on_progress: OnProgress) -> Forecast:
@@ -280,7 +301,8 @@ def _device_of(model: nn.Module) -> torch.device:
     return torch.device("cpu") if parameter is None else parameter.device
 
 
-def _check_arguments(x: Tensor, y: Tensor, batch_size: int) -> None:
+def _check_arguments(model: nn.Module, x: Tensor, y: Tensor, batch_size: int) -> None:
+    check_precision(model)
     if batch_size < 1:
         raise ConfigError(f"a batch must hold at least 1 image, given {batch_size}.")
     if x.ndim != 4 or y.shape != x.shape[:1] or not len(x):

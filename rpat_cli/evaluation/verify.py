@@ -1,11 +1,12 @@
 """Nothing that an attack returns is trusted: it is projected onto the threat model, checked, and
 classified again before it counts."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from rpat_cli.attacks.losses import margin
 from rpat_cli.attacks.threat import Threat
@@ -56,6 +57,37 @@ class Verified:
     distance: Tensor
 
 
+class NotFiniteError(RpatError):
+    """A model's output is not finite for some images of a batch: `bad` (B,) bool, images `x`.
+
+    `first`: the number of the batch's first image among all.
+    """
+
+    def __init__(self, bad: Tensor, x: Tensor, first: int | None = None) -> None:
+        self.bad, self.x = bad, x
+        which = bad.nonzero().flatten().tolist()
+        flat = int((x[bad].flatten(1).amin(1) == x[bad].flatten(1).amax(1)).sum())
+        names = ""
+        if first is not None:
+            numbers = [str(first + index) for index in which[:5]]
+            names = f" (number {', '.join(numbers)}{', ...' if len(which) > 5 else ''}, from 0)"
+        cause = "Look for a diverged training run or a division by zero in the model."
+        if len(x) == 1:
+            cause += (
+                " Or does it normalize over the batch, as BatchNorm does without running "
+                "statistics? One image alone has no statistics."
+            )
+        if flat:
+            cause = (
+                f"{flat} of them have one value in all pixels: a standardization of each image "
+                "divides by its deviation, 0 there; add a small number to it."
+            )
+        super().__init__(
+            f"the model's output is not finite (NaN or infinity) for {len(which)} of {len(x)} "
+            f"images{names}, so its accuracy means nothing. {cause}"
+        )
+
+
 def checked_logits(model: nn.Module, x: Tensor) -> Tensor:
     """Logits (B, classes), computed without gradients in float32.
 
@@ -64,10 +96,9 @@ def checked_logits(model: nn.Module, x: Tensor) -> Tensor:
     with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
         logits = model(x.float())
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(x):
-        given = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise RpatError(
             f"a classifier must return logits (B, classes) for B = {len(x)} images, this one "
-            f"gave {given}."
+            f"gave {_described(logits)}."
         )
     if logits.dtype != torch.float32:
         raise RpatError(
@@ -75,17 +106,20 @@ def checked_logits(model: nn.Module, x: Tensor) -> Tensor:
             "Return logits.float(), and not classes or rounded numbers."
         )
     if not logits.isfinite().all():
-        bad = int((~logits.isfinite().all(dim=1)).sum())
-        raise RpatError(
-            f"the model's output is not finite (NaN or infinity) for {bad} of {len(x)} images, "
-            "so its accuracy means "
-            "nothing. Look for a diverged training run or a division by zero in the model."
-        )
+        raise NotFiniteError(~logits.isfinite().all(dim=1), x)
     return logits
 
 
 def check_precision(model: nn.Module) -> None:
-    """Raises `RpatError` for a model with parameters of another precision than float32."""
+    """Raises `RpatError` for a model with parameters of another precision than float32, with
+    weights that it has not made yet, or with such that no gradient can pass."""
+    lazy = [name for name, parameter in model.named_parameters() if is_lazy(parameter)]
+    if lazy:
+        raise RpatError(
+            f"the model has weights without a shape yet ({', '.join(lazy[:3])}): a lazy module "
+            "makes them in its first forward pass. Give it a batch of images before, or use the "
+            "module that states its sizes."
+        )
     other = {p.dtype for p in model.parameters() if p.is_floating_point()} - {torch.float32}
     if other:
         given = ", ".join(sorted(map(_name, other)))
@@ -93,6 +127,35 @@ def check_precision(model: nn.Module) -> None:
             f"evaluation is in float32, but the model has parameters in {given}. Call "
             "model.float() first."
         )
+    if any(tensor.is_inference() for tensor in (*model.parameters(), *model.buffers())):
+        raise RpatError(
+            "the model was made under torch.inference_mode(), and so no attack can follow a "
+            "gradient through it. Make it outside of that block."
+        )
+
+
+def _described(output: object) -> str:
+    """What a model returned instead of logits, and what to return in its place."""
+    if isinstance(output, Tensor):
+        return f"{tuple(output.shape)}"
+    name = type(output).__name__
+    if isinstance(output, Mapping):
+        keys = ", ".join(map(repr, list(output)[:5]))
+        return f"a {name} with the keys {keys}. Return the entry that holds the logits"
+    if isinstance(output, tuple | list):
+        parts = ", ".join(
+            str(tuple(part.shape)) if isinstance(part, Tensor) else type(part).__name__
+            for part in output[:5]
+        )
+        return f"a {name} of {len(output)} ({parts}). Return its part that holds the logits"
+    return name
+
+
+def are_probabilities(logits: Tensor) -> bool:
+    """Does each row of (B, classes) look like a probability distribution? Their logarithms, which
+    are logits as well, do not."""
+    within = (logits >= -1e-5).all() and (logits <= 1 + 1e-5).all()
+    return bool(within and ((logits.sum(dim=1) - 1).abs() < 1e-4).all())
 
 
 def _name(dtype: torch.dtype) -> str:

@@ -6,6 +6,8 @@ import re
 import sys
 from collections.abc import Sequence
 from contextlib import redirect_stdout, suppress
+from dataclasses import replace
+from math import prod
 from pathlib import Path
 
 import torch
@@ -25,6 +27,7 @@ from rpat_cli.models.normalize import Classifier
 from rpat_cli.recipe.layers import Layer, resolve
 from rpat_cli.recipe.schema import Recipe
 from rpat_cli.records.run_folder import RUNS, RunFolder
+from rpat_cli.user_code import place_of
 
 EXTERNAL = RUNS / "external"
 """Where the results of models go that have no checkpoint next to which they could be written."""
@@ -72,7 +75,7 @@ def module_at_hand(model: nn.Module, given: Sequence[Layer]) -> SavedModel:
     source = ""
     with suppress(OSError, TypeError):  # a class typed into an interpreter has none
         source = inspect.getsource(type(model))
-    return _saved(model, name, recipe, source=source)
+    return replace(_saved(model, name, recipe, source=source), at_hand=True)
 
 
 def _recipe(name: str, given: Sequence[Layer]) -> Recipe:
@@ -112,18 +115,23 @@ def _saved(
 
 
 def _classes(model: nn.Module, name: str, shape: tuple[int, int, int]) -> int:
-    """How many logits the model returns for a gray image. Raises `RpatError` if it fails."""
+    """How many logits the model returns for an image. Raises `RpatError` if it fails."""
     parameter = next(model.parameters(), None)
-    gray = torch.full((1, *shape), 0.5, device=None if parameter is None else parameter.device)
+    # Not of one color: networks that standardize each image divide by its deviation.
+    x = torch.linspace(0.25, 0.75, prod(shape)).view(1, *shape)
     try:
         check_precision(model)
         with frozen(model) as model:
-            return checked_logits(model, gray).shape[1]
+            return checked_logits(model, x if parameter is None else x.to(parameter.device)).shape[
+                1
+            ]
     except RpatError as error:
         raise RpatError(f"{name}: {error}") from None
     except Exception as error:
+        place = place_of(error)
+        where = f" in {place.file}, line {place.line}" if place else ""
         raise RpatError(
             f"{name}: the model fails on an image of shape {shape}: {type(error).__name__}: "
-            f"{error}. Choose the data set that it was made for with --data; "
+            f"{error}{where}. Choose the data set that it was made for with --data; "
             "--set data.image_size=224 resizes an imagefolder."
         ) from error

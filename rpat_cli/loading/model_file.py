@@ -141,5 +141,4 @@ def _import(path: Path, text: str) -> ModuleType:
     name = f"rpat_model_{path.stem}_{sha256(f'{path}:{text}'.encode()).hexdigest()[:8]}"
     if name in sys.modules:
         return sys.modules[name]
-    with redirect_stdout(sys.stderr):
-        return import_file(path, name)
+    return import_file(path, name)

@@ -17,7 +17,8 @@ class SavedModel:
     unknown.
 
     `home`: where its results go, if that is not the folder of `file`. `source`: the program text
-    that defines the model, if it is a user's own.
+    that defines the model, if it is a user's own. `at_hand`: it was given as an object, which is
+    the caller's.
     """
 
     model: nn.Module
@@ -27,6 +28,7 @@ class SavedModel:
     recipe: Recipe
     home: RunFolder | None = None
     source: str = ""
+    at_hand: bool = False
 
     @property
     def folder(self) -> RunFolder:

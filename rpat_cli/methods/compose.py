@@ -4,8 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from rpat_cli.errors import ConfigError
+from torch import Tensor
+
+from rpat_cli.errors import ConfigError, UserCodeError
 from rpat_cli.methods.base import HasTeacherTerm, Method, Outcome, Part, Regularizer, StepContext
+from rpat_cli.user_code import calling, where_defined
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,9 @@ class Composite:
         outcome = self._outcome(step)
         terms = dict(outcome.terms)
         for regularizer in self.regularizers:
-            added = regularizer(step, outcome)
+            with calling(regularizer, "regularizer(step, outcome)"):
+                added = regularizer(step, outcome)
+            _check_terms(regularizer, added)
             duplicates = sorted(terms.keys() & added.keys())
             if duplicates:
                 raise ConfigError(
@@ -57,9 +62,46 @@ class Composite:
         return replace(outcome, terms=terms)
 
     def _outcome(self, step: StepContext) -> Outcome:
-        if self.teacher_term is not None and isinstance(self.method, HasTeacherTerm):
-            return self.method.with_teacher_term(step, self.teacher_term)
-        return self.method(step)
+        with calling(self.method, "method(step)"):
+            if self.teacher_term is not None and isinstance(self.method, HasTeacherTerm):
+                outcome = self.method.with_teacher_term(step, self.teacher_term)
+            else:
+                outcome = self.method(step)
+        if not isinstance(outcome, Outcome):
+            raise UserCodeError(
+                f"{where_defined(self.method)}: a method returns an Outcome "
+                "(rpat_cli.methods.base), with named loss terms, x, x_adv and logits_adv; this one "
+                f"returned {type(outcome).__name__}."
+            )
+        _check_terms(self.method, outcome.terms)
+        for key in ("x", "x_adv", "logits_adv"):
+            if not isinstance(getattr(outcome, key), Tensor):
+                given = type(getattr(outcome, key)).__name__
+                raise UserCodeError(
+                    f"{where_defined(self.method)}: {key} of its Outcome must be a tensor; it is "
+                    f"of the type {given}."
+                )
+        return outcome
+
+
+def _check_terms(part: Part, terms: object) -> None:
+    """Raises `UserCodeError` for what are no named loss terms, each one number with a gradient."""
+    if isinstance(terms, Mapping) and all(
+        isinstance(name, str) and isinstance(term, Tensor) and term.ndim == 0
+        for name, term in terms.items()
+    ):
+        return
+    given = type(terms).__name__
+    if isinstance(terms, Mapping):
+        shapes = {
+            name: tuple(term.shape) if isinstance(term, Tensor) else type(term).__name__
+            for name, term in terms.items()
+        }
+        given = ", ".join(f"{name}: {shape}" for name, shape in shapes.items())
+    raise UserCodeError(
+        f"{where_defined(part)}: the loss terms must be a dict from names to scalar tensors, such "
+        f'as {{"ce": cross_entropy(logits, y)}}; given {given}.'
+    )
 
 
 def compose(method: Method, *regularizers: Regularizer) -> Composite:

@@ -5,9 +5,10 @@ from typing import Protocol
 
 from torch import nn
 
-from rpat_cli.errors import ConfigError
+from rpat_cli.errors import ConfigError, UserCodeError
 from rpat_cli.models import LIBRARIES, MODELS, in_library
 from rpat_cli.models.normalize import Classifier
+from rpat_cli.user_code import calling, where_defined
 
 __all__ = ["Classifier", "ModelBuilder", "build_model", "build_network"]
 
@@ -51,7 +52,16 @@ def build_network(name: str, shape: tuple[int, int, int], classes: int) -> nn.Mo
     channels, height, width = shape
     if classes < 2:
         raise ConfigError(f"a classifier needs at least 2 classes; given {classes}.")
-    return _find_builder(name)(channels, min(height, width), classes)
+    builder = _find_builder(name)
+    with calling(builder, f"{name}(channels, image_size, classes)"):
+        network = builder(channels, min(height, width), classes)
+    if not isinstance(network, nn.Module):
+        raise UserCodeError(
+            f"{where_defined(builder)}: the model {name!r} must be a function (channels, "
+            f"image_size, classes) that returns a torch.nn.Module; it returned "
+            f"{type(network).__name__}."
+        )
+    return network
 
 
 def _find_builder(name: str) -> ModelBuilder:

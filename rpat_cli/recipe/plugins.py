@@ -7,8 +7,10 @@ announces its plugin under the entry-point group `rpat.plugins`.
 """
 
 import re
+import sys
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import redirect_stdout
 from dataclasses import is_dataclass
 from functools import cache
 from hashlib import sha256
@@ -29,6 +31,7 @@ from rpat_cli.recipe.plugin_files import NamedPlugin, checksum_of, keep
 from rpat_cli.recipe.schema import Recipe
 from rpat_cli.recipe.trust import trust, untrusted
 from rpat_cli.registry import Registry, import_file
+from rpat_cli.user_code import is_plugin_package
 
 GROUP = "rpat.plugins"
 _loaded: dict[Path, ModuleType] = {}
@@ -119,8 +122,10 @@ def load_installed() -> None:
     """Load the plugins that installed packages announce. Raises `ConfigError` naming the
     package."""
     for point in entry_points(group=GROUP):
+        is_plugin_package(point.value)
         try:
-            point.load()
+            with redirect_stdout(sys.stderr):
+                point.load()
         except Exception as error:
             package = point.dist.name if point.dist else point.value
             raise ConfigError(
@@ -177,6 +182,13 @@ def _check_part(kind: str, name: str, entry: Any) -> None:
             f"the {kind} {name!r} must be a frozen dataclass that inherits from "
             "rpat_cli.methods.declare.Needs"
         )
+    if not (isinstance(entry.views, int) and entry.views >= 1):
+        raise TypeError(f"views of the {kind} {name!r} must be a number of at least 1")
+    if not isinstance(entry.attack_defaults, Mapping):
+        raise TypeError(
+            f"attack_defaults of the {kind} {name!r} must be settings of an attack, as "
+            "rpat_cli.methods.declare.attack_settings(start='gaussian') makes them"
+        )
 
 
 def _check_attack(name: str, row: Any) -> None:
@@ -196,6 +208,8 @@ def _check_data_set(name: str, entry: Any) -> None:
 def _check_diagnostic(name: str, entry: Any) -> None:
     if not isinstance(entry, Diagnostic):
         raise TypeError(f"the diagnostic {name!r} must be a rpat_cli.diagnostics.Diagnostic")
+    if (entry.measure is None) == (entry.prepare is None):
+        raise TypeError(f"the diagnostic {name!r} must have either a measure or a prepare")
     if name in EVALUATION_KEYS:
         raise TypeError(
             f"the diagnostic {name!r} has the name of a key of the evaluation's JSON; choose "

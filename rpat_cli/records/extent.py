@@ -35,10 +35,10 @@ def check_packed(path: Path) -> None:
     if what := irregular(path):
         raise CheckpointError(f"{path} is {what}, not a checkpoint.")
     try:
-        unpacked = _unpacked_size(path)
-    except Exception:  # zipfile raises half a dozen kinds; whoever reads it says what is wrong
+        unpacked, size = _unpacked_size(path), path.stat().st_size
+    except Exception:  # it is not there, or damaged: whoever reads it says so
         return
-    if unpacked > FOLD * path.stat().st_size + SPARE:
+    if unpacked > FOLD * size + SPARE:
         raise _too_large(path, f"unpacks to {_gigabytes(unpacked)}")
 
 

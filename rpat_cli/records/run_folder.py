@@ -22,6 +22,9 @@ class RunFolder:
 
     path: Path
 
+    def __fspath__(self) -> str:
+        return str(self.path)
+
     @property
     def recipe(self) -> Path:
         return self.path / "recipe.yaml"

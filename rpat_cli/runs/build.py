@@ -7,8 +7,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from rpat_cli.attacks import TRAINING_ATTACKS
+from rpat_cli.attacks import ATTACKS, TRAINING_ATTACKS
 from rpat_cli.attacks.base import Attack
+from rpat_cli.attacks.brought import BroughtAttack
 from rpat_cli.attacks.threat import Threat
 from rpat_cli.data import DATASETS, MIXINGS
 from rpat_cli.data.augment import Augment, build_augment
@@ -69,7 +70,7 @@ def build_threat(recipe: Recipe) -> Threat:
 def build_attack(section: AttackSection, threat: Threat) -> Attack:
     """The attack that makes training examples."""
     attack: Attack = TRAINING_ATTACKS[section.name].for_training(threat, section.settings())
-    return attack
+    return BroughtAttack(attack) if ATTACKS.is_added(section.name) else attack
 
 
 def build_method(recipe: Recipe) -> Composite:

@@ -1,22 +1,25 @@
 """Diagnostics of a target that is open already: prepared before the attacks, measured after them,
 and added to the evaluation's file."""
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from torch import nn
 
+from rpat_cli.attacks.side_effects import given_copies
 from rpat_cli.data.choice import Limit
 from rpat_cli.diagnostics import DIAGNOSTICS, Diagnostic, Result, Subject
 from rpat_cli.diagnostics.base import Measure
-from rpat_cli.errors import ConfigError, Problem
+from rpat_cli.errors import ConfigError, Problem, UserCodeError
 from rpat_cli.evaluation.suite import AttackSpec
 from rpat_cli.loading.saved_model import SavedModel
 from rpat_cli.records import eval_file
 from rpat_cli.runs.listener import Listener
 from rpat_cli.runs.target import OpenedTarget
 from rpat_cli.signals import stoppable
+from rpat_cli.user_code import ascribed, calling, place_of, where_defined
 
 Wanted: TypeAlias = Mapping[str, Mapping[str, Any]]
 """Names of `DIAGNOSTICS`, each with the settings that its options give."""
@@ -32,7 +35,11 @@ def prepare(wanted: Wanted, opened: OpenedTarget, limit: Limit | None) -> dict[s
     for name in wanted:
         _check(name, DIAGNOSTICS[name], wanted[name])
     names = [name for name in DIAGNOSTICS if name in wanted]
-    return {name: DIAGNOSTICS[name].prepared(opened.data, limit, wanted[name]) for name in names}
+    prepared = {}
+    for name in names:
+        with calling(DIAGNOSTICS[name].prepare, "prepare(data, limit, **settings)"):
+            prepared[name] = DIAGNOSTICS[name].prepared(opened.data, limit, wanted[name])
+    return prepared
 
 
 def _check(name: str, diagnostic: Diagnostic, settings: Mapping[str, Any]) -> None:
@@ -78,9 +85,33 @@ def diagnose(
     ):
         for done, name in enumerate(names, 1):
             listener.say(f"diagnostic: {name}")
-            results[name] = prepared[name](subject)
+            results[name] = _measured(name, prepared[name], subject)
             eval_file.add(file, {name: results[name].to_dict()}, names[done:])
     return results
+
+
+def _measured(name: str, measure: Measure, subject: Subject) -> Result:
+    """Raises `UserCodeError` for a diagnostic of a user's that returns something else than a
+    result."""
+    with ascribed(subject.model), given_copies(subject.model), calling(measure, "measure(subject)"):
+        result = measure(subject)
+    missing = [each for each in ("failed", "to_dict", "section") if not hasattr(result, each)]
+    if missing:
+        raise UserCodeError(
+            f"{where_defined(measure)}: the diagnostic {name!r} returned {type(result).__name__}, "
+            f"which has no {' and no '.join(missing)}. A result inherits from "
+            "rpat_cli.diagnostics.Result and has to_dict() and section()."
+        )
+    try:
+        json.dumps(result.to_dict())
+    except (TypeError, ValueError) as error:
+        if place_of(error) is not None:
+            raise
+        raise UserCodeError(
+            f"{where_defined(result)}: to_dict() of the diagnostic {name!r} must return plain "
+            f"builtins, ready for JSON: {error}."
+        ) from error
+    return result
 
 
 def one_per_source(

@@ -21,8 +21,10 @@ from rpat_cli.errors import DataError
 from rpat_cli.passes import count_passes
 from rpat_cli.recipe.schema import Recipe
 from rpat_cli.runs.build import architecture_for, build_data, build_extra, build_loop
+from rpat_cli.runs.first_pass import try_network
 from rpat_cli.runs.new_run import plan_run
 from rpat_cli.text import duration
+from rpat_cli.user_code import ascribed
 
 STEPS = 4
 """Steps to run; the first one warms up and is not timed."""
@@ -67,13 +69,16 @@ def dry_run(recipe: Recipe, out: Path | None = None) -> Estimate:
     folder = plan_run(recipe, out)
     compute = resolve_compute(recipe.device, recipe.precision)
     data, images, real = _data(recipe)
+    architecture = architecture_for(recipe, data)
+    try_network(architecture.build(), architecture, recipe, len(data.train))
     seed_everything(recipe.seed)
-    model = compute.place(architecture_for(recipe, data).build())
+    model = compute.place(architecture.build())
     watch = _Stopwatch()
     extra = build_extra(recipe.data.extra, data)
     loop = build_loop(recipe, data, model, compute, [watch], lambda _: watch.is_done, extra)
     loop.epoch = recipe.epochs - 1  # everything that starts at some epoch has started
-    forward, backward = _counted_run(loop, watch)
+    with ascribed(model):
+        forward, backward = _counted_run(loop, watch)
     steps_per_epoch = max(1, loop.steps_per_epoch * images // len(data.train))
     steps = steps_per_epoch * recipe.epochs
     images_per_pass = loop.batch_size * loop.views // loop.accumulate

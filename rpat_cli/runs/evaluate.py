@@ -13,6 +13,7 @@ import torch
 from rpat_cli.data.choice import Limit, images_of, recorded
 from rpat_cli.diagnostics import Result
 from rpat_cli.engine.compute import Compute
+from rpat_cli.errors import ConfigError, Problem
 from rpat_cli.evaluation.evaluate import Evaluation, default_batch_size, evaluate
 from rpat_cli.evaluation.parallel.processes import Jobs, Pool, count_jobs, sharing
 from rpat_cli.evaluation.parallel.store import ChunkStore
@@ -34,7 +35,7 @@ from rpat_cli.runs.environment import environment
 from rpat_cli.runs.identity import finished, identity_of
 from rpat_cli.runs.listener import Listener
 from rpat_cli.runs.run_log import also_logging, as_text, writer
-from rpat_cli.runs.target import OpenedTarget, Target, open_target
+from rpat_cli.runs.target import OpenedTarget, Target, on_its_device, open_target
 from rpat_cli.signals import stoppable
 
 EVAL_FORMAT = 1
@@ -56,6 +57,20 @@ class EvalOptions:
     limit: Limit | None = None
     again: str = "evaluate again with the same arguments"
     ranks: Pool | None = None
+
+    def __post_init__(self) -> None:
+        """Raises `ConfigError` for counts that are none."""
+        problems = []
+        for key in ("limit", "jobs", "batch_size"):
+            value = getattr(self, key)
+            if value == ("auto" if key == "jobs" else None):
+                continue
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                allowed = "'auto' or a number, at least 1" if key == "jobs" else "at least 1"
+                problems.append(Problem(key, f"{value!r} must be a whole number, {allowed}."))
+        if problems:
+            title = f"{len(problems)} wrong counts" if len(problems) > 1 else ""
+            raise ConfigError(*problems, title=title)
 
     def batch_size_on(self, device: torch.device) -> int:
         return default_batch_size(device) if self.batch_size is None else self.batch_size
@@ -103,8 +118,20 @@ def measure_run(
     started again. Raises what opening the target and preparing the diagnostics raises, and
     `Interrupted` on Ctrl-C and termination signals.
     """
-    options, listener = options or EvalOptions(), listener or Listener()
-    opened = open_target(target, checkpoint, changes)
+    with on_its_device(target):
+        opened = open_target(target, checkpoint, changes)
+        return _measure(
+            opened, specs, diagnostics, options or EvalOptions(), listener or Listener()
+        )
+
+
+def _measure(
+    opened: OpenedTarget,
+    specs: Sequence[AttackSpec],
+    diagnostics: Wanted,
+    options: EvalOptions,
+    listener: Listener,
+) -> Measured:
     folder = opened.saved.folder
     if folder.log.exists():  # of a run; other models have none
         listener = also_logging(listener, folder)

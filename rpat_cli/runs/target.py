@@ -1,6 +1,7 @@
 """What is evaluated, opened once: the model, its recipe, its data and the device."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -46,7 +47,9 @@ class OpenedTarget:
 
     @cached_property
     def model(self) -> nn.Module:
-        """In eval mode, on the device."""
+        """In eval mode, on the device. A model that exists already keeps its memory format."""
+        if self.saved.at_hand:
+            return self.saved.model.to(self.compute.device)
         return self.compute.place(self.saved.model)
 
     @property
@@ -60,6 +63,18 @@ class OpenedTarget:
     def sources(self, specs: Sequence[AttackSpec]) -> dict[str, SavedModel]:
         """The models on which transfer attacks make their images; see `load_sources`."""
         return load_sources(specs, self.saved.architecture, self.recipe)
+
+
+@contextmanager
+def on_its_device(target: Target) -> Iterator[None]:
+    """After this block a model in memory is on the device again that it was on before."""
+    parameter = next(target.parameters(), None) if isinstance(target, nn.Module) else None
+    device = None if parameter is None else parameter.device
+    try:
+        yield
+    finally:
+        if isinstance(target, nn.Module) and device is not None:
+            target.to(device)
 
 
 def open_target(target: Target, checkpoint: str, changes: Sequence[Layer]) -> OpenedTarget:

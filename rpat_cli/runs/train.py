@@ -42,11 +42,13 @@ from rpat_cli.runs.build import (
 )
 from rpat_cli.runs.checkpoints import CheckpointWriter, saved_form
 from rpat_cli.runs.final_evaluation import evaluate_checkpoints
+from rpat_cli.runs.first_pass import try_network
 from rpat_cli.runs.listener import Listener
 from rpat_cli.runs.new_run import create_run
 from rpat_cli.runs.run_log import also_logging, as_text, logging_errors, writer
 from rpat_cli.runs.target import limited, load_sources
 from rpat_cli.signals import StopSignals
+from rpat_cli.user_code import ascribed
 
 VALIDATION_BATCH = 250
 """Images per pass in validation. It follows neither device nor `--jobs`, so that which epoch is the
@@ -110,7 +112,7 @@ def train_run(
     # Whatever can be wrong is found before the folder is made, which a mistake would leave empty,
     # and before the training, which would be in vain.
     inputs = Inputs.of(recipe)
-    inputs.architecture.build()
+    try_network(inputs.architecture.build(), inputs.architecture, recipe, len(inputs.data.train))
     load_sources(parse_suite(recipe.eval), inputs.architecture, recipe)
     folder = create_run(recipe, out)
     segments = inputs.segments()
@@ -149,7 +151,7 @@ def train_session(
 
     seed_everything(inputs.recipe.seed)
     model = inputs.compute.place(inputs.architecture.build())
-    with StopSignals() as signals:
+    with ascribed(model), StopSignals() as signals:
 
         def should_stop(loop: TrainLoop) -> bool:
             asked = stop_after is not None and loop.epoch >= stop_after

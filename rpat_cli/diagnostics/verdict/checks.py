@@ -18,6 +18,7 @@ from rpat_cli.diagnostics.verdict.evidence import (
 )
 from rpat_cli.diagnostics.verdict.probe import PGD_STEPS
 from rpat_cli.evaluation.statistics import Accuracy, sign_test
+from rpat_cli.evaluation.verify import are_probabilities
 
 LEVELS: tuple[Level, ...] = ("PASS", "WARN", "FAIL")
 
@@ -134,6 +135,20 @@ def check_randomness(e: Evidence) -> Judgment:
     return "PASS", "the same images get the same logits."
 
 
+def check_batch(e: Evidence) -> Judgment:
+    alone, within = e.logits_alone, e.logits[: len(e.logits_alone)]
+    gap = (alone - within).norm(dim=1) / within.norm(dim=1).clamp_min(1e-10)
+    # Far above what another order of sums does, also in TF32. NaN: it fails on one image alone.
+    differing = int((~(gap <= 1e-3)).sum())
+    if differing:
+        return "FAIL", (
+            f"{differing} of {len(gap)} images get other logits alone than in a batch: their "
+            "robustness depends on the others. BatchNorm without running statistics, or a "
+            "normalization over the batch? Normalize each image on its own."
+        )
+    return "PASS", "an image gets the same logits alone and in a batch."
+
+
 def check_dynamic(e: Evidence) -> Judgment:
     if any("dynamic" in flag for flag in e.flags):
         return "WARN", (
@@ -144,8 +159,7 @@ def check_dynamic(e: Evidence) -> Judgment:
 
 
 def check_probabilities(e: Evidence) -> Judgment:
-    within = (e.logits >= -1e-5).all() and (e.logits <= 1 + 1e-5).all()
-    if within and ((e.logits.sum(dim=1) - 1).abs() < 1e-4).all():
+    if are_probabilities(e.logits):
         return "FAIL", (
             "the output is a probability distribution. A second softmax in the loss flattens the "
             "gradients; return the logits."
@@ -306,6 +320,7 @@ CHECKS: tuple[Check, ...] = (
     Check("eval mode", CARLINI, check_mode, needs_correct=False),
     Check("better than chance", CARLINI, check_clean, needs_correct=False),
     Check("deterministic output", ATHALYE, check_randomness, needs_correct=False),
+    Check("independent of the batch", CARLINI, check_batch, needs_correct=False),
     Check("no optimization at inference", ADAPTIVE, check_dynamic, needs_correct=False),
     Check("logits, not probabilities", AUTOATTACK, check_probabilities, needs_correct=False),
     Check("logits in a sane range", DISTILLATION, check_logit_range, needs_correct=False),

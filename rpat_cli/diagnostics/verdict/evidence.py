@@ -1,7 +1,7 @@
 """What a verdict rests on: everything that was seen of one model, ready for the checks."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -27,7 +27,9 @@ class Evidence:
     `y` (N,): labels. `pixels`: smallest and largest value of the images.
     `training`: names of modules that stay in train mode after `model.eval()`. `was_training`: the
     model was given in train mode. `connected`: the logits depend on the image through a gradient.
-    `logits` (N, classes) in eval mode, `logits_again` of a second forward pass.
+    `logits` (N, classes) in eval mode, `logits_again` of a second forward pass;
+    `logits_alone` (K, classes) of the first K images, each in a batch of its own: NaN where the
+    model fails on one image.
     `gradient_norm` (M,): L1 norm of the cross-entropy's gradient with respect to the image.
     `broken`: by attack, (M,) bool, the images that it breaks. `eps`: the attacks at larger radii,
     with their radius, rising.
@@ -51,6 +53,7 @@ class Evidence:
     flags: tuple[str, ...]
     skipped: Mapping[str, str]
     transfers: tuple[str, ...]
+    logits_alone: Tensor = field(default_factory=lambda: torch.zeros(0, 1))
 
     @property
     def right(self) -> Tensor:

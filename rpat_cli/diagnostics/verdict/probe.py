@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from rpat_cli.attacks import ATTACKS
 from rpat_cli.attacks.autoattack import AutoAttack
+from rpat_cli.attacks.brought import attacked
 from rpat_cli.attacks.forward import gradient_reaches, input_gradient, unwrap
 from rpat_cli.attacks.losses import cross_entropy
 from rpat_cli.attacks.side_effects import frozen, own_randomness
@@ -19,6 +20,7 @@ from rpat_cli.data.splits import stratified_choice
 from rpat_cli.diagnostics.verdict.evidence import Evidence
 from rpat_cli.diagnostics.verdict.substitute import QUERIES as SUBSTITUTE_QUERIES
 from rpat_cli.diagnostics.verdict.substitute import fit_substitute
+from rpat_cli.errors import RpatError
 from rpat_cli.evaluation.verify import batches, checked_logits, verify
 
 IMAGES = 200
@@ -26,6 +28,8 @@ SQUARE_QUERIES = 500
 PGD_STEPS = (5, 20, 50)
 EPS_MULTIPLES = (1, 2, 4, 8)
 NOISE_DRAWS = 10
+ALONE = 16
+"""Images that are also given alone."""
 
 SUBSTITUTE = "substitute"
 """Name of the attack whose images are made on the substitute."""
@@ -79,6 +83,7 @@ def gather(
             connected=gradient_reaches(model, x[:1]),
             logits=logits.cpu(),
             logits_again=probe.logits(x).cpu(),
+            logits_alone=probe.logits_alone(x[:ALONE]).cpu(),
             gradient_norm=probe.gradient_norm(x[right], y[right]).cpu(),
             **vars(outcome),
         )
@@ -120,6 +125,18 @@ class _Probe:
         return torch.cat(
             [checked_logits(self.model, part) for part in torch.split(x, self.batch_size)]
         )
+
+    def logits_alone(self, x: Tensor) -> Tensor:
+        """Of each image in a batch of its own; NaN where the model fails on one image, as batch
+        statistics do."""
+        rows = []
+        for image in torch.split(x, 1):
+            try:
+                rows.append(checked_logits(self.model, image))
+            except (RpatError, RuntimeError, ValueError):
+                rows.append(torch.full((1, 1), torch.nan, device=x.device))
+        classes = max(row.shape[1] for row in rows)
+        return torch.cat([row.expand(1, classes) for row in rows])
 
     def attack(self, x: Tensor, y: Tensor, queries: int, seed: int) -> _Outcome:
         """Attack images `x`, all of which the model gets right."""
@@ -170,7 +187,7 @@ class _Probe:
         threat."""
         parts = batches(x, y, self.batch_size, x.device)
         return torch.cat(
-            [verify(self.model, threat, x, y, perturb(x, y)).broken for x, y in parts]
+            [verify(self.model, threat, x, y, attacked(perturb, x, y)).broken for x, y in parts]
         ).cpu()
 
     def gradient_norm(self, x: Tensor, y: Tensor) -> Tensor:

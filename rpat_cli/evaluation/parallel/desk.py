@@ -16,8 +16,9 @@ from typing import Any, Literal, Protocol
 import cloudpickle
 import torch
 
-from rpat_cli.errors import RpatError
+from rpat_cli.errors import RpatError, UserCodeError
 from rpat_cli.evaluation.parallel.chunks import ChunkResult, Task
+from rpat_cli.user_code import ascribed
 
 
 class Bench(Protocol):
@@ -40,10 +41,15 @@ class _Failure:
     """An exception of another process, as text: not every exception can be pickled."""
 
     message: str
-    kind: Literal["user", "bug", "not portable"]
+    kind: Literal["user", "user code", "bug", "not portable"]
 
     def error(self) -> Exception:
-        kinds = {"user": RpatError, "bug": RuntimeError, "not portable": NotPortableError}
+        kinds = {
+            "user": RpatError,
+            "user code": UserCodeError,
+            "bug": RuntimeError,
+            "not portable": NotPortableError,
+        }
         return kinds[self.kind](self.message)
 
 
@@ -62,10 +68,13 @@ class Desk:
         """Take what `packed` made there, and make what `content_of` reads there."""
         try:
             content = pickle.loads(message)
-        except Exception as error:  # the model's own code runs here, and may raise anything
+        except (Exception, SystemExit) as error:  # the model's own code runs here
             return pickle.dumps(_Failure(f"{type(error).__name__}: {error}", "not portable"))
         try:
-            return pickle.dumps(self._answer(content))
+            with ascribed():
+                return pickle.dumps(self._answer(content))
+        except UserCodeError as error:
+            return pickle.dumps(_Failure(f"{error} (In a worker process.)", "user code"))
         except RpatError as error:
             return pickle.dumps(_Failure(str(error), "user"))
         except Exception:

@@ -18,11 +18,12 @@ container images, it hangs.
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import Any, Literal, Protocol, TypeAlias
@@ -40,6 +41,13 @@ Jobs: TypeAlias = int | Literal["auto"]
 
 MOST_AUTOMATIC_JOBS = 8
 """Each process takes some 300 MB for torch alone."""
+
+WORKER = "rpat-worker"
+"""The beginning of the names of worker processes."""
+
+UNGUARDED = 76
+"""The exit code of a worker in which the caller's script has called rpat again: spawned processes
+import it."""
 
 _LONG = 300
 """Forward passes for each image, as many as 100 gradient steps take, and worth a worker."""
@@ -87,6 +95,7 @@ def _is_long(spec: AttackSpec) -> bool:
 class _Worker:
     process: SpawnProcess
     connection: Connection
+    answered: list[bool] = field(default_factory=list, compare=False)
 
     def send(self, content: bytes) -> None:
         try:
@@ -97,9 +106,11 @@ class _Worker:
     def receive(self) -> bytes:
         """The worker's answer, for `content_of`. Raises `RpatError` if it died."""
         try:
-            return self.connection.recv_bytes()
+            answer = self.connection.recv_bytes()
         except (EOFError, OSError):
             raise self._died() from None
+        self.answered.append(True)
+        return answer
 
     def _died(self) -> RpatError:
         self.process.join(5)
@@ -108,12 +119,37 @@ class _Worker:
             # The whole process group is being stopped, this process too: its own handler, which
             # says how to go on, gets a second to run before this error does.
             time.sleep(1)
+        if code == UNGUARDED:
+            return RpatError(
+                "the worker processes of the evaluation cannot start: each of them imports "
+                f"{_script()}, and that calls rpat again. {guard_hint()}"
+            )
+        if code == 1 and not self.answered and _script():
+            return RpatError(
+                "a worker process of the evaluation failed while it started (exit code 1; its "
+                f"message is above). It imports {_script()}. {guard_hint()}"
+            )
         reason = ", killed: is there enough memory?" if code == -9 else ""
         return RpatError(
             f"a worker process of the evaluation died (exit code {code}{reason}). "
             "The chunks done are saved: run the command again to go on. --jobs 1 needs the least "
             "memory."
         )
+
+
+def _script() -> str:
+    """The script that spawned processes import, if there is one."""
+    main = sys.modules["__main__"]
+    # Of a module, such as rpat itself, its __main__ is imported under another name, and guarded.
+    return "" if main.__spec__ else str(getattr(main, "__file__", "") or "")
+
+
+def guard_hint() -> str:
+    """What a script has to do that starts processes."""
+    return (
+        "Put what the script does, the call of rpat and all that need not be repeated, below "
+        '`if __name__ == "__main__":`, or use jobs=1.'
+    )
 
 
 class Workers:
@@ -133,6 +169,7 @@ class Workers:
                 process = context.Process(
                     target=_work,
                     args=(theirs, str(_device_of(number, device)), threads),
+                    name=f"{WORKER}-{number}",
                     daemon=True,
                 )
                 process.start()
@@ -216,6 +253,7 @@ def _device_of(number: int, device: torch.device) -> torch.device:
 def _work(connection: Connection, device: str, threads: int) -> None:
     """A worker's life: answer one message after another."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    sys.stdout = sys.stderr  # for what the model or an attack prints: stdout is for results
     torch.set_num_threads(threads)
     desk = Desk(lambda _: torch.device(device))
     while True:
