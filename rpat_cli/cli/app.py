@@ -85,7 +85,6 @@ def _run() -> None:
     arguments = sys.argv[1:]
     if arguments[-1:] == ["--attack"] and arguments[0] == "eval":
         arguments.append("list")  # `rpat eval --attack` without a value lists the attacks
-    console.show_anything()
     try:
         with ascribed():
             # However it was started, this is the name that shells complete.

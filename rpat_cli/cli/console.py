@@ -1,9 +1,6 @@
 """The two consoles. Results go to stdout; progress, remarks and errors to stderr, which keeps pipes
 clean."""
 
-import codecs
-import io
-import sys
 from collections.abc import Mapping
 from inspect import cleandoc
 from re import sub
@@ -14,30 +11,6 @@ from rich.text import Text
 
 out = Console(highlight=False, emoji=False)  # a label such as transfer:x: is not an emoji
 err = Console(stderr=True, highlight=False, emoji=False)
-
-
-SPELLED = {"\u2013": "-", "\u2014": "-", "…": "...", "\u00d7": "x", "±": "+-", "·": ".", "∞": "inf"}
-"""For streams that cannot show these."""
-
-
-def show_anything() -> None:
-    """Make stdout and stderr write what they cannot show, such as a file name that is no text, in
-    other letters instead of failing."""
-
-    def spelled(problem: UnicodeError) -> tuple[str, int]:
-        assert isinstance(problem, UnicodeEncodeError)
-        letters = problem.object[problem.start : problem.end]
-        escaped = (SPELLED.get(letter) or _escaped(letter) for letter in letters)
-        return "".join(escaped), problem.end
-
-    codecs.register_error("rpat-spelled", spelled)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="rpat-spelled")
-
-
-def _escaped(letter: str) -> str:
-    return letter.encode("ascii", "backslashreplace").decode()
 
 
 def error(message: str) -> None:

@@ -17,7 +17,8 @@ from pydantic.fields import FieldInfo
 
 from rpat_cli.cli import torchrun
 from rpat_cli.errors import ConfigError, Problem
-from rpat_cli.recipe.schema import Section, recipe_class
+from rpat_cli.recipe.components import Section
+from rpat_cli.recipe.schema import recipe_class
 from rpat_cli.recipe.trust import FLAG
 from rpat_cli.recipe.yaml_lines import KeyPath
 

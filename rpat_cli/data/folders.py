@@ -44,27 +44,31 @@ def _load(options: LoadOptions) -> RawData:
         raise _nothing_there(options)
     classes = class_folders(train or tests[0])
     test = next((folder for folder in tests if class_folders(folder) == classes), tests[0])
+    _check_classes(classes, train or root, test)
+    remarks = _about_form(options)
+    if options.test_only or train is None:
+        return raw_data(options, root, None, labeled(test, classes), classes, remarks=remarks)
+    for unused in tests:
+        if unused != test:
+            remarks = (*remarks, _about_unused(test, unused))
+    images = labeled(train, classes), labeled(test, classes)
+    return raw_data(options, root, *images, classes, remarks=remarks)
+
+
+def _check_classes(classes: list[str], train: Path, test: Path) -> None:
     different = sorted(set(classes) ^ set(class_folders(test)))
     if different:
         some = ", ".join(map(printable, different[:5])) + (", ..." if len(different) > 5 else "")
         raise DataError(
-            f"imagefolder: {printable(train or root)} and {printable(test)} have different "
+            f"imagefolder: {printable(train)} and {printable(test)} have different "
             f"classes; in one of them only: {some}."
         )
-    remarks = list(_about_form(options))
-    unused = [folder.name for folder in tests if folder != test]
-    if unused and not options.test_only:
-        remarks.append(
-            f"the test images are those of {test.name}/; {unused[0]}/ is not used: the validation "
-            "images are held out of the training images (data.val_size)"
-        )
-    return raw_data(
-        options,
-        root,
-        None if options.test_only or train is None else labeled(train, classes),
-        labeled(test, classes),
-        classes,
-        remarks=tuple(remarks),
+
+
+def _about_unused(test: Path, unused: Path) -> str:
+    return (
+        f"the test images are those of {test.name}/; {unused.name}/ is not used: the validation "
+        "images are held out of the training images (data.val_size)"
     )
 
 

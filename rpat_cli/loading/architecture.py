@@ -9,7 +9,7 @@ from rpat_cli.data.base import LoadOptions, Shape
 from rpat_cli.data.folders import form_of
 from rpat_cli.models.base import build_model
 from rpat_cli.models.normalize import Classifier
-from rpat_cli.recipe.schema import DataSection
+from rpat_cli.recipe.data_section import DataSection
 
 
 @dataclass(frozen=True)

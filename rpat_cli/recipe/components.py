@@ -17,6 +17,8 @@ from pydantic import (
     ConfigDict,
     TypeAdapter,
     ValidationError,
+    ValidationInfo,
+    field_validator,
 )
 
 from rpat_cli.errors import RpatError, unknown
@@ -24,6 +26,19 @@ from rpat_cli.registry import Registry
 from rpat_cli.text import check_count
 
 T = TypeVar("T")
+
+
+class Section(BaseModel):
+    """A part of the recipe. Unknown keys are mistakes, never ignored."""
+
+    model_config = ConfigDict(
+        extra="forbid", validate_default=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
+
+    @field_validator("*")
+    @classmethod
+    def _check_size(cls, value: Any, info: ValidationInfo) -> Any:
+        return value if info.field_name in ("seed", "seeds") else check_count(value)
 
 
 class Component(BaseModel):

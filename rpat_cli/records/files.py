@@ -51,7 +51,7 @@ def write_new(path: Path, text: str) -> Path:
     """
     try:
         with _temporary(path) as (temporary, file):
-            file.write(text.encode())
+            file.write(text.encode(errors="backslashreplace"))
             through_to_disk(file)
             return _named(temporary, path)
     except OSError as error:

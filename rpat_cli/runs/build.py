@@ -27,10 +27,9 @@ from rpat_cli.engine.stages import FromEpoch
 from rpat_cli.loading.architecture import Architecture
 from rpat_cli.methods import METHODS
 from rpat_cli.methods.compose import Composite, compose
+from rpat_cli.recipe.data_section import DataSection, ExtraSection
 from rpat_cli.recipe.schema import (
     AttackSection,
-    DataSection,
-    ExtraSection,
     OptimizerSection,
     Recipe,
 )
@@ -58,8 +57,9 @@ def build_data(section: DataSection, seed: int, *, test_only: bool = False) -> D
 def architecture_for(recipe: Recipe, data: Dataset) -> Architecture:
     """What the recipe builds for this data; normalization is part of the model, so every attack
     sees [0, 1]."""
-    source = DATASETS[recipe.data.normalize_as or recipe.data.name]
-    mean, std = source.constants(data.shape[0])
+    mean, std = data.mean, data.std
+    if recipe.data.normalize_as is not None:
+        mean, std = DATASETS[recipe.data.normalize_as].constants(data.shape[0])
     return Architecture(recipe.model, data.shape, len(data.class_names), mean, std)
 
 

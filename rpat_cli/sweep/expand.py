@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rpat_cli.errors import ConfigError, Problem
+from rpat_cli.recipe.data_section import DataSection
 from rpat_cli.recipe.layers import Layer, read_all, resolve, with_plugins_in
 from rpat_cli.recipe.schema import Recipe
 from rpat_cli.recipe.shipped import find
@@ -19,6 +20,9 @@ from rpat_cli.sweep.sweep_file import check_sweep, sweep_error
 
 UNTRAINED_DATA = ("root", "download", "workers", "memory_budget_gb")
 """Keys of the recipe's `data` that a trained model does not depend on either."""
+
+ADDED_DATA = ("channels", "center_crop", "interpolation", "test_size")
+"""Keys of the recipe's `data` that sweep folders of earlier versions do not know."""
 
 
 @dataclass(frozen=True)
@@ -216,6 +220,10 @@ def recipe_name(recipe: Recipe) -> str:
     values = recipe.model_dump(mode="json", exclude=set(UNTRAINED))
     for key in UNTRAINED_DATA:
         values["data"].pop(key)
+    # With their defaults they mean what was done before they were there.
+    for key in ADDED_DATA:
+        if values["data"][key] == DataSection.model_fields[key].default:
+            del values["data"][key]
     # The name that this key had when the first sweep folders were written: theirs stay valid.
     values["data"]["normalise_as"] = values["data"].pop("normalize_as")
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]

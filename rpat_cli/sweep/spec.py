@@ -36,7 +36,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from rpat_cli.errors import unknown
-from rpat_cli.recipe.schema import Section
+from rpat_cli.recipe.components import Section
 from rpat_cli.records.metrics import AVERAGED
 from rpat_cli.sweep.engines import ENGINES
 from rpat_cli.sweep.engines.base import engine_of

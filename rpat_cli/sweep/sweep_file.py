@@ -7,9 +7,9 @@ from typing import Any, get_args
 from pydantic import ValidationError
 
 from rpat_cli.errors import ConfigError, Problem, did_you_mean
+from rpat_cli.recipe.components import Section
 from rpat_cli.recipe.layers import Layer
 from rpat_cli.recipe.mistakes import MOST
-from rpat_cli.recipe.schema import Section
 from rpat_cli.recipe.yaml_lines import read_document
 from rpat_cli.sweep.engines import ENGINES
 from rpat_cli.sweep.engines.base import EngineSection

@@ -29,7 +29,7 @@ def test_utf8_is_read(tmp_path, encoding):
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
 def test_streams_say_it_with_what_they_can(encoding):
     program = (
-        "from rpat_cli.cli import console; console.show_anything(); "
+        "from rpat_cli.cli import console, streams; streams.make_streams_safe(); "
         "print('91\\u2013100 caf\\udce9'); console.error('\\u2013 \\udce9')"
     )
     done = subprocess.run(

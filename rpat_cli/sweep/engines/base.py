@@ -10,7 +10,7 @@ from typing import Annotated, Any, Protocol
 from pydantic import BeforeValidator, Field
 
 from rpat_cli.errors import unknown
-from rpat_cli.recipe.schema import Section
+from rpat_cli.recipe.components import Section
 from rpat_cli.registry import Registry
 
 
