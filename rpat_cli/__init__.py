@@ -30,6 +30,7 @@ def train(
     recipe: str | None = None,
     out: "str | Path | None" = None,
     say: "Callable[[str], None] | None" = None,
+    trust: bool = False,
     **keys: Any,
 ) -> "RunFolder":
     """Train one run, as `rpat train` does, and return its folder.
@@ -37,20 +38,22 @@ def train(
     `recipe` names a shipped recipe, whose keys the recipe file `config` overrides; keywords are
     recipe keys and override both: `method={"name": "trades", "beta": 3}`,
     `threat={"eps": "8/255"}`. `say=print` prints a line for every epoch and every attack; without
-    it nothing is printed. Raises `ConfigError`, listing every mistake, and other `RpatError`s;
-    what fails in a plugin is a `UserCodeError` raised from its own error. The caller's random
-    generators, threads, defaults and loggers come out as they went in.
+    it nothing is printed. Code that the files name, plugins for example, runs only with
+    `trust=True`, or if `plugins` names it as well. Raises `ConfigError`, listing every mistake, and
+    other `RpatError`s; what fails in a plugin is a `UserCodeError` raised from its own error. The
+    caller's random generators, threads, defaults and loggers come out as they went in.
     """
-    from rpat_cli.recipe.layers import Layer, read_all, resolve
+    from rpat_cli.recipe.layers import Layer, code_named_in, read_all, resolve
+    from rpat_cli.recipe.trust import trusting
     from rpat_cli.runs.caller import called
     from rpat_cli.runs.progress_lines import in_lines
     from rpat_cli.runs.train import train_run
 
-    with called("train"):
+    given = Layer("train()", keys, by_user=True)
+    with called("train"), trusting(everything=trust, files=code_named_in([given])):
         files = read_all(recipe, [Path(config)] if config is not None else [])
-        resolved = resolve([*files, Layer("train()", keys)])
         return train_run(
-            resolved,
+            resolve([*files, given]),
             out=Path(out) if out is not None else None,
             listener=in_lines(say) if say else None,
         )
@@ -65,6 +68,7 @@ def evaluate(
     images: "str | Path | Sequence[int | str] | None" = None,
     jobs: "Jobs" = 1,
     say: "Callable[[str], None] | None" = None,
+    trust: bool = False,
     **keys: Any,
 ) -> "tuple[Evaluation, Path]":
     """Evaluate a run folder, a checkpoint file or, without `target`, the newest run, as `rpat eval`
@@ -78,40 +82,53 @@ def evaluate(
     subset of that many test images, `limit="first:100"` on the first ones; `images`, a text file or
     a list of numbers or file names, on those. `jobs` ("auto" or a number) processes share the
     work; they import the script that calls this, in which the call must be below
-    `if __name__ == "__main__":`. `say` is as in `train`. Keywords are recipe keys that override the
-    run's recipe: `threat={"norm": "L2"}`, `data={"root": "/data"}`. Raises `RpatError`s.
+    `if __name__ == "__main__":`. `say` and `trust` are as in `train`: a run that names a plugin
+    needs `trust=True`, or `plugins=[FILE]`. Keywords are recipe keys that override the run's
+    recipe: `threat={"norm": "L2"}`, `data={"root": "/data"}`. Raises `RpatError`s.
     """
     from rpat_cli.data.choice import chosen_by
-    from rpat_cli.recipe.layers import Layer
+    from rpat_cli.recipe.layers import Layer, code_named_in
     from rpat_cli.recipe.suite_file import read_suite
+    from rpat_cli.recipe.trust import model_files, trusting
     from rpat_cli.runs.caller import as_suite, as_target, called
     from rpat_cli.runs.evaluate import EvalOptions, eval_run
     from rpat_cli.runs.progress_lines import in_lines
 
-    with called("evaluate"):
+    attacks = as_suite(attack, "evaluate()")
+    given = Layer("evaluate()", keys, by_user=True)
+    files = [*code_named_in([given]), *model_files(attacks)]
+    with called("evaluate"), trusting(everything=trust, files=files):
         return eval_run(
             as_target(target, "evaluate()"),
-            read_suite(as_suite(attack, "evaluate()"), source="evaluate()"),
+            read_suite(attacks, source="evaluate()"),
             checkpoint=checkpoint,
-            changes=[Layer("evaluate()", keys)],
+            changes=[given],
             options=EvalOptions(limit=chosen_by(limit, images), jobs=jobs),
             listener=in_lines(say) if say else None,
         )
 
 
 def load_model(
-    path: "str | Path | RunFolder", checkpoint: str = "best", **keys: Any
+    path: "str | Path | RunFolder",
+    checkpoint: str = "best",
+    *,
+    trust: bool = False,
+    **keys: Any,
 ) -> "SavedModel":
     """The trained model of a run folder or checkpoint file, in eval mode; its `model` maps images
     (B, C, H, W) in [0, 1] to logits (B, classes).
 
     For a file that other code has written, name its data set, and its network if it cannot be
     recognized by its weights:
-    `load_model("last.model", data="cifar10", model="resnet18-bottleneck")`. Raises `RpatError`s.
+    `load_model("last.model", data="cifar10", model="resnet18-bottleneck")`. A run that names a
+    plugin runs that code only with `trust=True`, or if `plugins=[FILE]` names it as well. Raises
+    `RpatError`s.
     """
     from rpat_cli.loading.load import load_model as load
-    from rpat_cli.recipe.layers import Layer
+    from rpat_cli.recipe.layers import Layer, code_named_in
+    from rpat_cli.recipe.trust import trusting
     from rpat_cli.runs.caller import called, named
 
-    with called("load_model"):
-        return load(named(path, "load_model()"), checkpoint, [Layer("load_model()", keys)])
+    given = Layer("load_model()", keys, by_user=True)
+    with called("load_model"), trusting(everything=trust, files=code_named_in([given])):
+        return load(named(path, "load_model()"), checkpoint, [given])

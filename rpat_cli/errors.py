@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import ClassVar
 
+MAX_LISTED = 50
+"""Mistakes that one message lists: a file may hold thousands."""
+
 
 class RpatError(Exception):
     """Base class of the errors whose message is for the user."""
@@ -53,7 +56,9 @@ class ConfigError(RpatError):
         ]
         if not title and len(self.problems) > 1:
             title = f"{len(self.problems)} mistakes in the recipe"
-        lines = [str(problem) for problem in self.problems]
+        lines = [str(problem) for problem in self.problems[:MAX_LISTED]]
+        if len(self.problems) > MAX_LISTED:
+            lines.append(f"... and {len(self.problems) - MAX_LISTED} more")
         if title:
             lines = [f"{title}:", *(f"  {line}" for line in lines)]
         super().__init__("\n".join(lines))

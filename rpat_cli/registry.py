@@ -5,8 +5,8 @@ be read at a glance, and listing its names (help pages, error messages) never im
 """
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping
-from importlib import import_module
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from importlib import import_module, invalidate_caches
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
@@ -87,13 +87,15 @@ _files: dict[str, Path] = {}
 
 
 def import_file(path: Path, name: str) -> ModuleType:
-    """Run a user's Python file as a module of this name. What the file raises goes to the caller,
-    and leaves no module; what it prints goes to stderr, and what it sets in torch is set back."""
+    """Run a user's Python file as a module of this name. The file may import others in its folder.
+    What it raises goes to the caller, and leaves no module; what it prints goes to stderr, and what
+    it sets in torch is set back."""
     spec = spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
     module = module_from_spec(spec)
     sys.modules[name] = module  # dataclasses look their module up here
+    _open_folder(path.parent)
     try:
         with imported_apart():
             spec.loader.exec_module(module)
@@ -102,6 +104,45 @@ def import_file(path: Path, name: str) -> ModuleType:
         raise
     _files[name] = path
     return module
+
+
+_folders: list[Path] = []
+"""The folders of the user's files, that of the latest one first: with them `sys.path` ends."""
+
+
+def _open_folder(folder: Path) -> None:
+    """Let the files in a folder be imported by their names.
+
+    The folder comes behind all libraries, so that no file in it hides one, and before the folders
+    of earlier files: what those have imported under a name may be another file here.
+    """
+    others = [other for other in _folders if other != folder]
+    for name in _imported_from(others):
+        if (folder / f"{name}.py").is_file() or (folder / name).is_dir():
+            del sys.modules[name]
+    ours = [str(known) for known in _folders]
+    sys.path[:] = [entry for entry in sys.path if entry not in ours]
+    if str(folder) not in sys.path:  # otherwise the user has put it where it should be
+        others = [folder, *others]
+    _folders[:] = others
+    sys.path += [str(known) for known in _folders]
+    invalidate_caches()  # the file may be a moment old
+
+
+def _imported_from(folders: Collection[Path]) -> list[str]:
+    """The modules, other than the users' files themselves, that were imported from these
+    folders."""
+    names = []
+    for name, module in sys.modules.items():
+        file = getattr(module, "__file__", None)
+        path = Path(file) if file else None
+        if path is None or "." in name or name in _files:
+            continue
+        if path.name == "__init__.py":
+            path = path.parent
+        if path.parent in folders:
+            names.append(name)
+    return names
 
 
 def imported_files() -> dict[str, Path]:

@@ -1,6 +1,7 @@
 """`rpat eval`."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -12,9 +13,10 @@ from rpat_cli.cli.options import parse_jobs
 from rpat_cli.diagnostics import DIAGNOSTICS
 from rpat_cli.errors import ConfigError, Problem
 from rpat_cli.evaluation.suite import Overrides, list_attacks
-from rpat_cli.recipe.layers import Layer, flag_layers, parse_assignments
+from rpat_cli.recipe.layers import Layer, code_named_in, flag_layers, parse_assignments
 from rpat_cli.recipe.plugins import load_plugins
 from rpat_cli.recipe.suite_file import read_suite
+from rpat_cli.recipe.trust import model_files, python_file, trusting
 from rpat_cli.signals import importing
 from rpat_cli.text import parse_number
 from rpat_cli.user_code import speaking_on_stderr
@@ -86,6 +88,7 @@ def evaluate(
     images: o.Images = None,
     diagnostics: Mapping[str, Mapping[str, Any]] = NO_DIAGNOSTICS,
     plugin: o.Plugins = None,
+    trust: o.Trust = False,
     assign: o.Assign = None,
     data_root: o.DataRoot = None,
     download: o.Download = None,
@@ -102,23 +105,50 @@ def evaluate(
     if _listed(attack, diagnostics):
         return
     specs = read_suite(attack, Overrides(steps, _number("--step-size", step_size), restarts))
-    set_data = {"--data": data, "--data-root": data_root, "--download": download}
+    of_data = {"--data": data, "--data-root": data_root, "--download": download}
     rest = {"--norm": norm, "--eps": eps, "--model": model, "--seed": seed, "--device": device}
     more = {"--normalize": normalize, "--plugin": plugins or None}
-    changes = _changes({**set_data, **rest, **more}, assign or [])
-    _session().evaluate(
-        target=_target(target, model_file),
-        specs=specs,
-        checkpoint=checkpoint,
-        changes=changes,
-        diagnostics=diagnostics,
-        batch_size=batch_size,
-        jobs=parse_jobs(jobs),
-        limit=_chosen(limit, images),
-        out=out,
-        quiet=quiet,
-        as_json=as_json,
-    )
+    changes = _changes({**of_data, **rest, **more}, assign or [])
+    target = _target(target, model_file)
+    with _answered(trust, target, attack, changes):
+        _session().evaluate(
+            target=target,
+            specs=specs,
+            changes=changes,
+            diagnostics=diagnostics,
+            quiet=quiet,
+            as_json=as_json,
+            **_how(checkpoint, limit, images, batch_size, jobs, out),
+        )
+
+
+def _how(
+    checkpoint: str,
+    limit: str | None,
+    images: Path | None,
+    batch_size: int | None,
+    jobs: str,
+    out: Path | None,
+) -> dict[str, Any]:
+    """What is measured of the target, and how."""
+    chosen = _chosen(limit, images)
+    shared = parse_jobs(jobs)
+    return {
+        "checkpoint": checkpoint,
+        "limit": chosen,
+        "batch_size": batch_size,
+        "jobs": shared,
+        "out": out,
+    }
+
+
+def _answered(
+    everything: bool, target: Path | None, attack: str, changes: Sequence[Layer]
+) -> AbstractContextManager[None]:
+    """What this command line answers for: the code that it names itself, or everything."""
+    program = python_file(str(target))
+    named = [*code_named_in(changes), *model_files(attack)]
+    return trusting(everything=everything, files=[*named, program] if program else named)
 
 
 def _session() -> ModuleType:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from rpat_cli.cli.options import choices_of, jobs_option
+from rpat_cli.cli.options import choices_of, jobs_option, trust_option
 from rpat_cli.data import DATASETS
 from rpat_cli.evaluation.suite import list_attacks
 from rpat_cli.models import model_names
@@ -196,6 +196,7 @@ Plugins = Annotated[
         help="Python file with attacks, models or diagnostics of your own; may be repeated.",
     ),
 ]
+Trust = Annotated[bool, trust_option(HOW)]
 DataRoot = Annotated[
     str | None,
     _option(

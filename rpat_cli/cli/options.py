@@ -19,6 +19,7 @@ from rpat_cli.cli import torchrun
 from rpat_cli.errors import ConfigError, Problem
 from rpat_cli.recipe.components import Section
 from rpat_cli.recipe.schema import recipe_class
+from rpat_cli.recipe.trust import FLAG
 from rpat_cli.recipe.yaml_lines import KeyPath
 
 
@@ -122,6 +123,18 @@ def given_flags(
     if problems:
         raise ConfigError(*problems)
     return {option.long: (option.path, values[option.parameter]) for option in given}
+
+
+def trust_option(panel: str | None) -> Any:
+    """`--trust`, for the commands that read files which may name code."""
+    return typer.Option(
+        FLAG,
+        help=(
+            "Run all code that runs, checkpoints, recipes, suites and sweep files name, and "
+            "download what they ask for; without it only what you name yourself."
+        ),
+        rich_help_panel=panel,
+    )
 
 
 def jobs_option(panel: str) -> Any:

@@ -1,6 +1,7 @@
 """`rpat sweep`."""
 
 from rpat_cli.cli import sweep_options as options
+from rpat_cli.recipe.trust import trusting
 from rpat_cli.signals import importing
 
 
@@ -13,6 +14,8 @@ def sweep(
     cost: options.Cost = False,
     retry_failed: options.RetryFailed = 0,
     max_failures: options.MaxFailures = None,
+    plugin: options.Plugins = None,
+    trust: options.Trust = False,
     quiet: options.Quiet = False,
     as_json: options.AsJson = False,
 ) -> None:
@@ -38,15 +41,16 @@ def sweep(
     with importing():
         from rpat_cli.cli import sweep_session  # imports torch, which `rpat --help` must not
 
-    sweep_session.sweep(
-        name=name,
-        out=out,
-        engine=engine,
-        jobs=jobs,
-        dry_run=dry_run,
-        cost=cost,
-        retries=retry_failed,
-        max_failures=max_failures,
-        quiet=quiet,
-        as_json=as_json,
-    )
+    with trusting(everything=trust, files=plugin or []):
+        sweep_session.sweep(
+            name=name,
+            out=out,
+            engine=engine,
+            jobs=jobs,
+            dry_run=dry_run,
+            cost=cost,
+            retries=retry_failed,
+            max_failures=max_failures,
+            quiet=quiet,
+            as_json=as_json,
+        )

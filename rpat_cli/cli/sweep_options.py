@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from rpat_cli.cli.options import trust_option
+
 SweepName = Annotated[
     str,
     typer.Argument(
@@ -81,5 +83,16 @@ MaxFailures = Annotated[
         show_default=False,
     ),
 ]
+Plugins = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--plugin",
+        metavar="FILE",
+        help="A plugin that the sweep file or its recipes name, and that you know; may be "
+        "repeated.",
+        show_default=False,
+    ),
+]
+Trust = Annotated[bool, trust_option(None)]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print the table only.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the table (or the list) as JSON.")]

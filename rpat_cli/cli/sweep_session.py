@@ -6,7 +6,8 @@ from pathlib import Path
 from rpat_cli.cli import console
 from rpat_cli.cli.sweep_list import list_trials
 from rpat_cli.cli.sweep_view import watching
-from rpat_cli.errors import ConfigError, RpatError
+from rpat_cli.errors import ConfigError, Problem, RpatError
+from rpat_cli.recipe.trust import HINT, trust
 from rpat_cli.sweep.engines import ENGINES
 from rpat_cli.sweep.engines.base import EngineSection
 from rpat_cli.sweep.expand import Plan, plan_sweep
@@ -42,6 +43,7 @@ def sweep(
     if dry_run:
         list_trials(search_for(plan, folder), section.slots(jobs), cost=cost, as_json=as_json)
         return
+    _check_trust(section, path)
     runner = SweepRunner(plan, folder, section.start(jobs), retries, max_failures)
     with watching(runner, quiet=quiet or as_json):
         table = runner.run()
@@ -63,6 +65,19 @@ def _engine(plan: Plan, name: str | None) -> EngineSection:
     if name in (None, in_file.name):
         return in_file
     return ENGINES[name].model_validate({"name": name})
+
+
+def _check_trust(section: EngineSection, file: Path) -> None:
+    """Raise `ConfigError` for commands in the sweep file that nobody has answered for."""
+    if section.code and not trust().everything:
+        message = "runs code of the file's own on the cluster: {!r}."
+        raise ConfigError(
+            *(
+                Problem(f"engine.{key}", message.format(value), str(file), HINT)
+                for key, value in section.code.items()
+            ),
+            title="commands that you have not answered for" if len(section.code) > 1 else "",
+        )
 
 
 def _show(table: SweepTable, folder: Path) -> None:

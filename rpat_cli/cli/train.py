@@ -14,15 +14,18 @@ from rpat_cli.cli.options import (
     given_flags,
     jobs_option,
     parse_jobs,
+    trust_option,
     with_recipe_options,
 )
 from rpat_cli.data import AUGMENTATIONS, DATASETS, MIXINGS
 from rpat_cli.engine.schedules import SCHEDULES
 from rpat_cli.methods import METHODS
 from rpat_cli.models import model_names
+from rpat_cli.recipe.layers import code_named_in, flag_layers, parse_assignments
 from rpat_cli.recipe.plugins import load_plugins
 from rpat_cli.recipe.schema import added_regularizers
 from rpat_cli.recipe.shipped import recipe_names
+from rpat_cli.recipe.trust import trusting
 from rpat_cli.signals import importing
 from rpat_cli.user_code import speaking_on_stderr
 
@@ -274,6 +277,7 @@ def train(
     dry_run: DryRun = False,
     stop_after: StopAfter = None,
     jobs: Annotated[str, jobs_option(RUN)] = "auto",
+    trust: Annotated[bool, trust_option(RUN)] = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
     **recipe_keys: Any,
@@ -285,16 +289,18 @@ def train(
     with importing():
         from rpat_cli.cli import session  # torch is imported here, not by `rpat --help`
 
-    session.train(
-        recipe=recipe,
-        configs=config or [],
-        assignments=assign or [],
-        flags=flags,
-        out=out,
-        resume=resume,
-        stop_after=stop_after,
-        jobs=parse_jobs(jobs),
-        dry_run=dry_run,
-        quiet=quiet,
-        as_json=as_json,
-    )
+    named = code_named_in([*parse_assignments(assign or []), *flag_layers(flags)])
+    with trusting(everything=trust, files=named):
+        session.train(
+            recipe=recipe,
+            configs=config or [],
+            assignments=assign or [],
+            flags=flags,
+            out=out,
+            resume=resume,
+            stop_after=stop_after,
+            jobs=parse_jobs(jobs),
+            dry_run=dry_run,
+            quiet=quiet,
+            as_json=as_json,
+        )

@@ -6,6 +6,7 @@ They improve robust training (Gowal et al., "Improving Robustness using Generate
 
 import zipfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +16,13 @@ from torch import Tensor
 from rpat_cli.data.base import Shape, Split
 from rpat_cli.data.splits import TensorSplit
 from rpat_cli.errors import DataError
+from rpat_cli.records.regular import irregular
 
 NAMES = {"images": ("images", "image", "x"), "labels": ("labels", "label", "y")}
 """Under which names the file may hold the two arrays."""
+
+MOST_PACKED = 100
+"""How many times its size an .npz file may unpack to: images compress to a half or a tenth."""
 
 
 def load_extra(path: Path, shape: Shape, classes: int) -> TensorSplit:
@@ -27,6 +32,7 @@ def load_extra(path: Path, shape: Shape, classes: int) -> TensorSplit:
     `shape` is the (C, H, W) of the data set. Raises `DataError` for a file that is missing or
     damaged, or does not match the data set.
     """
+    _check_size(path)
     try:
         file = np.load(path, allow_pickle=False)
         if isinstance(file, np.ndarray):
@@ -47,6 +53,19 @@ def load_extra(path: Path, shape: Shape, classes: int) -> TensorSplit:
     return TensorSplit(
         _pixels(path, arrays["images"], shape), _labels(path, arrays["labels"], classes)
     )
+
+
+def _check_size(path: Path) -> None:
+    """Raise `DataError` for what is no file, and for compressed nothings that fill the memory."""
+    if what := irregular(path):
+        raise DataError(f"{path} is {what}, not an .npz file of images and labels.")
+    with suppress(OSError, zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
+        unpacked = sum(part.file_size for part in archive.infolist())
+        if unpacked > MOST_PACKED * path.stat().st_size + 2**30:
+            raise DataError(
+                f"{path} unpacks to {unpacked / 2**30:,.0f} GiB, more than {MOST_PACKED} times its "
+                "size: these cannot be images."
+            )
 
 
 def _named(path: Path, kind: str, file: Mapping[str, np.ndarray]) -> np.ndarray:

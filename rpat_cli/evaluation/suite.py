@@ -43,6 +43,9 @@ __all__ = [
 
 KEEP = ("last", "worst")
 
+MAX_ATTACKS = 500
+"""Of a suite."""
+
 
 @dataclass(frozen=True)
 class Overrides:
@@ -104,6 +107,9 @@ def parse_entries(
     words: list[Entry] = []
     for entry in entries:
         words += _words_of(entry)
+        if len(words) > MAX_ATTACKS:
+            message = f"names more than {MAX_ATTACKS} attacks, which one evaluation does not run."
+            raise ConfigError(Problem("", message, entry.source))
     if not words:
         hint = f"Allowed: {', '.join(list_attacks())}."
         problems.append(Problem("", "no attack given.", source, hint))

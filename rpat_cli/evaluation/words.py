@@ -90,7 +90,7 @@ def row_of_word(word: str) -> AttackRow | None:
     """The row whose settings a word may be given; None if there is none, or the word is wrong."""
     word = _prefix_spelled(word)
     if word.startswith(_TRANSFER):
-        word = _source_and_attack(word)[1]
+        word = source_and_attack(word)[1]
     name, _ = _name_and_counts(word)
     return ATTACKS[name] if _is_word(name) else None
 
@@ -168,7 +168,7 @@ def _parse_transfer(
     word: str, wanted: Mapping[str, Setting], given: Mapping[str, Setting]
 ) -> tuple[AttackSpec, set[str]]:
     """`transfer:RUN` or `transfer:RUN@ATTACK`."""
-    source, attack = _source_and_attack(word)
+    source, attack = source_and_attack(word)
     if not source:
         raise ConfigError(
             f"{word!r} does not say on which model. Name a run or a checkpoint: transfer:runs/other"
@@ -182,8 +182,9 @@ def _parse_transfer(
     return AttackSpec("transfer", f"{_TRANSFER}{_name_of(source)}{by}", settings), used
 
 
-def _source_and_attack(word: str) -> tuple[str, str]:
-    """An @ that is followed by a folder belongs to the source."""
+def source_and_attack(word: str) -> tuple[str, str]:
+    """What `transfer:SOURCE@ATTACK` names. An @ that is followed by a folder belongs to the
+    source."""
     text = word.removeprefix(_TRANSFER)
     source, at, attack = text.rpartition("@")
     return (source, attack) if at and "/" not in attack else (text, _MADE_BY)

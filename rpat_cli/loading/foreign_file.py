@@ -19,6 +19,7 @@ from rpat_cli.errors import CheckpointError, MissingExtraError, RpatError
 from rpat_cli.loading.architecture import MAX_CLASSES
 from rpat_cli.loading.inert import RefusedError, load_inert
 from rpat_cli.loading.weights_in import State, find_weights, recorded_accuracy
+from rpat_cli.records.extent import check_extent, check_packed
 from rpat_cli.records.file_kinds import DAMAGED, is_safetensors, not_a_checkpoint
 
 MAX_LISTED = 6
@@ -98,8 +99,15 @@ def listed(names: Sequence[str]) -> str:
 def read_content(path: Path) -> Any:
     """What is in the file: tensors on the CPU, plain values, stand-ins for harmless objects. Raises
     `CheckpointError` that says what the file is if it is no checkpoint."""
+    check_packed(path)
     if wrong := not_a_checkpoint(path):
         raise CheckpointError(f"{path}: {wrong}")
+    content = _unpickled(path)
+    check_extent(content, path)
+    return content
+
+
+def _unpickled(path: Path) -> Any:
     try:
         if is_safetensors(path):
             return _read_safetensors(path)

@@ -11,17 +11,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rpat_cli.errors import CheckpointError, ConfigError, Problem
+from rpat_cli.errors import CheckpointError, ConfigError, Problem, RpatError
 from rpat_cli.loading.architecture import Architecture
 from rpat_cli.loading.external import load_external
 from rpat_cli.loading.foreign import misfit
 from rpat_cli.loading.foreign_file import is_foreign
 from rpat_cli.loading.published import load_published
-from rpat_cli.loading.saved_model import SavedModel
-from rpat_cli.recipe.layers import Layer, resolve
+from rpat_cli.loading.saved_model import SavedModel, run_of
+from rpat_cli.models import in_library
+from rpat_cli.recipe.layers import Layer, resolve, with_plugins_in
 from rpat_cli.records.checkpoint import load_checkpoint
 from rpat_cli.records.metrics import AVERAGED
 from rpat_cli.records.run_folder import open_run
+
+MAX_MESSAGE = 300
+"""Characters that are shown of what a file holds: it may be a list of a million numbers."""
 
 
 def load_model(
@@ -55,8 +59,9 @@ def load_model(
     content = load_checkpoint(file, needs=("recipe", "architecture", "model", "epoch"))
     check_content(content, file)
     # The recipe comes first: it loads the plugin that the model may be from.
-    recipe = resolve([Layer(str(file), content["recipe"])])
+    recipe = resolve([with_plugins_in(Layer(str(file), content["recipe"]), _base_of(file))])
     architecture = _architecture(content["architecture"], file)
+    check_size(architecture, content["model"], str(file))
     model = architecture.build()
     load_weights(model, content["model"], str(file))
     return SavedModel(
@@ -110,9 +115,35 @@ def _architecture(values: Any, file: Path) -> Architecture:
         raise CheckpointError(f"{file}: {error}") from None
 
 
+def _base_of(file: Path) -> Path:
+    """The folder that paths in a checkpoint's recipe are relative to."""
+    run = run_of(file)
+    return file.parent if run is None else run.path
+
+
+def check_size(architecture: Architecture, state: dict[str, Any], source: str) -> None:
+    """Raise `CheckpointError` if a network is not the one that the weights are of, before it takes
+    any memory: a small file may claim a billion classes."""
+    if in_library(architecture.name):
+        return  # they are tried with images while they are built
+    try:
+        with torch.device("meta"):  # shapes, but no numbers
+            shapes = architecture.build().state_dict()
+    except RpatError as error:
+        message = f"{source} describes a network that cannot be built: {error}"
+        raise CheckpointError(message[:MAX_MESSAGE]) from None
+    except Exception:  # a network that computes with numbers while it is built
+        return
+    _check_fit(state, shapes, source)
+
+
 def load_weights(model: nn.Module, state: dict[str, Any], source: str) -> None:
     """Load a checkpoint's weights. Raises `CheckpointError` naming what does not fit."""
-    differences = misfit(state, model.state_dict())
+    _check_fit(state, model.state_dict(), source)
+    model.load_state_dict(state)
+
+
+def _check_fit(state: dict[str, Any], wanted: dict[str, Any], source: str) -> None:
+    differences = misfit(state, wanted)
     if differences:
         raise CheckpointError(f"{source} belongs to another model: {differences}.")
-    model.load_state_dict(state)

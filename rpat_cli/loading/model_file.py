@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from rpat_cli.errors import ConfigError, Problem, did_you_mean
 from rpat_cli.recipe.plugins import place_in
 from rpat_cli.records.files import user_path
+from rpat_cli.records.regular import irregular
 from rpat_cli.registry import import_file
 
 _NAME = re.compile(r"(?P<file>.+\.py):(?P<function>[^:/\\]+)")
@@ -41,6 +42,8 @@ class ModelFile:
     @property
     def text(self) -> str:
         """The program text. Raises `ConfigError` if it cannot be read."""
+        if what := irregular(self.path):
+            raise ConfigError(Problem("", f"{self.path} is {what}, not a file.", str(self)))
         try:
             return self.path.read_text(encoding="utf-8")
         except FileNotFoundError:
@@ -139,6 +142,4 @@ def _import(path: Path, text: str) -> ModuleType:
     name = f"rpat_model_{path.stem}_{sha256(f'{path}:{text}'.encode()).hexdigest()[:8]}"
     if name in sys.modules:
         return sys.modules[name]
-    if str(path.parent) not in sys.path:
-        sys.path.append(str(path.parent))  # last, so that no file in it hides a library
     return import_file(path, name)

@@ -7,7 +7,7 @@ what was given, and what is allowed.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,12 @@ from pydantic import ValidationError
 from rpat_cli.errors import ConfigError, Problem, shortened
 from rpat_cli.recipe import defaults
 from rpat_cli.recipe.mistakes import contradictions, in_our_words
-from rpat_cli.recipe.plugins import load_plugins
+from rpat_cli.recipe.plugin_files import NamedPlugin
+from rpat_cli.recipe.plugins import load_named_plugins
 from rpat_cli.recipe.schema import Recipe, recipe_class, switches
 from rpat_cli.recipe.shipped import find
 from rpat_cli.recipe.spelling import spelled
+from rpat_cli.recipe.trust import model_files, trust, trusting
 from rpat_cli.recipe.yaml_lines import KeyPath, read_document
 from rpat_cli.recipe.yaml_loader import Loader
 
@@ -33,11 +35,15 @@ RENAMED: dict[KeyPath, KeyPath] = {("data", "normalise_as"): ("data", "normalize
 
 @dataclass
 class Layer:
-    """Nested recipe values with one origin; `lines` has the line of each key, for a file."""
+    """Nested recipe values with one origin; `lines` has the line of each key, for a file.
+
+    `by_user`: given in this very command or call, not read from a file that may be a stranger's.
+    """
 
     source: str
     values: dict[str, Any]
     lines: dict[KeyPath, int] = field(default_factory=dict)
+    by_user: bool = False
 
     def __post_init__(self) -> None:
         self.values = spelled(self.values)
@@ -92,9 +98,17 @@ def _collect(path: Path, below: tuple[Path, ...], layers: dict[Path, Layer]) -> 
             path.parent / reference if is_file else find(reference, origin), (*below, here), layers
         )
     if "plugins" in layer.values:
-        plugins = _strings("plugins", layer.values["plugins"], layer.origin(("plugins",)))
-        layer.values["plugins"] = [str(path.parent / plugin) for plugin in plugins]
+        layer = with_plugins_in(layer, path.parent)
     layers[here] = layer
+
+
+def with_plugins_in(layer: Layer, folder: Path) -> Layer:
+    """The same layer, where the paths of plugins are relative to `folder`."""
+    if "plugins" not in layer.values:
+        return layer
+    plugins = _strings("plugins", layer.values["plugins"], layer.origin(("plugins",)))
+    inside = [str(NamedPlugin.parse(plugin).inside(folder)) for plugin in plugins]
+    return replace(layer, values={**layer.values, "plugins": inside})
 
 
 def _strings(key: str, value: Any, source: str) -> list[str]:
@@ -133,7 +147,7 @@ def parse_assignments(assignments: Sequence[str]) -> list[Layer]:
         except yaml.YAMLError:
             parsed = value
         values = _nested(tuple(key.strip().split(".")), parsed)
-        layers.append(Layer(f"--set {shortened(text)}", values))
+        layers.append(Layer(f"--set {shortened(text)}", values, by_user=True))
     if problems:
         raise ConfigError(*problems)
     return layers
@@ -142,7 +156,7 @@ def parse_assignments(assignments: Sequence[str]) -> list[Layer]:
 def flag_layers(flags: Mapping[str, tuple[KeyPath, Any]]) -> list[Layer]:
     """One layer for each flag that was given: `{"--beta": (("method", "beta"), "3")}`."""
     return [
-        Layer(flag, _nested(path, value))
+        Layer(flag, _nested(path, value), by_user=True)
         for flag, (path, value) in flags.items()
         if value is not None
     ]
@@ -180,6 +194,7 @@ def resolve(layers: Sequence[Layer]) -> Recipe:
     given, _ = _merged(layers)
     merged, origins = _merged([*_beneath(given), *layers])
     merged["plugins"] = plugins
+    _downloads_on_request(merged, layers)
     try:
         checked = recipe_class().model_validate(merged)
     except ValidationError as error:
@@ -196,9 +211,37 @@ def _load_plugins(layers: Sequence[Layer]) -> list[str]:
     files: list[tuple[str, str]] = []
     for layer in layers:
         origin = layer.origin(("plugins",))
-        named = _strings("plugins", layer.values.get("plugins", []), origin)
-        files += [(path, origin) for path in named]
-    return load_plugins(files)
+        files += [(path, origin) for path in _plugins_in(layer)]
+    with trusting(files=code_named_in(layers)):
+        return load_named_plugins(files)
+
+
+def _plugins_in(layer: Layer) -> list[str]:
+    return _strings("plugins", layer.values.get("plugins", []), layer.origin(("plugins",)))
+
+
+def code_named_in(layers: Sequence[Layer]) -> list[Path]:
+    """The files of code that the user's own layers name: plugins, and the models of transfer
+    attacks."""
+    files: list[Path] = []
+    for layer in layers:
+        if layer.by_user:
+            files += [NamedPlugin.parse(plugin).path for plugin in _plugins_in(layer)]
+            files += model_files(layer.values.get("eval"))
+    return files
+
+
+def _downloads_on_request(merged: dict[str, Any], layers: Sequence[Layer]) -> None:
+    """A file may ask for a download, but only the user, by flag or trust, starts one."""
+    asked = [layer.by_user for layer in layers if "download" in _data_of(layer)]
+    data = merged.get("data")
+    if asked and not asked[-1] and not trust().everything and isinstance(data, dict):
+        data["download"] = False
+
+
+def _data_of(layer: Layer) -> Mapping[str, Any]:
+    data = layer.values.get("data")
+    return data if isinstance(data, Mapping) else {}
 
 
 def _beneath(given: Mapping[str, Any]) -> list[Layer]:

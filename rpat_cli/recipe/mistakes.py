@@ -30,6 +30,10 @@ def origin_of(path: KeyPath, origins: Origins) -> str:
 # ---- pydantic's errors in our words
 
 
+MOST = 200
+"""Errors that are put into words, which takes a millisecond each. A file may have thousands."""
+
+
 def in_our_words(error: ValidationError, origins: Origins) -> list[Problem]:
     """Every error of a recipe that pydantic found."""
     return _problems(error, origins, (), None, None)
@@ -45,7 +49,7 @@ def _problems(
     """`allowed` are the keys at `prefix`, where they are the settings of an entry of a registry;
     `given` is then the value there, which has the name of that entry."""
     problems: list[Problem] = []
-    for item in error.errors():
+    for item in error.errors()[:MOST]:
         path = (*prefix, *(str(part) for part in item["loc"]))
         inner = item.get("ctx", {}).get("error")
         if isinstance(inner, SettingsError):

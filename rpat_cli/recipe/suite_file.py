@@ -29,16 +29,17 @@ def _entries(path: Path) -> list[Entry]:
     if not isinstance(content, list) or not content:
         example = "Example: '- clean' and below it '- {attack: pgd, steps: 50}'."
         raise ConfigError(Problem("", "a suite is a list of attacks.", str(path), example))
+    origins = _origins(path, lines)
     return [
-        Entry(item, f"{path}:{lines[(str(index),)]}", _origins(path, lines, str(index)))
+        Entry(item, f"{path}:{lines[(str(index),)]}", origins.get(str(index), {}))
         for index, item in enumerate(content)
     ]
 
 
-def _origins(path: Path, lines: dict[KeyPath, int], index: str) -> dict[str, str]:
-    """Where each setting of one entry of the suite is written."""
-    return {
-        keys[-1]: f"{path}:{line}"
-        for keys, line in lines.items()
-        if keys[0] == index and len(keys) > 1
-    }
+def _origins(path: Path, lines: dict[KeyPath, int]) -> dict[str, dict[str, str]]:
+    """Where each setting of each entry of the suite is written, by the entry's index."""
+    origins: dict[str, dict[str, str]] = {}
+    for keys, line in lines.items():
+        if len(keys) > 1:
+            origins.setdefault(keys[0], {})[keys[-1]] = f"{path}:{line}"
+    return origins

@@ -10,23 +10,32 @@ import yaml
 
 from rpat_cli.errors import ConfigError, Problem, did_you_mean
 from rpat_cli.recipe.yaml_loader import Loader
+from rpat_cli.records.regular import irregular
 
 KeyPath = tuple[str, ...]
 """Where a value is in nested mappings: `("threat", "eps")`."""
+
+
+MAX_BYTES = 200_000
+"""Of a file: a recipe has some thousand, and Python reads so many in a second."""
+
+
+MAX_SHOWN = 200
+"""Characters of PyYAML's own words, which repeat what was written."""
 
 
 def read_document(path: Path, kind: str = "recipe") -> tuple[Any, dict[KeyPath, int]]:
     """The content of a YAML file, and the line of each key and of each item of a list
     (`("eval", "0")`).
 
-    Raises `ConfigError` for a file that is missing, is not YAML, or has a duplicate key.
+    Raises `ConfigError` for a file that is missing, too long, not YAML or beyond the limits of
+    `Loader`, or has a duplicate key.
     """
     text = _text_of(path, kind)
     if "\0" in text:  # half of every letter in UTF-16
         raise ConfigError(_other_encoding(text.encode(), 0, path))
     try:
-        node = yaml.compose(text, Loader=Loader)
-        values = yaml.load(text, Loader=Loader)
+        values, node = _load(text)
     except yaml.YAMLError as error:
         raise ConfigError(_not_yaml(error, path)) from None
     lines: dict[KeyPath, int] = {}
@@ -39,17 +48,35 @@ def read_document(path: Path, kind: str = "recipe") -> tuple[Any, dict[KeyPath, 
     return values, lines
 
 
-def _text_of(path: Path, kind: str) -> str:
+def _load(text: str) -> tuple[Any, yaml.Node | None]:
+    """The one document in a text, and the nodes that it is made of, which know their lines."""
+    loader = Loader(text)
     try:
-        return path.read_text(encoding="utf-8")
+        node = loader.get_single_node()
+        return (None if node is None else loader.construct_document(node)), node
+    finally:
+        loader.dispose()
+
+
+def _text_of(path: Path, kind: str) -> str:
+    if what := irregular(path):
+        raise ConfigError(Problem("", f"is {what}, not a {kind} file.", str(path)))
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
+            message = f"is longer than {MAX_BYTES:,} bytes, which no {kind} file needs."
+            raise ConfigError(Problem("", message, str(path)))
+        return content.decode("utf-8")
     except FileNotFoundError:
         neighbors = [p.name for p in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
         hint = did_you_mean(path.name, neighbors)
         raise ConfigError(Problem("", f"there is no such {kind} file.", str(path), hint)) from None
     except UnicodeDecodeError as error:
         raise ConfigError(_other_encoding(error.object, error.start, path)) from None
-    except (OSError, ValueError) as error:  # ValueError: no path at all, such as one with a NUL
-        raise ConfigError(Problem("", f"cannot be read: {error}.", repr(str(path)))) from None
+    except (OSError, ValueError) as error:  # ValueError: a name with a null byte
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(Problem("", f"cannot be read: {reason}.", str(path))) from None
 
 
 def _other_encoding(content: bytes, start: int, path: Path) -> Problem:
@@ -68,7 +95,8 @@ def _not_yaml(error: yaml.YAMLError, path: Path) -> Problem:
     if error.context and error.context_mark:
         context = f", {error.context} that begins in line {error.context_mark.line + 1}"
     place = f"{path}:{error.problem_mark.line + 1}"
-    return Problem("", f"is not valid YAML: {error.problem}{context}.", place)
+    problem = str(error.problem)[:MAX_SHOWN]
+    return Problem("", f"is not valid YAML: {problem}{context}.", place)
 
 
 def _walk(node: Any, prefix: KeyPath, lines: dict[KeyPath, int]) -> Iterable[tuple[KeyPath, int]]:

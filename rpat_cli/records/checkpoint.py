@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from rpat_cli.errors import CheckpointError, RunFolderError
+from rpat_cli.records.extent import check_extent, check_packed
 from rpat_cli.records.file_kinds import DAMAGED, not_a_checkpoint
 from rpat_cli.records.files import refuse_link, replacing, through_to_disk
 
@@ -52,6 +53,7 @@ def load_checkpoint(path: Path, needs: Collection[str] = ()) -> dict[str, Any]:
     Raises `CheckpointError` if it is missing, unreadable or damaged, has a newer format, or lacks a
     key that it `needs`.
     """
+    check_packed(path)
     if path.exists() and (wrong := not_a_checkpoint(path)):
         raise CheckpointError(f"{path} is {wrong.removeprefix('is ')}")
     try:
@@ -71,6 +73,7 @@ def load_checkpoint(path: Path, needs: Collection[str] = ()) -> dict[str, Any]:
     if not isinstance(content, dict) or "format" not in content:
         raise CheckpointError(f"{path} is not a checkpoint of rpat.")
     _check_format(path, content["format"])
+    check_extent(content, path)
     try:
         intact = content.pop("checksum", None) == checksum(content)
     except Exception as error:  # a sparse tensor, a mapping that holds itself

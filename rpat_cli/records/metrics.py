@@ -9,6 +9,7 @@ from typing import Any
 
 from rpat_cli.errors import RunFolderError
 from rpat_cli.records.files import append_durably, write_whole
+from rpat_cli.records.regular import irregular
 
 AVERAGED = "_wa"
 """The suffix of everything that belongs to the averaged model: metrics, checkpoints, best epoch."""
@@ -97,6 +98,8 @@ def inspect_metrics(path: Path, done: int | None = None) -> tuple[list[dict[str,
 
 
 def _lines_of(path: Path) -> list[bytes]:
+    if irregular(path):  # a pipe or a device would never end
+        return []
     try:
         return [line for line in path.read_bytes().split(b"\n") if line.strip()]
     except FileNotFoundError:

@@ -112,9 +112,11 @@ def in_words(segments: Sequence[Segment]) -> list[str]:
     return lines
 
 
-def how_to_repeat(segments: Sequence[Segment], run: Path, recipe: Path) -> list[str]:
-    """What repeats the run: commands, each on a line; or why none does."""
-    first = f"rpat train --config {shlex.quote(str(recipe))}"
+def how_to_repeat(
+    segments: Sequence[Segment], run: Path, recipe: Path, flags: str = ""
+) -> list[str]:
+    """What repeats the run: commands with these flags, each on a line; or why none does."""
+    first = f"rpat train --config {shlex.quote(str(recipe))}{flags}"
     if len(segments) < 2:
         return [f"Repeat this run: {first}", *_threads(segments)]
     lines = [f"Trained in {len(segments)} segments:"]
@@ -124,7 +126,7 @@ def how_to_repeat(segments: Sequence[Segment], run: Path, recipe: Path) -> list[
     again = shlex.quote(f"{run}-again")
     lines.append("Repeat this run:")
     for number, segment in enumerate(segments):
-        command = f"{first} --out {again}" if number == 0 else f"rpat train --resume {again}"
+        command = f"{first} --out {again}" if number == 0 else f"rpat train --resume {again}{flags}"
         for key in _differing(segments):
             value = "null" if segment.recipe.get(key) is None else str(segment.recipe[key])
             command += f" --set {shlex.quote(f'{key}={value}')}"

@@ -7,7 +7,7 @@ from rpat_cli.attacks.threat import Threat
 from rpat_cli.diagnostics import DIAGNOSTICS
 from rpat_cli.errors import RpatError
 from rpat_cli.evaluation.statistics import confusion, per_class_accuracy
-from rpat_cli.recipe.layers import read_yaml, resolve
+from rpat_cli.recipe.layers import read_recipe, resolve
 from rpat_cli.recipe.schema import Recipe
 from rpat_cli.recipe.summary import summary
 from rpat_cli.records.run_folder import RunFolder
@@ -38,7 +38,7 @@ def build_report(folder: RunFolder) -> Report:
     `ConfigError` for a recipe that cannot be read.
     """
     remarks: list[str] = []
-    recipe = resolve([read_yaml(folder.recipe)])
+    recipe = resolve(read_recipe(folder.recipe))
     training = read_training(folder, recipe, remarks)
     every = read_evaluations(folder, training.checkpoints, remarks)
     counted = fitting(every, recipe, remarks)

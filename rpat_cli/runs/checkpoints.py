@@ -9,6 +9,7 @@ the training, of which the average is a part.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -16,6 +17,7 @@ from torch import nn
 from rpat_cli.engine.callbacks import Checkpoints, Validation
 from rpat_cli.engine.loop import TrainLoop
 from rpat_cli.loading.architecture import Architecture
+from rpat_cli.recipe.plugins import kept_plugins
 from rpat_cli.recipe.schema import Recipe
 from rpat_cli.records.checkpoint import save_checkpoint
 from rpat_cli.records.metrics import AVERAGED, EpochRecord
@@ -74,10 +76,27 @@ class CheckpointWriter:
 
     def _content(self, weights: dict[str, Any]) -> dict[str, Any]:
         return {
-            "recipe": self.recipe.model_dump(mode="json"),
+            "recipe": saved_form(self.recipe, self.folder).model_dump(mode="json"),
             "architecture": self.architecture.to_dict(),
             "class_names": list(self.class_names),
             "images": dict(self.images),
             "environment": environment(),
             "model": weights,
         }
+
+
+def saved_form(recipe: Recipe, folder: RunFolder) -> Recipe:
+    """A recipe as it is saved in a run folder, so that it means the same from everywhere: its
+    plugins are copied into the folder, other files are named by their absolute paths.
+
+    Raises `RunFolderError` if a plugin cannot be copied.
+    """
+    extra = recipe.data.extra
+    if extra.path is not None:
+        path = str(Path(extra.path).expanduser().resolve())
+        extra = extra.model_copy(update={"path": path})
+    root = Path(recipe.data.root)
+    # A folder that is not there holds none of the images: those of fashion-mini come with rpat.
+    place = str(root.resolve()) if root.is_dir() else recipe.data.root
+    data = recipe.data.model_copy(update={"root": place, "extra": extra})
+    return recipe.model_copy(update={"data": data, "plugins": kept_plugins(recipe, folder.path)})

@@ -10,6 +10,7 @@ from rpat_cli.evaluation.suite import parse_suite
 from rpat_cli.loading.load import load_model
 from rpat_cli.loading.saved_model import SavedModel
 from rpat_cli.recipe.schema import Recipe
+from rpat_cli.recipe.trust import flag_for
 from rpat_cli.records.metrics import AVERAGED
 from rpat_cli.records.run_folder import RunFolder
 from rpat_cli.runs.evaluate import EvalOptions, evaluate_opened, is_evaluated
@@ -26,7 +27,7 @@ def evaluate_checkpoints(
     signals.
     """
     specs = parse_suite(recipe.eval)
-    options = EvalOptions(jobs=jobs, again=f"rpat train --resume {folder.path}")
+    options = EvalOptions(jobs=jobs, again=f"rpat train --resume {folder.path}{flag_for(recipe)}")
     compute = resolve_compute(recipe.device, "fp32")
     # Worker processes take seconds to start: once for all checkpoints.
     with options.workers(specs, compute, len(data.test)) as workers:

@@ -7,9 +7,11 @@ from typing import Any
 from rpat_cli.engine.schedules import SCHEDULES
 from rpat_cli.errors import ConfigError, DataError, Problem
 from rpat_cli.evaluation.parallel.processes import Jobs
+from rpat_cli.evaluation.suite import parse_suite
 from rpat_cli.loading.load import check_content
-from rpat_cli.recipe.layers import Layer, read_yaml, resolve
+from rpat_cli.recipe.layers import Layer, code_named_in, read_recipe, resolve, with_plugins_in
 from rpat_cli.recipe.schema import Recipe
+from rpat_cli.recipe.trust import trusting
 from rpat_cli.records.checkpoint import load_newest, previous
 from rpat_cli.records.metrics import inspect_metrics
 from rpat_cli.records.run_folder import RunFolder, open_run
@@ -17,6 +19,7 @@ from rpat_cli.records.segments import Segment, in_words, segment_of, segments_in
 from rpat_cli.runs.listener import Listener
 from rpat_cli.runs.restore import check_training
 from rpat_cli.runs.run_log import also_logging, logging_errors
+from rpat_cli.runs.target import check_sources
 from rpat_cli.runs.threads import threads_as_before
 from rpat_cli.runs.train import Inputs, train_session, write_recipe
 
@@ -48,13 +51,15 @@ def resume_run(
     `RunFolderError` if another process is training the run, and otherwise as `train_run` does.
     """
     folder = open_run(path)
-    recipe = _changed_recipe(folder, changes)
+    with trusting(files=code_named_in(changes)):
+        recipe = _changed_recipe(folder, changes)
+        check_sources(parse_suite(recipe.eval))
     inputs = Inputs.of(recipe)
     with folder.training(), logging_errors(folder):
         listener = also_logging(listener or Listener(), folder)
         state = _last_state(folder, recipe, listener.say)
         _check_images(folder, state or {}, inputs)
-        before = _segments_before(state)
+        before = _segments_before(folder, state)
         threads = before[-1].threads if before else None
         with threads_as_before(threads, inputs.compute.device, listener.say):
             segments = inputs.segments(state, before)
@@ -73,14 +78,15 @@ def resume_run(
             )
 
 
-def _segments_before(state: Mapping[str, Any] | None) -> list[Segment]:
+def _segments_before(folder: RunFolder, state: Mapping[str, Any] | None) -> list[Segment]:
     """Those of the sessions before; of a version that did not record them, as one."""
     if state is None:
         return []
     known = segments_in(state)
     if known:
         return known
-    recipe = resolve([Layer("the last checkpoint", state["recipe"])])
+    saved = Layer("the last checkpoint", state["recipe"])
+    recipe = resolve([with_plugins_in(saved, folder.path)])
     return [segment_of(recipe.model_dump(mode="json"))]
 
 
@@ -139,8 +145,8 @@ def _rates_differ(recipe: Recipe, *, epochs_before: int, done: int) -> bool:
 
 def _changed_recipe(folder: RunFolder, changes: Sequence[Layer]) -> Recipe:
     """The run's recipe with the changes. Raises `ConfigError` for those that are not allowed."""
-    saved = read_yaml(folder.recipe)
-    before, after = resolve([saved]), resolve([saved, *changes])
+    saved = read_recipe(folder.recipe)
+    before, after = resolve(saved), resolve([*saved, *changes])
     forbidden = []
     for key in _differing(before.model_dump(), after.model_dump()):
         section = key.split(".")[0]

@@ -21,6 +21,7 @@ from rpat_cli.loading.load import load_model
 from rpat_cli.loading.saved_model import SavedModel, with_home
 from rpat_cli.recipe.layers import Layer, resolve
 from rpat_cli.recipe.schema import Recipe
+from rpat_cli.recipe.trust import python_file, trust, untrusted
 from rpat_cli.records.run_folder import newest_run
 from rpat_cli.runs.build import build_data, build_threat
 
@@ -144,16 +145,31 @@ def limited(split: Split, limit: Limit | None) -> Split:
     return split if len(chosen) == len(split) else split.subset(chosen)
 
 
+def check_sources(specs: Sequence[AttackSpec]) -> None:
+    """Raise `ConfigError` for transfer attacks on models of Python files that nobody has answered
+    for: a suite or a recipe may have named them."""
+    problems = []
+    for spec in specs:
+        source = str(spec.settings["source"]) if spec.name == "transfer" else ""
+        file = None if Path(source).exists() else python_file(source)
+        if file is not None and not trust().allows(file):
+            problems.append(untrusted(file.resolve(), spec.label))
+    if problems:
+        raise ConfigError(*problems)
+
+
 def load_sources(
     specs: Sequence[AttackSpec], target: Architecture, recipe: Recipe
 ) -> dict[str, SavedModel]:
     """The models on which transfer attacks make their images, by the attack's label.
 
-    Raises `ConfigError` for a model that cannot be loaded or takes other images than the target.
+    Raises `ConfigError` for a model that cannot be loaded or takes other images than the target,
+    and what `check_sources` raises.
     """
     data = [Layer("the target's recipe", {"data": recipe.data.model_dump(mode="json")})]
     sources: dict[str, SavedModel] = {}
     problems = []
+    check_sources(specs)
     for spec in specs:
         if spec.name != "transfer":
             continue

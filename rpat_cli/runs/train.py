@@ -27,6 +27,7 @@ from rpat_cli.recipe.layers import to_yaml
 from rpat_cli.recipe.mistakes import doubts
 from rpat_cli.recipe.schema import Recipe
 from rpat_cli.recipe.summary import summary
+from rpat_cli.recipe.trust import flag_for
 from rpat_cli.records.files import write_whole
 from rpat_cli.records.run_folder import RunFolder
 from rpat_cli.records.segments import Segment, how_to_repeat, segment_of, with_next
@@ -39,7 +40,7 @@ from rpat_cli.runs.build import (
     build_loop,
     build_threat,
 )
-from rpat_cli.runs.checkpoints import CheckpointWriter
+from rpat_cli.runs.checkpoints import CheckpointWriter, saved_form
 from rpat_cli.runs.final_evaluation import evaluate_checkpoints
 from rpat_cli.runs.first_pass import try_network
 from rpat_cli.runs.listener import Listener
@@ -162,7 +163,7 @@ def train_session(
         if state is not None:
             restore(loop, state, folder.checkpoint("last"))
         finished = loop.run()
-    go_on = f"Go on with: rpat train --resume {folder.path}"
+    go_on = f"Go on with: rpat train --resume {folder.path}{flag_for(inputs.recipe)}"
     if signals.received is not None:
         # Also if it came in the last epoch: an evaluation that began now might be killed.
         where = f"in epoch {loop.epoch + 1} of {loop.epochs}"
@@ -206,8 +207,8 @@ def _loop(
 def write_recipe(folder: RunFolder, recipe: Recipe, segments: Sequence[Segment]) -> None:
     """Write the resolved recipe, under a head that says how to repeat the run, or why that cannot
     be done. Raises `RunFolderError`."""
-    head = how_to_repeat(segments, folder.path, folder.recipe)
-    write_whole(folder.recipe, to_yaml(recipe, "\n".join(head)))
+    head = how_to_repeat(segments, folder.path, folder.recipe, flag_for(recipe))
+    write_whole(folder.recipe, to_yaml(saved_form(recipe, folder), "\n".join(head)))
 
 
 def _validator(

@@ -30,15 +30,22 @@ def combinations_of(spec: SweepSpec) -> Iterator[Axes]:
         factors.append([{key: value} for value in values])
     if spec.random:
         factors.append(spec.random.draw())
-    number = math.prod(map(len, factors))
-    if number > MOST_TRIALS:
-        message = f"the axes make {number:,} combinations; allowed are {MOST_TRIALS:,}."
-        raise ConfigError(Problem("", message, hint="Draw some of them with random:."))
+    count = math.prod(map(len, factors)) * len(spec.seeds)
+    if count > MOST_TRIALS:
+        raise ConfigError(
+            f"the axes and seeds make {_rounded(count)} trials; a sweep has at most "
+            f"{MOST_TRIALS:,}. Draw some of the combinations with random."
+        )
     for parts in itertools.product(*factors):
         combination: Axes = {}
         for part in parts:
             combination |= part
         yield combination
+
+
+def _rounded(count: int) -> str:
+    """A whole number that may have hundreds of digits."""
+    return f"{count:,}" if count < 10**12 else f"about 10^{math.floor(math.log10(count))}"
 
 
 def _zipped(axes: Mapping[str, Sequence[Any]]) -> list[Axes]:

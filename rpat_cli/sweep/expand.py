@@ -3,13 +3,13 @@
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from rpat_cli.errors import ConfigError, Problem
 from rpat_cli.recipe.data_section import DataSection
-from rpat_cli.recipe.layers import Layer, read_all, resolve
+from rpat_cli.recipe.layers import Layer, read_all, resolve, with_plugins_in
 from rpat_cli.recipe.schema import Recipe
 from rpat_cli.recipe.shipped import find
 from rpat_cli.records.metrics import AVERAGED
@@ -136,7 +136,12 @@ def plan_sweep(path: Path) -> Plan:
     Where Optuna chooses the combinations one by one the plan is empty, and the search fills it.
     """
     spec, layer, problems = check_sweep(path)
-    combinations = [] if spec.is_adaptive else list(combinations_of(spec))
+    try:
+        combinations = [] if spec.is_adaptive else list(combinations_of(spec))
+    except ConfigError as error:
+        raise sweep_error(
+            [*problems, *(_in_file(problem, path) for problem in error.problems)]
+        ) from None
     if not problems:  # otherwise some of the axes may be missing
         problems += axis_problems(spec, combinations, layer)
     try:
@@ -150,6 +155,10 @@ def plan_sweep(path: Path) -> Plan:
     return expander.plan(variants)
 
 
+def _in_file(problem: Problem, path: Path) -> Problem:
+    return replace(problem, source=str(path))
+
+
 # ---- recipes
 
 
@@ -159,7 +168,8 @@ def _base_layers(spec: SweepSpec, layer: Layer) -> list[Layer]:
     layers = _read_recipes(spec.config, layer, layer.lines.get(("config",), 0))
     in_recipe = [path for path in layer.lines if path[0] == "recipe" and len(path) > 1]
     lines = {path[1:]: layer.lines[path] for path in in_recipe}
-    layers.append(Layer(layer.source, spec.recipe, lines))
+    own = Layer(layer.source, spec.recipe, lines)
+    layers.append(with_plugins_in(own, Path(layer.source).parent))
     if spec.eval is not None:
         layers.append(Layer(layer.source, {"eval": spec.eval}, {("eval",): layer.lines["eval",]}))
     return layers

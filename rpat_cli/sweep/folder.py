@@ -18,6 +18,7 @@ from typing import Any
 from rpat_cli.errors import RunFolderError
 from rpat_cli.evaluation.suite import parse_suite
 from rpat_cli.recipe.layers import to_yaml
+from rpat_cli.recipe.trust import FLAG, trust
 from rpat_cli.records.files import appending, write_whole
 from rpat_cli.records.metrics import AVERAGED, best_record, read_metrics
 from rpat_cli.records.run_folder import RunFolder, is_run
@@ -96,7 +97,11 @@ class TrialFolder:
         # The engine divides the cores among the trials: none may use more for its evaluation.
         options = ("--quiet", "--jobs", "1")
         pause = ("--stop-after", str(self.until)) if self.until is not None else ()
-        return (sys.executable, "-m", "rpat_cli", "train", *files, *options, *pause)
+        # Whoever allowed the sweep to run this code has allowed it to its trials.
+        code = [f"--plugin={plugin}" for plugin in self.trial.recipe.plugins]
+        if trust().everything:
+            code.append(FLAG)
+        return (sys.executable, "-m", "rpat_cli", "train", *files, *options, *pause, *code)
 
     def results(self) -> Results | None:
         """The results of a finished trial; None while anything that its recipe asks for is

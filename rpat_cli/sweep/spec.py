@@ -167,7 +167,7 @@ class AshaSection(Section):
 class OptunaSection(Section):
     """Combinations that Optuna chooses, each given the results of those before."""
 
-    trials: int = Field(ge=1, description="how many combinations to try")
+    trials: int = Field(ge=1, le=MOST_TRIALS, description="how many combinations to try")
     axes: dict[str, Draw] = Field(
         min_length=1, description="recipe keys and the distribution of each"
     )

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from rpat_cli.errors import ConfigError, Problem, did_you_mean, shortened
 from rpat_cli.recipe.components import Section
 from rpat_cli.recipe.layers import Layer
+from rpat_cli.recipe.mistakes import MOST
 from rpat_cli.recipe.yaml_lines import read_document
 from rpat_cli.records.files import is_file
 from rpat_cli.sweep.engines import ENGINES
@@ -63,7 +64,7 @@ def check_sweep(path: Path) -> tuple[SweepSpec, Layer, list[Problem]]:
         try:
             return SweepSpec.model_validate(values), layer, problems
         except ValidationError as error:
-            found = error.errors()
+            found = error.errors()[:MOST]
             problems += [_problem(dict(item), layer) for item in found]
             wrong = values.keys() & {item["loc"][0] for item in found if item["loc"]}
             if not wrong:  # a rule over several keys, such as the lengths under zip

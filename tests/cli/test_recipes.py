@@ -82,8 +82,12 @@ def test_a_plugins_method_trains_and_its_run_loads_it_again(rpat: Rpat, tmp_path
         "run",
     )
     assert trained.code == 0, trained.err
-    assert f"- {tmp_path / 'mine.py'}" in (tmp_path / "run" / "recipe.yaml").read_text()
-    evaluated = rpat("eval", "run", "--checkpoint", "last", "--attack", "clean", "--quiet")
+    assert "- plugins/mine.py#sha256=" in (tmp_path / "run" / "recipe.yaml").read_text()
+    command = ("eval", "run", "--checkpoint", "last", "--attack", "clean", "--quiet")
+    refused = rpat(*command)
+    assert refused.code == 2
+    assert "wants to run the Python file" in refused.message
+    evaluated = rpat(*command, "--trust")
     assert evaluated.code == 0, evaluated.err
 
 

@@ -13,6 +13,7 @@ from rpat_cli.models import MODELS
 from rpat_cli.recipe import plugins
 from rpat_cli.recipe.layers import to_yaml
 from rpat_cli.recipe.summary import summary
+from rpat_cli.recipe.trust import trusting
 from rpat_cli.runs import estimate as dry
 from rpat_cli.runs.build import build_method
 from rpat_cli.runs.new_run import run_name
@@ -153,7 +154,8 @@ def test_the_recipe_remembers_it_and_a_file_names_it_from_where_it_lies(tmp_path
         "from rpat_cli.models import MODELS\nMODELS.add('net', 'nowhere:net')\n",
         "other.py",
     )
-    recipe = load_recipe([config], ["model=net"], flag(other))
+    with trusting(everything=True):
+        recipe = load_recipe([config], ["model=net"], flag(other))
     assert recipe.plugins == [str(path), str(other)]
     again = write(tmp_path, to_yaml(recipe), "again.yaml")
     assert load_recipe([again]) == recipe

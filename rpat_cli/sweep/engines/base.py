@@ -66,6 +66,12 @@ class EngineSection(Section):
     name: str = Field(description="which engine")
     jobs: int | None = Field(None, ge=1, description="trials at once; --jobs overrides it")
 
+    @property
+    def code(self) -> dict[str, Any]:
+        """The settings, by key, with which a sweep file runs code of its own: a stranger's must not
+        (`rpat_cli.recipe.trust`)."""
+        return {}
+
     def slots(self, jobs: int | None) -> int:
         """How many trials run at once, as far as that is known without starting the engine."""
         raise NotImplementedError

@@ -43,6 +43,11 @@ class RaySection(EngineSection):
         {}, description="other resources of the cluster that each trial requests"
     )
 
+    @property
+    def code(self) -> dict[str, Any]:
+        """A cluster runs what it likes in the processes that it talks to."""
+        return {} if self.address in (None, "auto") else {"address": self.address}
+
     def slots(self, jobs: int | None) -> int:
         """1 for a cluster that runs elsewhere, unless `jobs` is given: its size is not known before
         we connect."""

@@ -75,6 +75,11 @@ class SlurmSection(EngineSection):
         "slurm", description="`local` runs the jobs on this machine, without a queue, to try it out"
     )
 
+    @property
+    def code(self) -> dict[str, Any]:
+        given = {"setup": self.setup, "sbatch": self.sbatch}
+        return {key: value for key, value in given.items() if value}
+
     def slots(self, jobs: int | None) -> int:
         return jobs or self.jobs or 1
 

@@ -1,0 +1,102 @@
+"""Which code may run.
+
+A run folder, a checkpoint, a recipe, a suite and a sweep file may *name* code: plugins, functions
+in Python files, shell commands for a cluster. All of these files may come from a stranger. So what
+they name runs only if the user named the very same file (`--plugin`, `--model-file`, a word after
+`--attack`), or answered for everything that is named with `--trust`, in Python `trust=True`.
+Packages that are installed, and the recipes that rpat ships, need no answer.
+
+The answer holds for one command, or for one call of the Python API, and for the thread that it is
+given in: it is a context, since code is named in many places, and forgetting to pass an answer on
+must mean "no".
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rpat_cli.errors import Problem
+from rpat_cli.evaluation.words import source_and_attack
+
+if TYPE_CHECKING:
+    from rpat_cli.recipe.schema import Recipe
+
+FLAG = "--trust"
+
+HINT = "If you know that code, allow everything that is named with --trust (in Python: trust=True)."
+
+
+@dataclass(frozen=True)
+class Trust:
+    """What the user has answered for: the files that they named themselves, or `everything`."""
+
+    everything: bool = False
+    files: frozenset[Path] = frozenset()
+
+    def allows(self, file: Path) -> bool:
+        return self.everything or file.resolve() in self.files
+
+
+_answer: ContextVar[Trust] = ContextVar("trust")
+
+
+def trust() -> Trust:
+    """What is trusted here and now."""
+    return _answer.get(Trust())
+
+
+@contextmanager
+def trusting(*, everything: bool = False, files: Iterable[Path | str] = ()) -> Iterator[None]:
+    """Inside, these files are trusted as well, or everything that is named anywhere."""
+    outer = trust()
+    named = frozenset(Path(file).expanduser().resolve() for file in files)
+    token = _answer.set(Trust(outer.everything or everything, outer.files | named))
+    try:
+        yield
+    finally:
+        _answer.reset(token)
+
+
+def untrusted(file: Path, source: str, *, key: str = "", flag: str = "") -> Problem:
+    """The mistake that `source` wants a file of code to run which nobody has answered for.
+
+    `flag` is the option that names a single file.
+    """
+    message = f"wants to run the Python file {file}, which you have not named."
+    one = f"If you know that file, name it with {flag} FILE. " if flag else ""
+    return Problem(key, message, source, one + HINT)
+
+
+def flag_for(recipe: "Recipe") -> str:
+    """` --trust`, for a command that reads the saved recipe again, if that names code."""
+    return f" {FLAG}" if recipe.plugins or model_files(recipe.eval) else ""
+
+
+# ---- what the user names
+
+
+def python_file(name: str) -> Path | None:
+    """The file of `FILE.py:FUNCTION`; None for a name of another form."""
+    file, colon, function = name.rpartition(":")
+    return Path(file).expanduser() if colon and function and file.endswith(".py") else None
+
+
+def model_files(attacks: Any) -> list[Path]:
+    """The Python files that words like `transfer:FILE.py:FUNCTION@pgd-20` name.
+
+    `attacks` is whatever may be written after `--attack` or under `eval`; what is wrong in it is
+    reported where it is read.
+    """
+    if isinstance(attacks, Mapping):
+        attacks = attacks.get("attack")
+    if isinstance(attacks, str):
+        words = (word.strip() for word in attacks.split(","))
+        transfers = (word for word in words if word.startswith("transfer:"))
+        named = (python_file(source_and_attack(word)[0]) for word in transfers)
+        return [file for file in named if file is not None]
+    if not isinstance(attacks, Sequence):
+        return []
+    return [file for entry in attacks for file in model_files(entry)]
