@@ -18,7 +18,7 @@ DIAGNOSTICS: Registry[Diagnostic] = Registry(
         "verdict": Diagnostic(
             measure=f"{_HERE}.verdict.verdict:measure",
             read=f"{_HERE}.verdict.verdict:Verdict.from_dict",
-            help="Can the accuracies be trusted? Sixteen checks on 200 images, such as for "
+            help="Can the accuracies be trusted? Seventeen checks on 200 images, such as for "
             "gradient masking: PASS, WARN or FAIL (exit code 3).",
             options=(Option("--check"),),
         ),
