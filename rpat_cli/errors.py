@@ -4,6 +4,7 @@ exits with its exit code. A traceback is shown for bugs only, or with `RPAT_DEBU
 A message says what is wrong, what is allowed, and what to do next.
 """
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -17,6 +18,10 @@ class RpatError(Exception):
     """Base class of the errors whose message is for the user."""
 
     exit_code: ClassVar[int] = 1
+
+
+def _beginning(match: re.Match[str]) -> str:
+    return f"{match[0][:LONGEST]}..."
 
 
 @dataclass(frozen=True)
@@ -34,9 +39,10 @@ class Problem:
 
     def __str__(self) -> str:
         where = f"{self.source}: " if self.source else ""
-        key = f"{shortened(self.key)}: " if self.key else ""
+        key = f"{self.key}: " if self.key else ""
         hint = f" {self.hint}" if self.hint else ""
-        return f"{where}{key}{self.message}{hint}"
+        # Something of thousands of characters without a space was pasted by mistake.
+        return re.sub(r"\S{1000,}", _beginning, f"{where}{key}{self.message}{hint}")
 
 
 class ConfigError(RpatError):

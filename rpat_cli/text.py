@@ -2,6 +2,7 @@
 written."""
 
 import math
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator
@@ -27,6 +28,25 @@ def parse_number(value: Any) -> Any:
         raise ValueError(_EXAMPLES) from None
     _check_finite(number)
     return number
+
+
+MOST = 2.0
+"""No mean or standard deviation of pixels in [0, 1] comes near it; some networks use a std of 1."""
+
+
+def wrong_constants(mean: Sequence[float], std: Sequence[float]) -> str:
+    """What is wrong with a mean and a std for pixels in [0, 1]; "" if nothing is."""
+    if not all(math.isfinite(value) for value in (*mean, *std)):
+        return f"mean and std must be finite; given {list(mean)} and {list(std)}."
+    if not all(value > 0 for value in std):
+        return f"std must be positive in every channel; given {list(std)}."
+    if max(*mean, *std) > MOST:
+        shown = [",".join(f"{value / 255:.4g}" for value in values) for values in (mean, std)]
+        return (
+            "mean and std are for pixels in [0, 1], and these look like those of bytes in 0..255: "
+            f"{list(mean)} and {list(std)}. Did you mean {shown[0]}/{shown[1]}?"
+        )
+    return ""
 
 
 _EXAMPLES = "must be a number such as 0.5, 1e-3 or 8/255"

@@ -25,7 +25,7 @@ LIBRARIES = tuple(
         *(sysconfig.get_path(kind) for kind in ("stdlib", "platstdlib", "purelib", "platlib")),
         *site.getsitepackages(),
         site.getusersitepackages(),
-        Path(os.__file__).parent,
+        str(Path(os.__file__).parent),
     )
     for path in {str(Path(folder).absolute()), str(Path(folder).resolve())}
 )

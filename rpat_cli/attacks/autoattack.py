@@ -50,7 +50,8 @@ class AutoAttack:
     A version sets the budgets (restarts, targets, iterations), `attacks` chooses:
     `AutoAttack(threat, attacks=("square",))` is Square as the standard version runs it, unless
     `queries` says how many it has. "custom" has the library's default budgets: five restarts of
-    APGD and FAB. Raises `ConfigError` for unknown names, and for "custom" without a list.
+    APGD and FAB; in L1 it begins with larger radii, as the standard version does. Raises
+    `ConfigError` for unknown names, and for "custom" without a list.
     """
 
     threat: Threat
@@ -189,6 +190,10 @@ class Ensemble:
             targeted.n_target_classes = min(targeted.n_target_classes, self.classes - 1)
         for attack in (attacks.apgd, attacks.apgd_targeted):
             attack.logger = self._log
+            if self._config.version == "custom" and threat.norm == "L1":
+                # A list of one's own runs as the standard version does, which in L1 begins with
+                # larger radii: without them a list is weaker than each of its parts alone.
+                attack.use_largereps = True
         self._fab_restarts = attacks.fab.n_restarts
         if self._config.queries is not None:
             attacks.square.n_queries = self._config.queries

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from math import isfinite
 from typing import TYPE_CHECKING
 
 from rpat_cli.errors import ConfigError, Problem
@@ -30,6 +30,36 @@ STEP_PER_EPS: dict[str, float] = {"Linf": 2 / 8, "L2": 15 / 128, "L1": 400 / 200
 """Step size of a 10-step attack as a share of eps, from the same source."""
 
 
+def longest(norm: str, pixels: int) -> float:
+    """The largest distance of two images of so many pixels (all channels) in [0, 1]."""
+    return {"Linf": 1.0, "L2": math.sqrt(pixels), "L1": float(pixels)}[norm]
+
+
+def too_long(norm: str, length: float, pixels: int | None = None) -> str:
+    """What is wrong with a radius or step that no two images have between them; "" if nothing is.
+
+    Without `pixels` the size of the images is not known, and only Linf has a bound.
+    """
+    if norm == "Linf" and length > 1:
+        return f"must be at most 1 in Linf: pixels are in [0, 1]. Did you mean {length:g}/255?"
+    if norm not in DEFAULT_EPS or pixels is None or length <= longest(norm, pixels):
+        return ""
+    return (
+        f"must be at most {longest(norm, pixels):.4g} in {norm}: no two images of {pixels:,} pixel "
+        f"values in [0, 1] are further apart. Did you mean {length:g}/255?"
+    )
+
+
+def wider_than_ball(step_size: float, eps: float) -> str:
+    """A remark on a step that leads out of the ball from anywhere in it; "" on any other."""
+    if step_size <= 2 * eps:
+        return ""
+    return (
+        f"the step size {step_size:.4g} is longer than the ball is wide (2 eps = {2 * eps:.4g}): "
+        f"did you mean {step_size:g}/255?"
+    )
+
+
 @dataclass(frozen=True)
 class Threat:
     """All images within `eps` (pixel units) of x in `norm` ("Linf", "L2" or "L1") that are images:
@@ -43,7 +73,7 @@ class Threat:
 
     def __post_init__(self) -> None:
         GEOMETRIES[self.norm]  # raises, with the names there are
-        if not (isfinite(self.eps) and self.eps >= 0):
+        if not (math.isfinite(self.eps) and self.eps >= 0):
             message = f"a radius must be a finite number >= 0, given {self.eps}."
             hint = f"Usual for {self.norm}: {DEFAULT_EPS[self.norm]:.5g}."
             raise ConfigError(Problem("eps", message, hint=hint))
@@ -60,7 +90,7 @@ class Threat:
         """The same norm with the smallest radius that reaches every image of the shape of x (B,
         ...)."""
         pixels = x.flatten(1).shape[1]
-        return Threat(self.norm, {"Linf": 1.0, "L2": pixels**0.5, "L1": float(pixels)}[self.norm])
+        return Threat(self.norm, longest(self.norm, pixels))
 
     def project(self, delta: Tensor) -> Tensor:
         """The nearest point (in L2) of the ball, for each sample of `delta` (B, ...); the box is

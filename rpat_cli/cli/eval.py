@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rpat_cli.cli import console
 from rpat_cli.cli import eval_options as o
@@ -20,6 +20,9 @@ from rpat_cli.recipe.trust import model_files, python_file, trusting
 from rpat_cli.signals import importing
 from rpat_cli.text import parse_number
 from rpat_cli.user_code import speaking_on_stderr
+
+if TYPE_CHECKING:
+    from rpat_cli.data.choice import Limit
 
 NO_DIAGNOSTICS: Mapping[str, Mapping[str, Any]] = {}
 
@@ -56,8 +59,9 @@ Examples:
 
   rpat eval published/last.model --data cifar10 --data-root ~/data --attack autoattack
 
-  rpat eval torchvision:resnet18 --data imagefolder --data-root ~/imagenet --set
-  data.image_size=224
+  rpat eval published/model.pt:ema --data cifar10 --normalize none --attack autoattack
+
+  rpat eval torchvision:resnet18 --data imagefolder --data-root ~/imagenet
 
   rpat eval --model-file my.py:build --data cifar10 --attack pgd-50,autoattack
 
@@ -79,6 +83,7 @@ def evaluate(
     model: o.Model = None,
     model_file: o.ModelFile = None,
     data: o.Data = None,
+    normalize: o.Normalize = None,
     limit: o.Limit = None,
     images: o.Images = None,
     diagnostics: Mapping[str, Mapping[str, Any]] = NO_DIAGNOSTICS,
@@ -91,6 +96,7 @@ def evaluate(
     jobs: o.JobCount = "auto",
     seed: o.Seed = None,
     device: o.Device = None,
+    out: o.Out = None,
     quiet: o.Quiet = False,
     as_json: o.AsJson = False,
 ) -> None:
@@ -101,34 +107,39 @@ def evaluate(
     specs = read_suite(attack, Overrides(steps, _number("--step-size", step_size), restarts))
     of_data = {"--data": data, "--data-root": data_root, "--download": download}
     rest = {"--norm": norm, "--eps": eps, "--model": model, "--seed": seed, "--device": device}
-    changes = _changes({**of_data, **rest, "--plugin": plugins or None}, assign or [])
-    session = _session()
+    more = {"--normalize": normalize, "--plugin": plugins or None}
+    changes = _changes({**of_data, **rest, **more}, assign or [])
     target = _target(target, model_file)
     with _answered(trust, target, attack, changes):
-        session.evaluate(
+        _session().evaluate(
             target=target,
             specs=specs,
-            checkpoint=checkpoint,
             changes=changes,
             diagnostics=diagnostics,
-            batch_size=batch_size,
-            jobs=parse_jobs(jobs),
-            limit=_chosen_by(limit, images),
             quiet=quiet,
             as_json=as_json,
+            **_how(checkpoint, limit, images, batch_size, jobs, out),
         )
 
 
-def _chosen_by(limit: str | None, images: Path | None) -> Any:
-    from rpat_cli.data.choice import chosen_by  # imports torch, too
-
-    return chosen_by(limit, images)
-
-
-def _session() -> ModuleType:
-    with importing():
-        from rpat_cli.cli import session  # torch is imported here, not by `rpat --help`
-    return session
+def _how(
+    checkpoint: str,
+    limit: str | None,
+    images: Path | None,
+    batch_size: int | None,
+    jobs: str,
+    out: Path | None,
+) -> dict[str, Any]:
+    """What is measured of the target, and how."""
+    chosen = _chosen(limit, images)
+    shared = parse_jobs(jobs)
+    return {
+        "checkpoint": checkpoint,
+        "limit": chosen,
+        "batch_size": batch_size,
+        "jobs": shared,
+        "out": out,
+    }
 
 
 def _answered(
@@ -138,6 +149,13 @@ def _answered(
     program = python_file(str(target))
     named = [*code_named_in(changes), *model_files(attack)]
     return trusting(everything=everything, files=[*named, program] if program else named)
+
+
+def _session() -> ModuleType:
+    """Torch is imported here, not by `rpat --help`."""
+    with importing():
+        from rpat_cli.cli import session
+    return session
 
 
 def _loaded(plugin: list[str] | None) -> list[str]:
@@ -162,6 +180,13 @@ def _changes(flags: Mapping[str, Any], assignments: list[str]) -> list[Layer]:
     """Layers of a recipe: from `--set`, then from the flags that set its keys."""
     given = {flag: (o.RECIPE_KEYS[flag], value) for flag, value in flags.items()}
     return [*parse_assignments(assignments), *flag_layers(given)]
+
+
+def _chosen(limit: str | None, images: Path | None) -> "Limit | None":
+    with importing():
+        from rpat_cli.data.choice import chosen_by
+    is_number = limit is not None and limit.removeprefix("-").isdecimal() and len(limit) < 19
+    return chosen_by(int(limit) if limit is not None and is_number else limit, images)
 
 
 def _target(target: Path | None, model_file: str | None) -> Path | None:

@@ -19,6 +19,7 @@ RECIPE_KEYS = {
     "--eps": ("threat", "eps"),
     "--model": ("model",),
     "--data": ("data", "name"),
+    "--normalize": ("data", "normalize_as"),
     "--data-root": ("data", "root"),
     "--download": ("data", "download"),
     "--seed": ("seed",),
@@ -154,6 +155,27 @@ Data = Annotated[
         metavar="NAME",
         help="Data set (default: the run's; needed for every model that rpat has not trained).",
         choices=lambda: list(DATASETS),
+    ),
+]
+Normalize = Annotated[
+    str | None,
+    _option(
+        "--normalize",
+        panel=WHAT,
+        metavar="none|cifar10|imagenet|MEAN/STD",
+        help="How a file that other code has saved normalizes its images, if it does not record "
+        "that (default: as the data set).",
+        choices=lambda: ["none", "imagenet", *DATASETS],
+    ),
+]
+Out = Annotated[
+    Path | None,
+    _option(
+        "--out",
+        panel=HOW,
+        metavar="DIR",
+        help="Folder for the results (default: the run's; runs/external/ for anything else and "
+        "for runs that cannot be written to).",
     ),
 ]
 Assign = Annotated[

@@ -131,6 +131,7 @@ def evaluate(
     batch_size: int | None,
     jobs: Jobs,
     limit: Limit | None,
+    out: Path | None = None,
     quiet: bool,
     as_json: bool,
 ) -> None:
@@ -154,7 +155,7 @@ def evaluate(
             diagnostics=diagnostics,
             checkpoint=checkpoint,
             changes=changes,
-            options=EvalOptions(batch_size, jobs, limit, again=again, ranks=others),
+            options=EvalOptions(batch_size, jobs, limit, again=again, ranks=others, out=out),
             listener=listener,
         )
         sections = [result.section() for result in measured.diagnostics.values()]
@@ -169,8 +170,9 @@ def evaluate(
 def _show_evaluation(measured: Measured, sections: Iterable[Section]) -> None:
     evaluation, file = measured.evaluation, measured.file
     console.out.print(evaluation_table(evaluation))
-    console.out.print(evaluation_summary(evaluation, eval_file.read(file).class_names))
-    console.out.print(remarks_text(evaluation_remarks(evaluation)))
+    written = eval_file.read(file)
+    console.out.print(evaluation_summary(evaluation, written.class_names))
+    console.out.print(remarks_text([*written.remarks, *evaluation_remarks(evaluation)]))
     for section in sections:
         console.out.print(for_terminal(section))
     console.out.print(f"result: {file}", markup=False, soft_wrap=True)

@@ -44,17 +44,18 @@ Limit: TypeAlias = int | First | Listed
 """A number is a stratified choice of so many images."""
 
 
-def parse_limit(limit: int | str | None, flag: str = "--limit") -> int | First | None:
-    """`100`, `"100"` or `"first:100"`. Raises `ConfigError`."""
+def parse_limit(limit: int | str | None) -> int | First | None:
+    """`100` or `"first:100"`. Raises `ConfigError`."""
     if limit is None:
         return None
-    text = str(limit).strip()
-    is_first, number = text.startswith(FIRST), text.removeprefix(FIRST)
-    if isinstance(limit, bool) or not (number.isascii() and number.isdigit()) or not int(number):
-        message = f"{limit!r} is neither a number of images, at least 1, nor {FIRST}NUMBER."
-        hint = f"Examples: 1000 (each class by its share), {FIRST}1000 (the first ones)."
-        raise ConfigError(Problem("", message, flag, hint))
-    return First(int(number)) if is_first else int(number)
+    if isinstance(limit, int) and not isinstance(limit, bool) and limit >= 1:
+        return limit
+    number = limit.removeprefix(FIRST) if isinstance(limit, str) else ""
+    if number != limit and number.isascii() and number.isdigit() and int(number[:18]):
+        return First(int(number[:18]))
+    message = f"{limit!r} must be a whole number, at least 1, or {FIRST}NUMBER."
+    hint = f"Examples: 1000 (each class by its share), {FIRST}1000 (the first ones)."
+    raise ConfigError(Problem("limit", message, "", hint))
 
 
 def read_list(path: Path, flag: str = "--images") -> Listed:

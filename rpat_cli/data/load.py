@@ -9,6 +9,7 @@ from rpat_cli.data import DATASETS
 from rpat_cli.data.base import GIB, Dataset, DatasetSpec, LoadOptions, RawData, Split
 from rpat_cli.data.splits import StreamSplit, counted, stratified_choice
 from rpat_cli.errors import ConfigError, DataError, Problem, UserCodeError
+from rpat_cli.records.files import user_path
 from rpat_cli.user_code import calling, where_defined
 
 SPLIT_HAS = ("labels", "shape", "to", "subset", "batches", "tensors", "fingerprint", "__len__")
@@ -45,7 +46,7 @@ def load_dataset(
     spec = DATASETS[name]
     test_only = val_size is None
     options = LoadOptions(
-        Path(root).expanduser(), download, image_size, memory_budget, workers, test_only, **form
+        user_path(root), download, image_size, memory_budget, workers, test_only, **form
     )
     _check_form(spec, options)
     with calling(spec.load, "load(options)"):

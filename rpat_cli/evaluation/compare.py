@@ -6,7 +6,7 @@ the sampling error of the difference between correlated proportions or percentag
 12, 1947.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -86,6 +86,33 @@ def compare(a: Evaluation, b: Evaluation) -> list[Comparison]:
     if len(labels) > 1 and {result.label for result in a.results} == set(labels_b):
         pairs.append(_compare(WORST, a.worst_case, b.worst_case))
     return pairs
+
+
+def restricted(evaluation: Evaluation, indices: Tensor, limit: int) -> Evaluation:
+    """The evaluation as if only those images (rows of the data) had been measured: what each
+    attack left of them, without its cost."""
+    results = tuple(
+        replace(
+            result,
+            correct_after=result.correct_after[indices],
+            predicted=result.predicted[indices],
+            broken_by=result.broken_by[indices],
+            distance=result.distance[indices],
+            margin=None,
+            confidence=None,
+            stages=(),
+        )
+        for result in evaluation.results
+    )
+    return replace(
+        evaluation,
+        y=evaluation.y[indices],
+        clean_predicted=evaluation.clean_predicted[indices],
+        results=results,
+        limit=limit,
+        clean_margin=None,
+        clean_confidence=None,
+    )
 
 
 def settings_differ(a: AttackResult, b: AttackResult) -> bool:

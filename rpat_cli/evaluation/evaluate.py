@@ -14,8 +14,10 @@ from torch import Tensor, nn
 
 from rpat_cli.attacks.forward import gradient_reaches
 from rpat_cli.attacks.side_effects import differentiable, frozen, own_randomness
-from rpat_cli.attacks.threat import Threat
-from rpat_cli.errors import ConfigError, DataError
+from rpat_cli.attacks.threat import Threat, wider_than_ball
+from rpat_cli.data.splits import as_classes
+from rpat_cli.errors import ConfigError
+from rpat_cli.evaluation.arguments import check_images, check_labels, check_lengths
 from rpat_cli.evaluation.bench import Bench, Prepared
 from rpat_cli.evaluation.forecast import Forecast, Load, loads_of
 from rpat_cli.evaluation.parallel.chunks import (
@@ -98,8 +100,8 @@ def evaluate(
     """
     device = device or _device_of(model)
     batch_size = default_batch_size(device) if batch_size is None else batch_size
-    _check_arguments(model, x, y, batch_size)
-    known = list(known)
+    check_images(model, x, y, batch_size)
+    y, known = as_classes(y), list(known)
     results: list[AttackResult] = []
     with (
         ascribed(model),
@@ -158,6 +160,7 @@ def _bench(
 ) -> Bench:
     """All attacks ready to run; `first` is a batch of images and classes, on the device."""
     x, y = first
+    check_lengths(threat, specs, x)
     by_label = {spec.label: spec for spec in specs}
     connected = gradient_reaches(model, x[:1])
     bench = Bench(model, threat, by_label, x, y, seed, x.device, connected, sources, probabilities)
@@ -182,7 +185,7 @@ def _predict_clean(
             raise NotFiniteError(error.bad, error.x, first=done) from None
         if not done:
             classes = logits.shape[1]
-            _check_labels(y, classes)
+            check_labels(y, classes)
         probabilities = probabilities and are_probabilities(logits)
         clean.append(Prediction.of(logits, y_part))
         done += len(x_part)
@@ -236,7 +239,7 @@ def _result(
 ) -> AttackResult:
     stages = _stages(prepared, state, whole.clean.correct)
     flags = list(prepared.flags)
-    notes: list[str] = []
+    notes = _doubt(whole.threat, spec.settings)
     if prepared.ensemble:
         prepared.ensemble.look_at_result(_accuracies(whole, stages))
         flags += prepared.ensemble.flags
@@ -301,27 +304,7 @@ def _device_of(model: nn.Module) -> torch.device:
     return torch.device("cpu") if parameter is None else parameter.device
 
 
-def _check_arguments(model: nn.Module, x: Tensor, y: Tensor, batch_size: int) -> None:
-    check_precision(model)
-    if batch_size < 1:
-        raise ConfigError(f"a batch must hold at least 1 image, given {batch_size}.")
-    if x.ndim != 4 or y.shape != x.shape[:1] or not len(x):
-        raise DataError(
-            f"evaluation needs images (N, C, H, W) and labels (N,), given {tuple(x.shape)} and "
-            f"{tuple(y.shape)}."
-        )
-    low, high = x.aminmax()
-    if not x.is_floating_point() or not (low >= 0 and high <= 1):
-        raise DataError(
-            f"images must be floats in [0, 1], given {x.dtype} in [{low:.4g}, {high:.4g}]. "
-            "Divide bytes by 255; normalization belongs in the model."
-        )
-
-
-def _check_labels(y: Tensor, classes: int) -> None:
-    low, high = int(y.min()), int(y.max())
-    if low < 0 or high >= classes:
-        raise DataError(
-            f"labels run from {low} to {high}, but the model has {classes} classes (0 to "
-            f"{classes - 1}). Is this the data set that it was trained on?"
-        )
+def _doubt(threat: Threat, settings: Mapping[str, object]) -> list[str]:
+    step_size = settings.get("step_size")
+    doubt = wider_than_ball(step_size, threat.eps) if isinstance(step_size, int | float) else ""
+    return [doubt] if doubt else []

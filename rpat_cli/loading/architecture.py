@@ -1,15 +1,25 @@
 """Everything needed to build a network, except its weights."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from dataclasses import fields as dataclass_fields
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
 from rpat_cli.data import DATASETS
 from rpat_cli.data.base import LoadOptions, Shape
 from rpat_cli.data.folders import form_of
+from rpat_cli.errors import CheckpointError
 from rpat_cli.models.base import build_model
 from rpat_cli.models.normalize import Classifier
 from rpat_cli.recipe.data_section import DataSection
+
+MAX_CLASSES = 1_000_000
+"""More than any data set has: a file that asks for more would only fill the memory."""
+
+MAX_SIDE = 16_384
+"""Pixels of an image's side, and channels, for the same reason."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +50,53 @@ class Architecture:
         }
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "Architecture":
+    def from_dict(cls, values: Any) -> "Architecture":
+        """The inverse of `to_dict`. Raises `CheckpointError` for anything else."""
+        known = [field.name for field in dataclass_fields(cls)]
+        given = values if isinstance(values, Mapping) else {}
+        if missing := [key for key in known if key not in given]:
+            raise CheckpointError(
+                f"the checkpoint is damaged: its architecture lacks {', '.join(missing)}."
+            )
+        if more := sorted(str(key) for key in given if key not in known):
+            raise CheckpointError(
+                "the checkpoint describes its network by what this version of rpat does not know "
+                f"({', '.join(more)[:80]}). Please upgrade rpat."
+            )
+        for key, is_right in _IS_RIGHT.items():
+            if not is_right(given[key]):
+                raise CheckpointError(
+                    f"the checkpoint is damaged: the {key} of its architecture is "
+                    f"{str(given[key])[:60]!r}."
+                )
         fields: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
+            key: tuple(value) if isinstance(value, list) else value for key, value in given.items()
         }
         return cls(**fields)
+
+
+def _are_numbers(values: Any) -> bool:
+    return isinstance(values, list | tuple) and all(
+        isinstance(value, int | float) and isfinite(value) for value in values
+    )
+
+
+def _is_count(value: Any, most: int) -> bool:
+    return isinstance(value, int) and 1 <= value <= most
+
+
+def _is_shape(values: Any) -> bool:
+    is_triple = isinstance(values, list | tuple) and len(values) == 3
+    return is_triple and all(_is_count(value, MAX_SIDE) for value in values)
+
+
+_IS_RIGHT: Mapping[str, Callable[[Any], bool]] = {
+    "name": lambda value: isinstance(value, str),
+    "shape": _is_shape,
+    "classes": lambda value: _is_count(value, MAX_CLASSES),
+    "mean": _are_numbers,
+    "std": _are_numbers,
+}
 
 
 def image_shape(section: DataSection) -> Shape:

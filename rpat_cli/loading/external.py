@@ -20,17 +20,14 @@ from rpat_cli.evaluation.verify import check_precision, checked_logits
 from rpat_cli.loading.architecture import Architecture, image_shape
 from rpat_cli.loading.model_file import ModelFile
 from rpat_cli.loading.published import names_data
-from rpat_cli.loading.saved_model import SavedModel
+from rpat_cli.loading.saved_model import EXTERNAL, SavedModel
 from rpat_cli.models import PRETRAINED_MODELS, in_library
 from rpat_cli.models.libraries import preprocessing
 from rpat_cli.models.normalize import Classifier
 from rpat_cli.recipe.layers import Layer, resolve
 from rpat_cli.recipe.schema import Recipe
-from rpat_cli.records.run_folder import RUNS, RunFolder
+from rpat_cli.records.run_folder import RunFolder
 from rpat_cli.user_code import place_of
-
-EXTERNAL = RUNS / "external"
-"""Where the results of models go that have no checkpoint next to which they could be written."""
 
 
 def load_external(name: str, given: Sequence[Layer]) -> SavedModel | None:

@@ -7,15 +7,16 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from rpat_cli.data.normalization import per_channel
 from rpat_cli.errors import CheckpointError, ConfigError
 from rpat_cli.loading.foreign_file import (
     ImportedState,
-    State,
     inferred_channels,
     inferred_classes,
     listed,
     load_state,
 )
+from rpat_cli.loading.weights_in import State, shared_prefix
 from rpat_cli.models import MODELS
 from rpat_cli.models.base import Classifier, build_network
 
@@ -34,16 +35,18 @@ def load_foreign(
     classes: int | None = None,
     mean: Sequence[float],
     std: Sequence[float],
+    imported: ImportedState | None = None,
 ) -> Classifier:
     """A classifier with the weights of `path`, in eval mode, for images of `shape` (C, H, W) with
     pixels in [0, 1].
 
     Without `model_name` the architecture is recognized by names and shapes; without `classes` they
     are inferred from the head. `mean` and `std` are used if the file has no normalization of its
-    own. Raises `CheckpointError` for a file that cannot be read or does not fit (with the names
-    that differ, and the nearest architecture), and `ConfigError` as `build_model` does.
+    own. `imported` is what `load_state` made of the file, if that is known. Raises
+    `CheckpointError` for a file that cannot be read or does not fit (with the names that differ,
+    and the nearest architecture), and `ConfigError` as `build_model` does.
     """
-    imported = load_state(path)
+    imported = load_state(path) if imported is None else imported
     name = model_name or nearest_architecture(imported.tensors)
     if name is None:
         raise CheckpointError(
@@ -57,8 +60,8 @@ def load_foreign(
     channels = shape[0]
     return Classifier(
         net,
-        _per_channel(imported.mean or mean, channels),
-        _per_channel(imported.std or std, channels),
+        per_channel(imported.mean or mean, channels),
+        per_channel(imported.std or std, channels),
     ).eval()
 
 
@@ -87,13 +90,24 @@ def _fill(net: nn.Module, imported: ImportedState, name: str) -> None:
     """Copy the weights into `net`. Raises `CheckpointError` that lists the differences."""
     target = net.state_dict()
     given = _renamed(imported.tensors, target)
-    differences = misfit(given, target)
+    differences = misfit(given, target) or _not_floats(given, target)
     if differences:
         raise CheckpointError(
             f"{imported.path} does not fit the model {name!r}: {differences}. "
             f"{_advice(imported.tensors, name)}"
         )
     net.load_state_dict({key: given.get(key, own) for key, own in target.items()})
+
+
+def _not_floats(given: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> str:
+    """Which weights a file holds as integers, where the model has fractions: quantized ones, whose
+    scale is somewhere else. "" if there are none."""
+    names = [
+        name
+        for name, own in target.items()
+        if name in given and own.is_floating_point() and not given[name].is_floating_point()
+    ]
+    return f"{len(names)} are integers: {listed(names)}" if names else ""
 
 
 def _renamed(given: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> State:
@@ -104,11 +118,21 @@ def _renamed(given: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> State
         for key, value in given.items()
         if key in target or not key.startswith("sub_block1.")
     }
+    prefix = _whole_prefix(target)
+    state = {prefix + key: value for key, value in state.items()}
     for ours, theirs in (HEADS, HEADS[::-1]):
         if f"{ours}weight" in target and f"{ours}weight" not in state:
             for key in [key for key in state if key.startswith(theirs)]:
                 state[ours + key.removeprefix(theirs)] = state.pop(key)
     return state
+
+
+def _whole_prefix(names: Mapping[str, Tensor]) -> str:
+    """What all names of a plugin's network may begin with: of a file's names it was removed."""
+    prefix = ""
+    while part := shared_prefix({name.removeprefix(prefix): None for name in names}):
+        prefix += part
+    return prefix
 
 
 def _without_counters(names: set[str]) -> list[str]:
@@ -149,13 +173,3 @@ def _in_common(state: Mapping[str, Tensor], name: str) -> float:
         if key in target and key in given and target[key].shape == given[key].shape:
             same += 1
     return same / len(names)
-
-
-def _per_channel(values: Sequence[float], channels: int) -> tuple[float, ...]:
-    """One value per channel; a single value holds for all. Raises `ConfigError` for any other
-    number of them."""
-    if len(values) not in (1, channels):
-        raise ConfigError(
-            f"the normalization has {len(values)} values, the images have {channels} channels."
-        )
-    return tuple(values) if len(values) == channels else tuple(values) * channels

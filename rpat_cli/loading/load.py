@@ -4,12 +4,12 @@
 other code has written (`published`), a checkpoint of rpat, given as such or by its run folder.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from rpat_cli.errors import CheckpointError, ConfigError, Problem, RpatError
 from rpat_cli.loading.architecture import Architecture
@@ -21,6 +21,7 @@ from rpat_cli.loading.saved_model import SavedModel, run_of
 from rpat_cli.models import in_library
 from rpat_cli.recipe.layers import Layer, resolve, with_plugins_in
 from rpat_cli.records.checkpoint import load_checkpoint
+from rpat_cli.records.metrics import AVERAGED
 from rpat_cli.records.run_folder import open_run
 
 MAX_MESSAGE = 300
@@ -33,7 +34,8 @@ def load_model(
     """The model of a checkpoint file, or of a run folder (its checkpoint `best`, `last`, `best_wa`
     or `last_wa`), in eval mode on the CPU.
 
-    Also loads a file that other code has saved, `torchvision:NAME` and `timm:NAME` with their
+    Also loads a file that other code has saved (`FILE:KEY` names the weights in a file that holds
+    several), `torchvision:NAME` and `timm:NAME` with their
     trained weights, and what `FUNCTION` of `FILE.py:FUNCTION` returns, if `changes`, layers of a
     recipe, name a data set. Raises `CheckpointError` or `RunFolderError` for what is missing,
     damaged, or belongs to another model, and what `load_external` raises.
@@ -41,7 +43,7 @@ def load_model(
     external = None if Path(path).exists() else load_external(str(path), changes)
     if external is not None:
         return external
-    path = Path(path)
+    path, key = split_key(Path(path))
     if path.suffix == ".py":
         message = "is a program: name the function in it that returns the model."
         raise ConfigError(Problem("", message, str(path), f"Example: {path}:build"))
@@ -49,18 +51,68 @@ def load_model(
     is_folder = path.is_dir() if path.exists() else not path.suffix
     file = open_run(path).checkpoint(checkpoint) if is_folder else path
     if path.is_file() and is_foreign(file):
-        published, architecture, recipe = load_published(file, changes)
-        return SavedModel(published, architecture, file, 0, recipe)
+        return load_published(file, changes, key)
+    if key:
+        raise ConfigError(f"{file} is a checkpoint of rpat, with one network: leave out :{key}")
     if file.exists() and any("model" in layer.values for layer in changes):
         raise ConfigError(f"{file} records which network it holds: name no other (--model).")
-    content = load_checkpoint(file)
+    content = load_checkpoint(file, needs=("recipe", "architecture", "model", "epoch"))
+    check_content(content, file)
     # The recipe comes first: it loads the plugin that the model may be from.
     recipe = resolve([with_plugins_in(Layer(str(file), content["recipe"]), _base_of(file))])
-    architecture = Architecture.from_dict(content["architecture"])
+    architecture = _architecture(content["architecture"], file)
     check_size(architecture, content["model"], str(file))
     model = architecture.build()
     load_weights(model, content["model"], str(file))
-    return SavedModel(model.eval(), architecture, file, content["epoch"], recipe)
+    return SavedModel(
+        model.eval(),
+        architecture,
+        file,
+        content["epoch"],
+        recipe,
+        recorded_acc=_recorded_accuracy(content, file),
+    )
+
+
+def _recorded_accuracy(content: Mapping[str, Any], file: Path) -> float | None:
+    """On clean validation images, of this very model; None where it was not measured."""
+    suffix = AVERAGED if file.stem.endswith(AVERAGED) else ""
+    validation = content.get("validation")
+    found = validation.get(f"clean_acc{suffix}") if isinstance(validation, Mapping) else None
+    return float(found) if isinstance(found, int | float) else None
+
+
+def split_key(path: Path) -> tuple[Path, str]:
+    """`FILE:KEY` as file and key; the path and "" where there is no such file."""
+    file, colon, key = str(path).rpartition(":")
+    if not path.exists() and colon and key and Path(file).is_file():
+        return Path(file), key
+    return path, ""
+
+
+def check_content(content: Mapping[str, Any], file: Path) -> None:
+    """Raise `CheckpointError` if what a checkpoint of rpat must have is of another type."""
+    model = content["model"]
+    tensors = list(model.values()) if isinstance(model, Mapping) else []
+    right = {
+        "recipe": isinstance(content["recipe"], Mapping),
+        "architecture": isinstance(content["architecture"], Mapping),
+        "model": bool(tensors)
+        and all(isinstance(each, Tensor) and each.layout == torch.strided for each in tensors),
+        "epoch": isinstance(content["epoch"], int) and content["epoch"] >= 0,
+    }
+    if wrong := [key for key, is_right in right.items() if not is_right]:
+        raise CheckpointError(
+            f"{file} is damaged or of another version of rpat: its {', '.join(wrong)} cannot be "
+            "read."
+        )
+
+
+def _architecture(values: Any, file: Path) -> Architecture:
+    try:
+        return Architecture.from_dict(values)
+    except CheckpointError as error:
+        raise CheckpointError(f"{file}: {error}") from None
 
 
 def _base_of(file: Path) -> Path:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from rpat_cli.errors import ConfigError, Problem, did_you_mean
 from rpat_cli.recipe.plugins import place_in
+from rpat_cli.records.files import user_path
 from rpat_cli.records.regular import irregular
 from rpat_cli.registry import import_file
 
@@ -33,7 +34,7 @@ class ModelFile:
     def parse(cls, text: str) -> "ModelFile | None":
         """Read `my.py:build`; None for a text of another form."""
         match = _NAME.fullmatch(text)
-        return cls(Path(match["file"]).expanduser(), match["function"]) if match else None
+        return cls(user_path(match["file"]), match["function"]) if match else None
 
     def __str__(self) -> str:
         return f"{self.path}:{self.function}"

@@ -5,13 +5,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rpat_cli.data import DATASETS
+from rpat_cli.data.normalization import normalization
 from rpat_cli.errors import CheckpointError, ConfigError, Problem
 from rpat_cli.loading.architecture import Architecture, image_shape
 from rpat_cli.loading.foreign import load_foreign, nearest_architecture
-from rpat_cli.loading.foreign_file import inferred_classes, load_state
-from rpat_cli.models.normalize import Classifier
+from rpat_cli.loading.foreign_file import ImportedState, inferred_classes, load_state
+from rpat_cli.loading.saved_model import SavedModel, external_folder
 from rpat_cli.recipe.layers import Layer, resolve
 from rpat_cli.recipe.schema import Recipe
+
+OWN, GIVEN, ASSUMED = "of the file", "as given", "assumed"
+"""How the normalization of a model is known."""
 
 
 def names_data(layers: Sequence[Layer]) -> bool:
@@ -20,9 +24,9 @@ def names_data(layers: Sequence[Layer]) -> bool:
     return any(isinstance(section, str) or "name" in section for section in sections)
 
 
-def load_published(file: Path, given: Sequence[Layer]) -> tuple[Classifier, Architecture, Recipe]:
+def load_published(file: Path, given: Sequence[Layer], key: str = "") -> SavedModel:
     """The model of a file of RPAT_Benchmarks, RPAT_SOTAs, Consistency-AT, ReBAT, RobustBench or
-    similar code, in eval mode.
+    similar code, in eval mode; `key` chooses among several in it.
 
     `given` are layers of a recipe: they name the data set, and the network if it cannot be
     recognized by its weights. The normalization is the file's own, or else that of
@@ -39,23 +43,47 @@ def load_published(file: Path, given: Sequence[Layer]) -> tuple[Classifier, Arch
                 "recognized by its weights.",
             )
         )
-    state = load_state(file).tensors
+    imported = load_state(file, key)
     recipe = resolve(given)
     named = any("model" in layer.values for layer in given)
-    name = recipe.model if named else nearest_architecture(state)
+    name = recipe.model if named else nearest_architecture(imported.tensors)
     if name is None:
         raise CheckpointError(
-            f"{file}: looks like none of the known networks. Name its network with --model."
+            f"{file}: looks like none of the known networks. Name its network with --model, or "
+            "write a function that builds and loads it: --model-file FILE.py:FUNCTION."
         )
     spec, shape = DATASETS[recipe.data.name], image_shape(recipe.data)
-    constants = DATASETS[recipe.data.normalize_as or recipe.data.name]
-    mean, std = constants.constants(shape[0])
-    model = load_foreign(name, file, shape=shape, classes=spec.classes, mean=mean, std=std)
-    architecture = Architecture(
-        name,
-        shape,
-        spec.classes or inferred_classes(state) or 0,
-        tuple(model.mean.flatten().tolist()),
-        tuple(model.std.flatten().tolist()),
+    # A data set whose classes only its files know, or a file that knows more of them.
+    classes = max(spec.classes or 0, inferred_classes(imported.tensors) or 0)
+    mean, std = normalization(recipe.data.normalize_as or recipe.data.name, shape[0])
+    model = load_foreign(
+        name, file, shape=shape, classes=classes or None, mean=mean, std=std, imported=imported
     )
-    return model, architecture, resolve([*given, Layer(str(file), {"model": name})])
+    constants = tuple(model.mean.flatten().tolist()), tuple(model.std.flatten().tolist())
+    how, remark = _how_normalized(imported, recipe)
+    return SavedModel(
+        model,
+        Architecture(name, shape, classes, *constants),
+        file,
+        0,
+        resolve([*given, Layer(str(file), {"model": name})]),
+        external_folder(file, f"{file.stem}-{key}" if key else ""),
+        normalized=how,
+        recorded_acc=imported.clean_acc,
+        key=key,
+        remarks=tuple(f"{file.name}: {each}" for each in (*imported.remarks, remark) if each),
+    )
+
+
+def _how_normalized(imported: ImportedState, recipe: Recipe) -> tuple[str, str]:
+    """How the normalization is known, and what to say of it."""
+    if imported.mean is not None:
+        asked = recipe.data.normalize_as
+        return OWN, f"its own normalization is used, not {asked}" if asked else ""
+    if recipe.data.normalize_as is not None:
+        return GIVEN, ""
+    return ASSUMED, (
+        "does not record how its images are normalized: that of the data set "
+        f"{recipe.data.name} is used. If it was trained with another, name it: --normalize "
+        "none|cifar10|imagenet|MEAN/STD"
+    )

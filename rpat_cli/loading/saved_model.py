@@ -1,6 +1,9 @@
 """A model that can be evaluated, and everything that is known of its origin."""
 
-from dataclasses import dataclass
+import os
+import re
+from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 
 from torch import nn
@@ -8,7 +11,10 @@ from torch import nn
 from rpat_cli.loading.architecture import Architecture
 from rpat_cli.recipe.schema import Recipe
 from rpat_cli.records.checkpoint import checksum
-from rpat_cli.records.run_folder import RunFolder, is_run
+from rpat_cli.records.run_folder import RUNS, RunFolder, is_run
+
+EXTERNAL = RUNS / "external"
+"""Where the results of models go that have no run folder of ours."""
 
 
 @dataclass(frozen=True)
@@ -18,7 +24,9 @@ class SavedModel:
 
     `home`: where its results go, if that is not the folder of `file`. `source`: the program text
     that defines the model, if it is a user's own. `at_hand`: it was given as an object, which is
-    the caller's.
+    the caller's. Of a file of other code: `normalized`: how its normalization is known ("" where
+    that is not in question); `recorded_acc`: the clean accuracy that the file records; `key`: the
+    weights in it that were chosen. `remarks`: what its user may want to know of how it was loaded.
     """
 
     model: nn.Module
@@ -29,10 +37,15 @@ class SavedModel:
     home: RunFolder | None = None
     source: str = ""
     at_hand: bool = False
+    normalized: str = ""
+    recorded_acc: float | None = None
+    key: str = ""
+    remarks: tuple[str, ...] = ()
 
     @property
     def folder(self) -> RunFolder:
-        """Where its results go: its run folder, or the folder that its file is in."""
+        """Where its results go: its run folder, or the folder that its file is in. Models that rpat
+        has not trained have a `home`."""
         return self.home or run_of(self.file) or RunFolder(self.file.parent)
 
     def fingerprint(self) -> str:
@@ -47,3 +60,30 @@ def run_of(file: Path) -> RunFolder | None:
     """The run folder that a checkpoint is in, if it is in one."""
     root = file.resolve().parent.parent
     return RunFolder(file.parent.parent) if is_run(root) else None
+
+
+def external_folder(file: Path, name: str = "") -> RunFolder:
+    """Where the results of a file go that is in no run: one folder per file, however many files
+    have the same name."""
+    path = str(file.resolve())
+    readable = re.sub(r"[^\w+-]+", "-", name or file.stem)
+    return RunFolder(EXTERNAL / f"{readable}-{sha256(os.fsencode(path)).hexdigest()[:8]}")
+
+
+def with_home(saved: SavedModel, out: Path | None) -> SavedModel:
+    """The model with its results in `out`, or where that is not given and its folder cannot be
+    written to, in one under `EXTERNAL`."""
+    if out is not None:
+        return replace(saved, home=RunFolder(out))
+    folder = saved.folder
+    if saved.home is not None or can_write(folder.evals):
+        return saved
+    home = external_folder(saved.file, f"{folder.path.resolve().name}-{saved.file.stem}")
+    remark = f"{folder.path} cannot be written to: the results go to {home.path}"
+    return replace(saved, home=home, remarks=(*saved.remarks, remark))
+
+
+def can_write(folder: Path) -> bool:
+    """Whether files can be made in a folder, which itself need not exist yet."""
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    return there.is_dir() and os.access(there, os.W_OK | os.X_OK)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from rpat_cli.errors import ConfigError
+from rpat_cli.text import wrong_constants
 
 
 class Classifier(nn.Module):
@@ -15,7 +16,7 @@ class Classifier(nn.Module):
     `mean` and `std` (one value per channel, in the units of x) are buffers: saved with the weights,
     moved with them, never trained. Normalization inside the model means that every attack works on
     pixels in [0, 1], whatever the model was trained with. Raises `ConfigError` for a `mean` and
-    `std` of different lengths or a `std` that is not positive.
+    `std` of different lengths, a `std` that is not positive, and values for bytes in 0..255.
     """
 
     mean: Tensor
@@ -27,8 +28,8 @@ class Classifier(nn.Module):
             raise ConfigError(
                 f"mean and std need one value per channel each; given {len(mean)} and {len(std)}."
             )
-        if not all(value > 0 for value in std):
-            raise ConfigError(f"std must be positive in every channel; given {list(std)}.")
+        if problem := wrong_constants(mean, std):
+            raise ConfigError(problem)
         self.net = net
         dtype = torch.get_default_dtype()
         self.register_buffer("mean", torch.tensor(mean, dtype=dtype).view(-1, 1, 1))

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from rpat_cli.data import DATASETS
+from rpat_cli.data.normalization import normalization
 from rpat_cli.recipe.components import (
     Section,
     as_value_error,
@@ -72,9 +73,12 @@ class DataSection(Section):
     )
     augment_from: AugmentFromSection = Field(default_factory=AugmentFromSection)
     extra: ExtraSection = Field(default_factory=ExtraSection)
-    normalize_as: Annotated[str, one_of(DATASETS)] | None = Field(
+    normalize_as: Annotated[str, as_value_error(normalization)] | None = Field(
         None,
-        description="normalize with the mean and std of this data set (default: the set's own)",
+        description=(
+            "normalize with the mean and std of this data set, `none`, `imagenet` or MEAN/STD "
+            "(default: the data set's own)"
+        ),
     )
     image_size: Annotated[Side | tuple[Side, Side] | None, BeforeValidator(sides_in)] = Field(
         None,

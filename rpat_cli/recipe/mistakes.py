@@ -4,15 +4,18 @@ pydantic's errors, and checks of what does not go together."""
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from math import prod
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 from rpat_cli.attacks import TRAINING_ATTACKS
+from rpat_cli.attacks.threat import too_long, wider_than_ball
+from rpat_cli.data import DATASETS
 from rpat_cli.errors import ConfigError, Problem, did_you_mean
 from rpat_cli.methods import METHODS
 from rpat_cli.recipe.components import SettingsError
-from rpat_cli.recipe.schema import Recipe, recipe_class, too_long_for_pixels
+from rpat_cli.recipe.schema import Recipe, recipe_class
 from rpat_cli.recipe.yaml_lines import KeyPath
 
 Origins = Mapping[KeyPath, str]
@@ -107,6 +110,12 @@ def contradictions(recipe: Recipe, origins: Origins) -> list[Problem]:
     ]
 
 
+def doubts(recipe: Recipe) -> list[str]:
+    """What is allowed, and probably not meant."""
+    doubt = wider_than_ball(recipe.attack.step_size or 0, recipe.threat.eps)
+    return [f"note: attack.step_size: {doubt}"] if doubt else []
+
+
 def _attack(recipe: Recipe) -> Iterator[Problem]:
     from rpat_cli.attacks.threat import Threat
 
@@ -114,9 +123,6 @@ def _attack(recipe: Recipe) -> Iterator[Problem]:
     if METHODS[recipe.method.name].attack_defaults.get("steps") == 0 and attack.steps:
         message = f"the method {recipe.method.name!r} takes no attack steps."
         yield Problem("attack.steps", message, hint="Leave out attack.steps and attack.name.")
-    too_long = too_long_for_pixels(threat.norm, attack.step_size or 0)
-    if too_long:
-        yield Problem("attack.step_size", f"{attack.step_size:g}: {too_long}")
     try:
         row = TRAINING_ATTACKS[attack.name]
         row.for_training(Threat(threat.norm, threat.eps), attack.settings())
@@ -125,18 +131,34 @@ def _attack(recipe: Recipe) -> Iterator[Problem]:
             yield replace(problem, key=f"attack.{problem.key}".rstrip("."))
 
 
+def _lengths(recipe: Recipe) -> Iterator[Problem]:
+    attack = recipe.attack
+    lengths = {
+        "threat.eps": recipe.threat.eps,
+        "attack.step_size": attack.step_size,
+        "attack.strong.eps": attack.strong.eps,
+    }
+    for key, length in lengths.items():
+        if problem := too_long(recipe.threat.norm, length or 0, _pixels(recipe)):
+            yield Problem(key, f"{length:g}: {problem}")
+
+
+def _pixels(recipe: Recipe) -> int:
+    """How many values an image of the recipe's data set has."""
+    from rpat_cli.data.folders import DEFAULT_IMAGE_SIZE  # imports torch
+
+    if (shape := DATASETS[recipe.data.name].shape) is not None:
+        return prod(shape)
+    size = recipe.data.image_size or DEFAULT_IMAGE_SIZE
+    height, width = (size, size) if isinstance(size, int) else size
+    return height * width * (recipe.data.channels or 3)
+
+
 def _strong_attack(recipe: Recipe) -> Iterator[Problem]:
     strong = recipe.attack.strong
     if strong.from_epoch is None and (strong.eps or strong.steps):
         message = "has no effect without attack.strong.from_epoch, the epoch it begins with."
         yield Problem("attack.strong", message, hint="Set attack.strong.from_epoch.")
-
-
-def _strong_radius(recipe: Recipe) -> Iterator[Problem]:
-    eps = recipe.attack.strong.eps or 0
-    too_long = too_long_for_pixels(recipe.threat.norm, eps)
-    if too_long:
-        yield Problem("attack.strong.eps", f"{eps:g}: {too_long}")
 
 
 def _averaging(recipe: Recipe) -> Iterator[Problem]:
@@ -194,4 +216,4 @@ def _data(recipe: Recipe) -> Iterator[Problem]:
         yield Problem("data.extra.share", message)
 
 
-CHECKS = (_attack, _strong_attack, _strong_radius, _averaging, _mixing, _optimizer, _data)
+CHECKS = (_attack, _lengths, _strong_attack, _averaging, _mixing, _optimizer, _data)

@@ -24,12 +24,13 @@ from rpat_cli.attacks import ATTACKS
 from rpat_cli.data import DATASETS
 from rpat_cli.diagnostics import DIAGNOSTICS, Diagnostic
 from rpat_cli.diagnostics.base import EVALUATION_KEYS
-from rpat_cli.errors import MAX_LISTED, ConfigError, Problem
+from rpat_cli.errors import MAX_LISTED, ConfigError, Problem, shortened
 from rpat_cli.evaluation.suite import SUITES
 from rpat_cli.methods import METHODS, REGULARIZERS
 from rpat_cli.recipe.plugin_files import NamedPlugin, checksum_of, keep
 from rpat_cli.recipe.schema import Recipe
 from rpat_cli.recipe.trust import trust, untrusted
+from rpat_cli.records.files import is_file, user_path
 from rpat_cli.registry import Registry, import_file
 from rpat_cli.user_code import is_plugin_package
 
@@ -48,7 +49,7 @@ def load_plugins(files: Iterable[tuple[str, str]]) -> list[str]:
     there.
     """
     load_installed()
-    paths = {Path(file).expanduser().resolve(): source for file, source in files}
+    paths = {_resolved(file): source for file, source in files}
     for path, source in paths.items():
         if path not in _loaded:
             _loaded[path] = _load(path, source)
@@ -137,9 +138,17 @@ def load_installed() -> None:
             ) from error
 
 
+def _resolved(file: str) -> Path:
+    try:
+        return user_path(file).resolve()
+    except (OSError, ValueError):  # no path at all, such as one with a NUL: not found
+        return user_path(file)
+
+
 def _load(path: Path, source: str) -> ModuleType:
-    if not path.is_file():
-        raise ConfigError(Problem("plugins", f"there is no plugin file {path}.", source))
+    if not is_file(path):
+        message = f"there is no plugin file {shortened(str(path))}."
+        raise ConfigError(Problem("plugins", message, source))
     if path.suffix != ".py":
         raise ConfigError(
             Problem("plugins", f"{path} is not a Python file.", source, "Its name must end in .py.")

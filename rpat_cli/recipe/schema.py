@@ -19,6 +19,7 @@ from pydantic import (
 )
 
 from rpat_cli.attacks import TRAINING_ATTACKS
+from rpat_cli.attacks.threat import too_long
 from rpat_cli.data import MIXINGS
 from rpat_cli.engine import COLLABORATORS
 from rpat_cli.engine.schedules import SCHEDULES
@@ -63,14 +64,6 @@ def _check_entry(entry: Any) -> None:
     _check_suite([entry])
 
 
-def too_long_for_pixels(norm: str, length: float) -> str:
-    """What is wrong with a length that no difference of two images has in Linf; "" if nothing
-    is."""
-    if norm != "Linf" or length <= 1:
-        return ""
-    return f"must be at most 1 in Linf: pixels are in [0, 1]. Did you mean {length:g}/255?"
-
-
 class ThreatSection(Section):
     norm: Norm = Field("Linf", description="norm of the perturbation")
     eps: Annotated[Number, Field(gt=0)] = Field(
@@ -80,7 +73,7 @@ class ThreatSection(Section):
     @field_validator("eps")
     @classmethod
     def _check_eps(cls, eps: float, info: ValidationInfo) -> float:
-        problem = too_long_for_pixels(info.data.get("norm", ""), eps)
+        problem = too_long(info.data.get("norm", ""), eps)
         if problem:
             raise ValueError(problem)
         return eps

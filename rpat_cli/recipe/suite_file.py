@@ -5,6 +5,7 @@ from pathlib import Path
 from rpat_cli.errors import ConfigError, Problem
 from rpat_cli.evaluation.suite import AttackSpec, Entry, Overrides, parse_entries
 from rpat_cli.recipe.yaml_lines import KeyPath, read_document
+from rpat_cli.records.files import user_path
 
 SUFFIXES = (".yaml", ".yml")
 
@@ -19,7 +20,7 @@ def read_suite(
     entries: list[Entry] = []
     for word in (word.strip() for word in text.split(",")):
         is_file = word.endswith(SUFFIXES) and not word.casefold().startswith("transfer:")
-        entries += _entries(Path(word).expanduser()) if is_file else [Entry(word, source)]
+        entries += _entries(user_path(word)) if is_file else [Entry(word, source)]
     return parse_entries(entries, overrides, source=source)
 
 

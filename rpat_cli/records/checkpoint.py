@@ -4,7 +4,7 @@
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 
 from rpat_cli.errors import CheckpointError, RunFolderError
 from rpat_cli.records.extent import check_extent, check_packed
+from rpat_cli.records.file_kinds import DAMAGED, not_a_checkpoint
 from rpat_cli.records.files import refuse_link, replacing, through_to_disk
 
 FORMAT = 1
@@ -46,12 +47,15 @@ def _is_whole(path: Path) -> bool:
     return True
 
 
-def load_checkpoint(path: Path) -> dict[str, Any]:
+def load_checkpoint(path: Path, needs: Collection[str] = ()) -> dict[str, Any]:
     """Read one checkpoint to the CPU.
 
-    Raises `CheckpointError` if it is missing, unreadable or damaged, or has a newer format.
+    Raises `CheckpointError` if it is missing, unreadable or damaged, has a newer format, or lacks a
+    key that it `needs`.
     """
     check_packed(path)
+    if path.exists() and (wrong := not_a_checkpoint(path)):
+        raise CheckpointError(f"{path} is {wrong.removeprefix('is ')}")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
@@ -65,34 +69,48 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     # torch raises a dozen kinds of errors here. Their texts are not shown: some advise to load
     # without `weights_only`, which would run code from the file.
     except Exception as error:
-        raise CheckpointError(
-            f"{path} is not a checkpoint, or a damaged one ({type(error).__name__})."
-        ) from error
+        raise CheckpointError(f"{path} is {DAMAGED} ({type(error).__name__}).") from error
     if not isinstance(content, dict) or "format" not in content:
         raise CheckpointError(f"{path} is not a checkpoint of rpat.")
-    if content["format"] > FORMAT:
-        raise CheckpointError(
-            f"{path} has format {content['format']}, and this version of rpat reads up to "
-            f"{FORMAT}. Please upgrade rpat."
-        )
+    _check_format(path, content["format"])
     check_extent(content, path)
-    if content.pop("checksum", None) != checksum(content):
+    try:
+        intact = content.pop("checksum", None) == checksum(content)
+    except Exception as error:  # a sparse tensor, a mapping that holds itself
+        raise CheckpointError(
+            f"{path} is damaged: it holds what rpat does not write ({type(error).__name__})."
+        ) from error
+    if not intact:
         raise CheckpointError(f"{path} is damaged: its checksum does not match.")
+    if missing := [key for key in needs if key not in content]:
+        raise CheckpointError(
+            f"{path} is damaged or of another version of rpat: it lacks {', '.join(missing)}."
+        )
     return content
 
 
-def load_newest(path: Path) -> tuple[dict[str, Any], str]:
+def _check_format(path: Path, given: Any) -> None:
+    if not isinstance(given, int) or isinstance(given, bool) or given < 1:
+        raise CheckpointError(f"{path} is damaged: its format is {str(given)[:40]!r}.")
+    if given > FORMAT:
+        raise CheckpointError(
+            f"{path} has format {given}, and this version of rpat reads up to {FORMAT}. "
+            "Please upgrade rpat."
+        )
+
+
+def load_newest(path: Path, needs: Collection[str] = ()) -> tuple[dict[str, Any], str]:
     """The checkpoint at `path` and "", or the previous one and a remark that says so.
 
     Raises `CheckpointError` if the one at `path` cannot be used and there is no previous one.
     """
     try:
-        return load_checkpoint(path), ""
+        return load_checkpoint(path, needs), ""
     except CheckpointError as error:
         if not previous(path).exists():
             raise
         try:
-            content = load_checkpoint(previous(path))
+            content = load_checkpoint(previous(path), needs)
         except CheckpointError as second:
             raise CheckpointError(
                 f"{error} The previous one cannot be used either: {second}"

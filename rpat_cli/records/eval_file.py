@@ -104,6 +104,11 @@ class EvalFile:
         return self.record.get("limit")
 
     @property
+    def remarks(self) -> tuple[str, ...]:
+        """What was to be said of the model and its accuracy; empty in files without them."""
+        return tuple(map(str, self.record.get("remarks", ())))
+
+    @property
     def pending(self) -> tuple[str, ...]:
         """Keys of the diagnostics that were asked for and are not in the file yet."""
         return tuple(self.record.get(PENDING, ()))
@@ -234,12 +239,17 @@ def _problem(record: Any) -> str:
     }.items():
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
             return f"{key} is not a list of texts"
-    for key in ("limit", ORDER):
-        value = record.get(key)
-        if value is not None and not (isinstance(value, int) and 0 <= value < 2**63):
-            return f"{key} is not a count"
+    if not _is_count(record.get(ORDER)):
+        return f"{ORDER} is not a count"
+    if not isinstance(record.get("limit"), str) and not _is_count(record.get("limit")):
+        return "limit is not a count, and says no images in words"
     try:
         datetime.fromisoformat(record["created"]).astimezone()
     except (ValueError, OverflowError, OSError):  # no date, or one that no clock here can show
         return f"created is not a date: {record['created']!r}"
     return ""
+
+
+def _is_count(value: Any) -> bool:
+    """Whether it is one, or is not recorded."""
+    return value is None or (isinstance(value, int) and 0 <= value < 2**63)

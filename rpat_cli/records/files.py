@@ -1,5 +1,5 @@
-"""Writing into run folders: files that appear complete or not at all, names that are still free,
-and nothing that leads elsewhere.
+"""Paths that people wrote, and writing into run folders: files that appear complete or not at all,
+names that are still free, and nothing that leads elsewhere.
 
 A run folder may come from somebody else. A link in it could send what is written to any file of the
 user's, so none is followed: files are replaced, never written through, and folders that are links
@@ -29,6 +29,24 @@ TEMPORARY = re.compile(r".+\.(?P<host>[^.]*)\.(?P<process>\d+)\.[0-9a-f]{8}\.tmp
 ABANDONED = 3600.0
 """Seconds after which a temporary file is taken for a leftover, whoever made it: writing takes
 seconds."""
+
+
+def user_path(text: str | Path) -> Path:
+    """The path that somebody wrote, with `~` expanded. Where there is no such home it stays as it
+    is, and is not found."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        return Path(text)
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is such a file; `False` also for what no file can be called, such as a name of
+    thousands of characters."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -11,12 +11,13 @@ from rpat_cli.attacks import ATTACKS, TRAINING_ATTACKS
 from rpat_cli.attacks.base import Attack
 from rpat_cli.attacks.brought import BroughtAttack
 from rpat_cli.attacks.threat import Threat
-from rpat_cli.data import DATASETS, MIXINGS
+from rpat_cli.data import MIXINGS
 from rpat_cli.data.augment import Augment, build_augment
 from rpat_cli.data.base import Dataset
 from rpat_cli.data.extra import join, load_extra
 from rpat_cli.data.load import load_dataset
 from rpat_cli.data.mixing import SoftLabels
+from rpat_cli.data.normalization import normalization
 from rpat_cli.data.order import SharedOrder
 from rpat_cli.data.splits import TensorSplit
 from rpat_cli.engine.callback import Callback
@@ -33,6 +34,7 @@ from rpat_cli.recipe.schema import (
     OptimizerSection,
     Recipe,
 )
+from rpat_cli.records.files import user_path
 
 
 def build_data(section: DataSection, seed: int, *, test_only: bool = False) -> Dataset:
@@ -57,9 +59,10 @@ def build_data(section: DataSection, seed: int, *, test_only: bool = False) -> D
 def architecture_for(recipe: Recipe, data: Dataset) -> Architecture:
     """What the recipe builds for this data; normalization is part of the model, so every attack
     sees [0, 1]."""
+    asked = recipe.data.normalize_as
     mean, std = data.mean, data.std
-    if recipe.data.normalize_as is not None:
-        mean, std = DATASETS[recipe.data.normalize_as].constants(data.shape[0])
+    if asked is not None:
+        mean, std = normalization(asked, data.shape[0])
     return Architecture(recipe.model, data.shape, len(data.class_names), mean, std)
 
 
@@ -111,7 +114,7 @@ def build_extra(section: ExtraSection, data: Dataset) -> TensorSplit | None:
     the data set."""
     if section.path is None:
         return None
-    return load_extra(Path(section.path).expanduser(), data.shape, data.classes)
+    return load_extra(user_path(section.path), data.shape, data.classes)
 
 
 def build_optimizer(section: OptimizerSection, model: nn.Module) -> torch.optim.Optimizer:

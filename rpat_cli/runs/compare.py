@@ -12,8 +12,9 @@ from typing import Any
 import torch
 
 from rpat_cli.attacks.threat import Threat
+from rpat_cli.data.splits import limited_choice
 from rpat_cli.errors import DataError, RunFolderError
-from rpat_cli.evaluation.compare import Comparison, compare, settings_differ
+from rpat_cli.evaluation.compare import Comparison, compare, restricted, settings_differ
 from rpat_cli.evaluation.results import AttackResult, Evaluation, parse_evaluation
 from rpat_cli.records import eval_file
 from rpat_cli.records.run_folder import RunFolder, is_run, open_run
@@ -84,6 +85,13 @@ def match(a: Path, b: Path, checkpoint: str | None = None) -> Matched:
             f"A is the checkpoint {first.checkpoint}, and B is {second.checkpoint}: the difference "
             "may come from that"
         )
+    for name, side, chosen in (("A", first, chosen_a), ("B", second, chosen_b)):
+        if not any(chosen[0] is each for each in side.evaluations):
+            n = chosen[0].evaluation.n
+            remarks.append(
+                f"{name} was evaluated on all test images, and the other on {n} of them: these are "
+                "compared"
+            )
     remarks += [
         f"both were also evaluated on {_described(others[0])}: name those files to compare them"
         for others, _ in pairs[1:]
@@ -157,22 +165,28 @@ Group = tuple[Measured, ...]
 
 
 def _same_images_and_threat(a: Side, b: Side) -> list[tuple[Group, Group]]:
-    """The evaluations of both sides that can be compared, the most telling pair first: with the
-    most attacks that both have, on the most images, then the newest.
+    """The evaluations of both sides that can be compared, the most telling pair first: those that
+    share an attack, on the most images, with the most attacks that both have, then the newest.
 
-    Raises `DataError` if there are none.
+    Where one side has only all test images and the other only some, these are compared. Raises
+    `DataError` if there are none.
     """
     groups_a, groups_b = _groups(a), _groups(b)
-    pairs = [
-        (group, other) for group in groups_a for other in groups_b if _alike(group[0], other[0])
-    ]
+    every = [(group, other) for group in groups_a for other in groups_b]
+    pairs = [(group, other) for group, other in every if _alike(group[0], other[0])]
+    if not pairs:
+        for group, other in every:
+            one, two = _on_those_of(group, other[0]), _on_those_of(other, group[0])
+            if one or two:
+                pairs.append((one or group, two or other))
     if not pairs:
         raise DataError(_why_not(groups_a, groups_b))
-    order = {id(group): place for place, group in enumerate(groups_a)}
+    order = {group[-1].file.path: place for place, group in enumerate(groups_a)}
 
-    def value(pair: tuple[Group, Group]) -> tuple[int, int, int]:
+    def value(pair: tuple[Group, Group]) -> tuple[bool, int, int, int]:
         shared = _labels(pair[0]) & _labels(pair[1])
-        return len(shared), pair[0][0].evaluation.n, order[id(pair[0])]
+        n = pair[0][0].evaluation.n
+        return bool(shared), n, len(shared), order[pair[0][-1].file.path]
 
     return sorted(pairs, key=value, reverse=True)
 
@@ -194,7 +208,28 @@ def _groups(side: Side) -> list[Group]:
 def _alike(a: Measured, b: Measured) -> bool:
     same_threat = a.evaluation.threat == b.evaluation.threat
     same_data = a.file.fingerprint == b.file.fingerprint
+    # Labels do not tell all: the first images and others may have equal ones.
+    same_data = same_data and a.evaluation.limit == b.evaluation.limit
     return same_threat and same_data and torch.equal(a.evaluation.y, b.evaluation.y)
+
+
+def _on_those_of(group: Group, part: Measured) -> Group | None:
+    """Evaluations on all test images, reduced to those of an evaluation with a limit; None if that
+    is not what the two are, or they are not of the same images and threat."""
+    whole, limited = group[0], part.evaluation
+    if whole.file.fingerprint != part.file.fingerprint:
+        return None
+    if whole.evaluation.threat != limited.threat:
+        return None
+    if whole.evaluation.limit is not None or not isinstance(limited.limit, int):
+        return None
+    chosen = limited_choice(whole.evaluation.y, limited.limit)
+    if not torch.equal(whole.evaluation.y[chosen], limited.y):
+        return None
+    return tuple(
+        replace(each, evaluation=restricted(each.evaluation, chosen, limited.limit))
+        for each in group
+    )
 
 
 def _labels(group: Group) -> set[str]:

@@ -10,14 +10,17 @@ from typing import Any
 
 import torch
 
-from rpat_cli.data.choice import Limit, images_of, recorded
+from rpat_cli.data.base import Dataset
+from rpat_cli.data.choice import First, Limit, Listed, images_of, recorded
 from rpat_cli.diagnostics import Result
 from rpat_cli.engine.compute import Compute
 from rpat_cli.errors import ConfigError, Problem
 from rpat_cli.evaluation.evaluate import Evaluation, default_batch_size, evaluate
 from rpat_cli.evaluation.parallel.processes import Jobs, Pool, count_jobs, sharing
 from rpat_cli.evaluation.parallel.store import ChunkStore
+from rpat_cli.evaluation.plausible import implausible
 from rpat_cli.evaluation.suite import AttackSpec
+from rpat_cli.loading.published import ASSUMED, GIVEN
 from rpat_cli.loading.saved_model import SavedModel
 from rpat_cli.recipe.layers import Layer
 from rpat_cli.records import eval_file
@@ -49,7 +52,8 @@ class EvalOptions:
     share the work; more than 1 in a script of your own needs its `if __name__ == "__main__":`.
     `limit`: only so many test images, a fixed, stratified subset, or another choice. `again`: how
     to go on after an interruption, for the message. `ranks`: the processes that torchrun has
-    started, instead of `jobs`; see `rpat_cli.evaluation.parallel.ranks`.
+    started, instead of `jobs`; see `rpat_cli.evaluation.parallel.ranks`. `out`: the folder for the
+    results (default: the run's, or one under `EXTERNAL`).
     """
 
     batch_size: int | None = None
@@ -57,13 +61,14 @@ class EvalOptions:
     limit: Limit | None = None
     again: str = "evaluate again with the same arguments"
     ranks: Pool | None = None
+    out: Path | None = None
 
     def __post_init__(self) -> None:
         """Raises `ConfigError` for counts that are none."""
         problems = []
         for key in ("limit", "jobs", "batch_size"):
             value = getattr(self, key)
-            if value == ("auto" if key == "jobs" else None):
+            if value == ("auto" if key == "jobs" else None) or isinstance(value, First | Listed):
                 continue
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 allowed = "'auto' or a number, at least 1" if key == "jobs" else "at least 1"
@@ -119,10 +124,9 @@ def measure_run(
     `Interrupted` on Ctrl-C and termination signals.
     """
     with on_its_device(target):
-        opened = open_target(target, checkpoint, changes)
-        return _measure(
-            opened, specs, diagnostics, options or EvalOptions(), listener or Listener()
-        )
+        options = options or EvalOptions()
+        opened = open_target(target, checkpoint, changes, options.out)
+        return _measure(opened, specs, diagnostics, options, listener or Listener())
 
 
 def _measure(
@@ -135,7 +139,8 @@ def _measure(
     folder = opened.saved.folder
     if folder.log.exists():  # of a run; other models have none
         listener = also_logging(listener, folder)
-    for remark in opened.data.remarks:
+    # At once: a long evaluation may be for nothing.
+    for remark in (*opened.saved.remarks, *opened.data.remarks):
         listener.say(f"note: {remark}")
     opened.test_images(options.limit)  # raises for images that are not there
     prepared = prepare(diagnostics, opened, options.limit)
@@ -238,6 +243,24 @@ def evaluate_opened(
     return evaluation, file
 
 
+def warnings_of(saved: SavedModel, evaluation: Evaluation, data: Dataset) -> list[str]:
+    """What makes the figures doubtful: a clean accuracy that the model was not trained to."""
+    problem = implausible(evaluation.clean, data.classes, saved.recorded_acc)
+    if not problem:
+        return []
+    if saved.normalized in (ASSUMED, GIVEN):
+        remedy = (
+            f"The normalization ({saved.normalized}) may be another one than it was trained with: "
+            "try --normalize none|cifar10|imagenet|MEAN/STD."
+        )
+    else:
+        remedy = (
+            "Are these the images, the order of classes and the range of pixels, [0, 1], that it "
+            "was trained with?"
+        )
+    return [f"WARN: {problem}, so the robust accuracies say little. {remedy}"]
+
+
 def is_evaluated(opened: OpenedTarget, specs: Sequence[AttackSpec], options: EvalOptions) -> bool:
     """Is this very evaluation finished already, its result on disk?"""
     return bool(finished(opened, _identity(opened, specs, opened.sources(specs), options)))
@@ -280,6 +303,10 @@ def _write(opened: OpenedTarget, evaluation: Evaluation, key: str) -> Path:
         "seed": opened.recipe.seed,
         **evaluation.to_dict(),
     }
+    if remarks := [*saved.remarks, *warnings_of(saved, evaluation, data)]:
+        record["remarks"] = remarks
+    if saved.key:
+        record["weights"] = saved.key
     if records := read_metrics(saved.folder.metrics):
         record[eval_file.EPOCHS_DONE] = records[-1]["epoch"]
     stem = f"{saved.file.stem}_{threat.norm}_{datetime.now():%Y-%m-%d_%H-%M-%S}"

@@ -8,6 +8,7 @@ from rpat_cli.engine.schedules import SCHEDULES
 from rpat_cli.errors import ConfigError, DataError, Problem
 from rpat_cli.evaluation.parallel.processes import Jobs
 from rpat_cli.evaluation.suite import parse_suite
+from rpat_cli.loading.load import check_content
 from rpat_cli.recipe.layers import Layer, code_named_in, read_recipe, resolve, with_plugins_in
 from rpat_cli.recipe.schema import Recipe
 from rpat_cli.recipe.trust import trusting
@@ -16,6 +17,7 @@ from rpat_cli.records.metrics import inspect_metrics
 from rpat_cli.records.run_folder import RunFolder, open_run
 from rpat_cli.records.segments import Segment, in_words, segment_of, segments_in
 from rpat_cli.runs.listener import Listener
+from rpat_cli.runs.restore import check_training
 from rpat_cli.runs.run_log import also_logging, logging_errors
 from rpat_cli.runs.target import check_sources
 from rpat_cli.runs.threads import threads_as_before
@@ -96,7 +98,10 @@ def _last_state(
     if not last.exists() and not previous(last).exists():
         say(f"{folder.path} was stopped before its first checkpoint: starting again")
         return None
-    state, remark = load_newest(last)
+    needs = ("recipe", "architecture", "model", "training", "best", "epoch")
+    state, remark = load_newest(last, needs)
+    check_content(state, last)
+    check_training(state, last)
     done = state["training"]["epoch"]
     say(remark or f"resuming {folder.path} after epoch {done}")
     for problem in inspect_metrics(folder.metrics, done)[1]:

@@ -1,8 +1,8 @@
 """What is evaluated, opened once: the model, its recipe, its data and the device."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TypeAlias
@@ -18,7 +18,7 @@ from rpat_cli.evaluation.suite import AttackSpec
 from rpat_cli.loading.architecture import Architecture
 from rpat_cli.loading.external import module_at_hand
 from rpat_cli.loading.load import load_model
-from rpat_cli.loading.saved_model import SavedModel
+from rpat_cli.loading.saved_model import SavedModel, with_home
 from rpat_cli.recipe.layers import Layer, resolve
 from rpat_cli.recipe.schema import Recipe
 from rpat_cli.recipe.trust import python_file, trust, untrusted
@@ -77,8 +77,11 @@ def on_its_device(target: Target) -> Iterator[None]:
             target.to(device)
 
 
-def open_target(target: Target, checkpoint: str, changes: Sequence[Layer]) -> OpenedTarget:
-    """Load the model of a target, resolve its recipe with the changes, and load its data.
+def open_target(
+    target: Target, checkpoint: str, changes: Sequence[Layer], out: Path | None = None
+) -> OpenedTarget:
+    """Load the model of a target, resolve its recipe with the changes, and load its data; its
+    results go to `out`, if that is given.
 
     Raises what `load_model` and `build_data` raise, and `CheckpointError` when model and data do
     not fit together.
@@ -87,9 +90,11 @@ def open_target(target: Target, checkpoint: str, changes: Sequence[Layer]) -> Op
         saved = module_at_hand(target, changes)
     else:
         saved = load_model(target if target is not None else newest_run().path, checkpoint, changes)
+    _check_normalization(saved, changes)
+    saved = with_home(saved, out)
     recipe = _with_changes(saved.recipe, changes)
     data = build_data(recipe.data, recipe.seed, test_only=True)
-    _check_fit(saved, data)
+    saved = _check_fit(saved, data)
     return OpenedTarget(saved, recipe, data)
 
 
@@ -105,14 +110,33 @@ def _with_changes(recipe: Recipe, changes: Sequence[Layer]) -> Recipe:
     return resolve([Layer("the run's recipe", values), *changes])
 
 
-def _check_fit(saved: SavedModel, data: Dataset) -> None:
-    shape, classes = saved.architecture.shape, saved.architecture.classes
-    if data.shape != shape or len(data.class_names) != classes:
+def _check_normalization(saved: SavedModel, changes: Sequence[Layer]) -> None:
+    """Raise `ConfigError` where a normalization is given for a model that has its own."""
+    sections = [layer.values.get("data") for layer in changes]
+    given = [each for each in sections if isinstance(each, Mapping) and each.get("normalize_as")]
+    if given and not saved.normalized:
+        message = "has no effect: the model normalizes its images itself. Leave it out."
+        raise ConfigError(Problem("", message, "--normalize"))
+
+
+def _check_fit(saved: SavedModel, data: Dataset) -> SavedModel:
+    """The model with a remark if it knows more classes than the data set. Raises `CheckpointError`
+    if it takes other images, or knows fewer classes."""
+    shape, outputs, classes = saved.architecture.shape, saved.architecture.classes, data.classes
+    if data.shape != shape or classes > outputs:
         raise CheckpointError(
-            f"{saved.file} takes images of shape {shape} in {classes} classes; the data set has "
-            f"{data.shape} in {len(data.class_names)}. Choose the data set that the model was "
-            "trained on with --data."
+            f"{saved.file} takes images of shape {shape} in {outputs} classes; the data set has "
+            f"{data.shape} in {classes}. Choose the data set that the model was trained on with "
+            "--data."
         )
+    if classes == outputs:
+        return saved
+    remark = (
+        f"the model has {outputs} outputs, the data set {classes} classes: output 0 is taken for "
+        f"{data.class_names[0]!r}, and so on to {data.class_names[-1]!r}; outputs from {classes} "
+        "on are no class of it, and count as wrong"
+    )
+    return replace(saved, remarks=(*saved.remarks, remark))
 
 
 def limited(split: Split, limit: Limit | None) -> Split:

@@ -23,8 +23,8 @@ from rpat_cli.evaluation.evaluate import evaluate
 from rpat_cli.evaluation.parallel.processes import Jobs
 from rpat_cli.evaluation.suite import parse_suite
 from rpat_cli.loading.architecture import Architecture
-from rpat_cli.loading.load import load_weights
 from rpat_cli.recipe.layers import to_yaml
+from rpat_cli.recipe.mistakes import doubts
 from rpat_cli.recipe.schema import Recipe
 from rpat_cli.recipe.summary import summary
 from rpat_cli.recipe.trust import flag_for
@@ -45,6 +45,7 @@ from rpat_cli.runs.final_evaluation import evaluate_checkpoints
 from rpat_cli.runs.first_pass import try_network
 from rpat_cli.runs.listener import Listener
 from rpat_cli.runs.new_run import create_run
+from rpat_cli.runs.restore import restore
 from rpat_cli.runs.run_log import also_logging, as_text, logging_errors, writer
 from rpat_cli.runs.target import limited, load_sources
 from rpat_cli.signals import StopSignals
@@ -148,7 +149,8 @@ def train_session(
     """
     for remark in inputs.data.remarks:
         listener.say(f"note: {remark}")
-
+    for doubt in doubts(inputs.recipe):
+        listener.say(doubt)
     seed_everything(inputs.recipe.seed)
     model = inputs.compute.place(inputs.architecture.build())
     with ascribed(model), StopSignals() as signals:
@@ -159,8 +161,7 @@ def train_session(
 
         loop = _loop(inputs, folder, segments, model, listener, should_stop)
         if state is not None:
-            load_weights(model, state["model"], str(folder.checkpoint("last")))
-            loop.load_state_dict({"model": state["model"], **state["training"]})
+            restore(loop, state, folder.checkpoint("last"))
         finished = loop.run()
     go_on = f"Go on with: rpat train --resume {folder.path}{flag_for(inputs.recipe)}"
     if signals.received is not None:

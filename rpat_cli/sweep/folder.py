@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rpat_cli.errors import RunFolderError
 from rpat_cli.evaluation.suite import parse_suite
 from rpat_cli.recipe.layers import to_yaml
 from rpat_cli.recipe.trust import FLAG, trust
-from rpat_cli.records.files import write_whole
+from rpat_cli.records.files import appending, write_whole
 from rpat_cli.records.metrics import AVERAGED, best_record, read_metrics
 from rpat_cli.records.run_folder import RunFolder, is_run
 from rpat_cli.sweep.expand import Trial, checkpoints_of
@@ -85,7 +86,7 @@ class TrialFolder:
         if self.run.path.exists() and not is_run(self.run.path):
             shutil.rmtree(self.run.path)  # stopped before anything useful was written
         command = self.command()
-        with self.log.open("a", encoding="utf-8") as log:
+        with appending(self.log) as log:
             log.write(f"{PROMPT}{shlex.join(command)}\n")
         return command
 
@@ -148,8 +149,9 @@ class TrialFolder:
         """Return why a trial failed, with the last lines of its log, and keep it in `failure.txt`
         until the trial is run again."""
         reason = "\n".join([_reason(exit_code), *self._last_lines()])
-        with suppress(OSError):  # on a full disk the reason is still shown and in the table
-            self.failure.write_text(reason + "\n", encoding="utf-8")
+        # On a full disk the reason is still shown and in the table.
+        with suppress(RunFolderError):
+            write_whole(self.failure, reason + "\n")
         return reason
 
     def _last_lines(self) -> list[str]:

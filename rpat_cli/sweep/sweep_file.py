@@ -6,11 +6,12 @@ from typing import Any, get_args
 
 from pydantic import ValidationError
 
-from rpat_cli.errors import ConfigError, Problem, did_you_mean
+from rpat_cli.errors import ConfigError, Problem, did_you_mean, shortened
 from rpat_cli.recipe.components import Section
 from rpat_cli.recipe.layers import Layer
 from rpat_cli.recipe.mistakes import MOST
 from rpat_cli.recipe.yaml_lines import read_document
+from rpat_cli.records.files import is_file
 from rpat_cli.sweep.engines import ENGINES
 from rpat_cli.sweep.engines.base import EngineSection
 from rpat_cli.sweep.spec import SweepSpec
@@ -21,14 +22,14 @@ SHIPPED = Path(__file__).parent.parent / "recipe" / "shipped" / "sweeps"
 def find_sweep(name: str) -> Path:
     """The path of a sweep file, or of a shipped sweep by its name. Raises `ConfigError` that lists
     the names."""
-    if Path(name).is_file():
+    if is_file(Path(name)):
         return Path(name)
     shipped = {path.stem: path for path in sorted(SHIPPED.glob("*.yaml"))}
     if name in shipped:
         return shipped[name]
     near = [*shipped, *(str(path) for path in Path(name).parent.glob("*.y*ml"))]
     hint = f"{did_you_mean(name, near)} Shipped sweeps: {', '.join(shipped)}.".strip()
-    raise ConfigError(Problem("", f"there is no sweep file {name!r}.", hint=hint))
+    raise ConfigError(Problem("", f"there is no sweep file {shortened(name)!r}.", hint=hint))
 
 
 def read_sweep(path: Path) -> tuple[SweepSpec, Layer]:

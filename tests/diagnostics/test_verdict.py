@@ -139,7 +139,7 @@ def test_a_verdict_comes_back_from_json_and_damage_is_noticed(evidence: Evidence
     verdict = judge(evidence)
     saved = json.loads(json.dumps(verdict.to_dict()))
     assert Verdict.from_dict(saved) == verdict
-    assert len({check.name for check in CHECKS}) == len(CHECKS) == 16
+    assert len({check.name for check in CHECKS}) == len(CHECKS) == 17
     with pytest.raises(ValueError, match="the level is FAIL, that of the checks PASS"):
         Verdict.from_dict({**saved, "level": "FAIL"})
 

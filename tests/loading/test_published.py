@@ -102,8 +102,13 @@ PUBLISHED: dict[str, tuple[str, str, Callable[[State], Any], tuple[Any, Any]]] =
 
 @pytest.mark.parametrize("repository", PUBLISHED)
 def test_published_files_evaluate(
-    repository: str, images: Path, nets: dict[str, nn.Module], tmp_path: Path
+    repository: str,
+    images: Path,
+    nets: dict[str, nn.Module],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     file, name, nested, (mean, std) = PUBLISHED[repository]
     torch.save(nested(nets[name].state_dict()), tmp_path / file)
     changes = layers(images)
@@ -121,7 +126,9 @@ def test_published_files_evaluate(
     clean, robust = (result.accuracy.value for result in evaluation.results)
     assert robust <= clean
     written = json.loads(record.read_text())
-    assert (record.parent, written["checkpoint"]) == (tmp_path / "evals", Path(file).stem)
+    assert record.parent.parent.parent == Path("runs/external")  # not next to a file of others
+    assert record.parent.parent.name.startswith(f"{Path(file).stem}-")
+    assert written["checkpoint"] == Path(file).stem
     assert written["threat"] == {"norm": "Linf", "eps": pytest.approx(8 / 255)}
     right = 0
     with torch.no_grad():

@@ -1,7 +1,6 @@
 """The first images, or those of a list, instead of a stratified choice: what published figures on a
 subset are checked with."""
 
-import json
 import os
 
 import pytest
@@ -11,6 +10,7 @@ from torch import nn
 import rpat_cli as rpat
 from rpat_cli.data.choice import First, choose, chosen_by, images_of, recorded
 from rpat_cli.errors import ConfigError, DataError, RpatError
+from rpat_cli.records import eval_file
 
 LABELS = torch.tensor([0, 0, 0, 0, 1, 1])
 FILES = ("val/ant/a.png", "val/ant/b.png", "val/ant/x.png", "val/ant/c.png")
@@ -26,16 +26,17 @@ def test_the_first_ones(limit, expected):
 
 
 def test_a_number_is_the_stratified_choice_as_before():
-    assert choose(chosen_by("3", None), LABELS).tolist() == choose(3, LABELS).tolist()
-    assert recorded(chosen_by("3", None)) == 3
+    assert choose(chosen_by(3, None), LABELS).tolist() == choose(3, LABELS).tolist()
+    assert recorded(chosen_by(3, None)) == 3
     assert chosen_by("first:3", None) == First(3)
 
 
 @pytest.mark.parametrize(
-    "limit", ["0", 0, -5, "-5", "first:0", "first:", "first:-1", "last:3", "ten", 10.5, "", True]
+    "limit",
+    ["0", 0, -5, "-5", "first:0", "first:", "first:-1", "last:3", "ten", "10", 10.5, "", True],
 )
 def test_impossible_limits_are_refused(limit):
-    with pytest.raises(ConfigError, match="neither a number of images, at least 1, nor first:"):
+    with pytest.raises(ConfigError, match="must be a whole number, at least 1, or first:"):
         rpat.evaluate("nowhere", "clean", limit=limit)
 
 
@@ -91,7 +92,7 @@ def test_an_evaluation_says_which_images(tmp_path, monkeypatch):
     for options in ({"limit": "first:7"}, {"images": [0, 1, 2, 3, 4, 5, 6]}, {"limit": 7}):
         evaluation, file = rpat.evaluate(model, "clean", data="fashion-mini", **options)
         assert evaluation.n == 7
-        assert json.loads(file.read_text())["limit"] == evaluation.limit
+        assert eval_file.read(file).limit == evaluation.limit
         labels.append(evaluation.limit)
     assert labels[0] == "first:7"
     assert "(7 images, " in labels[1]

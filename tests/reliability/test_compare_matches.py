@@ -10,6 +10,7 @@ import torch
 
 from rpat_cli.attacks.threat import Threat
 from rpat_cli.cli import session
+from rpat_cli.data.splits import limited_choice
 from rpat_cli.errors import DataError, RunFolderError
 from rpat_cli.evaluation.results import AttackResult, Evaluation
 from rpat_cli.recipe.layers import Layer, resolve, to_yaml
@@ -132,6 +133,27 @@ def test_a_limit_is_compared_with_its_like_only(runs: tuple[Run, Run]) -> None:
     assert any("both were also evaluated on 4 images" in remark for remark in found.remarks)
 
 
+def test_all_images_and_some_of_them_are_compared_on_these(runs: tuple[Run, Run]) -> None:
+    a, b = runs
+    a.add(evaluation(pgd=5)), a.add(evaluation(fgsm=2)), b.add(evaluation(n=4, pgd=2, fgsm=4))
+    found = matched(runs)
+    taken = limited_choice(torch.zeros(N, dtype=torch.int64), 4)
+    assert accuracies(found)["pgd"] == (int((taken < 5).sum()), 2)
+    assert accuracies(found)["fgsm"] == (int((taken < 2).sum()), 4)
+    assert "A was evaluated on all test images, and the other on 4 of them" in found.remarks[0]
+
+
+def test_images_chosen_in_words_are_compared_with_their_like_only(runs: tuple[Run, Run]) -> None:
+    """All labels are equal here: they do not tell which images it were."""
+    a, b = runs
+    a.add(replace(evaluation(n=4, pgd=1), limit="first:4"))
+    b.add(replace(evaluation(n=4, pgd=2), limit="a list"))
+    with pytest.raises(DataError, match="different images"):
+        matched(runs)
+    b.add(replace(evaluation(n=4, pgd=3), limit="first:4"))
+    assert accuracies(matched(runs))["pgd"] == (1, 3)
+
+
 def test_another_threat_is_not_mixed_in(runs: tuple[Run, Run]) -> None:
     a, b = runs
     for run, right in ((a, 5), (b, 6)):
@@ -199,7 +221,8 @@ def test_nothing_in_common_says_what_differs(runs: tuple[Run, Run]) -> None:
     b.add(evaluation(Threat("L2", 0.5), pgd=2))
     with pytest.raises(DataError, match="different threat models"):
         matched(runs)
-    b.add(evaluation(n=4, pgd=2))
+    limited = replace(evaluation(n=4, pgd=2), limit=5)  # by another rule than ours
+    b.add(limited)
     with pytest.raises(DataError, match=r"8 images of x .*, and .*4 images of x .*same --limit"):
         matched(runs)
 

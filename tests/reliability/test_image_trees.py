@@ -10,9 +10,12 @@ import pytest
 import torch
 from PIL import Image
 
+from rpat_cli.attacks.threat import Threat
 from rpat_cli.data.load import load_dataset
 from rpat_cli.data.splits import TensorSplit
 from rpat_cli.errors import DataError
+from rpat_cli.evaluation.evaluate import evaluate
+from rpat_cli.evaluation.suite import parse_suite
 
 
 def write(path: Path, level: int = 0, size: int = 8) -> None:
@@ -172,3 +175,14 @@ def test_labels_of_any_integer_type(dtype):
 def test_what_is_neither_images_nor_labels_is_refused(images, labels, message):
     with pytest.raises(DataError, match=message):
         TensorSplit(images, labels)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int32])
+def test_an_evaluation_takes_labels_of_any_integer_type(net, dtype):
+    x, y = torch.rand(8, 3, 8, 8), torch.arange(8)
+    specs, threat = parse_suite("clean,pgd-2"), Threat("Linf", 8 / 255)
+    expected = evaluate(net, x, y, specs, threat)
+    found = evaluate(net, x, y.to(dtype), specs, threat)
+    assert torch.equal(found.worst_case, expected.worst_case)
+    with pytest.raises(DataError, match="labels must be integers"):
+        evaluate(net, x, y.float(), specs, threat)

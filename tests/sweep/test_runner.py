@@ -9,10 +9,12 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
 from rpat_cli.errors import Interrupted, RunFolderError
+from rpat_cli.records import files
 from rpat_cli.sweep.engines.base import Job
 from rpat_cli.sweep.engines.local import Local, local_slots
 from rpat_cli.sweep.runner import INTERVAL, SweepRunner, TrialState
@@ -224,16 +226,17 @@ def test_a_full_disk_here_is_reported_and_later_trials_are_unharmed(
     runner: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first trial's recipe cannot be written, the second one's can."""
-    write_text = Path.write_text
+    through_to_disk = files.through_to_disk
+    full = [True]
 
-    def full_once(path: Path, *arguments: object, **options: object) -> int:
-        if "recipe.yaml" in path.name:
-            monkeypatch.setattr(Path, "write_text", write_text)
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
-        return write_text(path, *arguments, **options)  # type: ignore[arg-type]
+    def full_once(file: BinaryIO) -> None:
+        if full:
+            full.clear()
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        through_to_disk(file)
 
     sweep = runner("recipe: {epochs: 1}\nseeds: 2")
-    monkeypatch.setattr(Path, "write_text", full_once)
+    monkeypatch.setattr(files, "through_to_disk", full_once)
     table = sweep.run()
     assert states(sweep) == [TrialState.FAILED, TrialState.DONE]
     [reason] = table.failures.values()

@@ -17,6 +17,7 @@ from rpat_cli.diagnostics.verdict.evidence import (
     Evidence,
 )
 from rpat_cli.diagnostics.verdict.probe import PGD_STEPS
+from rpat_cli.evaluation.plausible import is_near_chance
 from rpat_cli.evaluation.statistics import Accuracy, sign_test
 from rpat_cli.evaluation.verify import are_probabilities
 
@@ -112,8 +113,11 @@ def check_mode(e: Evidence) -> Judgment:
 def check_clean(e: Evidence) -> Judgment:
     accuracy, chance = e.correct, 1 / e.logits.shape[1]
     text = f"{accuracy.correct} of {accuracy.n} images are classified correctly without an attack"
-    if accuracy.interval[0] <= chance:
-        return "WARN", f"{text}: there is little or nothing to attack."
+    if accuracy.interval[0] <= chance or is_near_chance(accuracy.value, e.logits.shape[1]):
+        return "WARN", (
+            f"{text}: there is little or nothing to attack. Is the model given the images, and the "
+            "normalization (--normalize), that it was trained with?"
+        )
     if accuracy.correct < MIN_CORRECT:
         return "WARN", (
             f"{text}: too few for the other checks to find much. Check at least {MIN_CORRECT} such "
