@@ -112,7 +112,7 @@ def read_checkpoints(folder: RunFolder) -> tuple[CheckpointRef, ...]:
 def _facts_of_checkpoint(folder: RunFolder, remarks: list[str]) -> dict[str, Any]:
     """What the last checkpoint says besides its weights, which stay on disk."""
     path = folder.checkpoint("last")
-    if not path.exists():
+    if not path.is_file():  # reading a pipe would never end
         return {}
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
