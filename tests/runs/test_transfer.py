@@ -14,6 +14,7 @@ from rpat_cli.evaluation.evaluate import evaluate
 from rpat_cli.evaluation.parallel.processes import Workers
 from rpat_cli.evaluation.suite import AttackSpec, Overrides, parse_suite
 from rpat_cli.recipe.layers import Layer
+from rpat_cli.recipe.trust import trusting
 from rpat_cli.runs.diagnose import one_per_source
 from rpat_cli.runs.evaluate import EvalOptions, eval_run, is_evaluated, measure_run
 from rpat_cli.runs.target import open_target
@@ -172,6 +173,7 @@ def few():
 DATA = [Layer("--data", {"data": "fashion-mini"})]
 
 
+@trusting(everything=True)  # the sources are named here, not on a command line
 def test_from_the_command_to_the_verdict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my.py").write_text(FILE.format(seed=1))
@@ -189,7 +191,7 @@ def test_from_the_command_to_the_verdict(tmp_path: Path, monkeypatch: pytest.Mon
         "rpat_cli.diagnostics.verdict.verdict.gather",
         lambda *_, **given: seen.update(given) or 1 / 0,
     )
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(RpatError, match="division by zero"):
         measure_run(target, specs, diagnostics={"verdict": {}}, changes=DATA, options=options)
     assert list(seen["sources"]) == [result["label"]]
     (tmp_path / "my.py").write_text(FILE.format(seed=2))  # another source is another evaluation

@@ -43,13 +43,8 @@ def main(recipe_file: Path, run: Path, until: int | None = None) -> None:
         time.sleep(EPOCH)
         while recipe["batch_size"] == 19 and epoch == 3 and not done and not stopping:
             time.sleep(0.01)
-        line = json.dumps(
-            {
-                "epoch": epoch,
-                "seconds": 0.05,
-                "validation": {"clean_acc": 0.5, "robust_acc": pace * epoch},
-            }
-        )
+        validation = {"clean_acc": 0.5, "robust_acc": pace * epoch}
+        line = json.dumps(epoch_record(epoch, validation))
         with metrics.open("a") as file:
             file.write(line + "\n")
         history.write(f"epoch {epoch}\n")
@@ -60,6 +55,18 @@ def main(recipe_file: Path, run: Path, until: int | None = None) -> None:
         temporary.write_text(json.dumps(report(recipe)))
         history.write("end\n")
         temporary.replace(run / "report.json")
+
+
+def epoch_record(epoch: int, validation: dict[str, float]) -> dict:
+    """A line of metrics.jsonl, with all that one has."""
+    return {
+        "epoch": epoch,
+        "lr": 0.1,
+        "train": {"loss": 1.0},
+        "seconds": 0.05,
+        "images_per_second": 100.0,
+        "validation": validation,
+    }
 
 
 def misbehave(batch_size: int, folder: Path) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import yaml
-from fake_trial import report
+from fake_trial import epoch_record, report
 
 from rpat_cli.sweep.engines.base import Ended, Job
 
@@ -55,12 +55,8 @@ class Instant:
         done = len(metrics.read_text().splitlines()) if metrics.exists() else 0
         with metrics.open("a") as file:
             for epoch in range(done + 1, (until or recipe["epochs"]) + 1):
-                file.write(
-                    json.dumps(
-                        {"epoch": epoch, "seconds": 0.05, "validation": self.learn(recipe, epoch)}
-                    )
-                    + "\n"
-                )
+                record = epoch_record(epoch, self.learn(recipe, epoch))
+                file.write(json.dumps(record) + "\n")
                 self.epochs += 1
         if until is None:
             (run / "report.json").write_text(json.dumps(report(recipe)))

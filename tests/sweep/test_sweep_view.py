@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from fake_trial import epoch_record
 from rich.console import Console
 
 from rpat_cli.cli import console, sweep_list
@@ -32,10 +33,10 @@ def test_the_live_table_shows_every_trial_and_totals(runner: Callable[..., Sweep
     assert "2 waiting; left unknown" in rendered(sweep)
     status = next(iter(sweep.statuses.values()))
     status.folder.run.path.mkdir(parents=True)
-    epoch = {"seconds": 0.1, "validation": {"clean_acc": 0.5, "robust_acc": 0.3}}
-    status.folder.run.metrics.write_text(
-        "".join(json.dumps({"epoch": n, **epoch}) + "\n" for n in (1, 2, 3))
-    )
+    validation = {"clean_acc": 0.5, "robust_acc": 0.3}
+    records = [{**epoch_record(epoch, validation), "seconds": 0.1} for epoch in (1, 2, 3)]
+    lines = [json.dumps(record) + "\n" for record in records]
+    status.folder.run.metrics.write_text("".join(lines))
     status.state, status.began = TrialState.RUNNING, time.monotonic() - 100
     assert "running 3/9 50.0 30.0 1 min 40 s 0.6 s" in rendered(
         sweep
