@@ -98,8 +98,8 @@ def inspect_metrics(path: Path, done: int | None = None) -> tuple[list[dict[str,
 
 
 def _lines_of(path: Path) -> list[bytes]:
-    if irregular(path):  # a pipe or a device would never end
-        return []
+    if what := irregular(path):  # a pipe or a device would never end
+        raise RunFolderError(f"cannot read {path}: it is {what}.")
     try:
         return [line for line in path.read_bytes().split(b"\n") if line.strip()]
     except FileNotFoundError:

@@ -90,7 +90,7 @@ def test_a_suite(suite: str) -> None:
         ("random: {samples: 100000000, axes: {epochs: {integer: [1, 2]}}}\n", "random.samples"),
         (
             "grid:\n" + "".join(f"  data.x{n}: [1, 2, 3, 4]\n" for n in range(20)),
-            "the axes make 1,099,511,627,776 combinations; allowed are 10,000",
+            "the axes and seeds make about 10^12 trials; a sweep has at most 10,000",
         ),
         ("grid: {method: [pgd]}\nengine: {name: {a: b}}\n", "engine"),
         ("grid: {method: [pgd]}\nengine: {name: [local]}\n", "engine"),

@@ -294,7 +294,7 @@ ODD: dict[str, tuple[Callable[[State], Any], str]] = {
     "complex": (lambda s: {k: v.cfloat() for k, v in s.items()}, "complex"),
     "integers": (quantized, "are integers"),
     "huge": (
-        lambda s: s | {"linear.weight": torch.zeros(1).expand(10**12, 1024)}, "10{12} outputs"
+        lambda s: s | {"linear.weight": torch.zeros(1).expand(10**12, 1024)}, "does not store"
     ),
     "whole model": (lambda s: {"model": nn.Linear(2, 2), "s": s}, "could run code.*Linear"),
     "no weights": (lambda s: {"a": [1, 2], "n": argparse.Namespace(b=1)}, "no weights found"),
