@@ -19,7 +19,7 @@ from rpat_cli.data.splits import as_classes
 from rpat_cli.errors import ConfigError
 from rpat_cli.evaluation.arguments import check_images, check_labels, check_lengths
 from rpat_cli.evaluation.bench import Bench, Prepared
-from rpat_cli.evaluation.fast import IN_FLOAT32, note_on
+from rpat_cli.evaluation.fast import IN_FLOAT32, note_on, why_not
 from rpat_cli.evaluation.forecast import Forecast, Load, loads_of
 from rpat_cli.evaluation.parallel.chunks import (
     ChunkResult,
@@ -41,7 +41,6 @@ from rpat_cli.evaluation.verify import (
     check_precision,
     checked_logits,
 )
-from rpat_cli.hardware import native_bf16
 from rpat_cli.user_code import ascribed
 
 __all__ = ["AttackResult", "Evaluation", "OnResult", "Progress", "default_batch_size", "evaluate"]
@@ -97,7 +96,7 @@ def evaluate(
     are not run again. `on_remark` gets a message when the model cannot be sent to the workers, and
     all work is done here.
 
-    `fast`: long attacks search in bfloat16 where the device computes that natively; see
+    `fast`: long attacks search in bfloat16 where that is faster on this model and device; see
     `rpat_cli.evaluation.fast`. What counts is measured in float32, as always.
 
     Raises `DataError` for images or labels of another form, `RpatError` for a model that is
@@ -121,7 +120,7 @@ def evaluate(
         clean, classes, probabilities = _predict_clean(model, x, y, batch_size, device)
         whole = _without_results(threat, y, clean, classes, seed, batch_size)
         first = x[:batch_size].clone().to(device), y[:batch_size].clone().to(device)
-        search = _search_precision(fast, device, on_remark)
+        search = _search_precision(fast, model, device, on_remark)
         bench = _bench(model, threat, specs, first, seed, own_sources, probabilities, search)
         if on_progress:
             on_progress = _forecast(bench, whole, on_progress)
@@ -177,17 +176,14 @@ def _bench(
 
 
 def _search_precision(
-    fast: bool, device: torch.device, on_remark: OnRemark | None
+    fast: bool, model: nn.Module, device: torch.device, on_remark: OnRemark | None
 ) -> torch.dtype | None:
-    """The reduced precision of the search, or None."""
-    if fast and native_bf16(device.type):
-        return torch.bfloat16
-    if fast and on_remark:
-        on_remark(
-            f"fast: {device.type} does not compute bfloat16 natively here, so the search is in "
-            "float32, too."
-        )
-    return None
+    """The reduced precision of the search; None where it is in float32, which is said if it was to
+    be fast."""
+    reason = why_not(model, device) if fast else ""
+    if reason and on_remark:
+        on_remark(f"fast: the search is in float32, too: {reason}.")
+    return torch.bfloat16 if fast and not reason else None
 
 
 def _predict_clean(
