@@ -19,9 +19,9 @@ from rpat_cli.version import __version__
 NAMES = {
     "published": "published",
     "exact": "rpat, exact",
-    "floor of exact": "bare passes",
+    "floor of exact": "its passes",
     "fast": "rpat, fast",
-    "floor of fast": "bare passes",
+    "floor of fast": "its passes",
     "pyautoattack": "pyautoattack",
 }
 

@@ -94,7 +94,7 @@ def test_tables_fit_in_80_columns_and_the_page_shows_every_contestant(
         for part in tables(done):
             console.out.print(part, width=80)
     text = captured.get()
-    assert "…" not in text, text
+    assert "…" not in text
     assert "bookkeeping, %" in text
     html = page(done, "rpat bench --method '<trades>'")
     for row in times.rows:
