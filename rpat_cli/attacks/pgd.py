@@ -96,10 +96,11 @@ class PGD:
     def _climb(self, model: nn.Module, x: Tensor, loss_fn: LossFn) -> Tensor:
         """PGD as in the paper: x_adv <- project(x_adv + step_size * direction of the gradient)."""
         x_adv, velocity = self._start(x), torch.zeros_like(x)
+        inside = self.threat.around(x)
         for _ in range(self.steps):
             grad, _, _ = input_gradient(model, x_adv, loss_fn)
             velocity = self._accumulate(velocity, grad)
-            x_adv = self._step(x, x_adv, velocity)
+            x_adv = inside(x_adv - x + self._move(x_adv, velocity))
         return x_adv
 
     def _climb_until_fooled(self, model: nn.Module, x: Tensor, loss_at: LossAt, best: Best) -> None:
@@ -116,7 +117,7 @@ class PGD:
             grad, losses, logits = input_gradient(model, x_adv, loss_at(at))
             going = ~best.update(at, x_adv, losses, logits)
             velocity = self._accumulate(velocity, grad)
-            x_adv = self._step(x[at], x_adv, velocity)
+            x_adv = self.threat.apply(x[at], x_adv - x[at] + self._move(x_adv, velocity))
             at, x_adv, velocity = at[going], x_adv[going], velocity[going]
             if not len(at):
                 return
@@ -140,6 +141,5 @@ class PGD:
     def _accumulate(self, velocity: Tensor, grad: Tensor) -> Tensor:
         return self.decay * velocity + to_unit_l1(grad) if self.decay else grad
 
-    def _step(self, x: Tensor, x_adv: Tensor, velocity: Tensor) -> Tensor:
-        direction = self.threat.geometry.step(velocity, x_adv)
-        return self.threat.apply(x, x_adv - x + self.step_size * direction)
+    def _move(self, x_adv: Tensor, velocity: Tensor) -> Tensor:
+        return self.step_size * self.threat.geometry.step(velocity, x_adv)
