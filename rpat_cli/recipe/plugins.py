@@ -24,13 +24,14 @@ from rpat_cli.attacks import ATTACKS
 from rpat_cli.data import DATASETS
 from rpat_cli.diagnostics import DIAGNOSTICS, Diagnostic
 from rpat_cli.diagnostics.base import EVALUATION_KEYS
-from rpat_cli.errors import MAX_LISTED, ConfigError, Problem, shortened
+from rpat_cli.errors import MAX_LISTED, ConfigError, Problem
 from rpat_cli.evaluation.suite import SUITES
 from rpat_cli.methods import METHODS, REGULARIZERS
 from rpat_cli.recipe.plugin_files import NamedPlugin, checksum_of, keep
 from rpat_cli.recipe.schema import Recipe
 from rpat_cli.recipe.trust import trust, untrusted
-from rpat_cli.records.files import is_file, user_path
+from rpat_cli.records.files import user_path
+from rpat_cli.records.regular import read_regular
 from rpat_cli.registry import Registry, import_file
 from rpat_cli.user_code import is_plugin_package
 
@@ -49,7 +50,7 @@ def load_plugins(files: Iterable[tuple[str, str]]) -> list[str]:
     there.
     """
     load_installed()
-    paths = {_resolved(file): source for file, source in files}
+    paths = {user_path(file, "plugins", source).resolve(): source for file, source in files}
     for path, source in paths.items():
         if path not in _loaded:
             _loaded[path] = _load(path, source)
@@ -67,7 +68,7 @@ def load_named_plugins(named: Iterable[tuple[str, str]]) -> list[str]:
     problems: list[Problem] = []
     files: list[tuple[str, str]] = []
     for text, source in named:
-        plugin = NamedPlugin.parse(text)
+        plugin = NamedPlugin.parse(text, source)
         path = _at_hand(plugin) or plugin.path.resolve()
         if path not in _loaded and (problem := _objection(path, plugin.checksum, source)):
             problems.append(problem)
@@ -86,11 +87,11 @@ def _at_hand(plugin: NamedPlugin) -> Path | None:
     named = [file for file in sorted(trust().files) if file.suffix == ".py" and file.is_file()]
     if path in _loaded or path in named:
         return path
-    contents = {file: file.read_bytes() for file in named}
+    contents = {file: read_regular(file) for file in named}
     contents |= {file: _contents[file] for file in _loaded if file in _contents}
     checksum = plugin.checksum
     if not checksum and path.is_file():
-        checksum = checksum_of(path.read_bytes())
+        checksum = checksum_of(read_regular(path))
     same = (file for file, content in contents.items() if checksum_of(content) == checksum)
     namesakes = (file for file in named if file.name == path.name)
     return next(chain(same, namesakes), None)
@@ -102,7 +103,7 @@ def _objection(path: Path, checksum: str, source: str) -> Problem | None:
         return untrusted(path, source, key="plugins", flag="--plugin")
     if path in trust().files or not checksum or not path.is_file():
         return None
-    if checksum_of(path.read_bytes()) != checksum:
+    if checksum_of(read_regular(path)) != checksum:
         message = f"{path} is not the file that was used: its checksum differs."
         hint = "If it is the one that you want, name it with --plugin FILE."
         return Problem("plugins", message, source, hint)
@@ -138,16 +139,9 @@ def load_installed() -> None:
             ) from error
 
 
-def _resolved(file: str) -> Path:
-    try:
-        return user_path(file).resolve()
-    except (OSError, ValueError):  # no path at all, such as one with a NUL: not found
-        return user_path(file)
-
-
 def _load(path: Path, source: str) -> ModuleType:
-    if not is_file(path):
-        message = f"there is no plugin file {shortened(str(path))}."
+    if not path.is_file():
+        message = f"there is no plugin file {path}."
         raise ConfigError(Problem("plugins", message, source))
     if path.suffix != ".py":
         raise ConfigError(
@@ -156,7 +150,7 @@ def _load(path: Path, source: str) -> ModuleType:
     name = f"rpat_plugin_{path.stem}_{sha256(str(path).encode()).hexdigest()[:8]}"
     before = [set(table) for table, _ in CHECKS]
     try:
-        _contents[path] = path.read_bytes()
+        _contents[path] = read_regular(path)
         module = import_file(path, name)
         for (table, check), known in zip(CHECKS, before, strict=True):
             for entry in sorted(set(table) - known):

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from rpat_cli.errors import Problem
 from rpat_cli.evaluation.words import source_and_attack
+from rpat_cli.records.files import user_path
 
 if TYPE_CHECKING:
     from rpat_cli.recipe.schema import Recipe
@@ -52,7 +53,7 @@ def trust() -> Trust:
 def trusting(*, everything: bool = False, files: Iterable[Path | str] = ()) -> Iterator[None]:
     """Inside, these files are trusted as well, or everything that is named anywhere."""
     outer = trust()
-    named = frozenset(Path(file).expanduser().resolve() for file in files)
+    named = frozenset(user_path(file).resolve() for file in files)
     token = _answer.set(Trust(outer.everything or everything, outer.files | named))
     try:
         yield
@@ -79,9 +80,10 @@ def flag_for(recipe: "Recipe") -> str:
 
 
 def python_file(name: str) -> Path | None:
-    """The file of `FILE.py:FUNCTION`; None for a name of another form."""
+    """The file of `FILE.py:FUNCTION`; None for a name of another form. Raises `ConfigError` for
+    what can be no path."""
     file, colon, function = name.rpartition(":")
-    return Path(file).expanduser() if colon and function and file.endswith(".py") else None
+    return user_path(file) if colon and function and file.endswith(".py") else None
 
 
 def model_files(attacks: Any) -> list[Path]:

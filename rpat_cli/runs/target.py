@@ -22,6 +22,7 @@ from rpat_cli.loading.saved_model import SavedModel, with_home
 from rpat_cli.recipe.layers import Layer, resolve
 from rpat_cli.recipe.schema import Recipe
 from rpat_cli.recipe.trust import python_file, trust, untrusted
+from rpat_cli.records.files import user_path
 from rpat_cli.records.run_folder import newest_run
 from rpat_cli.runs.build import build_data, build_threat
 
@@ -151,7 +152,7 @@ def check_sources(specs: Sequence[AttackSpec]) -> None:
     problems = []
     for spec in specs:
         source = str(spec.settings["source"]) if spec.name == "transfer" else ""
-        file = None if Path(source).exists() else python_file(source)
+        file = None if user_path(source, source=spec.label).exists() else python_file(source)
         if file is not None and not trust().allows(file):
             problems.append(untrusted(file.resolve(), spec.label))
     if problems:
