@@ -15,6 +15,7 @@ from rpat_cli.data.choice import Limit, choose
 from rpat_cli.engine.compute import Compute, resolve_compute
 from rpat_cli.errors import CheckpointError, ConfigError, Problem, RpatError
 from rpat_cli.evaluation.suite import AttackSpec
+from rpat_cli.evaluation.words import absolute_source
 from rpat_cli.loading.architecture import Architecture
 from rpat_cli.loading.external import module_at_hand
 from rpat_cli.loading.load import load_model
@@ -157,6 +158,17 @@ def check_sources(specs: Sequence[AttackSpec]) -> None:
             problems.append(untrusted(file.resolve(), spec.label))
     if problems:
         raise ConfigError(*problems)
+
+
+def located(specs: Sequence[AttackSpec]) -> list[AttackSpec]:
+    """The same attacks, where transfer attacks name the files of their models by absolute paths:
+    records are read elsewhere."""
+    return [
+        replace(spec, settings={**spec.settings, "source": absolute_source(str(source))})
+        if (source := spec.settings.get("source"))
+        else spec
+        for spec in specs
+    ]
 
 
 def load_sources(
