@@ -220,10 +220,10 @@ def _plugins_in(layer: Layer) -> list[str]:
     return _strings("plugins", layer.values.get("plugins", []), layer.origin(("plugins",)))
 
 
-def code_named_in(layers: Sequence[Layer]) -> list[Path]:
+def code_named_in(layers: Sequence[Layer]) -> list[Path | str]:
     """The files of code that the user's own layers name: plugins, and the models of transfer
     attacks."""
-    files: list[Path] = []
+    files: list[Path | str] = []
     for layer in layers:
         if layer.by_user:
             files += [NamedPlugin.parse(plugin).path for plugin in _plugins_in(layer)]

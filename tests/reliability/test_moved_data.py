@@ -85,9 +85,7 @@ def test_the_model_of_a_transfer_attack_is_found_from_another_folder(
     saved = yaml.safe_load(run.recipe.read_text())["eval"]
     assert saved == [f"clean,{whole}", {"attack": whole, "label": "mine"}]
     (record,) = (json.loads(path.read_text()) for path in run.evals.glob("*.json"))
-    assert record["results"][1]["settings"]["source"] == str(
-        tmp_path / "first/checkpoints/last.pt"
-    )
+    assert record["results"][1]["settings"]["source"] == str(tmp_path / "first/checkpoints/last.pt")
     monkeypatch.chdir(tmp_path / "b")
     resume_run(tmp_path / "second")  # what was evaluated is known, however its path was written
     assert len(list((tmp_path / "second/evals").glob("*.json"))) == 1
