@@ -6,33 +6,25 @@ and `DIAGNOSTICS`; from then on its names are checked, explained and recorded as
 announces its plugin under the entry-point group `rpat.plugins`.
 """
 
-import re
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import redirect_stdout
-from dataclasses import is_dataclass
 from functools import cache
 from hashlib import sha256
 from importlib.metadata import entry_points
 from itertools import chain
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
-from rpat_cli.attacks import ATTACKS
-from rpat_cli.data import DATASETS
-from rpat_cli.diagnostics import DIAGNOSTICS, Diagnostic
-from rpat_cli.diagnostics.base import EVALUATION_KEYS
 from rpat_cli.errors import MAX_LISTED, ConfigError, Problem
-from rpat_cli.evaluation.suite import SUITES
-from rpat_cli.methods import METHODS, REGULARIZERS
+from rpat_cli.recipe.plugin_checks import CHECKS
 from rpat_cli.recipe.plugin_files import NamedPlugin, checksum_of, keep
 from rpat_cli.recipe.schema import Recipe
 from rpat_cli.recipe.trust import trust, untrusted
 from rpat_cli.records.files import user_path
 from rpat_cli.records.regular import read_regular
-from rpat_cli.registry import Registry, import_file
+from rpat_cli.registry import import_file
 from rpat_cli.user_code import is_plugin_package
 
 GROUP = "rpat.plugins"
@@ -160,73 +152,6 @@ def _load(path: Path, source: str) -> ModuleType:
             Problem("", f"the plugin failed: {_message(error)}", place_in(path, error))
         ) from error
     return module
-
-
-# An entry of the wrong kind would fail much later, far from the line that added it.
-
-
-def _check_method(name: str, entry: Any) -> None:
-    _check_part("method", name, entry)
-
-
-def _check_regularizer(name: str, entry: Any) -> None:
-    _check_part("regularizer", name, entry)
-    if name in Recipe.model_fields:
-        raise TypeError(
-            f"the regularizer {name!r} has the name of a key of the recipe; choose another name"
-        )
-
-
-def _check_part(kind: str, name: str, entry: Any) -> None:
-    from rpat_cli.methods.declare import Needs
-
-    if not (isinstance(entry, type) and issubclass(entry, Needs) and is_dataclass(entry)):
-        raise TypeError(
-            f"the {kind} {name!r} must be a frozen dataclass that inherits from "
-            "rpat_cli.methods.declare.Needs"
-        )
-    if not (isinstance(entry.views, int) and entry.views >= 1):
-        raise TypeError(f"views of the {kind} {name!r} must be a number of at least 1")
-    if not isinstance(entry.attack_defaults, Mapping):
-        raise TypeError(
-            f"attack_defaults of the {kind} {name!r} must be settings of an attack, as "
-            "rpat_cli.methods.declare.attack_settings(start='gaussian') makes them"
-        )
-
-
-def _check_attack(name: str, row: Any) -> None:
-    if not isinstance(row.build, str) and not callable(row.build):
-        raise TypeError(f"the attack {name!r} must be a callable (threat, **settings) -> attack")
-    if name in SUITES or re.search(r"[,:@+\s]", name):
-        raise TypeError(f"the attack {name!r} cannot be written in a suite; choose another name")
-
-
-def _check_data_set(name: str, entry: Any) -> None:
-    from rpat_cli.data.base import DatasetSpec
-
-    if not isinstance(entry, DatasetSpec):
-        raise TypeError(f"the data set {name!r} must be a rpat_cli.data.base.DatasetSpec")
-
-
-def _check_diagnostic(name: str, entry: Any) -> None:
-    if not isinstance(entry, Diagnostic):
-        raise TypeError(f"the diagnostic {name!r} must be a rpat_cli.diagnostics.Diagnostic")
-    if (entry.measure is None) == (entry.prepare is None):
-        raise TypeError(f"the diagnostic {name!r} must have either a measure or a prepare")
-    if name in EVALUATION_KEYS:
-        raise TypeError(
-            f"the diagnostic {name!r} has the name of a key of the evaluation's JSON; choose "
-            "another name"
-        )
-
-
-CHECKS: tuple[tuple[Registry[Any], Callable[[str, Any], None]], ...] = (
-    (METHODS, _check_method),
-    (REGULARIZERS, _check_regularizer),
-    (ATTACKS, _check_attack),
-    (DATASETS, _check_data_set),
-    (DIAGNOSTICS, _check_diagnostic),
-)
 
 
 def _message(error: Exception) -> str:

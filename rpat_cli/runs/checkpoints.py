@@ -52,6 +52,7 @@ class CheckpointWriter:
             return {
                 **self._content(model),
                 "epoch": loop.epoch,
+                "validation": validation.of_now(loop),
                 "best": validation.best,
                 "segments": [segment.to_dict() for segment in self.segments],
                 "training": training,
@@ -59,7 +60,8 @@ class CheckpointWriter:
 
         def last_averaged(loop: TrainLoop) -> dict[str, Any]:
             assert loop.averaging is not None
-            return {**self._content(loop.averaging.model.state_dict()), "epoch": loop.epoch}
+            content = self._content(loop.averaging.model.state_dict())
+            return {**content, "epoch": loop.epoch, "validation": validation.of_now(loop)}
 
         savers = []
         if self.recipe.wa:
