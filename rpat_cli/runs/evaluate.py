@@ -38,7 +38,7 @@ from rpat_cli.runs.environment import environment
 from rpat_cli.runs.identity import finished, identity_of
 from rpat_cli.runs.listener import Listener
 from rpat_cli.runs.run_log import also_logging, as_text, writer
-from rpat_cli.runs.target import OpenedTarget, Target, on_its_device, open_target
+from rpat_cli.runs.target import OpenedTarget, Target, located, on_its_device, open_target
 from rpat_cli.signals import stoppable
 
 EVAL_FORMAT = 1
@@ -224,7 +224,7 @@ def evaluate_opened(
         evaluation = evaluate(
             opened.model,
             *images.tensors(),
-            specs,
+            located(specs),
             opened.threat,
             batch_size=options.batch_size_on(compute.device),
             device=compute.device,

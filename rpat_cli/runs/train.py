@@ -42,7 +42,7 @@ from rpat_cli.runs.build import (
 )
 from rpat_cli.runs.checkpoints import CheckpointWriter, saved_form
 from rpat_cli.runs.final_evaluation import evaluate_checkpoints
-from rpat_cli.runs.first_pass import try_network
+from rpat_cli.runs.first_pass import try_network, try_parts
 from rpat_cli.runs.listener import Listener
 from rpat_cli.runs.new_run import create_run
 from rpat_cli.runs.restore import restore
@@ -114,6 +114,7 @@ def train_run(
     # and before the training, which would be in vain.
     inputs = Inputs.of(recipe)
     try_network(inputs.architecture.build(), inputs.architecture, recipe, len(inputs.data.train))
+    try_parts(recipe, inputs.architecture)
     load_sources(parse_suite(recipe.eval), inputs.architecture, recipe)
     folder = create_run(recipe, out)
     segments = inputs.segments()
