@@ -20,7 +20,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 # import those in the lines before its own, and nothing else: not its neighbors in the same line,
 # and none of the lines after it.
 ORDER = (
-    ("errors", "version", "passes", "text"),
+    ("errors", "version", "passes", "text", "hardware"),
     ("user_code", "signals"),
     ("registry",),
     ("records",),

@@ -132,6 +132,7 @@ def evaluate(
     jobs: Jobs,
     limit: Limit | None,
     out: Path | None = None,
+    fast: bool = False,
     quiet: bool,
     as_json: bool,
 ) -> None:
@@ -155,7 +156,7 @@ def evaluate(
             diagnostics=diagnostics,
             checkpoint=checkpoint,
             changes=changes,
-            options=EvalOptions(batch_size, jobs, limit, again=again, ranks=others, out=out),
+            options=EvalOptions(batch_size, jobs, limit, again, others, out, fast),
             listener=listener,
         )
         sections = [result.section() for result in measured.diagnostics.values()]

@@ -28,6 +28,7 @@ def identity_of(
     *,
     limit: Limit | None,
     batch_size: int,
+    fast: bool = False,
 ) -> dict[str, Any]:
     """All that the results depend on, by names that a message can use."""
     threat = opened.recipe.threat
@@ -43,6 +44,7 @@ def identity_of(
         "device": opened.compute.device.type,
         "kind of records": RECORDS,
         "versions": {"rpat": __version__, **{name: _installed(name) for name in LIBRARIES}},
+        **({"fast": True} if fast else {}),  # keys from before there was such a choice stay
     }
 
 
