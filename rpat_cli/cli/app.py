@@ -101,7 +101,9 @@ def _run() -> None:
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, SystemExit) as leaving:
         # typer turns a Ctrl-C into exit code 130, without a message.
-        if isinstance(leaving, SystemExit) and leaving.code != 130:
+        if isinstance(leaving, SystemExit) and (
+            leaving.code != 130 or isinstance(leaving, torchrun.RelayedExit)
+        ):
             raise
         console.error("stopped.")
         sys.exit(130)

@@ -47,7 +47,7 @@ def launch(ranks: int) -> int:
     # On a CPU the ranks share the cores; whoever sets the number of threads knows better.
     os.environ.setdefault("OMP_NUM_THREADS", str(share_of_cores(ranks)))
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    logging.disable(logging.CRITICAL)  # what the agent warns of, the ranks or this process say
     with tempfile.TemporaryDirectory(prefix="rpat-") as folder:
         said = Path(folder, "exit-code")
         os.environ[EXIT_FILE] = str(said)

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import typer
-
 from rpat_cli.cli import torchrun
 from rpat_cli.engine.distributed import ALONE, Ranks
 from rpat_cli.errors import ConfigError, Problem
@@ -68,7 +66,7 @@ def launch_if_asked(ranks: int | None, gpus: int | None, recipe: Recipe | None) 
             message = f"cannot be combined with device {recipe.device!r}."
             raise ConfigError(Problem("", message, "--gpus", hint))
         check_gpus(gpus)
-    raise typer.Exit(launch(ranks or gpus or 1))
+    raise torchrun.RelayedExit(launch(ranks or gpus or 1))
 
 
 def leading(out: Path | None, resume: str | None) -> Together:

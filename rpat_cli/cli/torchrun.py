@@ -17,6 +17,10 @@ EXIT_FILE = "RPAT_EXIT_FILE"
 """The environment variable with the file that rank 0 writes its exit code to, for `--ranks`: a rank
 0 that has written it has also said what happened."""
 
+class RelayedExit(SystemExit):
+    """The exit code of the ranks that this process has started: they have said why."""
+
+
 GRACE = 2.0
 """Seconds that the other processes wait before they exit with an error, so that the first one can
 report what has failed in all of them."""

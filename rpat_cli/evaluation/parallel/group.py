@@ -5,6 +5,7 @@ gone. NCCL does not, and needs a GPU for each rank.
 """
 
 import os
+import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -38,6 +39,9 @@ def join() -> None:
 
     def meet() -> None:
         store, rank, size = next(rendezvous("env://", timeout=RENDEZVOUS_TIMEOUT))
+        # torchrun may keep the store when it starts its processes again: with the addresses of
+        # those that are gone.
+        store = dist.PrefixStore(f"rpat/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
         dist.init_process_group(
             "gloo", store=store, rank=rank, world_size=size, timeout=MESSAGE_TIMEOUT
         )
@@ -116,7 +120,8 @@ def _lost(error: Exception) -> LostRankError:
         with suppress(Exception):  # the store is gone, too
             if store.check([_FAILURE]):
                 return LostRankError(store.get(_FAILURE).decode())
-    reason = str(error).strip().split("\n")[0]
+    known = re.search(r"connection \w+ by peer|connection refused|timed out", str(error), re.I)
+    reason = known.group().lower() if known else f"{type(error).__name__}: {error}"[:100]
     return LostRankError(
-        f"another process of this torchrun is gone, or cannot be reached ({reason})."
+        f"another of the processes that share the work is gone, or cannot be reached ({reason})."
     )
