@@ -17,6 +17,7 @@ EXIT_FILE = "RPAT_EXIT_FILE"
 """The environment variable with the file that rank 0 writes its exit code to, for `--ranks`: a rank
 0 that has written it has also said what happened."""
 
+
 class RelayedExit(SystemExit):
     """The exit code of the ranks that this process has started: they have said why."""
 

@@ -79,19 +79,21 @@ class Ranks:
         return weighted
 
     @torch.no_grad()
-    def combine(self, model: nn.Module, weight: float) -> None:
-        """Add up the gradients of all ranks, and give the buffers one value in all of them.
+    def combine(self, model: nn.Module, weight: float, *counts: int) -> list[int]:
+        """Add up the gradients of all ranks, and give the buffers one value in all of them; returns
+        the `counts` (of anything: it saves a message) summed over the ranks.
 
         Gradients are to be weighted already: those of `weight` times a mean. A running statistic of
         BatchNorm becomes the weighted mean; any other buffer (a constant, in general) that of rank
         0. A parameter without a gradient on all ranks stays without.
         """
         if self.size == 1:
-            return
+            return list(counts)
         parameters = [p for p in model.parameters() if p.requires_grad]
-        present = self.totals([p.grad is not None for p in parameters])
-        for parameter, count in zip(parameters, present, strict=True):
-            if count and parameter.grad is None:
+        present = [int(p.grad is not None) for p in parameters]
+        totals = self._over_all([*counts, *present], torch.int64)
+        for parameter, having in zip(parameters, totals[len(counts) :], strict=True):
+            if having and parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
         gradients = [p.grad for p in parameters if p.grad is not None]
         buffers = [each for each in model.buffers() if each.is_floating_point()]
@@ -103,17 +105,13 @@ class Ranks:
         self._add_up([*gradients, *shared])
         for buffer, value in zip(buffers, shared, strict=True):
             buffer.copy_(value)
+        return totals[: len(counts)]
 
     def sums(self, values: Mapping[str, float]) -> dict[str, float]:
         """Every value, by name, summed over the ranks."""
         if self.size == 1:
             return dict(values)
         return dict(zip(values, self._over_all(list(values.values()), torch.float64), strict=True))
-
-    def totals(self, counts: Iterable[int]) -> list[int]:
-        """Every number summed over the ranks."""
-        numbers = [int(count) for count in counts]
-        return numbers if self.size == 1 else self._over_all(numbers, torch.int64)
 
     def highest(self, number: int) -> int:
         """The highest of the ranks' numbers. Returns when all ranks have called it."""
@@ -147,11 +145,11 @@ class Ranks:
         """Give tensors, in place, the values that they have on rank 0."""
         if self.size == 1:
             return
-        for tensor in tensors:
-            value = tensor.contiguous()
+        for bucket in _buckets(tensors):
+            flat = _flattened(bucket)
             with noticing_losses():
-                dist.broadcast(value, 0, group=self.gradients)
-            tensor.copy_(value)
+                dist.broadcast(flat, 0, group=self.gradients)
+            _unflatten(flat, bucket)
 
     def _over_all(self, numbers: Sequence[float], dtype: torch.dtype) -> list[Any]:
         summed = torch.tensor(numbers, dtype=dtype)
@@ -161,13 +159,10 @@ class Ranks:
 
     def _add_up(self, tensors: Sequence[Tensor]) -> None:
         for bucket in _buckets(tensors):
-            flat = torch.cat([tensor.reshape(-1) for tensor in bucket])
+            flat = _flattened(bucket)
             with noticing_losses():
                 dist.all_reduce(flat, group=self.gradients)
-            for tensor, part in zip(
-                bucket, torch.split(flat, [t.numel() for t in bucket]), strict=True
-            ):
-                tensor.copy_(part.view(tensor.shape))
+            _unflatten(flat, bucket)
 
 
 ALONE = Ranks()
@@ -197,13 +192,24 @@ def _statistics(model: nn.Module) -> Iterator[Tensor]:
             yield buffer
 
 
+def _flattened(tensors: Sequence[Tensor]) -> Tensor:
+    return torch.cat([tensor.reshape(-1) for tensor in tensors])
+
+
+def _unflatten(flat: Tensor, tensors: Sequence[Tensor]) -> None:
+    """Copy the values back to where `_flattened` has them from."""
+    done = 0
+    for tensor in tensors:
+        tensor.copy_(flat[done : done + tensor.numel()].view(tensor.shape))
+        done += tensor.numel()
+
+
 def _buckets(tensors: Iterable[Tensor]) -> Iterator[list[Tensor]]:
     """The tensors in groups of one type and of about `BUCKET` bytes, in an order that is the same
     on all ranks."""
     by_type: dict[torch.dtype, list[Tensor]] = {}
     for tensor in tensors:
-        bucket = by_type.setdefault(tensor.dtype, [])
-        bucket.append(tensor)
-        if sum(each.nbytes for each in bucket) >= BUCKET:
+        by_type.setdefault(tensor.dtype, []).append(tensor)
+        if sum(each.nbytes for each in by_type[tensor.dtype]) >= BUCKET:
             yield by_type.pop(tensor.dtype)
     yield from by_type.values()

@@ -188,10 +188,11 @@ class TrainLoop:
             for part_x, part_y, whole in parts:
                 share = len(part_y) / self._images
                 measured.append((share, self._backward(part_x, part_y, share, whole, lr)))
-        self.ranks.combine(self.model, len(y) / self._images)
+        weight = len(y) / self._images
+        counts = self.ranks.combine(self.model, weight, passes.forward, passes.backward)
+        passes.forward, passes.backward = counts
         values = self._checked_values(measured)
         self._update_weights()
-        passes.forward, passes.backward = self.ranks.totals([passes.forward, passes.backward])
         return values, passes
 
     def _backward(self, x: Tensor, y: Tensor, share: float, whole: int, lr: float) -> Metrics:
