@@ -68,14 +68,16 @@ def launch(ranks: int) -> int:
 
 
 def _config(ranks: int) -> LaunchConfig:
+    # Set by the jobs of a sweep on several nodes, on each of which this runs.
+    nodes = int(os.environ.get("RPAT_NODES", "1"))
     settings: dict[str, Any] = {
-        "min_nodes": 1,
-        "max_nodes": 1,
+        "min_nodes": nodes,
+        "max_nodes": nodes,
         "nproc_per_node": ranks,
-        "run_id": f"rpat-{os.getpid()}",
+        "run_id": os.environ.get("RPAT_LAUNCH_ID", f"rpat-{os.getpid()}"),
         "rdzv_backend": "c10d",
-        "rdzv_endpoint": "localhost:0",
-        "local_addr": "localhost",
+        "rdzv_endpoint": os.environ.get("RPAT_RENDEZVOUS", "localhost:0"),
+        "local_addr": "localhost" if nodes == 1 else None,
         "max_restarts": 0,
     }
     if "shutdown_timeout" in {field.name for field in fields(LaunchConfig)}:  # not in old versions
@@ -89,6 +91,6 @@ def _what_happened(failures: list[ProcessFailure]) -> str:
     if first.exitcode < 0:
         how = f"was killed by {signal.Signals(-first.exitcode).name}"
     return (
-        f"the process of rank {first.local_rank} (id {first.pid}) {how}; the others were stopped. "
+        f"the process of local rank {first.local_rank} (id {first.pid}) {how}; the others were stopped. "
         "What was saved is kept: go on with rpat train --resume RUN."
     )

@@ -1,6 +1,7 @@
 """One training by several processes: what `rpat train` does besides, as launcher, as rank 0 and as
 any other rank. Importing this imports torch."""
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -34,16 +35,16 @@ class Together:
 
 def check_flags(ranks: int | None, gpus: int | None, *, dry_run: bool) -> None:
     """Raises `ConfigError` for flags that contradict each other or the launcher."""
-    asked = ranks or gpus
+    asked = ranks or gpus or 1
     problems = []
     if ranks is not None and gpus is not None:
         message = "cannot be combined with --gpus, which is --ranks on as many GPUs."
         problems.append(Problem("", message, "--ranks"))
-    if dry_run and max(asked or 1, torchrun.size()) > 1:
+    if dry_run and max(asked, torchrun.size()) > 1:
         message = "takes its steps in one process."
         problems.append(Problem("", message, "--dry-run", "Leave out --ranks and --gpus."))
-    if torchrun.size() > 1 and asked not in (None, torchrun.size()):
-        message = f"{asked}, but torchrun has started {torchrun.size()} processes."
+    if torchrun.size() > 1 and asked not in (1, torchrun.local_size()):
+        message = f"{asked}, but torchrun has started {torchrun.local_size()} processes here."
         flag = "--ranks" if ranks else "--gpus"
         problems.append(Problem("", message, flag, "Leave it out under torchrun."))
     if problems:
@@ -56,7 +57,9 @@ def launch_if_asked(ranks: int | None, gpus: int | None, recipe: Recipe | None) 
 
     Raises `ConfigError` for GPUs that are not there, or not to be used.
     """
-    if torchrun.size() > 1 or (ranks or gpus or 1) == 1:
+    count = ranks or gpus or int(os.environ.get("RPAT_RANKS", "1"))
+    nodes = int(os.environ.get("RPAT_NODES", "1"))
+    if torchrun.size() > 1 or count * nodes == 1:
         return
     from rpat_cli.cli.launch import check_gpus, launch
 
@@ -66,7 +69,7 @@ def launch_if_asked(ranks: int | None, gpus: int | None, recipe: Recipe | None) 
             message = f"cannot be combined with device {recipe.device!r}."
             raise ConfigError(Problem("", message, "--gpus", hint))
         check_gpus(gpus)
-    raise torchrun.RelayedExit(launch(ranks or gpus or 1))
+    raise torchrun.RelayedExit(launch(count))
 
 
 def leading(out: Path | None, resume: str | None) -> Together:

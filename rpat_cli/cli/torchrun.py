@@ -33,6 +33,11 @@ def size() -> int:
     return int(os.environ["WORLD_SIZE"]) if together else 1
 
 
+def local_size() -> int:
+    """How many of them are on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", size()))
+
+
 def is_helper() -> bool:
     """Whether this process is one of several and not the first: it writes and prints nothing
     then."""

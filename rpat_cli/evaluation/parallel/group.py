@@ -41,7 +41,9 @@ def join() -> None:
         store, rank, size = next(rendezvous("env://", timeout=RENDEZVOUS_TIMEOUT))
         # torchrun may keep the store when it starts its processes again: with the addresses of
         # those that are gone.
-        store = dist.PrefixStore(f"rpat/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+        store = torch.distributed.PrefixStore(
+            f"rpat/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store
+        )
         dist.init_process_group(
             "gloo", store=store, rank=rank, world_size=size, timeout=MESSAGE_TIMEOUT
         )
