@@ -80,6 +80,11 @@ def main() -> None:
             raise
 
 
+def _report(error: RpatError) -> None:
+    if not torchrun.said_before(error):
+        console.error(str(error))
+
+
 def _run() -> None:
     """Every expected error becomes one message and its exit code, never a traceback."""
     # Before torch is imported: OpenMP threads should spin only briefly while they wait for each
@@ -96,14 +101,11 @@ def _run() -> None:
     except RpatError as error:
         if os.environ.get("RPAT_DEBUG"):
             raise
-        if not torchrun.said_before(error):
-            console.error(str(error))
+        _report(error)
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, SystemExit) as leaving:
         # typer turns a Ctrl-C into exit code 130, without a message.
-        if isinstance(leaving, SystemExit) and (
-            leaving.code != 130 or isinstance(leaving, torchrun.RelayedExit)
-        ):
+        if isinstance(leaving, torchrun.RelayedExit) or getattr(leaving, "code", 130) != 130:
             raise
         console.error("stopped.")
         sys.exit(130)

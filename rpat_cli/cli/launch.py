@@ -16,7 +16,7 @@ from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 from torch.distributed.launcher.api import LaunchConfig, launch_agent
 
-from rpat_cli.cli.torchrun import EXIT_FILE
+from rpat_cli.cli.torchrun import EXIT_FILE, number_in
 from rpat_cli.errors import ConfigError, RpatError
 from rpat_cli.runs.threads import share_of_cores
 from rpat_cli.signals import exit_code
@@ -69,7 +69,7 @@ def launch(ranks: int) -> int:
 
 def _config(ranks: int) -> LaunchConfig:
     # Set by the jobs of a sweep on several nodes, on each of which this runs.
-    nodes = int(os.environ.get("RPAT_NODES", "1"))
+    nodes = number_in("RPAT_NODES")
     settings: dict[str, Any] = {
         "min_nodes": nodes,
         "max_nodes": nodes,
@@ -91,6 +91,6 @@ def _what_happened(failures: list[ProcessFailure]) -> str:
     if first.exitcode < 0:
         how = f"was killed by {signal.Signals(-first.exitcode).name}"
     return (
-        f"the process of local rank {first.local_rank} (id {first.pid}) {how}; the others were stopped. "
-        "What was saved is kept: go on with rpat train --resume RUN."
+        f"the process of local rank {first.local_rank} (id {first.pid}) {how}; the others were "
+        "stopped. What was saved is kept: go on with rpat train --resume RUN."
     )

@@ -65,14 +65,7 @@ def train(
 
     With `ranks` or `gpus` this process starts so many others with the same arguments, and waits.
     """
-    if resume is not None and out is not None:
-        raise ConfigError(
-            "--out cannot be combined with --resume: a resumed run stays in its folder."
-        )
-    if resume is not None and dry_run:
-        raise ConfigError(
-            "--dry-run cannot be combined with --resume. Give the run's recipe.yaml with --config."
-        )
+    _check_resume(resume, out, dry_run=dry_run)
     together.check_flags(ranks, gpus, dry_run=dry_run)
     if torchrun.is_helper():
         together.help_rank_0()
@@ -101,13 +94,23 @@ def train(
             path = newest_run().path if resume == "last" else Path(str(resume))
             folder = resume_run(path, changes=layers, **session)
         else:
-            listener.say(
-                "\n".join(f"{label:>9}  {text}" for label, text in summary(resolved).items())
-            )
+            listener.say("\n".join(_labeled(summary(resolved).items())))
             folder = train_run(resolved, out=out, **session)
         shared.over(folder)
     if folder.report.exists():  # --stop-after ends a training before there is one
         show_report(build_report(folder), folder.html, as_json=as_json)
+
+
+def _check_resume(resume: str | None, out: Path | None, *, dry_run: bool) -> None:
+    """Raises `ConfigError` for flags that a resumed run cannot have."""
+    if resume is not None and out is not None:
+        raise ConfigError(
+            "--out cannot be combined with --resume: a resumed run stays in its folder."
+        )
+    if resume is not None and dry_run:
+        raise ConfigError(
+            "--dry-run cannot be combined with --resume. Give the run's recipe.yaml with --config."
+        )
 
 
 def show_report(report: Report, page: Path, *, as_json: bool) -> None:
@@ -138,8 +141,12 @@ def show_cost(layers: Sequence[Layer], out: Path | None, *, as_json: bool) -> No
 
 
 def _show(lines: Iterable[tuple[str, str]]) -> None:
-    for label, text in lines:
-        console.out.print(f"{label:>9}  {text}", markup=False, soft_wrap=True)
+    for line in _labeled(lines):
+        console.out.print(line, markup=False, soft_wrap=True)
+
+
+def _labeled(lines: Iterable[tuple[str, str]]) -> list[str]:
+    return [f"{label:>9}  {text}" for label, text in lines]
 
 
 def evaluate(

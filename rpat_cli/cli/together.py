@@ -1,7 +1,6 @@
 """One training by several processes: what `rpat train` does besides, as launcher, as rank 0 and as
 any other rank. Importing this imports torch."""
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -57,8 +56,8 @@ def launch_if_asked(ranks: int | None, gpus: int | None, recipe: Recipe | None) 
 
     Raises `ConfigError` for GPUs that are not there, or not to be used.
     """
-    count = ranks or gpus or int(os.environ.get("RPAT_RANKS", "1"))
-    nodes = int(os.environ.get("RPAT_NODES", "1"))
+    count = ranks or gpus or torchrun.number_in("RPAT_RANKS")
+    nodes = torchrun.number_in("RPAT_NODES")
     if torchrun.size() > 1 or count * nodes == 1:
         return
     from rpat_cli.cli.launch import check_gpus, launch

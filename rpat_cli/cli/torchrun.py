@@ -38,6 +38,15 @@ def local_size() -> int:
     return int(os.environ.get("LOCAL_WORLD_SIZE", size()))
 
 
+def number_in(variable: str) -> int:
+    """The number that an environment variable holds; 1 if it is not set. Raises `ConfigError` for
+    anything else."""
+    text = os.environ.get(variable, "1")
+    if not text.isdecimal() or int(text) < 1:
+        raise ConfigError(f"{variable}={text!r}: this environment variable is a number, 1 or more.")
+    return int(text)
+
+
 def is_helper() -> bool:
     """Whether this process is one of several and not the first: it writes and prints nothing
     then."""

@@ -122,6 +122,7 @@ OPTIONS = (
     RecipeOption("eval", RUN, "ATTACKS"),
     RecipeOption("seed", RUN, COUNT, short="-s"),
     RecipeOption("device", RUN, NAME, choices=choices_of("device")),
+    RecipeOption("sync_bn", RUN),
     RecipeOption("precision", RUN, NAME, choices=choices_of("precision")),
 )
 """The options that set a key of the recipe, in the order of the help page."""

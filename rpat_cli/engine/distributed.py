@@ -57,6 +57,14 @@ class Ranks:
             group = dist.new_group(backend="nccl" if fast else "gloo", timeout=STEP_TIMEOUT)
         return replace(self, gradients=group)
 
+    def synchronize_batchnorm(self, model: nn.Module) -> None:
+        """From here on, BatchNorm in train mode takes the statistics of the whole batch, in place.
+
+        Its parameters and buffers stay the same objects, and keep their names.
+        """
+        if self.size > 1:
+            nn.SyncBatchNorm.convert_sync_batchnorm(model, self.gradients)  # type: ignore[no-untyped-call]
+
     def slice_of(self, count: int) -> range:
         """Which of `count` images are this rank's. Every so many-th: where the images of a batch
         have an order, as data set and extra images do, every rank gets of all kinds."""

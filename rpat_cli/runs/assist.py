@@ -9,7 +9,8 @@ from rpat_cli.evaluation.parallel.group import report_failure
 from rpat_cli.evaluation.parallel.ranks import serve
 from rpat_cli.recipe.layers import Layer, resolve
 from rpat_cli.recipe.trust import trusting
-from rpat_cli.runs.train import Assignment, Inputs, train_stretch, validating
+from rpat_cli.runs.inputs import Inputs, validating
+from rpat_cli.runs.train import Assignment, train_stretch
 
 
 def assist(ranks: Ranks) -> None:

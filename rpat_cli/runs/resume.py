@@ -17,12 +17,13 @@ from rpat_cli.records.checkpoint import load_newest, previous
 from rpat_cli.records.metrics import inspect_metrics
 from rpat_cli.records.run_folder import RunFolder, open_run
 from rpat_cli.records.segments import Segment, in_words, segment_of, segments_in
+from rpat_cli.runs.inputs import Inputs
 from rpat_cli.runs.listener import Listener
 from rpat_cli.runs.restore import check_training
 from rpat_cli.runs.run_log import also_logging, logging_errors
 from rpat_cli.runs.target import check_sources
 from rpat_cli.runs.threads import threads_as_before
-from rpat_cli.runs.train import Begun, Inputs, train_session, write_recipe
+from rpat_cli.runs.train import Begun, train_session, write_recipe
 
 RESUMABLE_KEYS = {
     "epochs",

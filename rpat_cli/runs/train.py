@@ -7,113 +7,46 @@ last one evaluates the checkpoints on the test set and writes the report.
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
-from rpat_cli.data.base import Dataset
-from rpat_cli.data.splits import TensorSplit
 from rpat_cli.engine.callback import Callback
-from rpat_cli.engine.callbacks import MetricsLog, Validation
-from rpat_cli.engine.compute import Compute, resolve_compute, seed_everything
-from rpat_cli.engine.distributed import ALONE, Ranks, parts_of
+from rpat_cli.engine.callbacks import MetricsLog
+from rpat_cli.engine.compute import seed_everything
+from rpat_cli.engine.distributed import ALONE, Ranks
 from rpat_cli.engine.loop import TrainLoop
 from rpat_cli.errors import Interrupted, LostRankError
-from rpat_cli.evaluation.evaluate import evaluate
-from rpat_cli.evaluation.parallel.group import leave, own_gpu
+from rpat_cli.evaluation.parallel.group import leave
 from rpat_cli.evaluation.parallel.processes import Jobs
-from rpat_cli.evaluation.parallel.ranks import Together, leading
+from rpat_cli.evaluation.parallel.ranks import leading
 from rpat_cli.evaluation.suite import parse_suite
-from rpat_cli.loading.architecture import Architecture
 from rpat_cli.recipe.layers import to_yaml
 from rpat_cli.recipe.mistakes import doubts
 from rpat_cli.recipe.schema import Recipe
 from rpat_cli.recipe.summary import summary
 from rpat_cli.recipe.trust import flag_for
 from rpat_cli.records.files import write_whole
-from rpat_cli.records.metrics import EpochRecord
 from rpat_cli.records.run_folder import RunFolder
-from rpat_cli.records.segments import Segment, how_to_repeat, segment_of, with_next
+from rpat_cli.records.segments import Segment, how_to_repeat
 from rpat_cli.reports.terminal import remarks_text, report_table
 from rpat_cli.reports.write import write_report
-from rpat_cli.runs.build import (
-    architecture_for,
-    build_data,
-    build_extra,
-    build_loop,
-    build_threat,
-)
+from rpat_cli.runs.build import build_loop
 from rpat_cli.runs.checkpoints import CheckpointWriter, saved_form
 from rpat_cli.runs.final_evaluation import evaluate_checkpoints
 from rpat_cli.runs.first_pass import try_network
+from rpat_cli.runs.inputs import Inputs, validating
 from rpat_cli.runs.listener import Listener
 from rpat_cli.runs.new_run import create_run
 from rpat_cli.runs.restore import restore
 from rpat_cli.runs.run_log import also_logging, as_text, logging_errors, writer
-from rpat_cli.runs.target import limited, load_sources
+from rpat_cli.runs.target import load_sources
 from rpat_cli.signals import StopSignals, exit_code
 from rpat_cli.user_code import ascribed
 
 Begun = Callable[[RunFolder], None]
-
-VALIDATION_BATCH = 250
-"""Images per pass in validation. It follows neither device nor `--jobs`, so that which epoch is the
-best does not depend on them."""
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """What a training needs besides its folder."""
-
-    recipe: Recipe
-    compute: Compute
-    data: Dataset
-    extra: TensorSplit | None
-    ranks: Ranks = ALONE
-
-    @classmethod
-    def of(cls, recipe: Recipe, ranks: Ranks = ALONE) -> "Inputs":
-        """Choose the device and read the data. Raises `ConfigError` and `DataError`; the former
-        also for batches that the ranks cannot share."""
-        compute = resolve_compute(recipe.device, recipe.precision)
-        if ranks.size > 1 and compute.device.type == "cuda":
-            torch.cuda.set_device(own_gpu())  # from here on "cuda" means this one
-        data = build_data(recipe.data, recipe.seed)
-        inputs = cls(recipe, compute, data, build_extra(recipe.data.extra, data), ranks)
-        inputs.smallest_slice  # noqa: B018  (raises)
-        return inputs
-
-    @property
-    def smallest_slice(self) -> int:
-        """The fewest images that a forward pass of the training gets. Raises `ConfigError` if that
-        is none."""
-        images = min(self.recipe.batch_size, len(self.data.train))
-        return parts_of(images, self.recipe.accumulate, self.ranks)[-1] // self.ranks.size
-
-    @cached_property
-    def architecture(self) -> Architecture:
-        return architecture_for(self.recipe, self.data)
-
-    @cached_property
-    def images(self) -> dict[str, str]:
-        """The fingerprints of all images that the training sees, by where they come from."""
-        extra = {} if self.extra is None else {"data.extra": self.extra.fingerprint()}
-        return {"data": self.data.train_fingerprint, **extra}
-
-    def segments(
-        self, state: Mapping[str, Any] | None = None, before: Sequence[Segment] = ()
-    ) -> list[Segment]:
-        """Those of the run once it goes on here: those before, and one from where the content of
-        its last checkpoint ends."""
-        epoch, step = (state["training"][key] for key in ("epoch", "step")) if state else (0, 0)
-        device = self.compute.device.type
-        threads = torch.get_num_threads() if device == "cpu" else None
-        recipe = self.recipe.model_dump(mode="json")
-        new = segment_of(recipe, epoch, step, device=device, threads=threads, ranks=self.ranks.size)
-        return with_next(before, new)
+"""What takes the folder of a run that has just begun, or gone on."""
 
 
 def train_run(
@@ -289,6 +222,8 @@ def train_stretch(
             inputs.extra,
             ranks,
         )
+        if inputs.recipe.sync_bn:  # after its average was copied, which never trains
+            ranks.synchronize_batchnorm(model)
         if state is not None:
             restore(loop, state, file)
         finished = loop.run()
@@ -298,44 +233,8 @@ def train_stretch(
     return Stretch(loop.epoch, finished, signal or None)
 
 
-def validating(
-    inputs: Inputs, on_best: Callable[[str, nn.Module, EpochRecord], None]
-) -> Validation:
-    """The validations of a training, which all ranks share."""
-    validate = _validator(inputs.recipe, inputs.data, inputs.compute, inputs.ranks)
-    return Validation(validate, inputs.recipe.validation.every, on_best)
-
-
 def write_recipe(folder: RunFolder, recipe: Recipe, segments: Sequence[Segment]) -> None:
     """Write the resolved recipe, under a head that says how to repeat the run, or why that cannot
     be done. Raises `RunFolderError`."""
     head = how_to_repeat(segments, folder.path, folder.recipe, flag_for(recipe))
     write_whole(folder.recipe, to_yaml(saved_form(recipe, folder), "\n".join(head)))
-
-
-def _validator(
-    recipe: Recipe, data: Dataset, compute: Compute, ranks: Ranks = ALONE
-) -> Callable[[nn.Module], dict[str, float]]:
-    """From a model to its clean and robust accuracy (fractions) on the validation images."""
-    limit = recipe.validation.limit
-    images = data.val if limit is None else limited(data.val, limit)
-    x, y = images.tensors()
-    specs = parse_suite(f"clean,pgd-{recipe.validation.steps}")
-    threat = build_threat(recipe)
-
-    def validate(model: nn.Module) -> dict[str, float]:
-        result = evaluate(
-            model,
-            x,
-            y,
-            specs,
-            threat,
-            batch_size=VALIDATION_BATCH,
-            device=compute.device,
-            seed=recipe.seed,
-            workers=Together() if ranks.size > 1 else None,
-        )
-        clean, robust = result.results
-        return {"clean_acc": clean.accuracy.value, "robust_acc": robust.accuracy.value}
-
-    return validate

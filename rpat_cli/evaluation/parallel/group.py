@@ -41,9 +41,8 @@ def join() -> None:
         store, rank, size = next(rendezvous("env://", timeout=RENDEZVOUS_TIMEOUT))
         # torchrun may keep the store when it starts its processes again: with the addresses of
         # those that are gone.
-        store = torch.distributed.PrefixStore(
-            f"rpat/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store
-        )
+        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        store = dist.PrefixStore(f"rpat/{attempt}", store)  # type: ignore[attr-defined]
         dist.init_process_group(
             "gloo", store=store, rank=rank, world_size=size, timeout=MESSAGE_TIMEOUT
         )
