@@ -17,6 +17,7 @@ from rpat_cli.engine.averaging import AveragedModel
 from rpat_cli.engine.awp import WeightPerturbation
 from rpat_cli.engine.callback import Callback, StepRecord
 from rpat_cli.engine.compute import Compute, rng_state, set_rng_state
+from rpat_cli.engine.distributed import ALONE, Ranks, parts_of
 from rpat_cli.engine.finite import check_gradient, check_loss, check_weights, largest_gradient
 from rpat_cli.engine.schedules import Schedule, learning_rate
 from rpat_cli.engine.stages import FromEpoch, in_force
@@ -50,6 +51,9 @@ class TrainLoop:
     which is the method's teacher; `awp` takes the loss at perturbed weights; `relabel` mixes images
     and labels; `order` visits images otherwise than each once; `late_attack` and `late_augment`
     replace attack and augmentation from some epoch on.
+
+    `ranks` are the processes that share the training: each has a loop of its own, with the same
+    state at the end of every step. All that is said of batches is said of whole ones.
     """
 
     model: nn.Module
@@ -74,6 +78,7 @@ class TrainLoop:
     late_augment: FromEpoch[Augment] | None = None
     accumulate: int = 1
     clip_norm: float | None = None
+    ranks: Ranks = ALONE
     callbacks: Sequence[Callback] = ()
     should_stop: Callable[["TrainLoop"], bool] = lambda loop: False  # noqa: ARG005
 
@@ -83,6 +88,8 @@ class TrainLoop:
         self._tally = EpochTally()
         self._scaler = self.compute.scaler()
         self._order = self.order or EachOnce(len(self.train))
+        self._images = min(self.batch_size, len(self._order))
+        self._parts = parts_of(self._images, self.accumulate, self.ranks)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -121,7 +128,7 @@ class TrainLoop:
         began = time.perf_counter()
         for x, y in self._batches():
             values, passes = self._train_step(x, y)
-            record = self._count(values, len(y), time.perf_counter() - began, passes)
+            record = self._count(values, time.perf_counter() - began, passes)
             for callback in self.callbacks:
                 callback.on_step(self, record)
             if self.step < self.steps_per_epoch and self.should_stop(self):
@@ -134,7 +141,7 @@ class TrainLoop:
         return True
 
     def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """The remaining batches of the current epoch.
+        """The remaining batches of the current epoch, this rank's slice of each.
 
         Images that do not fill a last batch are left out (other ones each epoch), unless they are
         all there are.
@@ -142,21 +149,21 @@ class TrainLoop:
         # The order follows from seed and epoch alone, so checkpoints need not hold it.
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
         first, end = self.step * self.batch_size, self.steps_per_epoch * self.batch_size
-        remaining = self._order(generator)[first:end]
-        return self.train.batches(remaining, self.batch_size, self.compute.device)
+        remaining = self._order(generator)[first:end].view(-1, self._images)
+        whole = torch.split(torch.arange(self._images), self._parts)
+        mine = torch.cat([part[self.ranks.slice_of(len(part))] for part in whole])
+        return self.train.batches(remaining[:, mine].flatten(), len(mine), self.compute.device)
 
-    def _count(
-        self, values: dict[str, float], images: int, seconds: float, passes: Passes
-    ) -> StepRecord:
-        self._tally.add(values, images, seconds, passes)
+    def _count(self, values: dict[str, float], seconds: float, passes: Passes) -> StepRecord:
+        self._tally.add(values, self._images, seconds, passes)
         self.step += 1
         lr = self.optimizer.param_groups[0]["lr"]
-        return StepRecord(
-            self.epoch + 1, self.step, self.steps_per_epoch, values, lr, images / seconds
-        )
+        speed = self._images / seconds
+        return StepRecord(self.epoch + 1, self.step, self.steps_per_epoch, values, lr, speed)
 
     def _close_epoch(self) -> EpochRecord:
         record = self._tally.record(self.epoch + 1, self.optimizer.param_groups[0]["lr"])
+        record.ranks = self.ranks.size
         self._tally = EpochTally()
         self.epoch, self.step = self.epoch + 1, 0
         return record
@@ -172,21 +179,27 @@ class TrainLoop:
     def _train_step(self, x: Tensor, y: Tensor) -> tuple[dict[str, float], Passes]:
         """One update of the weights; the means of its metrics over the batch, and its passes."""
         lr = self._set_lr()
+        self.ranks.seed(self.seed, self.epoch, self.step)
         self.optimizer.zero_grad(set_to_none=True)
         measured: list[tuple[float, Metrics]] = []
+        slices = [len(self.ranks.slice_of(part)) for part in self._parts]
         with count_passes(self.model) as passes:
-            parts = zip(x.chunk(self.accumulate), y.chunk(self.accumulate), strict=True)
-            for part_x, part_y in parts:
-                share = len(part_y) / len(y)
-                measured.append((share, self._backward(part_x, part_y, share, lr)))
+            parts = zip(torch.split(x, slices), torch.split(y, slices), self._parts, strict=True)
+            for part_x, part_y, whole in parts:
+                share = len(part_y) / self._images
+                measured.append((share, self._backward(part_x, part_y, share, whole, lr)))
+        weight = len(y) / self._images
+        counts = self.ranks.combine(self.model, weight, passes.forward, passes.backward)
+        passes.forward, passes.backward = counts
         values = self._checked_values(measured)
         self._update_weights()
         return values, passes
 
-    def _backward(self, x: Tensor, y: Tensor, share: float, lr: float) -> Metrics:
-        """Add the gradient of a part that is `share` of the batch; returns its metrics."""
+    def _backward(self, x: Tensor, y: Tensor, share: float, whole: int, lr: float) -> Metrics:
+        """Add the gradient of this rank's slice of a part of `whole` images; the slice is `share`
+        of the batch. Returns its metrics."""
         step = self._step_context(x, y, lr)
-        with self._weights_for(step) as step:
+        with self._weights_for(step, len(y) / whole) as step:
             outcome = self._outcome(step)
             loss = _loss(outcome)
             self._scaler.scale(share * loss).backward()  # type: ignore[no-untyped-call]
@@ -207,12 +220,16 @@ class TrainLoop:
             lr_ratio=self.lr / lr,
         )
 
-    def _weights_for(self, step: StepContext) -> AbstractContextManager[StepContext]:
+    def _weights_for(self, step: StepContext, weight: float) -> AbstractContextManager[StepContext]:
         """The weights at which the loss of this step is taken: as they are, or perturbed by
-        `awp`."""
+        `awp` along the gradient of all ranks, to which this one adds `weight`."""
         if self.awp is None:
             return nullcontext(step)
-        return self.awp.worst_weights(step, lambda step: _loss(self._outcome(step)))
+        return self.awp.worst_weights(
+            step,
+            lambda step: _loss(self._outcome(step)),
+            lambda gradients: self.ranks.mean(gradients, weight),
+        )
 
     def _outcome(self, step: StepContext) -> Outcome:
         with self.compute.autocast():
@@ -238,10 +255,10 @@ class TrainLoop:
         following = iter(numbers)
         values: dict[str, float] = {}
         for share, metrics in measured:
-            part = {name: next(following) for name in metrics}
-            check_loss(part, self._place)
-            for name, value in part.items():
-                values[name] = values.get(name, 0.0) + share * value
+            for name in metrics:
+                values[name] = values.get(name, 0.0) + share * next(following)
+        values = self.ranks.sums(values)
+        check_loss(values, self._place)
         # A float16 gradient may overflow by its scale alone: then the scaler leaves out the step.
         if not self._scaler.is_enabled() or self._scaler.get_scale() <= 1:
             check_gradient(self.model, largest, self._place)

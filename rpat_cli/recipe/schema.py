@@ -200,6 +200,10 @@ class Recipe(Section):
             "to save memory"
         ),
     )
+    sync_bn: bool = Field(
+        False,
+        description="BatchNorm over the whole batch where several processes share it (CUDA only)",
+    )
     validation: ValidationSection = Field(default_factory=ValidationSection)
     eval: Annotated[
         list[Annotated[Any, as_value_error(_check_entry)]],

@@ -22,6 +22,7 @@ from rpat_cli.data.order import SharedOrder
 from rpat_cli.data.splits import TensorSplit
 from rpat_cli.engine.callback import Callback
 from rpat_cli.engine.compute import Compute
+from rpat_cli.engine.distributed import ALONE, Ranks
 from rpat_cli.engine.loop import TrainLoop
 from rpat_cli.engine.schedules import SCHEDULES
 from rpat_cli.engine.stages import FromEpoch
@@ -136,8 +137,10 @@ def build_loop(
     callbacks: Sequence[Callback],
     should_stop: Callable[[TrainLoop], bool],
     extra: TensorSplit | None = None,
+    ranks: Ranks = ALONE,
 ) -> TrainLoop:
-    """The loop that trains `model`; `extra` are the images of `build_extra`."""
+    """The loop that trains `model`, together with the other `ranks`; `extra` are the images of
+    `build_extra`."""
     method = build_method(recipe)
     settings = recipe.optimizer
     train = data.train.to(compute.device)
@@ -169,6 +172,7 @@ def build_loop(
         views=method.views,
         warmup_epochs=settings.warmup_epochs,
         seed=recipe.seed,
+        ranks=ranks,
         callbacks=callbacks,
         should_stop=should_stop,
     )
