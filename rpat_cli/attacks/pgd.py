@@ -14,6 +14,7 @@ from rpat_cli.attacks.forward import forward, input_gradient
 from rpat_cli.attacks.geometry import to_unit_l1
 from rpat_cli.attacks.losses import INNER_LOSSES, hard_labels
 from rpat_cli.attacks.pgd_settings import Keep, Start
+from rpat_cli.attacks.projection import Projection, within
 from rpat_cli.attacks.side_effects import BnMode, attack_mode
 from rpat_cli.attacks.threat import Threat
 
@@ -28,17 +29,22 @@ LossAt = Callable[[Tensor], LossFn]
 class PGD:
     """`steps` steps of `step_size` (pixels in [0, 1]) up the inner loss, projected after each.
 
-    start: where in the ball to begin: "uniform", "gaussian" (0.001 N(0, 1)), "zero", or a tensor,
-    the perturbation itself.
+    start: where in the ball to begin: "uniform", "gaussian" (0.001 N(0, 1)), "sign" (plus or minus
+    one length in every pixel value; GAT), "zero", or a tensor, the perturbation itself.
+    start_scale: the radius of a uniform start, or the length of "sign", as a multiple of eps.
     restarts: each sample keeps the run that fools the model, or else has the highest loss.
     bn_mode: "train" attacks the model with batch statistics and moves its running ones (ReBAT,
-    arXiv 2301.00633); "eval" moves nothing.
+    arXiv 2301.00633); "batch" uses batch statistics and moves nothing; "eval" moves nothing.
     keep: "last" returns the point after the last step: `steps` forward and backward passes, and one
     forward more to compare restarts. "worst" is for evaluation: the first point that fools the
     model is final, and the sample takes no further step; others keep their point of highest loss.
     loss: inner loss of `__call__`, a key of `INNER_LOSSES`: "ce" or "margin".
     decay: above 0, gradients are accumulated, each at unit L1 norm (momentum; Dong et al., CVPR
     2018, arXiv 1710.06081).
+    projection: "exact" is the nearest point of ball and box; see `rpat_cli.attacks.projection` for
+    the others.
+    reach: the radius of the ball that a step stays in, as a multiple of eps; `inf`: the box alone.
+    Above 1 for training methods that leave the ball on purpose (N-FGSM), never for evaluation.
 
     Raises `ConfigError` for values outside these.
     """
@@ -52,6 +58,9 @@ class PGD:
     keep: Keep = "last"
     loss: str = "ce"
     decay: float = 0.0
+    start_scale: float = 1.0
+    projection: Projection = "exact"
+    reach: float = 1.0
 
     def __post_init__(self) -> None:
         pgd_settings.check(self)
@@ -127,7 +136,11 @@ class PGD:
         if isinstance(self.start, Tensor):
             delta = self.start.detach().to(x)
         elif self.start == "uniform":
-            return self.threat.apply(x, self.threat.geometry.random(x, self.threat.eps))
+            start = Threat(self.threat.norm, self.start_scale * self.threat.eps)
+            return start.apply(x, start.geometry.random(x, start.eps))
+        elif self.start == "sign":
+            length = self.start_scale * self.threat.eps
+            return (x + length * (2 * torch.randint_like(x, 2) - 1)).clamp(0, 1)
         elif self.start == "gaussian":
             delta = GAUSSIAN_START * torch.randn_like(x)
         else:
@@ -142,4 +155,5 @@ class PGD:
 
     def _step(self, x: Tensor, x_adv: Tensor, velocity: Tensor) -> Tensor:
         direction = self.threat.geometry.step(velocity, x_adv)
-        return self.threat.apply(x, x_adv - x + self.step_size * direction)
+        delta = x_adv - x + self.step_size * direction
+        return within(self.threat, x, delta, self.projection, self.reach)

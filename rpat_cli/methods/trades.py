@@ -6,12 +6,26 @@ from typing import Annotated
 
 import torch.nn.functional as F
 from pydantic import Field
+from torch import Tensor
 
 from rpat_cli.attacks.forward import forward, full_precision
 from rpat_cli.attacks.side_effects import attack_mode
 from rpat_cli.methods.base import Outcome, StepContext
 from rpat_cli.methods.declare import Needs, attack_settings
 from rpat_cli.methods.losses import kl, kl_per_sample
+
+
+def clean_prediction(step: StepContext) -> Tensor:
+    """f(x) without a gradient, (B, classes), in the BatchNorm mode of the step's attack."""
+    with attack_mode(step.model, getattr(step.attack, "bn_mode", "eval")) as model:
+        return forward(model, step.x)
+
+
+def kl_adversary(step: StepContext) -> Tensor:
+    """x' that maximizes KL(softmax f(x) ‖ softmax f(x')); the clean prediction is a constant,
+    computed once."""
+    target = clean_prediction(step)
+    return step.attack.perturb(step.model, step.x, lambda logits: kl_per_sample(target, logits))
 
 
 @dataclass(frozen=True)
@@ -45,11 +59,7 @@ class Trades(Needs):
     ] = False
 
     def __call__(self, step: StepContext) -> Outcome:
-        with attack_mode(step.model) as model:
-            target = forward(model, step.x)
-        x_adv = step.attack.perturb(
-            step.model, step.x, lambda logits: kl_per_sample(target, logits)
-        )
+        x_adv = kl_adversary(step)
         logits, logits_adv = step.model(step.x), step.model(x_adv)
         if self.extra_clean_pass:
             forward(step.model, step.x)
