@@ -14,7 +14,7 @@ from rpat_cli.attacks.forward import forward, input_gradient
 from rpat_cli.attacks.geometry import to_unit_l1
 from rpat_cli.attacks.losses import INNER_LOSSES, hard_labels
 from rpat_cli.attacks.pgd_settings import Keep, Start
-from rpat_cli.attacks.projection import Projection, within
+from rpat_cli.attacks.projection import Projection, Reach, within
 from rpat_cli.attacks.side_effects import BnMode, attack_mode
 from rpat_cli.attacks.threat import Threat
 
@@ -30,7 +30,8 @@ class PGD:
     """`steps` steps of `step_size` (pixels in [0, 1]) up the inner loss, projected after each.
 
     start: where in the ball to begin: "uniform", "gaussian" (0.001 N(0, 1)), "sign" (plus or minus
-    one length in every pixel value; GAT), "zero", or a tensor, the perturbation itself.
+    one length in every pixel value; GAT), "positive" (0.001 U(0, 1); ADR), "zero", or a tensor,
+    the perturbation itself.
     start_scale: the radius of a uniform start, or the length of "sign", as a multiple of eps.
     restarts: each sample keeps the run that fools the model, or else has the highest loss.
     bn_mode: "train" attacks the model with batch statistics and moves its running ones (ReBAT,
@@ -43,7 +44,7 @@ class PGD:
     2018, arXiv 1710.06081).
     projection: "exact" is the nearest point of ball and box; see `rpat_cli.attacks.projection` for
     the others.
-    reach: the radius of the ball that a step stays in, as a multiple of eps; `inf`: the box alone.
+    reach: the radius of the ball that a step stays in, as a multiple of eps; "box": the box alone.
     Above 1 for training methods that leave the ball on purpose (N-FGSM), never for evaluation.
 
     Raises `ConfigError` for values outside these.
@@ -60,7 +61,7 @@ class PGD:
     decay: float = 0.0
     start_scale: float = 1.0
     projection: Projection = "exact"
-    reach: float = 1.0
+    reach: Reach = 1.0
 
     def __post_init__(self) -> None:
         pgd_settings.check(self)
@@ -143,6 +144,8 @@ class PGD:
             return (x + length * (2 * torch.randint_like(x, 2) - 1)).clamp(0, 1)
         elif self.start == "gaussian":
             delta = GAUSSIAN_START * torch.randn_like(x)
+        elif self.start == "positive":
+            delta = GAUSSIAN_START * torch.rand_like(x)
         else:
             delta = torch.zeros_like(x)
         # TRADES and MART take their first gradient at the noise as drawn, a little of it outside

@@ -12,7 +12,7 @@ from rpat_cli.errors import ConfigError, Problem, did_you_mean
 if TYPE_CHECKING:  # it imports this file
     from rpat_cli.attacks.pgd import PGD
 
-Start = Literal["uniform", "gaussian", "sign", "zero"]
+Start = Literal["uniform", "gaussian", "positive", "sign", "zero"]
 Keep = Literal["last", "worst"]
 
 
@@ -29,7 +29,7 @@ def check(attack: "PGD") -> None:
         *_below("decay", attack.decay, 0),
         *_below("start_scale", attack.start_scale, 0),
         *_not_among("projection", attack.projection, tuple(PROJECTIONS)),
-        *_below("reach", attack.reach, 0),
+        *_below("reach", 1 if attack.reach == "box" else attack.reach, 0),
     ]
     is_fixed_start = isinstance(attack.start, Tensor) or attack.start == "zero"
     if attack.restarts > 1 and is_fixed_start:

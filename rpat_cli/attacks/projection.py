@@ -1,6 +1,5 @@
 """How a point is brought back into ball and box after a step."""
 
-import math
 from collections.abc import Callable
 from typing import Literal
 
@@ -9,6 +8,7 @@ from torch import Tensor
 from rpat_cli.attacks.threat import Threat
 
 Projection = Literal["exact", "box-first", "ball-first"]
+Reach = float | Literal["box"]
 
 
 def box_first(threat: Threat, x: Tensor, delta: Tensor) -> Tensor:
@@ -34,9 +34,9 @@ are here because published results were made with them. In Linf all three are th
 """
 
 
-def within(threat: Threat, x: Tensor, delta: Tensor, how: str, reach: float) -> Tensor:
-    """x + delta in the box and in the ball of `reach` times the radius; `inf`: in the box alone."""
-    if math.isinf(reach):
+def within(threat: Threat, x: Tensor, delta: Tensor, how: str, reach: Reach) -> Tensor:
+    """x + delta in the box and in the ball of `reach` times the radius; "box": in the box alone."""
+    if reach == "box":
         return (x + delta).clamp(0, 1)
     ball = threat if reach == 1 else Threat(threat.norm, reach * threat.eps)
     return PROJECTIONS[how](ball, x, delta)

@@ -9,6 +9,7 @@ from pydantic import ConfigDict
 from torch import Tensor
 
 from rpat_cli.attacks.pgd_settings import Start
+from rpat_cli.attacks.projection import Projection, Reach
 from rpat_cli.attacks.side_effects import BnMode
 from rpat_cli.registry import SETTINGS_OF_ENTRIES
 
@@ -22,7 +23,8 @@ class AttackSettings(TypedDict, total=False):
     bn_mode: BnMode
     steps: int
     step_per_eps: float
-    reach: float
+    reach: Reach
+    projection: Projection
 
 
 def attack_settings(**settings: Unpack[AttackSettings]) -> Mapping[str, Any]:

@@ -1,6 +1,5 @@
 """Single-step adversarial training with a random start: FGSM-RS and N-FGSM."""
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -37,7 +36,7 @@ class NFgsm(Needs):
 
     leaves_ball: ClassVar[bool] = True
     attack_defaults = attack_settings(
-        steps=1, step_per_eps=1.0, bn_mode="train", start_scale=2.0, reach=math.inf
+        steps=1, step_per_eps=1.0, bn_mode="train", start_scale=2.0, reach="box"
     )
 
     def __call__(self, step: StepContext) -> Outcome:

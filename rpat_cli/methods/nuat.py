@@ -25,7 +25,8 @@ ATTACK_DECAY = 0.99
 def nuclear_norm(logits_1: Tensor, logits_2: Tensor) -> Tensor:
     """The sum of the singular values of the (B, classes) differences."""
     difference = full_precision(logits_1) - full_precision(logits_2)
-    return torch.linalg.matrix_norm(difference, "nuc")
+    norm: Tensor = torch.linalg.matrix_norm(difference, "nuc")
+    return norm
 
 
 def loss_terms(

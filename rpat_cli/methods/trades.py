@@ -2,7 +2,7 @@
 2019, arXiv 1901.08573."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch.nn.functional as F
 from pydantic import Field
@@ -36,6 +36,7 @@ class Trades(Needs):
     During the attack the clean prediction is a constant, computed once, with BatchNorm in eval
     mode. The published code computes f(x) twice, before and after f(x'). That changes no loss, but
     BatchNorm's running statistics: `extra_clean_pass` does the same, for one more forward pass.
+    The code of AWP passes x' first (`passes`).
     """
 
     attack_defaults = attack_settings(start="gaussian")
@@ -57,10 +58,17 @@ class Trades(Needs):
             )
         ),
     ] = False
+    passes: Annotated[
+        Literal["clean-first", "adversarial-first"],
+        Field(description="which images pass first: BatchNorm's running statistics weigh the last"),
+    ] = "clean-first"
 
     def __call__(self, step: StepContext) -> Outcome:
         x_adv = kl_adversary(step)
-        logits, logits_adv = step.model(step.x), step.model(x_adv)
+        if self.passes == "clean-first":
+            logits, logits_adv = step.model(step.x), step.model(x_adv)
+        else:
+            logits_adv, logits = step.model(x_adv), step.model(step.x)
         if self.extra_clean_pass:
             forward(step.model, step.x)
         terms = {

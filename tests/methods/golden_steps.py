@@ -77,7 +77,7 @@ def fgsm_rs(golden: Golden) -> Step:
 
 def n_fgsm(golden: Golden) -> Step:
     clip = golden.hyper.get("clip", -1)
-    return Step(METHODS["n-fgsm"](), pgd(golden, reach=clip if clip > 0 else float("inf")))
+    return Step(METHODS["n-fgsm"](), pgd(golden, reach=clip if clip > 0 else "box"))
 
 
 def gat(golden: Golden) -> Step:
