@@ -66,6 +66,11 @@ class PGD:
     def __post_init__(self) -> None:
         pgd_settings.check(self)
 
+    def scaled(self, share: float) -> "PGD":
+        """The same attack with radius and step size times `share`."""
+        threat = replace(self.threat, eps=share * self.threat.eps)
+        return replace(self, threat=threat, step_size=share * self.step_size)
+
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         """Attack `x` (B, C, H, W); `y` are (B,) classes or (B, classes) probabilities.
 

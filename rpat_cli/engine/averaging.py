@@ -19,7 +19,6 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from rpat_cli.registry import SETTINGS_OF_ENTRIES
 
-
 UPDATES = "number of updates"
 """Next to the weights in a state dict; no weight can have a name with spaces."""
 
@@ -135,10 +134,10 @@ class AveragedModel:
             self.updates += 1
 
     def state_dict(self) -> dict[str, Any]:
-        return {**self.model.state_dict(), UPDATES: self.updates}
+        return {**self.model.state_dict(), UPDATES: torch.tensor(self.updates)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned; earlier versions did not count the updates."""
         weights = {name: value for name, value in state.items() if name != UPDATES}
         self.model.load_state_dict(weights)
-        self.updates = state.get(UPDATES, 0)
+        self.updates = int(state.get(UPDATES, 0))

@@ -2,7 +2,7 @@
 Generalization", NeurIPS 2020, arXiv 2004.05884. The loss and its gradient are computed where a
 small step of the weights has made the loss worse."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Literal
@@ -43,10 +43,13 @@ class WeightPerturbation:
 
     @contextmanager
     def worst_weights(
-        self, step: StepContext, loss_of: Callable[[StepContext], Tensor]
+        self,
+        step: StepContext,
+        loss_of: Callable[[StepContext], Tensor],
+        mean: Callable[[Sequence[Tensor]], Sequence[Tensor]] = lambda gradients: gradients,
     ) -> Iterator[StepContext]:
         """Inside, the weights are perturbed, and the step that is yielded replays the adversarial
-        examples already made.
+        examples already made. `mean` makes the gradient of the whole batch of that of a slice.
 
         On leaving, the weights are restored bit for bit. One of the two passes moves BatchNorm's
         running statistics (`statistics`); what the attack itself changed in them stays.
@@ -57,8 +60,10 @@ class WeightPerturbation:
         attack = _Recorder(step.attack, step.model)
         least = 2 if self.parameters == "weights" else 0
         weights = [p for p in step.model.parameters() if p.requires_grad and p.ndim >= least]
-        gradients = torch.autograd.grad(
-            loss_of(replace(step, attack=attack)), weights, allow_unused=True
+        gradients = mean(
+            torch.autograd.grad(
+                loss_of(replace(step, attack=attack)), weights, materialize_grads=True
+            )
         )
         if self.statistics == "perturbed":
             attack.restore_buffers()
@@ -67,11 +72,10 @@ class WeightPerturbation:
         kept = [weight.detach().clone() for weight in weights]
         with torch.no_grad():
             for weight, gradient in zip(weights, gradients, strict=True):
-                if gradient is not None:
-                    length = self.gamma * weight.norm() / (gradient.norm() + 1e-12)
-                    # A gradient that is not finite moves nothing: the loop finds it in the loss
-                    # that follows, before BatchNorm's statistics are lost to it.
-                    weight.add_((length * gradient).nan_to_num(0, 0, 0))
+                length = self.gamma * weight.norm() / (gradient.norm() + 1e-12)
+                # A gradient that is not finite moves nothing: the loop finds it in the loss
+                # that follows, before BatchNorm's statistics are lost to it.
+                weight.add_((length * gradient).nan_to_num(0, 0, 0))
         del gradients
         try:
             yield replace(step, attack=attack.replay())

@@ -1,10 +1,14 @@
 """What a method remembers: tensors from step to step, and of every training image."""
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from rpat_cli.engine.distributed import Ranks
+from rpat_cli.methods.base import Outcome
 
 
 class Memory:
@@ -16,7 +20,7 @@ class Memory:
 
     def __init__(
         self,
-        state: Mapping[str, Tensor],
+        state: Mapping[str, Tensor] = MappingProxyType({}),
         names: tuple[str, ...] = (),
         count: int = 0,
         shape: tuple[int, ...] = (),
@@ -30,14 +34,18 @@ class Memory:
         return {name: every[index] for name, every in self.images.items()}
 
     @torch.no_grad()
-    def remember(
-        self, index: Tensor, state: Mapping[str, Tensor], rows: Mapping[str, Tensor]
-    ) -> None:
-        """Take in the new values that a step returned, of the images `index` (B,)."""
-        for name, value in state.items():
-            self.state[name] = value.detach().to(self.state[name])
-        for name, values in rows.items():
-            self.images[name][index] = values.detach().to(self.images[name])
+    def remember(self, index: Tensor, outcome: Outcome, ranks: Ranks, weight: float) -> None:
+        """Take in what a step returned of the images `index` (B,); of several ranks, the rows of
+        all, and the mean of their states, where this one has `weight`."""
+        means = ranks.mean([value.detach() for value in outcome.state.values()], weight)
+        for name, value in zip(outcome.state, means, strict=True):
+            self.state[name] = value.to(self.state[name])
+        if not outcome.memory:
+            return
+        own = (index, {name: values.detach() for name, values in outcome.memory.items()})
+        for at, rows in [own] if ranks.size == 1 else ranks.from_all(_on_cpu(own)):
+            for name, values in rows.items():
+                self.images[name][at] = values.to(self.images[name])
 
     def state_dict(self) -> dict[str, Any]:
         return {"state": dict(self.state), "images": dict(self.images)}
@@ -46,3 +54,8 @@ class Memory:
         for own, given in ((self.state, saved["state"]), (self.images, saved["images"])):
             for name in own:
                 own[name] = given[name].to(own[name])
+
+
+def _on_cpu(rows: tuple[Tensor, dict[str, Tensor]]) -> tuple[Tensor, dict[str, Tensor]]:
+    index, values = rows
+    return index.cpu(), {name: value.cpu() for name, value in values.items()}

@@ -28,11 +28,6 @@ class Networks:
         for network in self.trained.values():
             yield from network.parameters()
 
-    def train(self) -> None:
-        """Put the networks trained along in train mode, as the model itself."""
-        for network in self.trained.values():
-            network.train()
-
     def update(self, model: nn.Module, epoch: int) -> None:
         """Let the averages follow `model` after a step of epoch `epoch` (from 0)."""
         for average in self.averaged.values():
@@ -47,5 +42,7 @@ class Networks:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        for name, part in {**self.frozen, **self.averaged, **self.trained}.items():
-            part.load_state_dict(state[name])
+        for name, network in {**self.frozen, **self.trained}.items():
+            network.load_state_dict(state[name])
+        for name, average in self.averaged.items():
+            average.load_state_dict(state[name])

@@ -8,6 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 from torch import Tensor, nn
 
 from rpat_cli.attacks.base import Attack
+from rpat_cli.methods.declare import Network
 
 
 @dataclass(frozen=True)
@@ -20,8 +21,7 @@ class StepContext:
     before averaging has started. `lr_ratio` is the peak learning rate over the current one (>= 1).
 
     `epochs` is the length of the training, `step` counts from 0 within the epoch, and `progress`
-    in [0, 1) is the share of all steps done. `batch_size` counts the images of a whole step, of
-    which `x` may be a part (gradient accumulation); None: those of `x`. `networks` are the further networks that the method
+    in [0, 1) is the share of all steps done. `networks` are the further networks that the method
     asked for (`Needs.networks`), by name. `state` is what it remembers from step to step, whole
     tensors by name; `memory` what it remembers of these images, tensors of B rows. Both are read
     here, and what they become is returned in the `Outcome`.
@@ -37,7 +37,6 @@ class StepContext:
     epochs: int = 1
     step: int = 0
     progress: float = 0.0
-    batch_size: int | None = None
     networks: Mapping[str, nn.Module] = field(default_factory=dict)
     state: Mapping[str, Tensor] = field(default_factory=dict)
     memory: Mapping[str, Tensor] = field(default_factory=dict)
@@ -81,6 +80,20 @@ class Method(Part, Protocol):
 
     @property
     def attack_defaults(self) -> Mapping[str, Any]: ...
+
+    @property
+    def leaves_ball(self) -> bool: ...
+
+    @property
+    def needs_pgd(self) -> bool: ...
+
+    @property
+    def remembers(self) -> tuple[str, ...]: ...
+
+    @property
+    def networks(self) -> Mapping[str, Network]: ...
+
+    def initial_state(self, classes: int) -> dict[str, Tensor]: ...
 
     def __call__(self, step: StepContext) -> Outcome: ...
 

@@ -30,7 +30,7 @@ class Hat(Needs):
 
     helper: Annotated[
         str, Field(description="run or checkpoint of standard training, which labels x'")
-    ]
+    ] = ""
     beta: Annotated[float, Field(ge=0, description="weight of the robust term")] = 2.5
     gamma: Annotated[float, Field(ge=0, description="weight of the helper term")] = 0.5
     h: Annotated[float, Field(ge=1, description="where the helper image lies: x + h (x' - x)")] = (

@@ -51,10 +51,10 @@ class Gkl(Needs):
 
     w is the row of the image's class in a class table, to the power of gamma. The table holds the
     mean over the last epoch's images of a class of softmax(f(x)/temperature), and 1/classes in the
-    first epoch. x' maximizes
-    inner_alpha · S + inner_beta · M (with w to the power of inner_gamma), in five steps of eps/2, from a start of 0.001
-    N(0, 1); in the published code eps rises linearly over all epochs (`attack.eps_warmup_epochs`).
-    Two forward passes in train mode, x' first.
+    first epoch. x' maximizes inner_alpha · S + inner_beta · M (with w to the power of
+    inner_gamma), in five steps of eps/2, from a start of 0.001 N(0, 1); in the published code eps
+    rises linearly over all epochs (`attack.eps_warmup_epochs`). Two forward passes in train mode,
+    x' first.
     """
 
     needs_class: ClassVar[bool] = True

@@ -18,6 +18,10 @@ from rpat_cli.methods.gat import SINGLE_STEP_FROM_SIGNS
 
 Beta = Annotated[float, Field(ge=0, description="weight of the nuclear norm, at its largest")]
 CeWeight = Annotated[float, Field(ge=0, description="weight of the cross-entropy on x")]
+Divisor = Annotated[
+    Annotated[int, Field(ge=1)] | None,
+    Field(description="what the nuclear norm is divided by (default: the number of images)"),
+]
 ATTACK_DECAY = 0.99
 """Of the average that NuAT2-WA attacks."""
 
@@ -55,6 +59,7 @@ class NuAT(Needs):
 
     beta: Beta = 4.5
     ce_weight: CeWeight = 1.0
+    divisor: Divisor = None
 
     def beta_at(self, step: StepContext) -> float:
         """The weight in this step's epoch."""
@@ -62,7 +67,7 @@ class NuAT(Needs):
         return self.beta * min(1.0, step.epoch / rise)
 
     def __call__(self, step: StepContext) -> Outcome:
-        beta, batch = self.beta_at(step), step.batch_size or len(step.x)
+        beta, batch = self.beta_at(step), self.divisor or len(step.x)
         clean = forward(step.model, step.x)
 
         def inner(logits: Tensor) -> Tensor:
@@ -87,6 +92,7 @@ class NuAT2(Needs):
 
     beta: Beta = 4.0
     ce_weight: CeWeight = 1.0
+    divisor: Divisor = None
     averaged: Annotated[
         bool, Field(description="take the attack's first step on averaged weights (NuAT2-WA)")
     ] = False
@@ -96,7 +102,7 @@ class NuAT2(Needs):
         return {"averaged": Averaged(ATTACK_DECAY, start_epoch=1)} if self.averaged else {}
 
     def __call__(self, step: StepContext) -> Outcome:
-        beta, batch = self.beta * step.epoch / step.epochs, step.batch_size or len(step.x)
+        beta, batch = self.beta * step.epoch / step.epochs, self.divisor or len(step.x)
         # As in the published code: the model's own first step divides by the images it has.
         inner_batch = batch if self.averaged else len(step.x)
         first: nn.Module = step.networks["averaged"] if self.averaged else step.model

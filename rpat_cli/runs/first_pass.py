@@ -13,9 +13,12 @@ from rpat_cli.recipe.schema import Recipe
 from rpat_cli.user_code import is_out_of_memory, place_of, where_defined
 
 
-def try_network(model: nn.Module, architecture: Architecture, recipe: Recipe, images: int) -> None:
-    """Raises `UserCodeError` for a network of a plugin that does not map `images` training images
-    to logits, in train mode as in eval mode. `model` is not to be used afterwards."""
+def try_network(
+    model: nn.Module, architecture: Architecture, recipe: Recipe, smallest: int
+) -> None:
+    """Raises `UserCodeError` for a network of a plugin that does not map images to logits, in train
+    mode as in eval mode. `smallest` is the fewest that it will get; `model` is not to be used
+    afterwards."""
     if not MODELS.is_added(recipe.model):
         return
     where = f"{where_defined(MODELS[recipe.model])}: the model {recipe.model!r}"
@@ -23,7 +26,6 @@ def try_network(model: nn.Module, architecture: Architecture, recipe: Recipe, im
         check_precision(model)
     except RpatError as error:
         raise UserCodeError(f"{where}: {error}") from None
-    smallest = len(torch.empty(min(recipe.batch_size, images)).chunk(recipe.accumulate)[-1])
     x = torch.full((min(smallest, 2), *architecture.shape), 0.5)
     x += torch.linspace(-0.25, 0.25, x.numel()).view_as(x)  # not of one color
     for mode in ("eval", "train"):

@@ -16,9 +16,7 @@ from rpat_cli.methods.base import StepContext
 
 
 def sets_of(prefix: str) -> list[Path]:
-    return [
-        file for file in golden_files() if family_of(file, METHOD_FAMILIES).startswith(prefix)
-    ]
+    return [file for file in golden_files() if family_of(file, METHOD_FAMILIES).startswith(prefix)]
 
 
 class Recorded:
@@ -39,9 +37,7 @@ def attack_of(golden: Golden) -> object:
     if "start_noise" not in golden:
         return Recorded(golden["x_adv"])
     threat = Threat(hyper.get("distance", hyper.get("norm", "Linf")), hyper["epsilon"])
-    return PGD(
-        threat, hyper["alpha"], hyper["steps"], start=golden.start, projection="box-first"
-    )
+    return PGD(threat, hyper["alpha"], hyper["steps"], start=golden.start, projection="box-first")
 
 
 def perturbation_of(golden: Golden) -> WeightPerturbation:

@@ -88,12 +88,15 @@ def gat(golden: Golden) -> Step:
 
 def nuat(golden: Golden) -> Step:
     hyper = golden.hyper
-    settings = {"beta": hyper["beta"], "ce_weight": hyper["ce_weight"]}
+    settings = {
+        "beta": hyper["beta"],
+        "ce_weight": hyper["ce_weight"],
+        "divisor": hyper["train_batch_size"],
+    }
     context = {
         "step": hyper["counter"],
         "epoch": EPOCHS,
         "epochs": EPOCHS,
-        "batch_size": hyper["train_batch_size"],
     }
     if hyper["kind"] == "NuAT":
         return Step(METHODS["nuat"](**settings), pgd(golden, steps=1), context)
