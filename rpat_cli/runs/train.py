@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from rpat_cli.data.base import Dataset
+from rpat_cli.data.reading import Images
 from rpat_cli.data.splits import TensorSplit
 from rpat_cli.engine.callbacks import MetricsLog, Validation
 from rpat_cli.engine.compute import Compute, resolve_compute, seed_everything
@@ -217,15 +218,15 @@ def _validator(
     """From a model to its clean and robust accuracy (fractions) on the validation images."""
     limit = recipe.validation.limit
     images = data.val if limit is None else limited(data.val, limit)
-    x, y = images.tensors()
+    images = images.to("cpu")  # small sets are read from disk once, not after every epoch
     specs = parse_suite(f"clean,pgd-{recipe.validation.steps}")
     threat = build_threat(recipe)
 
     def validate(model: nn.Module) -> dict[str, float]:
         result = evaluate(
             model,
-            x,
-            y,
+            Images(images),
+            images.labels,
             specs,
             threat,
             batch_size=VALIDATION_BATCH,
