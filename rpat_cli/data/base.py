@@ -21,25 +21,12 @@ COLOR_EPS: Mapping[str, float] = MappingProxyType(
 """The eps by norm at which robustness on color images is usually reported, for pixels in [0, 1]."""
 
 
-class Split(Protocol):
-    """Labeled images, in memory or on disk. Pixels come out as float32 in [0, 1], NCHW.
+class Batches(Protocol):
+    """Labeled images that are read in batches; `shape` is (C, H, W)."""
 
-    `labels` is (N,) int64 on the CPU or on the device of the images; `shape` is (C, H, W).
-    """
-
-    @property
-    def labels(self) -> Tensor: ...
     @property
     def shape(self) -> Shape: ...
     def __len__(self) -> int: ...
-
-    def to(self, device: torch.device | str) -> "Split":
-        """The same images on `device`; images on disk that fit in memory are read here, once."""
-        ...
-
-    def subset(self, indices: Tensor) -> Self:
-        """The images at `indices` (K,) int64, in that order."""
-        ...
 
     def batches(
         self, order: Tensor, batch_size: int, device: torch.device | str
@@ -50,6 +37,24 @@ class Split(Protocol):
         Draws no random number, so that a training can resume at any batch of an order. Raises
         `DataError` for an image that cannot be read.
         """
+        ...
+
+
+class Split(Batches, Protocol):
+    """Labeled images, in memory or on disk. Pixels come out as float32 in [0, 1], NCHW.
+
+    `labels` is (N,) int64 on the CPU or on the device of the images.
+    """
+
+    @property
+    def labels(self) -> Tensor: ...
+
+    def to(self, device: torch.device | str) -> "Split":
+        """The same images on `device`; images on disk that fit in memory are read here, once."""
+        ...
+
+    def subset(self, indices: Tensor) -> Self:
+        """The images at `indices` (K,) int64, in that order."""
         ...
 
     def tensors(self) -> tuple[Tensor, Tensor]:

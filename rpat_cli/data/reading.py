@@ -10,7 +10,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from rpat_cli.data.base import Split
+from rpat_cli.data.base import Batches, Split
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +35,7 @@ class Images:
     def __getitem__(self, which: Tensor | slice) -> Tensor:
         """(K, C, H, W), of K indices (K,) int64 or a slice."""
         indices = torch.arange(len(self))[which] if isinstance(which, slice) else which
-        return next(read_pieces(self.source, [indices], self.device))
+        return next(read_batches(self.source, [indices], self.device))[0]
 
     def batches(self, size: int, device: torch.device | str) -> Iterator[Tensor]:
         """All of them, in their order, in batches of at most `size` on the device."""
@@ -47,24 +47,24 @@ AnyImages: TypeAlias = Tensor | Images
 """x (N, C, H, W), floats in [0, 1]: a tensor, or images that are read when they are needed."""
 
 
-def read_pieces(
-    split: Split, pieces: Sequence[Tensor], device: torch.device | str
-) -> Iterator[Tensor]:
-    """The images at each of the `pieces`, indices (K,) int64, one after another: (K, C, H, W) on
-    the device."""
+def read_batches(
+    split: Batches, pieces: Sequence[Tensor], device: torch.device | str
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """A batch of the images at each of the `pieces`, indices (K,) int64, one after another: x
+    (K, C, H, W) and y (K,), on the device."""
     # Pieces of one size are batches of one order, which a split on disk reads ahead.
     for size, group in groupby(pieces, len):
         if size:
-            order = torch.cat(list(group))
-            yield from (x for x, _ in split.batches(order, size, device))
+            yield from split.batches(torch.cat(list(group)), size, device)
         else:
-            yield from (torch.empty(0, *split.shape, device=device) for _ in group)
+            x, y = torch.empty(0, *split.shape), torch.empty(0, dtype=torch.int64)
+            yield from ((x.to(device), y.to(device)) for _ in group)
 
 
 def pieces_of(x: AnyImages, pieces: Sequence[Tensor]) -> Iterator[Tensor]:
     """The images at each of the `pieces`, indices (K,) int64, one after another, on x's device."""
     if isinstance(x, Images):
-        return read_pieces(x.source, pieces, x.device)
+        return (read for read, _ in read_batches(x.source, pieces, x.device))
     return (x[indices.to(x.device)] for indices in pieces)
 
 

@@ -19,11 +19,12 @@ from rpat_cli.data.images import Form, decode, printable
 from rpat_cli.errors import ConfigError, DataError, Problem
 
 
-def _chunks(order: Tensor, batch_size: int) -> list[Tensor]:
+def in_chunks(order: Tensor, batch_size: int) -> list[Tensor]:
+    """An order (K,) in batches; the last may be smaller."""
     return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
 
 
-def _unit(pixels: Tensor) -> Tensor:
+def unit(pixels: Tensor) -> Tensor:
     """uint8 to float32 in [0, 1]."""
     return pixels.float().div_(255)
 
@@ -149,12 +150,12 @@ class TensorSplit:
     def batches(
         self, order: Tensor, batch_size: int, device: torch.device | str
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        for chunk in _chunks(order.to(self.images.device), batch_size):
+        for chunk in in_chunks(order.to(self.images.device), batch_size):
             # Bytes travel to the device, a quarter of the floats that are made of them there.
-            yield _unit(self.images[chunk].to(device)), self.labels[chunk].to(device)
+            yield unit(self.images[chunk].to(device)), self.labels[chunk].to(device)
 
     def tensors(self) -> tuple[Tensor, Tensor]:
-        return _unit(self.images), self.labels
+        return unit(self.images), self.labels
 
     def fingerprint(self) -> str:
         digest = hashlib.sha256(repr(tuple(self.images.shape)).encode())
@@ -229,13 +230,13 @@ class StreamSplit:
     def batches(
         self, order: Tensor, batch_size: int, device: torch.device | str
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        chunks = _chunks(order.cpu(), batch_size)
+        chunks = in_chunks(order.cpu(), batch_size)
         pin = torch.device(device).type == "cuda"
         for pixels, chunk in zip(self._decoded(chunks, pin), chunks, strict=True):
-            yield _unit(pixels.to(device, non_blocking=pin)), self.labels[chunk].to(device)
+            yield unit(pixels.to(device, non_blocking=pin)), self.labels[chunk].to(device)
 
     def tensors(self) -> tuple[Tensor, Tensor]:
-        return _unit(self._pixels()), self.labels
+        return unit(self._pixels()), self.labels
 
     def fingerprint(self, at_most: int | None = None) -> str:
         """sha256 (hex) of the names, labels and contents of the files, and of the form that they
@@ -261,7 +262,7 @@ class StreamSplit:
         # Filled in place: concatenating a list of batches would need the memory twice.
         pixels = torch.empty(len(self), *self.shape, dtype=torch.uint8)
         done = 0
-        for batch in self._decoded(_chunks(torch.arange(len(self)), 256), pin=False):
+        for batch in self._decoded(in_chunks(torch.arange(len(self)), 256), pin=False):
             pixels[done : done + len(batch)] = batch
             done += len(batch)
         return pixels

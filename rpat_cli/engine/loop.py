@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from rpat_cli.attacks.base import Attack
-from rpat_cli.data.base import Split
+from rpat_cli.data.base import Batches
 from rpat_cli.data.order import EachOnce, Order
 from rpat_cli.engine.averaging import AveragedModel
 from rpat_cli.engine.awp import WeightPerturbation
@@ -57,7 +57,7 @@ class TrainLoop:
     attack: Attack
     optimizer: torch.optim.Optimizer
     schedule: Schedule
-    train: Split
+    train: Batches
     augment: Augment
     compute: Compute
     lr: float

@@ -10,6 +10,7 @@ from rpat_cli.recipe.components import (
     Section,
     as_value_error,
     count_or_share,
+    files_in,
     names_in,
     one_of,
     sides_in,
@@ -49,12 +50,22 @@ class AugmentFromSection(Section):
 class ExtraSection(Section):
     """Further training images, generated ones for example."""
 
-    path: str | None = Field(
-        None, description=".npz file with more training images: uint8 images, integer labels"
+    path: Annotated[str | list[str] | None, BeforeValidator(files_in)] = Field(
+        None,
+        description=(
+            ".npz or .npy files, or folders of .npy files, with more training images: uint8 "
+            "images, integer labels"
+        ),
     )
     share: Annotated[Number, Field(gt=0, lt=1)] = Field(
         0.7, description="share of these images in every batch"
     )
+
+    @property
+    def paths(self) -> list[str]:
+        if self.path is None:
+            return []
+        return [self.path] if isinstance(self.path, str) else self.path
 
 
 class DataSection(Section):
@@ -111,3 +122,8 @@ class DataSection(Section):
     memory_budget_gb: float = Field(
         2.0, ge=0, le=1e6, description="data sets larger than this stream from disk"
     )
+
+    @property
+    def memory_budget(self) -> int:
+        """In bytes."""
+        return int(self.memory_budget_gb * 2**30)

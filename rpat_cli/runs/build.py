@@ -14,12 +14,13 @@ from rpat_cli.attacks.threat import Threat
 from rpat_cli.data import MIXINGS
 from rpat_cli.data.augment import Augment, build_augment
 from rpat_cli.data.base import Dataset
-from rpat_cli.data.extra import join, load_extra
+from rpat_cli.data.extra import load_extra
+from rpat_cli.data.joined import Joined
 from rpat_cli.data.load import load_dataset
 from rpat_cli.data.mixing import SoftLabels
 from rpat_cli.data.normalization import normalization
 from rpat_cli.data.order import SharedOrder
-from rpat_cli.data.splits import TensorSplit
+from rpat_cli.data.parts import PartsSplit
 from rpat_cli.engine.callback import Callback
 from rpat_cli.engine.compute import Compute
 from rpat_cli.engine.loop import TrainLoop
@@ -28,7 +29,7 @@ from rpat_cli.engine.stages import FromEpoch
 from rpat_cli.loading.architecture import Architecture
 from rpat_cli.methods import METHODS
 from rpat_cli.methods.compose import Composite, compose
-from rpat_cli.recipe.data_section import DataSection, ExtraSection
+from rpat_cli.recipe.data_section import DataSection
 from rpat_cli.recipe.schema import (
     AttackSection,
     OptimizerSection,
@@ -47,7 +48,7 @@ def build_data(section: DataSection, seed: int, *, test_only: bool = False) -> D
         seed=seed,
         download=section.download,
         image_size=section.image_size,
-        memory_budget=int(section.memory_budget_gb * 2**30),
+        memory_budget=section.memory_budget,
         workers=section.workers,
         channels=section.channels,
         center_crop=section.center_crop,
@@ -109,12 +110,13 @@ def build_relabel(recipe: Recipe, classes: int) -> SoftLabels | None:
     return SoftLabels(classes, recipe.label_smoothing, mixing)
 
 
-def build_extra(section: ExtraSection, data: Dataset) -> TensorSplit | None:
+def build_extra(section: DataSection, data: Dataset) -> PartsSplit | None:
     """The further training images of the recipe. Raises `DataError` for a file that does not fit
     the data set."""
-    if section.path is None:
+    paths = [user_path(path) for path in section.extra.paths]
+    if not paths:
         return None
-    return load_extra(user_path(section.path), data.shape, data.classes)
+    return load_extra(paths, data.shape, data.classes, section.memory_budget)
 
 
 def build_optimizer(section: OptimizerSection, model: nn.Module) -> torch.optim.Optimizer:
@@ -135,7 +137,7 @@ def build_loop(
     compute: Compute,
     callbacks: Sequence[Callback],
     should_stop: Callable[[TrainLoop], bool],
-    extra: TensorSplit | None = None,
+    extra: PartsSplit | None = None,
 ) -> TrainLoop:
     """The loop that trains `model`; `extra` are the images of `build_extra`."""
     method = build_method(recipe)
@@ -153,7 +155,7 @@ def build_loop(
         optimizer=build_optimizer(settings, model),
         schedule=recipe.schedule.build(SCHEDULES),
         late_attack=build_strong_attack(recipe),
-        train=train if extra is None else join(train, extra),
+        train=train if extra is None else Joined(train, extra),
         order=order,
         late_augment=build_late_augment(recipe.data, data.shape[-1]),
         relabel=build_relabel(recipe, data.classes),

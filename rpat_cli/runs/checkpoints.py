@@ -20,6 +20,7 @@ from rpat_cli.loading.architecture import Architecture
 from rpat_cli.recipe.plugins import kept_plugins
 from rpat_cli.recipe.schema import Recipe
 from rpat_cli.records.checkpoint import save_checkpoint
+from rpat_cli.records.files import user_path
 from rpat_cli.records.metrics import AVERAGED, EpochRecord
 from rpat_cli.records.run_folder import RunFolder
 from rpat_cli.records.segments import Segment
@@ -92,9 +93,9 @@ def saved_form(recipe: Recipe, folder: RunFolder) -> Recipe:
     Raises `RunFolderError` if a plugin cannot be copied.
     """
     extra = recipe.data.extra
-    if extra.path is not None:
-        path = str(Path(extra.path).expanduser().resolve())
-        extra = extra.model_copy(update={"path": path})
+    if extra.paths:
+        paths = [str(user_path(path).resolve()) for path in extra.paths]
+        extra = extra.model_copy(update={"path": paths if paths[1:] else paths[0]})
     root = Path(recipe.data.root)
     # A folder that is not there holds none of the images: those of fashion-mini come with rpat.
     place = str(root.resolve()) if root.is_dir() else recipe.data.root

@@ -14,8 +14,8 @@ import torch
 from torch import nn
 
 from rpat_cli.data.base import Dataset
+from rpat_cli.data.parts import PartsSplit
 from rpat_cli.data.reading import Images
-from rpat_cli.data.splits import TensorSplit
 from rpat_cli.engine.callbacks import MetricsLog, Validation
 from rpat_cli.engine.compute import Compute, resolve_compute, seed_everything
 from rpat_cli.engine.loop import TrainLoop
@@ -64,14 +64,14 @@ class Inputs:
     recipe: Recipe
     compute: Compute
     data: Dataset
-    extra: TensorSplit | None
+    extra: PartsSplit | None
 
     @classmethod
     def of(cls, recipe: Recipe) -> "Inputs":
         """Choose the device and read the data. Raises `ConfigError` and `DataError`."""
         compute = resolve_compute(recipe.device, recipe.precision)
         data = build_data(recipe.data, recipe.seed)
-        return cls(recipe, compute, data, build_extra(recipe.data.extra, data))
+        return cls(recipe, compute, data, build_extra(recipe.data, data))
 
     @cached_property
     def architecture(self) -> Architecture:
