@@ -5,10 +5,13 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from rpat_cli.data.images import RandomCrop
 
 Shape = tuple[int, int, int]
 """Channels, height, width."""
@@ -38,6 +41,14 @@ class Batches(Protocol):
         `DataError` for an image that cannot be read.
         """
         ...
+
+
+def in_epoch(images: Batches, seed: int, epoch: int) -> Batches:
+    """The images as that epoch of a training sees them: with random crops of its own, where they
+    have any (a method `in_epoch` of theirs)."""
+    own = getattr(images, "in_epoch", None)
+    cropped: Batches = images if own is None else own(seed, epoch)
+    return cropped
 
 
 class Split(Batches, Protocol):
@@ -76,6 +87,7 @@ class LoadOptions:
 
     The others are for folders of image files. `image_size`: pixels a side, or height and width.
     `channels`: 3, or 1 for gray. `center_crop`, `interpolation`: see `rpat_cli.data.images.Form`.
+    `train_crop`: what an epoch of training crops out of its images.
     `test_size`: share of a tree without splits that is held out as test images.
     """
 
@@ -89,6 +101,7 @@ class LoadOptions:
     center_crop: float = 1.0
     interpolation: str = "bilinear"
     test_size: int | float | None = None
+    train_crop: "RandomCrop | None" = None
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from rpat_cli.data.base import Batches, Shape
+from rpat_cli.data.base import Batches, Shape, in_epoch
 from rpat_cli.data.reading import read_batches
 from rpat_cli.data.splits import in_chunks
 
@@ -28,6 +28,9 @@ class Joined:
     @property
     def shape(self) -> Shape:
         return self.main.shape
+
+    def in_epoch(self, seed: int, epoch: int) -> "Joined":
+        return Joined(in_epoch(self.main, seed, epoch), self.extra)
 
     def batches(
         self, order: Tensor, batch_size: int, device: torch.device | str

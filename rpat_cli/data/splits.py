@@ -4,10 +4,12 @@ needed; and stratified choices of images."""
 import hashlib
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -15,8 +17,10 @@ from torch import Tensor
 from torch.utils import data as torch_data
 
 from rpat_cli.data.base import GIB, Shape
-from rpat_cli.data.images import Form, decode, printable
+from rpat_cli.data.images import EpochCrops, Form, RandomCrop, decode, printable
 from rpat_cli.errors import ConfigError, DataError, Problem
+
+T = TypeVar("T")
 
 
 def in_chunks(order: Tensor, batch_size: int) -> list[Tensor]:
@@ -171,12 +175,17 @@ class _BatchDecoder(torch_data.Dataset[Tensor | DataError]):
     root: Path
     files: tuple[str, ...]
     form: Form
+    crops: EpochCrops | None
 
     def __getitem__(self, indices: list[int]) -> Tensor | DataError:
         try:
-            return torch.stack([decode(self.root / self.files[i], self.form) for i in indices])
+            return torch.stack([self._decoded(index) for index in indices])
         except DataError as error:
             return error  # not raised: torch would wrap the worker's traceback around the message
+
+    def _decoded(self, index: int) -> Tensor:
+        box_of = None if self.crops is None else partial(self.crops.box, index)
+        return decode(self.root / self.files[index], self.form, box_of)
 
 
 def _content(path: Path, read: bool) -> str:
@@ -199,7 +208,8 @@ class StreamSplit:
 
     Decoded to images of `form` by `workers` processes (0: in this one), without randomness. `to`
     reads a split of at most `memory_budget` bytes into a `TensorSplit`; a larger one stays on disk
-    and is streamed.
+    and is streamed, and so is one with a `crop`: what training crops out of its images, another
+    part in every epoch. Batches are of whole images, but those of what `in_epoch` gives.
     """
 
     root: Path
@@ -208,6 +218,8 @@ class StreamSplit:
     form: Form
     workers: int = 0
     memory_budget: int = 2 * GIB
+    crop: RandomCrop | None = None
+    crops: EpochCrops | None = None
 
     def __len__(self) -> int:
         return len(self.files)
@@ -221,7 +233,14 @@ class StreamSplit:
         return len(self) * math.prod(self.shape) <= self.memory_budget
 
     def to(self, device: torch.device | str) -> "TensorSplit | StreamSplit":
-        return TensorSplit(self._pixels(), self.labels).to(device) if self.fits_memory else self
+        if self.crop is not None or not self.fits_memory:
+            return self
+        return TensorSplit(self._pixels(), self.labels).to(device)
+
+    def in_epoch(self, seed: int, epoch: int) -> "StreamSplit":
+        """The images as that epoch of a training sees them."""
+        crops = None if self.crop is None else EpochCrops(self.crop, seed, epoch)
+        return replace(self, crops=crops)
 
     def subset(self, indices: Tensor) -> "StreamSplit":
         chosen = tuple(self.files[i] for i in indices.tolist())
@@ -247,15 +266,17 @@ class StreamSplit:
         """
         n = len(self)
         read = n if at_most is None else min(at_most, n)
-        wanted = [i * read // n != (i + 1) * read // n for i in range(n)]
-        paths = [self.root / file for file in self.files]
         digest = hashlib.sha256(repr(self.form).encode())
         with ThreadPoolExecutor(8) as threads:  # waiting for the disk is most of it
-            contents = threads.map(_content, paths, wanted)
-            for file, label, content in zip(
-                self.files, self.labels.tolist(), contents, strict=True
-            ):
-                digest.update(os.fsencode(file) + f"\0{content}\0{label}\n".encode())
+            # In pieces: a pool that is given a million files holds a million results.
+            for piece in in_chunks(torch.arange(n), 4096):
+                indices = piece.tolist()
+                files = [self.files[i] for i in indices]
+                wanted = [i * read // n != (i + 1) * read // n for i in indices]
+                contents = threads.map(_content, [self.root / file for file in files], wanted)
+                labels = self.labels[piece].tolist()
+                for file, label, content in zip(files, labels, contents, strict=True):
+                    digest.update(os.fsencode(file) + f"\0{content}\0{label}\n".encode())
         return digest.hexdigest()
 
     def _pixels(self) -> Tensor:
@@ -269,16 +290,50 @@ class StreamSplit:
 
     def _decoded(self, chunks: list[Tensor], pin: bool) -> Iterator[Tensor]:
         loader = torch_data.DataLoader(
-            _BatchDecoder(self.root, self.files, self.form),
+            _BatchDecoder(self.root, self.files, self.form, self.crops),
             batch_size=None,
-            sampler=[chunk.tolist() for chunk in chunks],
-            num_workers=min(self.workers, len(chunks)),
+            sampler=_Indices(chunks),
+            # A single batch is decoded sooner than a process starts.
+            num_workers=min(self.workers, len(chunks)) if len(chunks) > 1 else 0,
             pin_memory=pin,
             # A generator of its own: the loader draws a base seed, which must not advance the
             # global random state.
             generator=torch.Generator(),
         )
-        for batch in loader:
+        for batch in _from_workers(loader):
             if isinstance(batch, DataError):
                 raise batch
             yield batch
+
+
+@dataclass(frozen=True)
+class _Indices:
+    """The batches of an order as lists, made one by one: those of millions of images would take
+    hundreds of MB."""
+
+    chunks: Sequence[Tensor]
+
+    def __len__(self) -> int:
+        return len(self.chunks)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return (chunk.tolist() for chunk in self.chunks)
+
+
+def _from_workers(loader: Iterable[T]) -> Iterator[T]:
+    """Raises `DataError` where a process that decodes images is gone."""
+    batches = iter(loader)
+    while True:
+        try:
+            batch = next(batches)
+        except StopIteration:
+            return
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise DataError(
+                "a process that decodes images was ended from outside, perhaps for want of "
+                f"memory ({str(error).splitlines()[0]}). Try fewer: --set data.workers=1, or 0 to "
+                "decode in this process."
+            ) from error
+        yield batch

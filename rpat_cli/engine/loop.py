@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from rpat_cli.attacks.base import Attack
-from rpat_cli.data.base import Batches
+from rpat_cli.data.base import Batches, in_epoch
 from rpat_cli.data.order import EachOnce, Order
 from rpat_cli.engine.averaging import AveragedModel
 from rpat_cli.engine.awp import WeightPerturbation
@@ -143,7 +143,8 @@ class TrainLoop:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
         first, end = self.step * self.batch_size, self.steps_per_epoch * self.batch_size
         remaining = self._order(generator)[first:end]
-        return self.train.batches(remaining, self.batch_size, self.compute.device)
+        images = in_epoch(self.train, self.seed, self.epoch)
+        return images.batches(remaining, self.batch_size, self.compute.device)
 
     def _count(
         self, values: dict[str, float], images: int, seconds: float, passes: Passes

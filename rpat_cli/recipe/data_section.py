@@ -20,6 +20,15 @@ from rpat_cli.text import Number
 Side = Annotated[int, Field(ge=8, le=8192)]
 """Pixels."""
 
+Share = Annotated[Number, Field(gt=0, le=1)]
+Ratio = Annotated[Number, Field(gt=0, le=100)]
+
+
+def _rising(pair: tuple[float, float]) -> tuple[float, float]:
+    if pair[0] > pair[1]:
+        raise ValueError(f"{list(pair)} must be the smallest, then the largest.")
+    return pair
+
 
 def _check_augment(specs: list[Any]) -> None:
     from rpat_cli.data.augment import build_augment
@@ -68,6 +77,21 @@ class ExtraSection(Section):
         return [self.path] if isinstance(self.path, str) else self.path
 
 
+class TrainCropSection(Section):
+    """Random parts of photographs in place of whole ones, in training."""
+
+    scale: Annotated[tuple[Share, Share], AfterValidator(_rising)] | None = Field(
+        None,
+        description=(
+            "smallest and largest share of the area that random crops of the training images "
+            "keep; ImageNet's usual are [0.08, 1] (default: no random crops); for imagefolder only"
+        ),
+    )
+    ratio: Annotated[tuple[Ratio, Ratio], AfterValidator(_rising)] = Field(
+        (3 / 4, 4 / 3), description="smallest and largest ratio of their width to their height"
+    )
+
+
 class DataSection(Section):
     name: Annotated[str, one_of(DATASETS)] = Field("fashion-mini", description="data set")
     root: str = Field("data", description="folder that holds the data sets")
@@ -109,6 +133,7 @@ class DataSection(Section):
     interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = Field(
         "bilinear", description="how images are resized, for imagefolder only"
     )
+    train_crop: TrainCropSection = Field(default_factory=TrainCropSection)
     test_size: Annotated[Number, Field(gt=0), AfterValidator(count_or_share)] | None = Field(
         None,
         description=(

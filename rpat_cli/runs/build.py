@@ -15,6 +15,7 @@ from rpat_cli.data import MIXINGS
 from rpat_cli.data.augment import Augment, build_augment
 from rpat_cli.data.base import Dataset
 from rpat_cli.data.extra import load_extra
+from rpat_cli.data.images import RandomCrop
 from rpat_cli.data.joined import Joined
 from rpat_cli.data.load import load_dataset
 from rpat_cli.data.mixing import SoftLabels
@@ -41,6 +42,7 @@ from rpat_cli.records.files import user_path
 def build_data(section: DataSection, seed: int, *, test_only: bool = False) -> Dataset:
     """Training, validation and test images, or the test images alone. Raises `DataError` for what
     is missing or damaged."""
+    crop = section.train_crop
     return load_dataset(
         section.name,
         root=Path(section.root),
@@ -54,6 +56,7 @@ def build_data(section: DataSection, seed: int, *, test_only: bool = False) -> D
         center_crop=section.center_crop,
         interpolation=section.interpolation,
         test_size=section.test_size,
+        train_crop=None if crop.scale is None else RandomCrop(crop.scale, crop.ratio),
     )
 
 
