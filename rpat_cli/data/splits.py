@@ -4,12 +4,11 @@ needed; and stratified choices of images."""
 import hashlib
 import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -19,8 +18,6 @@ from torch.utils import data as torch_data
 from rpat_cli.data.base import GIB, Shape
 from rpat_cli.data.images import EpochCrops, Form, RandomCrop, decode, printable
 from rpat_cli.errors import ConfigError, DataError, Problem
-
-T = TypeVar("T")
 
 
 def in_chunks(order: Tensor, batch_size: int) -> list[Tensor]:
@@ -300,7 +297,7 @@ class StreamSplit:
             # global random state.
             generator=torch.Generator(),
         )
-        for batch in _from_workers(loader):
+        for batch in loader:
             if isinstance(batch, DataError):
                 raise batch
             yield batch
@@ -318,22 +315,3 @@ class _Indices:
 
     def __iter__(self) -> Iterator[list[int]]:
         return (chunk.tolist() for chunk in self.chunks)
-
-
-def _from_workers(loader: Iterable[T]) -> Iterator[T]:
-    """Raises `DataError` where a process that decodes images is gone."""
-    batches = iter(loader)
-    while True:
-        try:
-            batch = next(batches)
-        except StopIteration:
-            return
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
-                raise
-            raise DataError(
-                "a process that decodes images was ended from outside, perhaps for want of "
-                f"memory ({str(error).splitlines()[0]}). Try fewer: --set data.workers=1, or 0 to "
-                "decode in this process."
-            ) from error
-        yield batch

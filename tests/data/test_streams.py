@@ -27,6 +27,7 @@ from rpat_cli.errors import ConfigError, DataError
 from rpat_cli.evaluation.evaluate import evaluate
 from rpat_cli.evaluation.suite import parse_suite
 from rpat_cli.evaluation.verify import batches
+from rpat_cli.user_code import ascribed
 from tests.helpers import tiny_net
 
 
@@ -243,7 +244,12 @@ def test_a_decoding_process_that_is_killed_is_no_traceback(tmp_path: Path) -> No
     assert isinstance(split, StreamSplit)
     reading = split.batches(torch.arange(40), 2, "cpu")
     next(reading)
-    for child in multiprocessing.active_children():
-        os.kill(child.pid or 0, signal.SIGKILL)
-    with pytest.raises(DataError, match=r"data\.workers=1"):
+
+    @ascribed()
+    def killed() -> None:
+        for child in multiprocessing.active_children():
+            os.kill(child.pid or 0, signal.SIGKILL)
         list(reading)
+
+    with pytest.raises(DataError, match=r"data\.workers=1"):
+        killed()
