@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,15 +41,16 @@ def peak_mb() -> float:
 
 
 def write_jpegs(root: Path, images: int) -> Path:
-    """Half of them in train/, half in test/."""
+    """They are the training images and the test images, too."""
     from PIL import Image
 
     random = np.random.RandomState(images)
     for index in range(images):
-        path = root / ("train", "test")[index % 2] / f"class{index // 2 % CLASSES}" / f"{index}.jpg"
+        path = root / "train" / f"class{index % CLASSES}" / f"{index}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
         coarse = Image.fromarray(random.randint(0, 256, (8, 8, 3), dtype=np.uint8))
         coarse.resize((PIXELS, PIXELS)).save(path, quality=85)
+    (root / "test").symlink_to("train")
     return root
 
 
@@ -71,57 +72,55 @@ def write_parts(root: Path, gigabytes: float) -> list[Path]:
     return paths
 
 
-def recipe_for(root: Path, **keys: Any) -> Any:
+def recipe_for(root: Path, data: Mapping[str, Any], **keys: Any) -> Any:
     from rpat_cli.recipe.layers import Layer, resolve
 
-    data = {"name": "imagefolder", "root": str(root), "image_size": PIXELS}
-    return resolve([Layer("benchmark", {"data": data, "model": "small-cnn", **keys})])
+    images = {"name": "imagefolder", "root": str(root), "image_size": PIXELS, **data}
+    return resolve([Layer("benchmark", {"data": images, "model": "small-cnn", **keys})])
 
 
-def train_one_step(root: Path) -> None:
+def train_one_step(root: Path, **data: Any) -> None:
+    """`data`: keys of that section of the recipe."""
     from rpat_cli.runs.build import build_loop
     from rpat_cli.runs.train import Inputs
 
-    inputs = Inputs.of(recipe_for(root, batch_size=64))
+    inputs = Inputs.of(recipe_for(root, data, batch_size=64))
     model = inputs.compute.place(inputs.architecture.build())
-    build_loop(
-        inputs.recipe, inputs.data, model, inputs.compute, [], lambda loop: loop.step == 1
-    ).run()
+    build_loop(inputs.recipe, inputs.data, model, inputs.compute, [], lambda _: True).run()
 
 
-def validate(root: Path) -> None:
+def validate(root: Path, **data: Any) -> None:
     from rpat_cli.runs import train
 
-    inputs = train.Inputs.of(recipe_for(root, validation={"steps": 2}))
+    inputs = train.Inputs.of(recipe_for(root, data, validation={"steps": 1}))
     model = inputs.compute.place(inputs.architecture.build())
     train._validator(inputs.recipe, inputs.data, inputs.compute)(model)
 
 
-def evaluate(root: Path, diagnostics: tuple[str, ...] = ()) -> None:
+def evaluate(root: Path, attacks: str = "pgd-1", check: bool = False, **data: Any) -> None:
+    """A linear model, which leaves most of the memory to the images."""
+    from torch import nn
+
     from rpat_cli.evaluation.suite import parse_suite
-    from rpat_cli.loading.architecture import Architecture
     from rpat_cli.recipe.layers import Layer
     from rpat_cli.runs.evaluate import EvalOptions, measure_run
 
-    architecture = Architecture("small-cnn", (3, PIXELS, PIXELS), CLASSES, (0.5,) * 3, (0.25,) * 3)
-    data = {"name": "imagefolder", "root": str(root), "image_size": PIXELS}
+    linear = nn.Linear(3 * (PIXELS // 16) ** 2, CLASSES)
+    images = {"name": "imagefolder", "root": str(root), "image_size": PIXELS, **data}
     measure_run(
-        architecture.build().eval(),
-        parse_suite("clean" if diagnostics else "clean,pgd-2"),
-        diagnostics={name: {} for name in diagnostics},
-        changes=[Layer("benchmark", {"data": data})],
+        nn.Sequential(nn.AvgPool2d(16), nn.Flatten(), linear),
+        parse_suite(attacks),
+        diagnostics={"verdict": {}} if check else {},
+        changes=[Layer("benchmark", {"data": images})],
         options=EvalOptions(out=root / "out"),
     )
 
 
-def check(root: Path) -> None:
-    from rpat_cli.diagnostics.verdict import probe
-
-    probe.SUBSTITUTE_QUERIES = probe.gather.__kwdefaults__["substitute_queries"] = 500
-    evaluate(root, diagnostics=("verdict",))
+def check(root: Path, **data: Any) -> None:
+    evaluate(root, "clean", check=True, **data)
 
 
-TASKS: dict[str, Callable[[Path], None]] = {
+TASKS: dict[str, Callable[..., None]] = {
     "train one step": train_one_step,
     "validate": validate,
     "evaluate with PGD": evaluate,
