@@ -286,21 +286,30 @@ class StreamSplit:
         return pixels
 
     def _decoded(self, chunks: list[Tensor], pin: bool) -> Iterator[Tensor]:
-        loader = torch_data.DataLoader(
-            _BatchDecoder(self.root, self.files, self.form, self.crops),
-            batch_size=None,
-            sampler=_Indices(chunks),
-            # A single batch is decoded sooner than a process starts.
-            num_workers=min(self.workers, len(chunks)) if len(chunks) > 1 else 0,
-            pin_memory=pin,
-            # A generator of its own: the loader draws a base seed, which must not advance the
-            # global random state.
-            generator=torch.Generator(),
-        )
-        for batch in loader:
-            if isinstance(batch, DataError):
-                raise batch
-            yield batch
+        decoder = _BatchDecoder(self.root, self.files, self.form, self.crops)
+        return batched(decoder, chunks, self.workers, pin)
+
+
+def batched(
+    decoder: torch_data.Dataset[Tensor | DataError], chunks: list[Tensor], workers: int, pin: bool
+) -> Iterator[Tensor]:
+    """What the decoder makes of each of the chunks of indices, in their order, by `workers`
+    processes (0: in this one). Raises the `DataError` that it returns."""
+    loader = torch_data.DataLoader(
+        decoder,
+        batch_size=None,
+        sampler=_Indices(chunks),
+        # A single batch is decoded sooner than a process starts.
+        num_workers=min(workers, len(chunks)) if len(chunks) > 1 else 0,
+        pin_memory=pin,
+        # A generator of its own: the loader draws a base seed, which must not advance the global
+        # random state.
+        generator=torch.Generator(),
+    )
+    for batch in loader:
+        if isinstance(batch, DataError):
+            raise batch
+        yield batch
 
 
 @dataclass(frozen=True)

@@ -84,7 +84,7 @@ def train_one_step(root: Path, **data: Any) -> None:
     from rpat_cli.runs.build import build_loop
     from rpat_cli.runs.train import Inputs
 
-    inputs = Inputs.of(recipe_for(root, data, batch_size=64))
+    inputs = Inputs.of(recipe_for(root, data, batch_size=64, attack={"steps": 1}))
     model = inputs.compute.place(inputs.architecture.build())
     build_loop(inputs.recipe, inputs.data, model, inputs.compute, [], lambda _: True).run()
 
@@ -92,23 +92,26 @@ def train_one_step(root: Path, **data: Any) -> None:
 def validate(root: Path, **data: Any) -> None:
     from rpat_cli.runs import train
 
-    inputs = train.Inputs.of(recipe_for(root, data, validation={"steps": 1}))
-    model = inputs.compute.place(inputs.architecture.build())
-    train._validator(inputs.recipe, inputs.data, inputs.compute)(model)
+    inputs = train.Inputs.of(recipe_for(root, {"val_size": 0.25, **data}, validation={"steps": 1}))
+    train._validator(inputs.recipe, inputs.data, inputs.compute)(linear_model())
+
+
+def linear_model() -> Any:
+    """Leaves most of the memory to the images."""
+    from torch import nn
+
+    linear = nn.Linear(3 * (PIXELS // 16) ** 2, CLASSES)
+    return nn.Sequential(nn.AvgPool2d(16), nn.Flatten(), linear)
 
 
 def evaluate(root: Path, attacks: str = "pgd-1", check: bool = False, **data: Any) -> None:
-    """A linear model, which leaves most of the memory to the images."""
-    from torch import nn
-
     from rpat_cli.evaluation.suite import parse_suite
     from rpat_cli.recipe.layers import Layer
     from rpat_cli.runs.evaluate import EvalOptions, measure_run
 
-    linear = nn.Linear(3 * (PIXELS // 16) ** 2, CLASSES)
     images = {"name": "imagefolder", "root": str(root), "image_size": PIXELS, **data}
     measure_run(
-        nn.Sequential(nn.AvgPool2d(16), nn.Flatten(), linear),
+        linear_model(),
         parse_suite(attacks),
         diagnostics={"verdict": {}} if check else {},
         changes=[Layer("benchmark", {"data": images})],
