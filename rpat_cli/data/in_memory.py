@@ -268,7 +268,8 @@ def _load(options: LoadOptions) -> RawData:
             "data=(x, y) of rpat_cli.train or rpat_cli.evaluate."
         )
     sides = given.shape[1:]
-    if options.image_size is None or tuple(options.image_size) != sides:
+    asked = options.image_size
+    if (asked, asked) != sides and asked != sides:
         message = f"the images that were given are {sides[0]}x{sides[1]}."
         raise ConfigError(Problem("image_size", message))
     train, test = (_with_workers(split, options) for split in (given.train, given.test))

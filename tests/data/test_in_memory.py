@@ -15,7 +15,7 @@ import rpat_cli as rpat
 from rpat_cli.data.in_memory import DatasetSplit, as_split, taken_from
 from rpat_cli.errors import DataError, RpatError
 
-BYTES = torch.randint(0, 256, (40, 3, 8, 8), dtype=torch.uint8)
+BYTES = torch.randint(0, 256, (40, 3, 16, 16), dtype=torch.uint8)
 LABELS = torch.arange(40) % 4
 
 
@@ -59,7 +59,7 @@ KINDS = [
 @pytest.mark.parametrize("images", KINDS, ids=range(len(KINDS)))
 def test_images_of_every_kind_are_the_same_split(images: Any) -> None:
     split = as_split(images)
-    assert split.shape == (3, 8, 8)
+    assert split.shape == (3, 16, 16)
     assert torch.equal(split.labels, LABELS)
     assert torch.equal(all_of(split), BYTES / 255)
     part = split.subset(torch.tensor([9, 3, 5])).subset(torch.tensor([2, 0]))
@@ -108,7 +108,7 @@ def test_names_of_classes_and_recipe_keys_go_along() -> None:
     assert given is not None
     assert given.class_names == ("a", "b", "c", "d")
     assert section["val_size"] == 4
-    assert section["image_size"] == [8, 8]
+    assert section["image_size"] == [16, 16]
     with pytest.raises(DataError, match="labels run to 3, but there are 2 names"):
         taken_from({"train": (BYTES, LABELS), "class_names": "ab"}, training=True)
     with pytest.raises(DataError, match="different shapes"):
@@ -140,7 +140,7 @@ def test_a_model_in_memory_on_a_dataset_reads_it_batch_by_batch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    model = nn.Sequential(nn.Flatten(), nn.Linear(192, 4))
+    model = nn.Sequential(nn.Flatten(), nn.Linear(768, 4))
     evaluation, _ = rpat.evaluate(model, "clean,pgd-1", data=Items(lambda pixels: pixels / 255))
     assert evaluation.n == 40
     with torch.no_grad():
