@@ -1,7 +1,6 @@
 """Every further published method against recorded steps of its code: adversarial batch, loss, every
 gradient, BatchNorm's running statistics after the step, and the passes made."""
 
-
 import pytest
 import torch
 from golden_steps import STEPS, context_of
