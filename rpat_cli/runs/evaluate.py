@@ -12,6 +12,7 @@ import torch
 
 from rpat_cli.data.base import Dataset
 from rpat_cli.data.choice import First, Limit, Listed, images_of, recorded
+from rpat_cli.data.reading import Images
 from rpat_cli.diagnostics import Result
 from rpat_cli.engine.compute import Compute
 from rpat_cli.errors import ConfigError, Problem
@@ -38,7 +39,7 @@ from rpat_cli.runs.environment import environment
 from rpat_cli.runs.identity import finished, identity_of
 from rpat_cli.runs.listener import Listener
 from rpat_cli.runs.run_log import also_logging, as_text, writer
-from rpat_cli.runs.target import OpenedTarget, Target, on_its_device, open_target
+from rpat_cli.runs.target import OpenedTarget, Target, located, on_its_device, open_target
 from rpat_cli.signals import stoppable
 
 EVAL_FORMAT = 1
@@ -225,8 +226,9 @@ def evaluate_opened(
     ):
         evaluation = evaluate(
             opened.model,
-            *images.tensors(),
-            specs,
+            Images(images),
+            images.labels,
+            located(specs),
             opened.threat,
             batch_size=options.batch_size_on(compute.device),
             device=compute.device,
