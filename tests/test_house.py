@@ -294,9 +294,11 @@ READS_ITSELF = {
     "cli/recipes.py",
     "cli/session.py",
     "cli/torchrun.py",
+    "benchmark/race.py",
     "data/fashion.py",
     "data/images.py",
     "data/splits.py",
+    "hardware.py",
     "runs/environment.py",
 }
 

@@ -33,8 +33,8 @@ class _Images(torch_data.Dataset[tuple[list[Tensor], int]]):
         steps: list[object] = []
         for name in names:
             steps += ONE_BY_ONE.get(name, lambda _: [])(pixels.shape[1])
-        steps.append(transforms.ToTensor())
-        self._transform = transforms.Compose(steps)  # type: ignore[no-untyped-call]
+        steps.append(transforms.ToTensor())  # type: ignore[no-untyped-call]
+        self._transform = transforms.Compose(steps)
 
     def __len__(self) -> int:
         return len(self._labels)

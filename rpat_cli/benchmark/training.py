@@ -103,7 +103,7 @@ class OurSteps(Callback):
 
     def __post_init__(self) -> None:
         model = self.compute.place(self.architecture.build())
-        extra = build_extra(self.recipe.data.extra, self.data)
+        extra = build_extra(self.recipe.data, self.data)
         self._left = 0
         self.loop = build_loop(
             self.recipe, self.data, model, self.compute, [self], lambda _: self._left <= 0, extra
@@ -117,7 +117,7 @@ class OurSteps(Callback):
     def networks(self) -> dict[str, nn.Module]:
         loop = self.loop
         averaged = {"teacher": loop.averaging.model} if loop.averaging else {}
-        return {"model": loop.model, **averaged}
+        return {"model": loop.model, **averaged, **loop.networks.by_name()}
 
     def on_step(self, loop: TrainLoop, record: StepRecord) -> None:  # noqa: ARG002
         self._left -= 1
@@ -164,7 +164,11 @@ def bench_training(
     contestants: list[Contestant] = [*published, exact, floors[0], fast, floors[1]]
     times = race(contestants, seconds=seconds, least=least, on_turn=on_turn)
     ours = InBatches(
-        exact.loop.train, exact.loop.augment, recipe.batch_size, exact.loop.views, exact.device
+        exact.data.train.to(exact.device),
+        exact.loop.augment,
+        recipe.batch_size,
+        exact.loop.views,
+        exact.device,
     )
     paths = race([ours, one_by_one], seconds=seconds / 10, least=least, on_turn=on_turn)
     on_cpu = exact.device.type == "cpu"
@@ -233,7 +237,7 @@ def _published(
             model=model,
             method=replace(method, method=as_published),
             attack=WholeBackward(attack),
-            optimizer=build_optimizer(recipe.optimizer, model),
+            optimizer=build_optimizer(recipe.optimizer, model.parameters()),
             batches=batches,
             averaging=recipe.wa.of(model, recipe.epochs) if recipe.wa else None,
             epoch=recipe.epochs - 1,

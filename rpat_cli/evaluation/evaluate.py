@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -118,15 +119,13 @@ def evaluate(
         own_randomness(device, seed),
         _ready(sources, specs, device) as own_sources,
     ):
-        x = x.clone() if isinstance(x, Tensor) and x.is_inference() else x
-        y = y.clone() if y.is_inference() else y
+        x, y = _out_of_inference_mode(x), _out_of_inference_mode(y)
         clean, classes, probabilities = _predict_clean(model, x, y, batch_size, device)
         whole = _without_results(threat, y, clean, classes, seed, batch_size)
         first = x[:batch_size].clone().to(device), y[:batch_size].clone().to(device)
         search = _search_precision(fast, model, device, on_remark)
         bench = _bench(model, threat, specs, first, seed, own_sources, probabilities, search)
-        if on_progress:
-            on_progress = _forecast(bench, whole, on_progress)
+        on_progress = _forecast(bench, whole, on_progress) if on_progress else None
         execute = _executor(bench, workers, on_remark)
         for spec in specs:
             state, prepared = SampleStates.clean(clean, whole.y), bench.prepared(spec.label)
@@ -137,6 +136,12 @@ def evaluate(
             if on_result:
                 on_result(results[-1])
     return replace(whole, results=tuple(results))
+
+
+def _out_of_inference_mode(images: Any) -> Any:
+    """A tensor that gradients can be taken of; anything else as it is."""
+    is_inference = isinstance(images, Tensor) and images.is_inference()
+    return images.clone() if is_inference else images
 
 
 def _without_results(

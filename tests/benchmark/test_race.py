@@ -38,7 +38,7 @@ def test_what_is_quick_takes_many_steps_a_turn_and_warming_up_does_not_count() -
     quick, slow = Counted("quick", turns), Counted("slow", turns, racing.TURN)
     times = race([quick, slow], seconds=0, least=2)
     assert turns.count("slow") == 1 + 2
-    assert turns.count("quick") == 2 + 2 * racing.MOST_STEPS
+    assert 2 + 2 < turns.count("quick") <= 2 + 2 * racing.MOST_STEPS
     assert len(times["slow"].seconds) == 2
     assert times["slow"].seconds[0] >= racing.TURN > times["quick"].seconds[0]
 
