@@ -3,6 +3,7 @@ transforms, a DataLoader."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,6 +26,12 @@ ONE_BY_ONE: dict[str, Callable[[int], list[object]]] = {
 out, to the published pipeline's advantage."""
 
 
+def _composed(steps: list[object]) -> Any:
+    """The steps, and to a tensor (C, H, W) in [0, 1]; torchvision has no types."""
+    untyped: Any = transforms
+    return untyped.Compose([*steps, untyped.ToTensor()])
+
+
 class _Images(torch_data.Dataset[tuple[list[Tensor], int]]):
     """uint8 images (N, H, W, C) and labels; an item is so many augmented views of one."""
 
@@ -33,8 +40,7 @@ class _Images(torch_data.Dataset[tuple[list[Tensor], int]]):
         steps: list[object] = []
         for name in names:
             steps += ONE_BY_ONE.get(name, lambda _: [])(pixels.shape[1])
-        steps.append(transforms.ToTensor())  # type: ignore[no-untyped-call]
-        self._transform = transforms.Compose(steps)
+        self._transform: Callable[[Image.Image], Tensor] = _composed(steps)
 
     def __len__(self) -> int:
         return len(self._labels)
