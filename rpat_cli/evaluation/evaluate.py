@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from rpat_cli.attacks.forward import gradient_reaches
 from rpat_cli.attacks.side_effects import differentiable, frozen, own_randomness
+from rpat_cli.attacks.surrogate import Surrogate, backward_through
 from rpat_cli.attacks.threat import Threat, wider_than_ball
 from rpat_cli.data.splits import as_classes
 from rpat_cli.errors import ConfigError
@@ -75,6 +76,7 @@ def evaluate(
     on_result: OnResult | None = None,
     on_remark: OnRemark | None = None,
     known: Iterable[ChunkResult] = (),
+    surrogates: Sequence[Surrogate] = (),
 ) -> Evaluation:
     """Attack `model` with every spec, in float32: images `x` (N, C, H, W) in [0, 1], labels `y`
     (N,).
@@ -87,6 +89,8 @@ def evaluate(
 
     `sources` holds, by label, the model that each transfer attack makes its images on; it too comes
     out as it went in, but for its device.
+
+    `surrogates`: what the attacks' gradients pass in place of modules of the model (BPDA).
 
     `on_progress` is called for every chunk begun and done, `on_chunk` with each new chunk's result
     and `on_result` with each attack's, as soon as they are there: what they keep survives an
@@ -115,7 +119,9 @@ def evaluate(
         clean, classes, probabilities = _predict_clean(model, x, y, batch_size, device)
         whole = _without_results(threat, y, clean, classes, seed, batch_size)
         first = x[:batch_size].clone().to(device), y[:batch_size].clone().to(device)
-        bench = _bench(model, threat, specs, first, seed, own_sources, probabilities)
+        bench = _bench(
+            model, threat, specs, first, seed, own_sources, classes, probabilities, surrogates
+        )
         if on_progress:
             on_progress = _forecast(bench, whole, on_progress)
         execute = _executor(bench, workers, on_remark)
@@ -156,14 +162,30 @@ def _bench(
     first: tuple[Tensor, Tensor],
     seed: int,
     sources: Mapping[str, nn.Module],
+    classes: int,
     probabilities: bool,
+    surrogates: Sequence[Surrogate],
 ) -> Bench:
     """All attacks ready to run; `first` is a batch of images and classes, on the device."""
     x, y = first
     check_lengths(threat, specs, x)
     by_label = {spec.label: spec for spec in specs}
-    connected = gradient_reaches(model, x[:1])
-    bench = Bench(model, threat, by_label, x, y, seed, x.device, connected, sources, probabilities)
+    with backward_through(model, surrogates):
+        connected = gradient_reaches(model, x[:1])
+    bench = Bench(
+        model,
+        threat,
+        by_label,
+        x,
+        y,
+        seed,
+        x.device,
+        connected,
+        sources,
+        classes,
+        probabilities,
+        surrogates,
+    )
     bench.prepare_all()
     return bench
 
@@ -239,7 +261,7 @@ def _result(
 ) -> AttackResult:
     stages = _stages(prepared, state, whole.clean.correct)
     flags = list(prepared.flags)
-    notes = _doubt(whole.threat, spec.settings)
+    notes = [*prepared.notes, *_doubt(whole.threat, spec.settings)]
     if prepared.ensemble:
         prepared.ensemble.look_at_result(_accuracies(whole, stages))
         flags += prepared.ensemble.flags
