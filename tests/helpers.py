@@ -50,8 +50,31 @@ class Normalize(nn.Module):
         return (x - self.mean) / self.std
 
 
-def golden_files() -> list[Path]:
-    """Every golden set: ours, then those in the folders that `RPAT_GOLDEN_DIRS` names."""
+METHOD_NAMES = ("pgd", "trades", "mart", "consistency", "rebat")
+GOLDEN_FAMILIES = {
+    "methods": (
+        *METHOD_NAMES,
+        *(f"{name}_ra" for name in METHOD_NAMES),
+        "consistency_trades",
+        "consistency_mart",
+    ),
+    "attacks": ("pma", "md", "mm", "malt", "odi_pgd", "a3"),
+}
+"""The families of golden sets, by what they are of."""
+
+
+def golden_files(kind: str) -> list[Path]:
+    """The golden sets of a kind; those of no known family are with the methods, to fail there."""
+    known = [name for names in GOLDEN_FAMILIES.values() for name in names]
+    of_others = [name for name in known if name not in GOLDEN_FAMILIES[kind]]
+    if kind == "methods":
+        return [file for file in every_golden_file() if family_of(file, known) not in of_others]
+    own = GOLDEN_FAMILIES[kind]
+    return [file for file in every_golden_file() if family_of(file, known) in own]
+
+
+def every_golden_file() -> list[Path]:
+    """Ours, then those in the folders that `RPAT_GOLDEN_DIRS` names."""
     folders = [
         Path(folder) for folder in os.environ.get(GOLDEN_DIRS, "").split(os.pathsep) if folder
     ]
