@@ -20,9 +20,9 @@ from rpat_cli.attacks.catalogue import NoAttack, Transfer
 from rpat_cli.attacks.side_effects import frozen, own_randomness
 from rpat_cli.attacks.threat import Threat
 from rpat_cli.errors import ConfigError, Problem
-from rpat_cli.evaluation.parallel.chunks import ChunkResult, Task
+from rpat_cli.evaluation.parallel.chunks import ChooseRows, ChunkResult, Kept, Task
 from rpat_cli.evaluation.suite import AttackSpec
-from rpat_cli.evaluation.verify import verify
+from rpat_cli.evaluation.verify import Verified, verify
 from rpat_cli.passes import count_passes
 from rpat_cli.registry import import_file, imported_files
 
@@ -73,7 +73,8 @@ class Bench:
 
     `x`, `y` are a first batch for AutoAttack to look at the model with. `connected`: a gradient
     comes through the model. `sources`: the model that a transfer attack makes its images on, by the
-    attack's label. `probabilities`: the model returns them, in place of logits.
+    attack's label. `probabilities`: the model returns them, in place of logits. `keep`: whose
+    adversarial images come along with the results.
     """
 
     model: nn.Module
@@ -86,6 +87,7 @@ class Bench:
     connected: bool
     sources: Mapping[str, nn.Module]
     probabilities: bool = False
+    keep: ChooseRows | None = None
     _prepared: dict[str, Prepared] = field(default_factory=dict)
 
     def open(self, device: torch.device) -> None:
@@ -170,7 +172,14 @@ class Bench:
             forward=passes.forward_samples,
             backward=passes.backward_samples,
             flags=tuple(flags[flags_before:]),
+            kept=self._kept(verified, task.y),
         )
+
+    def _kept(self, verified: Verified, y: Tensor) -> Kept | None:
+        if self.keep is None:
+            return None
+        rows = self.keep(verified.broken.cpu(), verified.prediction.margin.cpu(), y.cpu())
+        return Kept(rows, verified.x_adv[rows.to(verified.x_adv.device)].cpu())
 
     def _prepare(self, label: str) -> Prepared:
         spec = self.specs[label]

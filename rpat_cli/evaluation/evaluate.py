@@ -21,6 +21,7 @@ from rpat_cli.evaluation.arguments import check_images, check_labels, check_leng
 from rpat_cli.evaluation.bench import Bench, Prepared
 from rpat_cli.evaluation.forecast import Forecast, Load, loads_of
 from rpat_cli.evaluation.parallel.chunks import (
+    ChooseRows,
     ChunkResult,
     Execute,
     OnChunk,
@@ -75,6 +76,7 @@ def evaluate(
     on_result: OnResult | None = None,
     on_remark: OnRemark | None = None,
     known: Iterable[ChunkResult] = (),
+    keep: ChooseRows | None = None,
 ) -> Evaluation:
     """Attack `model` with every spec, in float32: images `x` (N, C, H, W) in [0, 1], labels `y`
     (N,).
@@ -92,7 +94,7 @@ def evaluate(
     and `on_result` with each attack's, as soon as they are there: what they keep survives an
     interruption. Chunks kept from an earlier run of the same evaluation come back as `known` and
     are not run again. `on_remark` gets a message when the model cannot be sent to the workers, and
-    all work is done here.
+    all work is done here. `keep` chooses the adversarial images that come with each new chunk.
 
     Raises `DataError` for images or labels of another form, `RpatError` for a model that is
     not float32 or whose logits are not finite, `ConfigError` for settings that an attack does not
@@ -115,16 +117,14 @@ def evaluate(
         clean, classes, probabilities = _predict_clean(model, x, y, batch_size, device)
         whole = _without_results(threat, y, clean, classes, seed, batch_size)
         first = x[:batch_size].clone().to(device), y[:batch_size].clone().to(device)
-        bench = _bench(model, threat, specs, first, seed, own_sources, probabilities)
+        bench = _bench(model, threat, specs, first, seed, own_sources, probabilities, keep)
         if on_progress:
             on_progress = _forecast(bench, whole, on_progress)
         execute = _executor(bench, workers, on_remark)
         for spec in specs:
-            state = SampleStates.clean(clean, whole.y)
-            prepared = bench.prepared(spec.label)
-            runner = StageRunner(
-                spec.label, execute, x, y, batch_size, seed, known, on_progress, on_chunk
-            )
+            state, prepared = SampleStates.clean(clean, whole.y), bench.prepared(spec.label)
+            settings = (batch_size, seed, known, on_progress, on_chunk)
+            runner = StageRunner(spec.label, execute, x, y, *settings)
             runner.run(list(prepared.stages), state)
             results.append(_result(spec, prepared, state, whole))
             if on_result:
@@ -157,13 +157,16 @@ def _bench(
     seed: int,
     sources: Mapping[str, nn.Module],
     probabilities: bool,
+    keep: ChooseRows | None,
 ) -> Bench:
     """All attacks ready to run; `first` is a batch of images and classes, on the device."""
     x, y = first
     check_lengths(threat, specs, x)
     by_label = {spec.label: spec for spec in specs}
     connected = gradient_reaches(model, x[:1])
-    bench = Bench(model, threat, by_label, x, y, seed, x.device, connected, sources, probabilities)
+    bench = Bench(
+        model, threat, by_label, x, y, seed, x.device, connected, sources, probabilities, keep
+    )
     bench.prepare_all()
     return bench
 
