@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from rpat_cli.attacks.forward import gradient_reaches
 from rpat_cli.attacks.side_effects import differentiable, frozen, own_randomness
+from rpat_cli.attacks.surrogate import Surrogate, backward_through
 from rpat_cli.attacks.threat import Threat, wider_than_ball
 from rpat_cli.data.splits import as_classes
 from rpat_cli.errors import ConfigError
@@ -77,6 +78,7 @@ def evaluate(
     on_remark: OnRemark | None = None,
     known: Iterable[ChunkResult] = (),
     keep: ChooseRows | None = None,
+    surrogates: Sequence[Surrogate] = (),
 ) -> Evaluation:
     """Attack `model` with every spec, in float32: images `x` (N, C, H, W) in [0, 1], labels `y`
     (N,).
@@ -89,6 +91,8 @@ def evaluate(
 
     `sources` holds, by label, the model that each transfer attack makes its images on; it too comes
     out as it went in, but for its device.
+
+    `surrogates`: what the attacks' gradients pass in place of modules of the model (BPDA).
 
     `on_progress` is called for every chunk begun and done, `on_chunk` with each new chunk's result
     and `on_result` with each attack's, as soon as they are there: what they keep survives an
@@ -117,7 +121,18 @@ def evaluate(
         clean, classes, probabilities = _predict_clean(model, x, y, batch_size, device)
         whole = _without_results(threat, y, clean, classes, seed, batch_size)
         first = x[:batch_size].clone().to(device), y[:batch_size].clone().to(device)
-        bench = _bench(model, threat, specs, first, seed, own_sources, probabilities, keep)
+        bench = _bench(
+            model,
+            threat,
+            specs,
+            first,
+            seed,
+            own_sources,
+            classes,
+            probabilities,
+            keep,
+            surrogates,
+        )
         if on_progress:
             on_progress = _forecast(bench, whole, on_progress)
         execute = _executor(bench, workers, on_remark)
@@ -156,16 +171,31 @@ def _bench(
     first: tuple[Tensor, Tensor],
     seed: int,
     sources: Mapping[str, nn.Module],
+    classes: int,
     probabilities: bool,
     keep: ChooseRows | None,
+    surrogates: Sequence[Surrogate],
 ) -> Bench:
     """All attacks ready to run; `first` is a batch of images and classes, on the device."""
     x, y = first
     check_lengths(threat, specs, x)
     by_label = {spec.label: spec for spec in specs}
-    connected = gradient_reaches(model, x[:1])
+    with backward_through(model, surrogates):
+        connected = gradient_reaches(model, x[:1])
     bench = Bench(
-        model, threat, by_label, x, y, seed, x.device, connected, sources, probabilities, keep
+        model,
+        threat,
+        by_label,
+        x,
+        y,
+        seed,
+        x.device,
+        connected,
+        sources,
+        classes,
+        probabilities,
+        keep,
+        surrogates,
     )
     bench.prepare_all()
     return bench
@@ -242,7 +272,7 @@ def _result(
 ) -> AttackResult:
     stages = _stages(prepared, state, whole.clean.correct)
     flags = list(prepared.flags)
-    notes = _doubt(whole.threat, spec.settings)
+    notes = [*prepared.notes, *_doubt(whole.threat, spec.settings)]
     if prepared.ensemble:
         prepared.ensemble.look_at_result(_accuracies(whole, stages))
         flags += prepared.ensemble.flags
