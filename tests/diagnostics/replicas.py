@@ -6,10 +6,16 @@ its paper; none is the published model.
 
 import copy
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from toys import Loss, fit, of_pgd
+
+from rpat_cli.attacks import ATTACKS
+from rpat_cli.attacks.threat import Threat
 
 # ---- in front of the network
 
@@ -20,6 +26,31 @@ class Quantized(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return (x * 8).round() / 8
+
+
+class Shattering(nn.Module):
+    """A fine ripple on every pixel: no change of the image, and a gradient of random sign (Athalye
+    et al., ICML 2018, arXiv 1802.00420)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + 1e-3 * torch.sin(1e5 * x)
+
+
+class Randomized(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x + 0.1 * torch.randn_like(x)
+
+
+class Detached(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.detach()
+
+
+class StubbornDropout(nn.Dropout):
+    """Drops whatever it is told."""
+
+    def train(self, mode: bool = True) -> "StubbornDropout":
+        return super().train(True)
 
 
 class Smoothed(nn.Module):
@@ -148,8 +179,11 @@ class DummyClasses(nn.Module):
         return logits
 
 
+# ---- made of trained networks
+
+
 def inside(model: nn.Module, make: Callable[[nn.BatchNorm2d], nn.Module]) -> nn.Module:
-    """A copy of the `small-cnn` with one more module behind each of its normalizations."""
+    """A copy of a `small-cnn` with one more module behind each of its normalizations."""
     model = copy.deepcopy(model)
     norms = model.net.norms
     for index, norm in enumerate(norms):
@@ -161,3 +195,178 @@ def with_long_features(model: nn.Module, length: float) -> nn.Module:
     model = copy.deepcopy(model)
     model.net.linear = LongFeatures(model.net.linear, length)
     return model.eval()
+
+
+COLLAPSED_AT = Threat("Linf", 0.3)
+
+
+@dataclass(frozen=True)
+class Nets:
+    """The networks that the replicas are made of: each is trained once, when it is needed.
+
+    `honest` was trained by PGD for `threat`.
+    """
+
+    honest: nn.Module
+    threat: Threat
+
+    @cached_property
+    def winners(self) -> nn.Module:
+        """The honest one with k-WTA, after two more epochs."""
+        start = inside(self.honest, lambda _: WinnersTakeAll(0.05))
+        return fit(of_pgd(self.threat, steps=2), 2, model=start)
+
+    @cached_property
+    def with_dummies(self) -> nn.Module:
+        """20 logits: a clean image is of its class, an adversarial one of its dummy (for the most
+        part, as in the paper; the weights are ours)."""
+        attack = ATTACKS["pgd"](self.threat, steps=2)
+
+        def toward(logits: Tensor, y: Tensor, real: float) -> Tensor:
+            log_p = logits.log_softmax(dim=1)
+            of_class, of_dummy = (log_p.gather(1, at[:, None]) for at in (y, y + 10))
+            return -(real * of_class + (1 - real) * of_dummy).mean()
+
+        def loss(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+            x_adv = attack(model, x, y)
+            model.train()
+            return toward(model(x), y, 0.9) + toward(model(x_adv), y, 0.1)
+
+        return fit(loss, 3, classes=20)
+
+    @cached_property
+    def collapsed(self) -> nn.Module:
+        """Trained with one step from the image itself and a nuclear norm (NuAT: Sriramanan et al.,
+        NeurIPS 2021), which collapses at this radius: the step misses, and nothing is robust."""
+        return fit(nuclear_norm(COLLAPSED_AT, weight=2.0), 5)
+
+
+def nuclear_norm(threat: Threat, weight: float) -> Loss:
+    """Cross-entropy of the image, and the nuclear norm of the change of the logits of a batch by
+    one step, divided by its size; the weight rises from 0."""
+    attack = ATTACKS["fgsm"](threat)
+    done = [0]
+
+    def loss(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        done[0] += 1
+        now = weight * min(1.0, max(0, done[0] - 40) / 160)
+        x_adv = attack(model, x, y)
+        logits_adv, logits = model.train()(torch.cat([x_adv, x])).chunk(2)
+        change = torch.linalg.matrix_norm(logits - logits_adv, ord="nuc") / len(x)
+        return F.cross_entropy(logits, y) + now * change
+
+    return loss
+
+
+# ---- all of them
+
+
+@dataclass(frozen=True)
+class Replica:
+    """A broken defense: how it is made, the check that has to find it with its level, and what to
+    type to break it; None where the attacks are not what is wrong. `fooled`: an attack that the
+    defense was believed for. `images` and `queries`: what it takes to see the check's reason."""
+
+    make: Callable[[Nets], nn.Module]
+    check: str
+    level: str
+    attack: str | None = None
+    threat: Threat | None = None
+    fooled: str = "pgd-50"
+    images: int = 40
+    queries: int = 60
+
+
+PAST = "--attack cw-pgd-50 --surrogate {}=identity"
+SLOPE = "the gradient is that of the outputs"
+
+REPLICAS: dict[str, Replica] = {
+    "quantized input": Replica(
+        lambda nets: nn.Sequential(Quantized(), nets.honest),
+        "nonzero gradients",
+        "FAIL",
+        PAST.format("Quantized"),
+    ),
+    "quantized features": Replica(
+        lambda nets: inside(nets.honest, lambda _: QuantizedFeatures()),
+        "nonzero gradients",
+        "FAIL",
+        PAST.format("QuantizedFeatures"),
+    ),
+    "sparse features": Replica(
+        lambda nets: inside(nets.honest, lambda norm: MeanSparse(norm, 0.6)),
+        SLOPE,
+        "FAIL",
+        PAST.format("MeanSparse"),
+    ),
+    "winners take all": Replica(
+        lambda nets: nets.winners, SLOPE, "WARN", "--attack square", images=100, queries=200
+    ),
+    "dummy classes": Replica(
+        lambda nets: DummyClasses(nets.with_dummies),
+        SLOPE,
+        "WARN",
+        "--attack square",
+        images=100,
+        queries=300,
+    ),
+    "shattered gradient": Replica(
+        lambda nets: nn.Sequential(Shattering(), nets.honest),
+        SLOPE,
+        "FAIL",
+        PAST.format("Shattering"),
+    ),
+    "detached gradient": Replica(
+        lambda nets: nn.Sequential(Detached(), nets.honest),
+        "nonzero gradients",
+        "FAIL",
+        PAST.format("Detached"),
+    ),
+    "smoothed in the test only": Replica(
+        lambda nets: Smoothed(nets.honest),
+        "deterministic output",
+        "FAIL",
+        "--attack cw-pgd-20@eot=10",
+    ),
+    "randomized input": Replica(
+        lambda nets: nn.Sequential(Randomized(), nets.honest),
+        "deterministic output",
+        "FAIL",
+        "--attack cw-pgd-20@eot=10",
+    ),
+    "dropout left on": Replica(
+        lambda nets: nn.Sequential(StubbornDropout(0.2), nets.honest), "eval mode", "FAIL"
+    ),
+    "purified": Replica(lambda nets: Purified(nets.honest), "no optimization at inference", "WARN"),
+    "saturated logits": Replica(
+        lambda nets: nn.Sequential(nets.honest, Scaled(1e4)),
+        "logits in a sane range",
+        "FAIL",
+        "--attack cw-pgd-50",
+    ),
+    "long features": Replica(
+        lambda nets: with_long_features(nets.honest, 1000.0),
+        "logits in a sane range",
+        "FAIL",
+        "--attack cw-pgd-50",
+    ),
+    "softmax output": Replica(
+        lambda nets: nn.Sequential(nets.honest, nn.Softmax(dim=1)),
+        "logits, not probabilities",
+        "FAIL",
+    ),
+    "cold softmax": Replica(
+        lambda nets: nn.Sequential(nets.honest, Scaled(100.0), nn.Softmax(dim=1)),
+        "nonzero gradients",
+        "FAIL",
+        "--attack cw-pgd-50 --surrogate Scaled=identity --surrogate Softmax=identity",
+    ),
+    "collapsed on one step": Replica(
+        lambda nets: nets.collapsed,
+        "one step shows what many do",
+        "WARN",
+        "--attack cw-pgd-50",
+        COLLAPSED_AT,
+        fooled="fgsm",
+    ),
+}

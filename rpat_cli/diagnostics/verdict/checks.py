@@ -219,6 +219,19 @@ def check_zero_gradients(e: Evidence) -> Judgment:
     return "PASS", f"{text}."
 
 
+def check_slopes(e: Evidence) -> Judgment:
+    if e.moving.any():
+        return "WARN", "not known: the same images get other logits each time."
+    wrong = Accuracy.of(e.slopes.apart)
+    text = f"at {wrong.correct} of {wrong.n} images the margin changes by less than half, or more "
+    text += "than twice, what its gradient says"
+    if wrong.interval[0] > 0.5:
+        return "FAIL", f"{text}: a part of the graph is cut off, or the outputs ripple or jump."
+    if wrong.n and wrong.interval[0] > 0.05:
+        return "WARN", f"{text}: is a part of the graph cut off, or do the outputs ripple or jump?"
+    return "PASS", f"{text}."
+
+
 def check_noise(e: Evidence) -> Judgment:
     return compare(e, "noise", "pgd-20")
 
@@ -322,6 +335,7 @@ CHECKS: tuple[Check, ...] = (
     Check("logits, not probabilities", AUTOATTACK, check_probabilities, needs_correct=False),
     Check("logits in a sane range", DISTILLATION, check_logit_range, needs_correct=False),
     Check("nonzero gradients", ATHALYE, check_zero_gradients),
+    Check("the gradient is that of the outputs", ATHALYE, check_slopes),
     Check("PGD beats random noise", CARLINI, check_noise),
     Check("many steps beat one", ATHALYE, check_single_step),
     Check("one step shows what many do", OVERFITTING, check_one_step),

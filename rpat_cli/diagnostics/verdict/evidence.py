@@ -9,6 +9,7 @@ from torch import Tensor
 
 from rpat_cli.attacks.losses import INNER_LOSSES
 from rpat_cli.attacks.threat import Threat
+from rpat_cli.diagnostics.verdict.slopes import Slopes
 from rpat_cli.evaluation.statistics import Accuracy, sign_test
 
 WARN_BELOW, FAIL_BELOW = 0.01, 0.001
@@ -47,7 +48,8 @@ class Evidence:
     `gradient_norm` (M,): L1 norm of the cross-entropy's gradient with respect to the image.
     `broken`: by attack, (M,) bool, the images that it breaks. `eps`: the attacks at larger radii,
     with their radius, rising.
-    `stand_ins`: classes of modules that the attack `STAND_IN` passes by.
+    `stand_ins`: classes of modules that the attack `STAND_IN` passes by. `slopes` of the margin at
+    images on the way of an attack.
     `losses`: mean cross-entropy before, after each step of, and at the end of PGD with 50 steps.
     `flags`: AutoAttack's own warnings. `skipped`: attacks that could not run, and why. `transfers`:
     the attacks whose images were made on other models.
@@ -70,6 +72,7 @@ class Evidence:
     transfers: tuple[str, ...]
     logits_alone: Tensor = field(default_factory=lambda: torch.zeros(0, 1))
     stand_ins: tuple[str, ...] = ()
+    slopes: Slopes = field(default_factory=Slopes.none)
 
     @property
     def right(self) -> Tensor:

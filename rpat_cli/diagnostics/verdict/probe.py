@@ -19,6 +19,7 @@ from rpat_cli.attacks.surrogate import backward_through
 from rpat_cli.attacks.threat import Threat
 from rpat_cli.data.splits import stratified_choice
 from rpat_cli.diagnostics.verdict.evidence import EOT, STAND_IN, Evidence, differing
+from rpat_cli.diagnostics.verdict.slopes import Slopes, slopes_at
 from rpat_cli.diagnostics.verdict.stand_ins import passed_by
 from rpat_cli.diagnostics.verdict.substitute import QUERIES as SUBSTITUTE_QUERIES
 from rpat_cli.diagnostics.verdict.substitute import fit_substitute
@@ -116,6 +117,7 @@ class _Outcome:
     skipped: dict[str, str] = field(default_factory=dict)
     transfers: tuple[str, ...] = ()
     stand_ins: tuple[str, ...] = ()
+    slopes: Slopes = field(default_factory=Slopes.none)
 
 
 @dataclass(frozen=True)
@@ -186,6 +188,12 @@ class _Probe:
         if differing(self.logits(x), self.logits(x)).any():
             settings = {"steps": EOT_STEPS, "eot": EOT_PASSES}
             outcome.broken[EOT] = self._broken(self.threat, "cw-pgd", x, y, **settings)
+        # On the way of an attack, where it matters.
+        short = ATTACKS["pgd"](self.threat, steps=min(PGD_STEPS))
+        parts = batches(x, y, self.batch_size, x.device)
+        outcome.slopes = Slopes.joined(
+            [slopes_at(self.model, short(self.model, a, b), b, self.threat) for a, b in parts]
+        )
 
     def _radii(self, x: Tensor) -> dict[str, float]:
         """The threat's radius, multiples of it, and the one whose ball holds every image."""

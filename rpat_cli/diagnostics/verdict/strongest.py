@@ -1,23 +1,30 @@
 """Which attack breaks a model: what to type where the others were fooled."""
 
-from rpat_cli.diagnostics.verdict.evidence import EOT, STAND_IN, WARN_BELOW, Evidence
+from rpat_cli.diagnostics.verdict.evidence import EOT, STAND_IN, WARN_BELOW, WHITE_BOX, Evidence
 from rpat_cli.evaluation.statistics import sign_test
 
-ORDER = (EOT, "cw-pgd", "apgd-ce", STAND_IN, "square")
-"""Among attacks that do equally well the first is named: the simplest that suits the model."""
+GENERAL = ("cw-pgd", "apgd-ce", "square")
+"""Attacks for any model, the simplest first."""
 
 ANY_SOURCE = "transfer:RUN"
 """For images made on the substitute, which is nothing that a command could name."""
 
 
 def strongest(e: Evidence) -> str:
-    """The attack that no other one beats by more than chance, of those in `e.broken`; "" without
-    any."""
-    names = [name for name in (*ORDER, *e.transfers) if name in e.broken]
+    """The attack of `e.broken` that broke most images; "" without any.
+
+    Those that answer what is wrong with this model come first, unless they are beaten by more than
+    chance: EOT for a random one, and the stand-ins where they break more than the gradient of the
+    model does.
+    """
+    names = [name for name in (*GENERAL, EOT, STAND_IN, *e.transfers) if name in e.broken]
     if not names:
         return ""
-    best = max(names, key=lambda name: int(e.broken[name].sum()))
-    return next(name for name in names if not _beats(e, best, name))
+    count = {name: int(flags.sum()) for name, flags in e.broken.items()}
+    best = max(names, key=lambda name: count[name])
+    own = max((count[name] for name in WHITE_BOX if name in count), default=0)
+    fitting = [EOT, *([STAND_IN] if count.get(STAND_IN, 0) > own else [])]
+    return next((one for one in fitting if one in names and not _beats(e, best, one)), best)
 
 
 def words(e: Evidence, attack: str) -> str:
