@@ -4,7 +4,7 @@ A row of `DIAGNOSTICS` names its code as "module:attribute", so that `rpat --hel
 diagnostics without importing torch.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from types import MappingProxyType
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from rpat_cli.attacks.threat import Threat
     from rpat_cli.data.base import Dataset
     from rpat_cli.data.choice import Limit
+    from rpat_cli.evaluation.suite import AttackSpec
 
 T = TypeVar("T")
 
@@ -63,7 +64,7 @@ class Subject:
     labels `y` (N,).
 
     `sources` are other models on the device, by the label of the transfer attack that used them.
-    `say` takes a line about the progress.
+    `attacks`: those of the evaluation. `say` takes a line about the progress.
     """
 
     model: "nn.Module"
@@ -74,6 +75,7 @@ class Subject:
     seed: int
     sources: "Mapping[str, nn.Module]" = field(default_factory=dict)
     say: Callable[[str], None] = _ignore
+    attacks: "Sequence[AttackSpec]" = ()
 
     def with_at_most(self, images: int) -> "Subject":
         """The same with so many of the images, each class by its share, the same ones every

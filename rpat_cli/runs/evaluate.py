@@ -150,6 +150,7 @@ def _measure(
                 opened,
                 file,
                 limit=options.limit,
+                attacks=specs,
                 sources=_placed(opened.compute, one_per_source(specs, sources)),
                 listener=listener,
             )

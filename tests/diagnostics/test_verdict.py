@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from helpers import assert_same, snapshot
+from replicas import Detached, Shattering
 from torch import nn
 
 from rpat_cli.attacks.threat import Threat
