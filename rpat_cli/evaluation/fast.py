@@ -5,7 +5,7 @@ returns is verified in float32. What it leaves is attacked once more in float32,
 strong part of AutoAttack; so the robust accuracy is at most what that part alone leaves.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -13,18 +13,15 @@ from torch import Tensor, nn
 from rpat_cli.attacks import ATTACKS
 from rpat_cli.attacks.autoattack import AutoAttack
 from rpat_cli.attacks.brought import Perturb
-from rpat_cli.attacks.row import AttackRow
 from rpat_cli.attacks.threat import Threat
 from rpat_cli.evaluation.results import StageResult
 from rpat_cli.evaluation.suite import AttackSpec
+from rpat_cli.evaluation.words import IN_FLOAT32
 from rpat_cli.hardware import native_bf16
 
 CHECKS = ("apgd-dlr", "apgd-ce")
 """The parts that attack again, the first that is defined for the model. The loss of apgd-dlr is
 that of apgd-t, for a ninth of its passes; with two classes it does not exist."""
-
-IN_FLOAT32 = " in float32"
-"""The end of the name of a stage that attacks again."""
 
 SEARCHED = (
     "fast: searched in bfloat16, and every adversarial image verified in float32 before it counted."
@@ -64,6 +61,17 @@ def why_not(model: nn.Module, device: torch.device) -> str:
     return ""
 
 
+def search_precision(
+    fast: bool, model: nn.Module, device: torch.device, on_remark: Callable[[str], None] | None
+) -> torch.dtype | None:
+    """The reduced precision of the search; None where it is in float32, which is said if it was to
+    be fast."""
+    reason = why_not(model, device) if fast else ""
+    if reason and on_remark:
+        on_remark(f"fast: the search is in float32, too: {reason}.")
+    return torch.bfloat16 if fast and not reason else None
+
+
 def is_worth_it(spec: AttackSpec) -> bool:
     """Whether an attack is long enough to be searched in reduced precision."""
     check = ATTACKS[CHECKS[0]].passes({})
@@ -82,11 +90,6 @@ def check_in_float32(
         return ensemble.perturb(name, x, y)
 
     return name + IN_FLOAT32, perturb
-
-
-def row_of_stage(stage: str) -> AttackRow:
-    """What the catalogue says of a stage."""
-    return ATTACKS[stage.removesuffix(IN_FLOAT32)]
 
 
 def note_on(stages: Sequence[StageResult]) -> str:
