@@ -64,8 +64,6 @@ RA = [
     for name in METHODS
     for form in ([None, *FORMS] if name in ON_EVERY_FORM else [None, "mse"])
 ]
-    )
-]
 
 
 @pytest.mark.parametrize("norm", DEFAULT_EPS)
