@@ -1,5 +1,4 @@
-"""What a training needs besides its folder: recipe, device, images and ranks; and how its epochs are
-validated."""
+"""What a training needs besides its folder, and how its epochs are validated."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
