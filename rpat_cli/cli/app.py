@@ -16,7 +16,7 @@ from rpat_cli.cli.compare import compare
 from rpat_cli.cli.recipes import recipes
 from rpat_cli.cli.streams import make_streams_safe
 from rpat_cli.cli.sweep import sweep
-from rpat_cli.errors import RpatError
+from rpat_cli.errors import RpatError, without_pastes
 from rpat_cli.user_code import ascribed, is_out_of_memory
 from rpat_cli.version import __version__
 
@@ -115,7 +115,7 @@ def _run() -> None:
     except OSError as error:  # a full disk, no permission: the message names the file
         if os.environ.get("RPAT_DEBUG"):
             raise
-        console.error(str(error))
+        console.error(without_pastes(str(error)))
         sys.exit(1)
     except Exception as error:
         if os.environ.get("RPAT_DEBUG"):

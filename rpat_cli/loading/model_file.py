@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from rpat_cli.errors import ConfigError, Problem, did_you_mean
 from rpat_cli.recipe.plugins import place_in
 from rpat_cli.records.files import user_path
-from rpat_cli.records.regular import irregular
+from rpat_cli.records.regular import read_regular
 from rpat_cli.registry import import_file
 
 _NAME = re.compile(r"(?P<file>.+\.py):(?P<function>[^:/\\]+)")
@@ -42,10 +42,8 @@ class ModelFile:
     @property
     def text(self) -> str:
         """The program text. Raises `ConfigError` if it cannot be read."""
-        if what := irregular(self.path):
-            raise ConfigError(Problem("", f"{self.path} is {what}, not a file.", str(self)))
         try:
-            return self.path.read_text(encoding="utf-8")
+            return read_regular(self.path).decode("utf-8")
         except FileNotFoundError:
             neighbors = [path.name for path in self.path.parent.glob("*.py")]
             hint = did_you_mean(self.path.name, neighbors)
@@ -53,7 +51,8 @@ class ModelFile:
                 Problem("", f"there is no file {self.path}.", str(self), hint)
             ) from None
         except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(Problem("", f"cannot be read: {error}.", str(self))) from None
+            reason = getattr(error, "strerror", None) or error
+            raise ConfigError(Problem("", f"cannot be read: {reason}.", str(self))) from None
 
     def build(self) -> "PortableModel":
         """Run the file, then the function. The file may import others in its folder.
@@ -61,11 +60,8 @@ class ModelFile:
         Raises `ConfigError`, with file and line, for a file or function that is missing or fails, a
         function that needs arguments, and a result that is not an `nn.Module`.
         """
-        try:
-            module = _import(self.path, self.text)
-        except Exception as error:
-            raise self._failed("the file failed", error) from error
-        function = self._find(module)
+        function = self.function_in_it()
+        self._check_arguments(function)
         try:
             with redirect_stdout(sys.stderr):  # what it prints: stdout is for results
                 model = function()
@@ -76,15 +72,23 @@ class ModelFile:
             raise ConfigError(Problem("", message, str(self)))
         return PortableModel(model, self.path.resolve())
 
-    def _find(self, module: ModuleType) -> Callable[[], Any]:
+    def function_in_it(self) -> Callable[..., Any]:
+        """Run the file. Raises `ConfigError`, with file and line, for one that is missing or fails,
+        or has no such function."""
+        try:
+            module = _import(self.path, self.text)
+        except Exception as error:
+            raise self._failed("the file failed", error) from error
         function = getattr(module, self.function, None)
         if function is None:
             message = f"there is no function {self.function!r} in {self.path}."
             raise ConfigError(Problem("", message, str(self), self._functions_hint(module)))
         if not callable(function) or isinstance(function, nn.Module):
             message = f"{self.function!r} is not a function but a {type(function).__name__}."
-            hint = "Name a function without arguments that returns the model."
-            raise ConfigError(Problem("", message, str(self), hint))
+            raise ConfigError(Problem("", message, str(self), "Name a function."))
+        return function  # type: ignore[no-any-return]
+
+    def _check_arguments(self, function: Callable[..., Any]) -> None:
         try:
             inspect.signature(function).bind()
         except TypeError as error:
@@ -92,7 +96,6 @@ class ModelFile:
             raise ConfigError(Problem("", f"{self.function}: {error}.", str(self), hint)) from None
         except ValueError:  # some builtins have no signature: calling them will show
             pass
-        return function  # type: ignore[no-any-return]
 
     def _functions_hint(self, module: ModuleType) -> str:
         functions = [
@@ -131,7 +134,7 @@ class PortableModel(nn.Module):
 
 
 def _unpickle(path: Path, model: bytes) -> PortableModel:
-    _import(path, path.read_text(encoding="utf-8"))
+    _import(path, read_regular(path).decode("utf-8"))
     return PortableModel(pickle.loads(model), path)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from rpat_cli.errors import RunFolderError
 from rpat_cli.records.files import append_durably, write_whole
-from rpat_cli.records.regular import irregular
+from rpat_cli.records.regular import read_regular
 
 AVERAGED = "_wa"
 """The suffix of everything that belongs to the averaged model: metrics, checkpoints, best epoch."""
@@ -99,10 +99,8 @@ def inspect_metrics(path: Path, done: int | None = None) -> tuple[list[dict[str,
 
 
 def _lines_of(path: Path) -> list[bytes]:
-    if what := irregular(path):  # a pipe or a device would never end
-        raise RunFolderError(f"cannot read {path}: it is {what}.")
     try:
-        return [line for line in path.read_bytes().split(b"\n") if line.strip()]
+        return [line for line in read_regular(path).split(b"\n") if line.strip()]
     except FileNotFoundError:
         return []
     except OSError as error:

@@ -35,7 +35,7 @@ from rpat_cli.reports.write import write_report
 from rpat_cli.runs.build import build_loop
 from rpat_cli.runs.checkpoints import CheckpointWriter, saved_form
 from rpat_cli.runs.final_evaluation import evaluate_checkpoints
-from rpat_cli.runs.first_pass import try_network
+from rpat_cli.runs.first_pass import try_network, try_parts
 from rpat_cli.runs.inputs import Inputs, validating
 from rpat_cli.runs.listener import Listener
 from rpat_cli.runs.new_run import create_run
@@ -72,6 +72,7 @@ def train_run(
     # and before the training, which would be in vain.
     inputs = Inputs.of(recipe, ranks)
     try_network(inputs.architecture.build(), inputs.architecture, recipe, inputs.smallest_slice)
+    try_parts(recipe, inputs.architecture)
     load_sources(parse_suite(recipe.eval), inputs.architecture, recipe)
     folder = create_run(recipe, out)
     segments = inputs.segments()

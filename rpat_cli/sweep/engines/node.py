@@ -1,8 +1,8 @@
 """What happens where a trial runs, on this machine or a cluster node: one process at a time in its
 folder, and its exit code.
 
-Standard library only, plus our lock and signals: a cluster job imports this module before it starts
-the trial.
+Standard library only, plus our files, lock and signals: a cluster job imports this module before it
+starts the trial.
 """
 
 import os
@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+from rpat_cli.records.files import appending
 from rpat_cli.records.lock import locked
 from rpat_cli.signals import blocked, interrupts, on_sigterm
 
@@ -52,7 +53,7 @@ def exclusive(log: Path) -> Iterator[IO[str] | None]:
     """Hold the lock next to a log; None if another process holds it. A child that inherits the file
     keeps the lock."""
     log.parent.mkdir(parents=True, exist_ok=True)
-    with lock_of(log).open("a") as lock:
+    with appending(lock_of(log)) as lock:
         if locked(lock):
             lock.truncate(0)
             yield lock
@@ -83,14 +84,15 @@ def start(
 
     The process holds a lock next to its log for as long as it lives, even if this one is killed. It
     has a session of its own, so that Ctrl-C at the keyboard does not reach it; its output is
-    appended to the log. Raises `OSError` if it cannot be started, and whatever `prepare` raises.
+    appended to the log. Raises `OSError` if it cannot be started, `RunFolderError` if lock or log
+    are no files, and whatever `prepare` raises.
     """
     with exclusive(log) as lock:
         if lock is None:
             return None
         command = prepare()
         inherited = (lock.fileno(),) if os.name == "posix" else ()
-        with log.open("ab") as output:
+        with appending(log) as output:
             process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
@@ -207,7 +209,7 @@ class Attempt:
             self._wait()
             if process.wait() == EXIT_SAVED:
                 hint = "It is saved and can be resumed; allow it more time or more requeues."
-                with self._log.open("a", encoding="utf-8") as log:
+                with appending(self._log) as log:
                     log.write(f"{error} {hint}\n")
                 return 1
         except subprocess.SubprocessError:

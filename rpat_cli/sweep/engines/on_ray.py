@@ -16,7 +16,8 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from rpat_cli.errors import EngineError, MissingExtraError
+from rpat_cli.errors import EngineError, MissingExtraError, RunFolderError
+from rpat_cli.records.files import appending
 from rpat_cli.signals import interrupts
 from rpat_cli.sweep.engines.base import Ended, EngineSection, Job
 from rpat_cli.sweep.engines.local import usable_cores, visible_gpus
@@ -137,7 +138,7 @@ class Ray:
         except errors.TaskCancelledError:
             return -SIGKILL if ref in self._forced else -SIGTERM
         except errors.RayError as error:  # its worker or its node is gone
-            with suppress(OSError), work.log.open("a", encoding="utf-8") as file:
+            with suppress(OSError, RunFolderError), appending(work.log) as file:
                 file.write(f"{error}\n")
             return -SIGKILL
 
