@@ -13,7 +13,6 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-
 Clip = Callable[[Tensor], Tensor]
 """From a perturbation of some x to the nearest one, in L2, that its ball and box allow."""
 

@@ -123,6 +123,8 @@ OPTIONS = (
     RecipeOption("seed", RUN, COUNT, short="-s"),
     RecipeOption("device", RUN, NAME, choices=choices_of("device")),
     RecipeOption("precision", RUN, NAME, choices=choices_of("precision")),
+    RecipeOption("fast", RUN),
+    RecipeOption("compile", RUN),
 )
 """The options that set a key of the recipe, in the order of the help page."""
 

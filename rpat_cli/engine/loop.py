@@ -103,6 +103,10 @@ class TrainLoop:
 
         Raises `DivergenceError` for a loss term, a gradient or a weight that is not finite.
         """
+        with self.compute.settings():
+            return self._run()
+
+    def _run(self) -> bool:
         for callback in self.callbacks:
             callback.on_start(self)
         while self.epoch < self.epochs:

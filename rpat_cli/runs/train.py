@@ -16,7 +16,7 @@ from torch import nn
 from rpat_cli.data.base import Dataset
 from rpat_cli.data.splits import TensorSplit
 from rpat_cli.engine.callbacks import MetricsLog, Validation
-from rpat_cli.engine.compute import Compute, resolve_compute, seed_everything
+from rpat_cli.engine.compute import Compute, seed_everything
 from rpat_cli.engine.loop import TrainLoop
 from rpat_cli.errors import Interrupted
 from rpat_cli.evaluation.evaluate import evaluate
@@ -39,6 +39,7 @@ from rpat_cli.runs.build import (
     build_extra,
     build_loop,
     build_threat,
+    compute_for,
 )
 from rpat_cli.runs.checkpoints import CheckpointWriter, saved_form
 from rpat_cli.runs.final_evaluation import evaluate_checkpoints
@@ -68,7 +69,7 @@ class Inputs:
     @classmethod
     def of(cls, recipe: Recipe) -> "Inputs":
         """Choose the device and read the data. Raises `ConfigError` and `DataError`."""
-        compute = resolve_compute(recipe.device, recipe.precision)
+        compute = compute_for(recipe)
         data = build_data(recipe.data, recipe.seed)
         return cls(recipe, compute, data, build_extra(recipe.data.extra, data))
 
@@ -91,7 +92,8 @@ class Inputs:
         device = self.compute.device.type
         threads = torch.get_num_threads() if device == "cpu" else None
         recipe = self.recipe.model_dump(mode="json")
-        new = segment_of(recipe, epoch, step, device=device, threads=threads)
+        precision = self.compute.precision
+        new = segment_of(recipe, epoch, step, device=device, threads=threads, precision=precision)
         return with_next(before, new)
 
 
