@@ -53,6 +53,8 @@ Examples:
 
   torchrun --nproc-per-node 8 -m rpat_cli eval --attack autoattack
 
+  rpat eval --attack autoattack --fast
+
   rpat eval --attack pgd-50 --check --perception --eps-curve --loss-surface
 
   rpat eval --attack clean --corruptions ~/data/CIFAR-10-C --corruptions-baseline runs/standard
@@ -94,6 +96,7 @@ def evaluate(
     download: o.Download = None,
     batch_size: o.BatchSize = None,
     jobs: o.JobCount = "auto",
+    fast: o.Fast = False,
     seed: o.Seed = None,
     device: o.Device = None,
     out: o.Out = None,
@@ -118,7 +121,7 @@ def evaluate(
             diagnostics=diagnostics,
             quiet=quiet,
             as_json=as_json,
-            **_how(checkpoint, limit, images, batch_size, jobs, out),
+            **_how(checkpoint, limit, images, batch_size, jobs, out, fast),
         )
 
 
@@ -129,6 +132,7 @@ def _how(
     batch_size: int | None,
     jobs: str,
     out: Path | None,
+    fast: bool,
 ) -> dict[str, Any]:
     """What is measured of the target, and how."""
     chosen = _chosen(limit, images)
@@ -139,6 +143,7 @@ def _how(
         "batch_size": batch_size,
         "jobs": shared,
         "out": out,
+        "fast": fast,
     }
 
 

@@ -19,6 +19,7 @@ from rpat_cli.data.splits import as_classes
 from rpat_cli.errors import ConfigError
 from rpat_cli.evaluation.arguments import check_images, check_labels, check_lengths
 from rpat_cli.evaluation.bench import Bench, Prepared
+from rpat_cli.evaluation.fast import IN_FLOAT32, note_on
 from rpat_cli.evaluation.forecast import Forecast, Load, loads_of
 from rpat_cli.evaluation.parallel.chunks import (
     ChunkResult,
@@ -40,6 +41,7 @@ from rpat_cli.evaluation.verify import (
     check_precision,
     checked_logits,
 )
+from rpat_cli.hardware import native_bf16
 from rpat_cli.user_code import ascribed
 
 __all__ = ["AttackResult", "Evaluation", "OnResult", "Progress", "default_batch_size", "evaluate"]
@@ -75,6 +77,7 @@ def evaluate(
     on_result: OnResult | None = None,
     on_remark: OnRemark | None = None,
     known: Iterable[ChunkResult] = (),
+    fast: bool = False,
 ) -> Evaluation:
     """Attack `model` with every spec, in float32: images `x` (N, C, H, W) in [0, 1], labels `y`
     (N,).
@@ -93,6 +96,9 @@ def evaluate(
     interruption. Chunks kept from an earlier run of the same evaluation come back as `known` and
     are not run again. `on_remark` gets a message when the model cannot be sent to the workers, and
     all work is done here.
+
+    `fast`: long attacks search in bfloat16 where the device computes that natively; see
+    `rpat_cli.evaluation.fast`. What counts is measured in float32, as always.
 
     Raises `DataError` for images or labels of another form, `RpatError` for a model that is
     not float32 or whose logits are not finite, `ConfigError` for settings that an attack does not
@@ -115,16 +121,15 @@ def evaluate(
         clean, classes, probabilities = _predict_clean(model, x, y, batch_size, device)
         whole = _without_results(threat, y, clean, classes, seed, batch_size)
         first = x[:batch_size].clone().to(device), y[:batch_size].clone().to(device)
-        bench = _bench(model, threat, specs, first, seed, own_sources, probabilities)
+        search = _search_precision(fast, device, on_remark)
+        bench = _bench(model, threat, specs, first, seed, own_sources, probabilities, search)
         if on_progress:
             on_progress = _forecast(bench, whole, on_progress)
         execute = _executor(bench, workers, on_remark)
         for spec in specs:
-            state = SampleStates.clean(clean, whole.y)
-            prepared = bench.prepared(spec.label)
-            runner = StageRunner(
-                spec.label, execute, x, y, batch_size, seed, known, on_progress, on_chunk
-            )
+            state, prepared = SampleStates.clean(clean, whole.y), bench.prepared(spec.label)
+            settings = (batch_size, seed, known, on_progress, on_chunk)
+            runner = StageRunner(spec.label, execute, x, y, *settings)
             runner.run(list(prepared.stages), state)
             results.append(_result(spec, prepared, state, whole))
             if on_result:
@@ -157,15 +162,32 @@ def _bench(
     seed: int,
     sources: Mapping[str, nn.Module],
     probabilities: bool,
+    search: torch.dtype | None,
 ) -> Bench:
     """All attacks ready to run; `first` is a batch of images and classes, on the device."""
     x, y = first
     check_lengths(threat, specs, x)
     by_label = {spec.label: spec for spec in specs}
     connected = gradient_reaches(model, x[:1])
-    bench = Bench(model, threat, by_label, x, y, seed, x.device, connected, sources, probabilities)
+    bench = Bench(
+        model, threat, by_label, x, y, seed, x.device, connected, sources, probabilities, search
+    )
     bench.prepare_all()
     return bench
+
+
+def _search_precision(
+    fast: bool, device: torch.device, on_remark: OnRemark | None
+) -> torch.dtype | None:
+    """The reduced precision of the search, or None."""
+    if fast and native_bf16(device.type):
+        return torch.bfloat16
+    if fast and on_remark:
+        on_remark(
+            f"fast: {device.type} does not compute bfloat16 natively here, so the search is in "
+            "float32, too."
+        )
+    return None
 
 
 def _predict_clean(
@@ -239,7 +261,8 @@ def _result(
 ) -> AttackResult:
     stages = _stages(prepared, state, whole.clean.correct)
     flags = list(prepared.flags)
-    notes = _doubt(whole.threat, spec.settings)
+    notes = [note_on(stages)] if prepared.fast else []
+    notes += _doubt(whole.threat, spec.settings)
     if prepared.ensemble:
         prepared.ensemble.look_at_result(_accuracies(whole, stages))
         flags += prepared.ensemble.flags
@@ -295,6 +318,9 @@ def _accuracies(whole: Evaluation, stages: Sequence[StageResult]) -> dict[str, f
     """Robust accuracy after each stage, with "clean" first, as AutoAttack's last check takes it."""
     accuracy = {"clean": whole.clean.correct / whole.n}
     for stage in stages:
+        # What attacks again after Square would hide that Square was the strongest.
+        if stage.name.endswith(IN_FLOAT32):
+            continue
         accuracy[stage.name] = (stage.attacked - stage.broken) / whole.n
     return accuracy
 

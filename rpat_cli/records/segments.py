@@ -24,8 +24,9 @@ class Segment:
 
     It began when `epoch` epochs, and `step` steps of the next one, were done. `recipe` has the
     values of the watched keys, `schedule` is that of the learning rate. `device` is what it was
-    computed on, `threads` on how many on a CPU, `precision` in which arithmetic: fp32, tf32, bf16
-    or fp16, whatever "auto" was; None in segments of versions that did not record them.
+    computed on, `threads` on how many on a CPU, `precision` in which arithmetic (fp32, tf32, bf16
+    or fp16, whatever "auto" was); None in segments of versions that did not record them. `ranks` is
+    the number of processes that shared it.
     """
 
     epoch: int
@@ -34,6 +35,7 @@ class Segment:
     schedule: str
     device: str | None = None
     threads: int | None = None
+    ranks: int = 1
     precision: str | None = None
 
     @property
@@ -49,7 +51,8 @@ class Segment:
             (self.threads, before.threads),
             (self.precision, before.precision),
         )
-        return same_recipe and all(None in pair or pair[0] == pair[1] for pair in machines)
+        same_machine = all(None in pair or pair[0] == pair[1] for pair in machines)
+        return same_recipe and same_machine and self.ranks == before.ranks
 
     def to_dict(self) -> dict[str, Any]:
         """Plain builtins."""
@@ -63,6 +66,7 @@ def segment_of(
     *,
     device: str | None = None,
     threads: int | None = None,
+    ranks: int = 1,
     precision: str | None = None,
 ) -> Segment:
     """The segment that begins there under a recipe, given as plain builtins."""
@@ -74,7 +78,7 @@ def segment_of(
         else:
             watched[key] = value
     schedule = str(recipe["schedule"]["name"])
-    return Segment(epoch, step, watched, schedule, device, threads, precision)
+    return Segment(epoch, step, watched, schedule, device, threads, ranks, precision)
 
 
 def segments_in(checkpoint: Mapping[str, Any]) -> list[Segment]:
@@ -117,6 +121,8 @@ def in_words(segments: Sequence[Segment]) -> list[str]:
             text += f", threads: {segment.threads}"
         if len({each.precision for each in segments} - {None}) > 1:
             text += f", in {segment.precision}"
+        if any(each.ranks > 1 for each in segments):
+            text += f", ranks: {segment.ranks}"
         lines.append(text)
     return lines
 
@@ -146,17 +152,21 @@ def how_to_repeat(
 
 
 def _threads(segments: Sequence[Segment]) -> list[str]:
-    """On a CPU sums are rounded by how they are divided among threads."""
-    if not segments or segments[-1].device != "cpu" or not segments[-1].threads:
-        return []
-    return [f"To the same bits on this machine: with OMP_NUM_THREADS={segments[-1].threads}"]
+    """On a CPU sums are rounded by how they are divided among threads, and everywhere by how they
+    are divided among ranks."""
+    last = segments[-1] if segments else None
+    shared = f"--ranks {last.ranks}" if last and last.ranks > 1 else ""
+    if last is None or last.device != "cpu" or not last.threads:
+        return [f"As it was shared: with {shared}"] if shared else []
+    with_ranks = f" and {shared}" if shared else ""
+    return [f"To the same bits on this machine: with OMP_NUM_THREADS={last.threads}{with_ranks}"]
 
 
 def _unrepeatable(segments: Sequence[Segment]) -> str:
     for segment in segments[1:]:
         if segment.step:
             return f"it was changed within epoch {segment.epoch + 1}, after step {segment.step}"
-    for name in ("device", "threads"):
+    for name in ("device", "threads", "ranks"):
         values = {getattr(each, name) for each in segments} - {None}
         if len(values) > 1:
             return f"its segments had different {'devices' if name == 'device' else name}"

@@ -16,6 +16,7 @@ from rpat_cli.data.base import Dataset, DatasetSpec, Shape
 from rpat_cli.data.splits import TensorSplit
 from rpat_cli.engine.callback import Callback, StepRecord
 from rpat_cli.engine.compute import Compute, seed_everything
+from rpat_cli.engine.distributed import parts_of
 from rpat_cli.engine.loop import TrainLoop
 from rpat_cli.errors import DataError
 from rpat_cli.passes import count_passes
@@ -76,14 +77,15 @@ def dry_run(recipe: Recipe, out: Path | None = None) -> Estimate:
     compute = compute_for(recipe)
     data, images, real = _data(recipe)
     architecture = architecture_for(recipe, data)
-    try_network(architecture.build(), architecture, recipe, len(data.train))
+    smallest = parts_of(min(recipe.batch_size, len(data.train)), recipe.accumulate)[-1]
+    try_network(architecture.build(), architecture, recipe, smallest)
     seed_everything(recipe.seed)
     model = compute.place(architecture.build())
     watch = _Stopwatch()
     extra = build_extra(recipe.data.extra, data)
     loop = build_loop(recipe, data, model, compute, [watch], lambda _: watch.is_done, extra)
     loop.epoch = recipe.epochs - 1  # everything that starts at some epoch has started
-    with ascribed(model):
+    with ascribed(model), compute.settings():
         forward, backward = _counted_run(loop, watch)
     steps_per_epoch = max(1, loop.steps_per_epoch * images // len(data.train))
     steps = steps_per_epoch * recipe.epochs
