@@ -150,7 +150,8 @@ def _replace_forward(module: nn.Module, forward: object, stack: ExitStack) -> No
 
 
 def _convolve(conv: nn.Conv2d, weight: Tensor, bias: Tensor, x: Tensor) -> Tensor:
-    return conv._conv_forward(x, weight, bias)
+    output: Tensor = conv._conv_forward(x, weight, bias)  # with the padding of its mode
+    return output
 
 
 def _identity(x: Tensor) -> Tensor:

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from rpat_cli.attacks.forward import gradient_reaches
 from rpat_cli.attacks.side_effects import differentiable, frozen, own_randomness
 from rpat_cli.attacks.threat import Threat, wider_than_ball
+from rpat_cli.data.reading import AnyImages
 from rpat_cli.data.splits import as_classes
 from rpat_cli.errors import ConfigError
-from rpat_cli.evaluation.arguments import check_images, check_labels, check_lengths
+from rpat_cli.evaluation.arguments import check_images, check_labels, check_lengths, check_pixels
 from rpat_cli.evaluation.bench import Bench, Prepared
 from rpat_cli.evaluation.fast import IN_FLOAT32, note_on
 from rpat_cli.evaluation.forecast import Forecast, Load, loads_of
@@ -62,7 +63,7 @@ def default_batch_size(device: torch.device) -> int:
 
 def evaluate(
     model: nn.Module,
-    x: Tensor,
+    x: AnyImages,
     y: Tensor,
     specs: Sequence[AttackSpec],
     threat: Threat,
@@ -82,11 +83,12 @@ def evaluate(
     """Attack `model` with every spec, in float32: images `x` (N, C, H, W) in [0, 1], labels `y`
     (N,).
 
-    `x`, `y` may lie on any device; batches of at most `batch_size` (default: `default_batch_size`)
-    go to `device` (default: where the model is), or to the `workers`, which then share them. The
-    model is evaluated in eval mode; it, its gradients, and every global random generator come out
-    as they went in. The same seed, model, data and batch size give the same flags, however many
-    workers there are.
+    `x` may also be `Images`, which are read chunk by chunk, so that memory does not grow with their
+    number. `x`, `y` may lie on any device; batches of at most `batch_size` (default:
+    `default_batch_size`) go to `device` (default: where the model is), or to the `workers`, which
+    then share them. The model is evaluated in eval mode; it, its gradients, and every global random
+    generator come out as they went in. The same seed, model, data and batch size give the same
+    flags, however many workers there are.
 
     `sources` holds, by label, the model that each transfer attack makes its images on; it too comes
     out as it went in, but for its device.
@@ -117,7 +119,8 @@ def evaluate(
         own_randomness(device, seed),
         _ready(sources, specs, device) as own_sources,
     ):
-        x, y = (part.clone() if part.is_inference() else part for part in (x, y))
+        x = x.clone() if isinstance(x, Tensor) and x.is_inference() else x
+        y = y.clone() if y.is_inference() else y
         clean, classes, probabilities = _predict_clean(model, x, y, batch_size, device)
         whole = _without_results(threat, y, clean, classes, seed, batch_size)
         first = x[:batch_size].clone().to(device), y[:batch_size].clone().to(device)
@@ -191,16 +194,18 @@ def _search_precision(
 
 
 def _predict_clean(
-    model: nn.Module, x: Tensor, y: Tensor, batch_size: int, device: torch.device
+    model: nn.Module, x: AnyImages, y: Tensor, batch_size: int, device: torch.device
 ) -> tuple[Prediction, int, bool]:
     """What the model makes of the images as they are, how many classes it tells apart, and whether
     it returns probabilities.
 
-    Raises what `checked_logits` raises, and `DataError` for labels of no class.
+    Raises what `checked_logits` raises, and `DataError` for labels of no class, or pixels outside
+    of [0, 1].
     """
     clean: list[Prediction] = []
     done, classes, probabilities = 0, 0, True
     for x_part, y_part in batches(x, y, batch_size, device):
+        check_pixels(x_part)
         try:
             logits = checked_logits(model, x_part)
         except NotFiniteError as error:

@@ -12,6 +12,7 @@ import torch
 
 from rpat_cli.data.base import Dataset
 from rpat_cli.data.choice import First, Limit, Listed, images_of, recorded
+from rpat_cli.data.reading import Images
 from rpat_cli.diagnostics import Result
 from rpat_cli.engine.compute import Compute
 from rpat_cli.errors import ConfigError, Problem
@@ -225,7 +226,8 @@ def evaluate_opened(
     ):
         evaluation = evaluate(
             opened.model,
-            *images.tensors(),
+            Images(images),
+            images.labels,
             located(specs),
             opened.threat,
             batch_size=options.batch_size_on(compute.device),
