@@ -85,7 +85,7 @@ def dry_run(recipe: Recipe, out: Path | None = None) -> Estimate:
     extra = build_extra(recipe.data, data)
     loop = build_loop(recipe, data, model, compute, [watch], lambda _: watch.is_done, extra)
     loop.epoch = recipe.epochs - 1  # everything that starts at some epoch has started
-    with ascribed(model), compute.settings():
+    with ascribed(model):
         forward, backward = _counted_run(loop, watch)
     steps_per_epoch = max(1, loop.steps_per_epoch * images // len(data.train))
     steps = steps_per_epoch * recipe.epochs

@@ -202,7 +202,7 @@ def train_stretch(
     ranks = inputs.ranks.on(inputs.compute.device)
     model = inputs.compute.place(inputs.architecture.build())
     ranks.copy_from_first(model.state_dict().values())
-    with ascribed(model), inputs.compute.settings(), StopSignals() as signals:
+    with ascribed(model), StopSignals() as signals:
 
         def signaled() -> int:
             """0, or the signal that has come to any rank. Not noted in `signals`, where a second
