@@ -17,7 +17,7 @@ from rpat_cli.attacks import ATTACKS
 from rpat_cli.attacks.autoattack import AutoAttack, Ensemble
 from rpat_cli.attacks.brought import Perturb, attacked
 from rpat_cli.attacks.catalogue import NoAttack, Transfer
-from rpat_cli.attacks.side_effects import frozen, own_randomness
+from rpat_cli.attacks.side_effects import exact_float32, frozen, own_randomness
 from rpat_cli.attacks.surrogate import Surrogate, backward_through
 from rpat_cli.attacks.threat import Threat
 from rpat_cli.errors import ConfigError, Problem
@@ -191,7 +191,7 @@ class Bench:
         x, y = task.x.to(self.device), task.y.to(self.device)
         with (
             frozen(self.model) as model,
-            torch.autocast(self.device.type, enabled=False),
+            exact_float32(self.device),
             count_passes(model) as passes,
             own_randomness(self.device, task.seed),
         ):
