@@ -7,14 +7,14 @@ result, file = rpat.evaluate(run, "clean,pgd-20,autoattack")
 model = rpat.load_model(run).model          # images in [0, 1] to logits
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rpat_cli.version import __version__
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from rpat_cli.evaluation.evaluate import Evaluation
     from rpat_cli.evaluation.parallel.processes import Jobs
@@ -73,6 +73,7 @@ def evaluate(
     images: "str | Path | Sequence[int | str] | None" = None,
     jobs: "Jobs" = 1,
     fast: bool = False,
+    surrogates: "Mapping[str, str | Callable[..., Tensor]] | None" = None,
     say: "Callable[[str], None] | None" = None,
     trust: bool = False,
     **keys: Any,
@@ -88,13 +89,15 @@ def evaluate(
     subset of that many test images, `limit="first:100"` on the first ones; `images`, a text file or
     a list of numbers or file names, on those. `jobs` ("auto" or a number) processes share the
     work; they import the script that calls this, in which the call must be below
-    `if __name__ == "__main__":`. `fast` lets long attacks search in bfloat16. `say` and `trust`
-    are as in `train`: a run that names a plugin needs `trust=True`, or `plugins=[FILE]`. Keywords
-    are recipe keys that override the run's recipe: `threat={"norm": "L2"}`,
-    `data={"root": "/data"}`. Raises `RpatError`s.
+    `if __name__ == "__main__":`. `fast` lets long attacks search in bfloat16. `surrogates`,
+    {module: "identity", "relu", "FILE.py:FUNCTION" or a function}, are what the attacks' gradients
+    pass in place of modules. `say` and `trust` are as in `train`: a run that names a plugin needs
+    `trust=True`, or `plugins=[FILE]`. Keywords are recipe keys that override the run's recipe:
+    `threat={"norm": "L2"}`, `data={"root": "/data"}`. Raises `RpatError`s.
     """
     from rpat_cli.data.choice import chosen_by
     from rpat_cli.data.in_memory import providing
+    from rpat_cli.loading.stand_ins import read_surrogates, surrogate_files
     from rpat_cli.recipe.layers import Layer, code_named_in
     from rpat_cli.recipe.suite_file import read_suite
     from rpat_cli.recipe.trust import model_files, trusting
@@ -105,14 +108,20 @@ def evaluate(
     attacks = as_suite(attack, "evaluate()")
     own, keys = images_in(keys, training=False)
     given = Layer("evaluate()", keys, by_user=True)
-    files = [*code_named_in([given]), *model_files(attacks)]
+    stand_ins = surrogates or {}
+    files = [*code_named_in([given]), *model_files(attacks), *surrogate_files(stand_ins)]
     with called("evaluate"), providing(own), trusting(everything=trust, files=files):
         return eval_run(
             as_target(target, "evaluate()"),
             read_suite(attacks, source="evaluate()"),
             checkpoint=checkpoint,
             changes=[given],
-            options=EvalOptions(limit=chosen_by(limit, images), jobs=jobs, fast=fast),
+            options=EvalOptions(
+                limit=chosen_by(limit, images),
+                jobs=jobs,
+                fast=fast,
+                surrogates=read_surrogates(stand_ins, "evaluate()"),
+            ),
             listener=in_lines(say) if say else None,
         )
 

@@ -20,6 +20,7 @@ from rpat_cli.errors import ConfigError
 from rpat_cli.evaluation.parallel import ranks
 from rpat_cli.evaluation.parallel.processes import Jobs
 from rpat_cli.evaluation.suite import AttackSpec
+from rpat_cli.loading.stand_ins import read_surrogates
 from rpat_cli.recipe.layers import Layer, layers_of, resolve
 from rpat_cli.recipe.summary import summary
 from rpat_cli.recipe.trust import trusting
@@ -161,6 +162,7 @@ def evaluate(
     limit: Limit | None,
     out: Path | None = None,
     fast: bool = False,
+    surrogates: Sequence[str] = (),
     quiet: bool,
     as_json: bool,
 ) -> None:
@@ -184,7 +186,16 @@ def evaluate(
             diagnostics=diagnostics,
             checkpoint=checkpoint,
             changes=changes,
-            options=EvalOptions(batch_size, jobs, limit, again, others, out, fast),
+            options=EvalOptions(
+                batch_size,
+                jobs,
+                limit,
+                again=again,
+                ranks=others,
+                out=out,
+                fast=fast,
+                surrogates=read_surrogates(surrogates),
+            ),
             listener=listener,
         )
         sections = [result.section() for result in measured.diagnostics.values()]

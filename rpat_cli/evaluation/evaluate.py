@@ -14,15 +14,17 @@ from torch import Tensor, nn
 
 from rpat_cli.attacks.forward import gradient_reaches
 from rpat_cli.attacks.side_effects import differentiable, frozen, own_randomness
+from rpat_cli.attacks.surrogate import Surrogate, backward_through
 from rpat_cli.attacks.threat import Threat, wider_than_ball
 from rpat_cli.data.reading import AnyImages
 from rpat_cli.data.splits import as_classes
 from rpat_cli.errors import ConfigError
 from rpat_cli.evaluation.arguments import check_images, check_labels, check_lengths, check_pixels
 from rpat_cli.evaluation.bench import Bench, Prepared
-from rpat_cli.evaluation.fast import IN_FLOAT32, note_on
+from rpat_cli.evaluation.fast import note_on
 from rpat_cli.evaluation.forecast import Forecast, Load, loads_of
 from rpat_cli.evaluation.parallel.chunks import (
+    ChooseRows,
     ChunkResult,
     Execute,
     OnChunk,
@@ -42,6 +44,7 @@ from rpat_cli.evaluation.verify import (
     check_precision,
     checked_logits,
 )
+from rpat_cli.evaluation.words import IN_FLOAT32
 from rpat_cli.hardware import native_bf16
 from rpat_cli.user_code import ascribed
 
@@ -79,6 +82,8 @@ def evaluate(
     on_remark: OnRemark | None = None,
     known: Iterable[ChunkResult] = (),
     fast: bool = False,
+    keep: ChooseRows | None = None,
+    surrogates: Sequence[Surrogate] = (),
 ) -> Evaluation:
     """Attack `model` with every spec, in float32: images `x` (N, C, H, W) in [0, 1], labels `y`
     (N,).
@@ -93,11 +98,13 @@ def evaluate(
     `sources` holds, by label, the model that each transfer attack makes its images on; it too comes
     out as it went in, but for its device.
 
+    `surrogates`: what the attacks' gradients pass in place of modules of the model (BPDA).
+
     `on_progress` is called for every chunk begun and done, `on_chunk` with each new chunk's result
     and `on_result` with each attack's, as soon as they are there: what they keep survives an
     interruption. Chunks kept from an earlier run of the same evaluation come back as `known` and
     are not run again. `on_remark` gets a message when the model cannot be sent to the workers, and
-    all work is done here.
+    all work is done here. `keep` chooses the adversarial images that come with each new chunk.
 
     `fast`: long attacks search in bfloat16 where the device computes that natively; see
     `rpat_cli.evaluation.fast`. What counts is measured in float32, as always.
@@ -125,7 +132,19 @@ def evaluate(
         whole = _without_results(threat, y, clean, classes, seed, batch_size)
         first = x[:batch_size].clone().to(device), y[:batch_size].clone().to(device)
         search = _search_precision(fast, device, on_remark)
-        bench = _bench(model, threat, specs, first, seed, own_sources, probabilities, search)
+        bench = _bench(
+            model,
+            threat,
+            specs,
+            first,
+            seed,
+            own_sources,
+            classes,
+            probabilities,
+            search,
+            keep,
+            surrogates,
+        )
         if on_progress:
             on_progress = _forecast(bench, whole, on_progress)
         execute = _executor(bench, workers, on_remark)
@@ -164,16 +183,33 @@ def _bench(
     first: tuple[Tensor, Tensor],
     seed: int,
     sources: Mapping[str, nn.Module],
+    classes: int,
     probabilities: bool,
     search: torch.dtype | None,
+    keep: ChooseRows | None,
+    surrogates: Sequence[Surrogate],
 ) -> Bench:
     """All attacks ready to run; `first` is a batch of images and classes, on the device."""
     x, y = first
     check_lengths(threat, specs, x)
     by_label = {spec.label: spec for spec in specs}
-    connected = gradient_reaches(model, x[:1])
+    with backward_through(model, surrogates):
+        connected = gradient_reaches(model, x[:1])
     bench = Bench(
-        model, threat, by_label, x, y, seed, x.device, connected, sources, probabilities, search
+        model,
+        threat,
+        by_label,
+        x,
+        y,
+        seed,
+        x.device,
+        connected,
+        sources,
+        classes,
+        probabilities,
+        search,
+        keep,
+        surrogates,
     )
     bench.prepare_all()
     return bench
@@ -267,7 +303,7 @@ def _result(
     stages = _stages(prepared, state, whole.clean.correct)
     flags = list(prepared.flags)
     notes = [note_on(stages)] if prepared.fast else []
-    notes += _doubt(whole.threat, spec.settings)
+    notes += [*prepared.notes, *_doubt(whole.threat, spec.settings)]
     if prepared.ensemble:
         prepared.ensemble.look_at_result(_accuracies(whole, stages))
         flags += prepared.ensemble.flags
