@@ -15,3 +15,11 @@ def test_twice_as_many_files_need_no_more_memory(tmp_path: Path) -> None:
     )
     more = {name: twice[name] - once[name] for name in TASKS}
     assert max(more.values()) < 15, more
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux tells the memory")
+def test_200_epochs_leave_nothing_behind(tmp_path: Path) -> None:
+    found = measured("epochs", str(tmp_path))
+    assert len(found) == 200
+    assert found[-1] - found[19] < 20
