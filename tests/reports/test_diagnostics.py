@@ -272,6 +272,7 @@ def test_the_terminal_shows_each_diagnostic_with_its_own_words(name: str) -> Non
         "verdict": ("Can this robustness be trusted? (200 images)", "WARN: Some signs", "[Athalye"),
         "eps_curve": ("Where does the robustness end? (pgd-20, Linf, 100 images)", "40.00"),
         "eps_curve_fmn": ("Where does the robustness end? (fmn-100, Linf, 100 images)", "40.00"),
+        "optimality": ("How good are the attacks? (Linf up to 0.4, 3 images)", "best known"),
         "loss_surface": (
             "around the images (Linf, eps 0.1, 64 images)",
             "gradient predicts +0.5 and gives +0.25",
