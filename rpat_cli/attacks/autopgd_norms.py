@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from rpat_cli.attacks.geometry import L2, per_sample
+from rpat_cli.attacks.geometry import per_sample
 from rpat_cli.attacks.threat import Threat
 
 MOMENTUM = 0.75
@@ -92,9 +92,10 @@ class Halving:
     def move(self, x: Tensor, x_adv: Tensor, x_old: Tensor, grad: Tensor, first: bool) -> Tensor:
         """z = P(x_adv + step * direction); P(x_adv + a (z - x_adv) + (1 - a)(x_adv - x_old))."""
         direction = self.threat.geometry.step(grad, x_adv)
-        ahead = self._project(x, x_adv + per_sample(self.step, x) * direction)
+        bring = self.threat.ball_then_box
+        ahead = bring(x, x_adv + per_sample(self.step, x) * direction)
         share = 1.0 if first else MOMENTUM
-        return self._project(x, x_adv + share * (ahead - x_adv) + (1 - share) * (x_adv - x_old))
+        return bring(x, x_adv + share * (ahead - x_adv) + (1 - share) * (x_adv - x_old))
 
     def look(self, losses: Tensor) -> None:
         self.rises = self.rises + (losses > self.last_loss)
@@ -114,13 +115,6 @@ class Halving:
 
     def keep(self, which: Tensor) -> None:
         _narrow(self, which, "step", "rises", "last_loss", "checked", "was_halved")
-
-    def _project(self, x: Tensor, ahead: Tensor) -> Tensor:
-        """Ball, then box, as published: in L2 not the nearest point of both, but one of both."""
-        if self.threat.norm == "Linf":
-            eps = self.threat.eps
-            return torch.minimum(torch.maximum(ahead, x - eps), x + eps).clamp(0, 1)
-        return (x + L2.project(ahead - x, self.threat.eps)).clamp(0, 1)
 
 
 @dataclass

@@ -29,6 +29,7 @@ from rpat_cli.attacks.rows import (
     draws,
     gradient,
     own,
+    passes_of_a3,
     smallest,
     stepping,
 )
@@ -231,6 +232,15 @@ ATTACKS = Catalogue(
             stepping(100, stages=2),
             takes=("steps", "eot"),
             norms=("Linf",),
+        ),
+        "a3": own(
+            "a3:A3",
+            "Adaptive Auto Attack: 13 rounds of short descents that learn from each other; Linf, "
+            "L2 (Liu 2022)",
+            passes_of_a3,
+            takes=("rounds", "eot"),
+            counts="rounds",
+            norms=("Linf", "L2"),
         ),
         "odi-pgd": own(
             "odi:OdiPGD",

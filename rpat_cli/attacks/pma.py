@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, get_args
 
-import torch
 from torch import Tensor, nn
 
 from rpat_cli.attacks.base import check_pixels
@@ -82,7 +81,7 @@ class MarginDecomposition:
             right = logits.argmax(dim=1) == own
             found[at[~right]] = x_adv[~right]
             at, x_adv, grad = at[right], x_adv[right], grad[right]
-            x_adv = self._step(x[at], x_adv + self._step_size(i) * grad.sign())
+            x_adv = self.threat.ball_then_box(x[at], x_adv + self._step_size(i) * grad.sign())
         _, logits = input_losses(model, x_adv, lambda logits: logits, self.eot)
         found[at] = x_adv
         return at[logits.argmax(dim=1) == y[at]]
@@ -100,10 +99,6 @@ class MarginDecomposition:
     def _step_size(self, i: int) -> float:
         j = i - 1 if i <= self._half else i - self._half - 1
         return self.threat.eps * (1 + math.cos(math.pi * j / (self.steps - self._half)))
-
-    def _step(self, x: Tensor, ahead: Tensor) -> Tensor:
-        eps = self.threat.eps
-        return torch.minimum(torch.maximum(ahead, x - eps), x + eps).clamp(0, 1)
 
     @property
     def _half(self) -> int:

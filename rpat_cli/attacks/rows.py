@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from rpat_cli.attacks.a3_rounds import rounds_of
 from rpat_cli.attacks.row import STEP, AttackRow, Cost, Setting
 
 OWN = ("steps", "restarts", "eot")
@@ -27,6 +28,13 @@ def passes_of_square(settings: Mapping[str, Any]) -> float:
 def passes_of_autoattack(settings: Mapping[str, Any]) -> float:
     parts = settings.get("attacks") or ("apgd-ce", "apgd-t", "fab-t", "square")
     return sum(PARTS[part].passes({}) for part in parts)
+
+
+def passes_of_a3(settings: Mapping[str, Any]) -> float:
+    """On an image that resists, as long as the directions are not biased."""
+    plans = rounds_of(biased=False, classes=10)[: settings.get("rounds", 13)]
+    steps = [plan.fraction * plan.restarts * (plan.adi + plan.steps) for plan in plans]
+    return float(STEP * sum(steps) * settings.get("eot", 1))
 
 
 def draws(settings: Mapping[str, Any]) -> float:

@@ -327,5 +327,6 @@ _READERS: Mapping[str, Callable[[Any], Setting]] = {
     "eot": _count,
     "targets": _count,
     "candidates": _count,
+    "rounds": _count,
 }
 """How the settings of our own attacks are read in a mapping."""

@@ -17,6 +17,7 @@ from rpat_cli.attacks.losses import cross_entropy
 from rpat_cli.attacks.side_effects import frozen, own_randomness
 from rpat_cli.attacks.surrogate import backward_through
 from rpat_cli.attacks.threat import Threat
+from rpat_cli.data.reading import AnyImages
 from rpat_cli.data.splits import stratified_choice
 from rpat_cli.diagnostics.verdict.evidence import EOT, STAND_IN, Evidence, differing
 from rpat_cli.diagnostics.verdict.slopes import Slopes, slopes_at
@@ -41,7 +42,7 @@ SUBSTITUTE = "substitute"
 
 def gather(
     model: nn.Module,
-    x: Tensor,
+    x: AnyImages,
     y: Tensor,
     threat: Threat,
     *,
