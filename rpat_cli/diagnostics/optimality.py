@@ -109,16 +109,18 @@ class Optimality(Result):
         return {
             "threat": asdict(self.threat),
             "reach": self.reach,
-            "attacks": [
-                {
-                    "label": attack.label,
-                    "optimality": None if math.isnan(self.of(attack)) else self.of(attack),
-                    "distances": [d if math.isfinite(d) else None for d in attack.distances],
-                    "forward": attack.forward,
-                    "backward": attack.backward,
-                }
-                for attack in self.attacks
-            ],
+            "attacks": [self._saved(attack) for attack in self.attacks],
+        }
+
+    def _saved(self, attack: Attacked) -> dict[str, Any]:
+        """JSON has neither infinity nor `nan`."""
+        xi = self.of(attack)
+        return {
+            "label": attack.label,
+            "optimality": None if math.isnan(xi) else xi,
+            "distances": [d if math.isfinite(d) else None for d in attack.distances],
+            "forward": attack.forward,
+            "backward": attack.backward,
         }
 
     @classmethod
