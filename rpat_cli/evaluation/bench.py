@@ -16,13 +16,14 @@ from torch import Tensor, nn
 from rpat_cli.attacks import ATTACKS
 from rpat_cli.attacks.autoattack import AutoAttack, Ensemble
 from rpat_cli.attacks.brought import Perturb, attacked
+from rpat_cli.attacks.cascade import Cascade
 from rpat_cli.attacks.catalogue import NoAttack, Transfer
 from rpat_cli.attacks.side_effects import frozen, own_randomness
 from rpat_cli.attacks.surrogate import Surrogate, backward_through
 from rpat_cli.attacks.threat import Threat
 from rpat_cli.errors import ConfigError, Problem
 from rpat_cli.evaluation.parallel.chunks import ChunkResult, Task
-from rpat_cli.evaluation.suite import AttackSpec
+from rpat_cli.evaluation.suite import AttackSpec, parse_suite
 from rpat_cli.evaluation.verify import verify
 from rpat_cli.evaluation.words import row_of_stage
 from rpat_cli.passes import count_passes
@@ -40,8 +41,9 @@ class Prepared:
     """An attack of the suite, ready for a model.
 
     `attack`: its name in the catalogue. `stages`: what it consists of, by name; the attack alone,
-    or the parts of AutoAttack, whose `ensemble` is there only then. `settings` are resolved, for
-    the record. `flags` are warnings, and `notes` remarks, that hold from the start.
+    the parts of a cascade, or those of AutoAttack, whose `ensemble` is there only then. `settings`
+    are resolved, for the record. `flags` are warnings, and `notes` remarks, that hold from the
+    start.
     """
 
     attack: str
@@ -204,11 +206,24 @@ class Bench:
         attack = ATTACKS[spec.name](self.threat, **spec.settings)
         if isinstance(attack, NoAttack):
             return Prepared(spec.name, {}, {})
+        if isinstance(attack, Cascade):
+            return self._of_cascade(spec.name, attack)
         if isinstance(attack, AutoAttack):
             return _of_autoattack(replace(attack, seed=self.seed).on(model, self.x, self.y), attack)
         stages = {spec.name: partial(attack, model)}
         settings = _settings_of(attack, spec.settings)
         return Prepared(spec.name, stages, settings, notes=_remarks(attack, self.classes))
+
+    def _of_cascade(self, name: str, cascade: Cascade) -> Prepared:
+        stages: dict[str, Perturb] = {}
+        settings: dict[str, Any] = {}
+        notes: list[str] = []
+        for spec in parse_suite(cascade.words):
+            attack = ATTACKS[spec.name](self.threat, **spec.settings)
+            stages[spec.label] = partial(attack, self.model)
+            settings[spec.label] = _settings_of(attack, spec.settings)
+            notes += _remarks(attack, self.classes)
+        return Prepared(name, stages, {"attacks": settings}, notes=tuple(dict.fromkeys(notes)))
 
 
 def _of_autoattack(ensemble: Ensemble, attack: AutoAttack) -> Prepared:

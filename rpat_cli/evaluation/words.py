@@ -66,8 +66,14 @@ def list_attacks() -> dict[str, str]:
 
 
 def row_of_stage(attack: str, stage: str) -> AttackRow:
-    """The row of a stage of the attack of that name; those of AutoAttack are its parts."""
-    return PARTS[stage] if attack == "autoattack" else ATTACKS[stage]
+    """The row of a stage of the attack of that name.
+
+    The stages of AutoAttack are its parts, those of a cascade words, and any other attack is its
+    own only one.
+    """
+    if attack == "autoattack":
+        return PARTS[stage]
+    return row_of_word(split_settings(stage)[0]) or ATTACKS[stage]
 
 
 def parse_word(
