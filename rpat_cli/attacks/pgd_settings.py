@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 from torch import Tensor
 
 from rpat_cli.attacks.losses import INNER_LOSSES
+from rpat_cli.attacks.projection import PROJECTIONS
 from rpat_cli.attacks.side_effects import BnMode
 from rpat_cli.attacks.start import Start
 from rpat_cli.errors import ConfigError, Problem, did_you_mean
@@ -27,13 +28,16 @@ def check(attack: "PGD") -> None:
         *below("restarts", attack.restarts, 1),
         *below("decay", attack.decay, 0),
         *below("eot", attack.eot, 1),
+        *below("start_scale", attack.start_scale, 0),
+        *not_among("projection", attack.projection, tuple(PROJECTIONS)),
+        *below("reach", 1 if attack.reach == "box" else attack.reach, 0),
     ]
     is_fixed_start = isinstance(attack.start, Tensor) or attack.start == "zero"
     if attack.restarts > 1 and is_fixed_start:
         message = f"{attack.restarts} restarts from one fixed start all end at the same point."
         hint = "Use start 'uniform' or 'gaussian', or restarts 1."
         problems.append(Problem("restarts", message, hint=hint))
-    if attack.keep == "worst" and attack.bn_mode == "train":
+    if attack.keep == "worst" and attack.bn_mode != "eval":
         message = (
             "'worst' drops fooled samples from the batch, which would change the batch "
             "statistics of the rest."

@@ -53,6 +53,8 @@ Examples:
 
   torchrun --nproc-per-node 8 -m rpat_cli eval --attack autoattack
 
+  rpat eval --attack autoattack --fast
+
   rpat eval --attack pgd-50 --check --perception --eps-curve --loss-surface
 
   rpat eval --attack clean --corruptions ~/data/CIFAR-10-C --corruptions-baseline runs/standard
@@ -97,6 +99,7 @@ def evaluate(
     download: o.Download = None,
     batch_size: o.BatchSize = None,
     jobs: o.JobCount = "auto",
+    fast: o.Fast = False,
     seed: o.Seed = None,
     device: o.Device = None,
     out: o.Out = None,
@@ -122,7 +125,7 @@ def evaluate(
             quiet=quiet,
             as_json=as_json,
             surrogates=surrogate or [],
-            **_how(checkpoint, limit, images, batch_size, jobs, out),
+            **_how(checkpoint, limit, images, batch_size, jobs, out, fast),
         )
 
 
@@ -133,6 +136,7 @@ def _how(
     batch_size: int | None,
     jobs: str,
     out: Path | None,
+    fast: bool,
 ) -> dict[str, Any]:
     """What is measured of the target, and how."""
     chosen = _chosen(limit, images)
@@ -143,6 +147,7 @@ def _how(
         "batch_size": batch_size,
         "jobs": shared,
         "out": out,
+        "fast": fast,
     }
 
 

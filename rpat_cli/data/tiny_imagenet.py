@@ -8,6 +8,7 @@ from rpat_cli.data.folders import raw_data
 from rpat_cli.data.sources import File, Source
 from rpat_cli.data.trees import Labeled, class_folders, labeled
 from rpat_cli.errors import DataError
+from rpat_cli.records.regular import read_regular
 
 FOLDER = "tiny-imagenet-200"
 SOURCE = Source(
@@ -85,12 +86,12 @@ def _annotated(val: Path) -> Labeled:
             f"tiny-imagenet: {len(missing)} files are missing, {missing[0]} for example. "
             f"{UNPACK_AGAIN}"
         )
-    return found
+    return [(image.as_posix(), name) for image, name in found]
 
 
 def _text(file: Path) -> str:
     try:
-        return file.read_text(encoding="utf-8")
+        return read_regular(file).decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(
             f"tiny-imagenet: {file.absolute()} cannot be read: {error}. {UNPACK_AGAIN}"

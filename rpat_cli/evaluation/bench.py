@@ -22,6 +22,7 @@ from rpat_cli.attacks.side_effects import frozen, own_randomness
 from rpat_cli.attacks.surrogate import Surrogate, backward_through
 from rpat_cli.attacks.threat import Threat
 from rpat_cli.errors import ConfigError, Problem
+from rpat_cli.evaluation.fast import Reduced, check_in_float32, is_worth_it
 from rpat_cli.evaluation.parallel.chunks import ChunkResult, Task
 from rpat_cli.evaluation.suite import AttackSpec, parse_suite
 from rpat_cli.evaluation.verify import verify
@@ -43,7 +44,8 @@ class Prepared:
     `attack`: its name in the catalogue. `stages`: what it consists of, by name; the attack alone,
     the parts of a cascade, or those of AutoAttack, whose `ensemble` is there only then. `settings`
     are resolved, for the record. `flags` are warnings, and `notes` remarks, that hold from the
-    start.
+    start. `fast`: it searches in reduced precision, and its last stage attacks in float32 what is
+    left.
     """
 
     attack: str
@@ -52,6 +54,14 @@ class Prepared:
     ensemble: Ensemble | None = None
     flags: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    fast: bool = False
+
+    def then_checked(self, name: str, perturb: Perturb, dtype: torch.dtype) -> "Prepared":
+        """The same, searching in `dtype`, with a last stage that attacks in float32 what is
+        left."""
+        search = str(dtype).removeprefix("torch.")
+        settings = {**self.settings, "search": search, "checked_by": name}
+        return replace(self, stages={**self.stages, name: perturb}, settings=settings, fast=True)
 
     def on_probabilities(self) -> "Prepared":
         """The same for a model that returns probabilities: what follows its gradient is warned
@@ -96,7 +106,8 @@ class Bench:
     `x`, `y` are a first batch for AutoAttack to look at the model with. `connected`: a gradient
     comes through the model. `sources`: the model that a transfer attack makes its images on, by the
     attack's label. `classes`: how many the model tells apart. `probabilities`: it returns them, in
-    place of logits. `surrogates`: what the gradients of attacks pass in place of its modules.
+    place of logits. `search`: the reduced precision in which long attacks search; None: all is in
+    float32. `surrogates`: what the gradients of attacks pass in place of its modules.
     """
 
     model: nn.Module
@@ -110,6 +121,7 @@ class Bench:
     sources: Mapping[str, nn.Module]
     classes: int
     probabilities: bool = False
+    search: torch.dtype | None = None
     surrogates: Sequence[Surrogate] = ()
     _prepared: dict[str, Prepared] = field(default_factory=dict)
 
@@ -127,7 +139,9 @@ class Bench:
         memory: otherwise every process would also open the GPU that this one uses.
         """
         portable = {
-            label: attack for label, attack in self._prepared.items() if attack.ensemble is None
+            label: attack
+            for label, attack in self._prepared.items()
+            if attack.ensemble is None and not attack.fast
         }
         model = self.model if self.device.type == "cpu" else copy.deepcopy(self.model).cpu()
         state = {
@@ -206,21 +220,28 @@ class Bench:
         attack = ATTACKS[spec.name](self.threat, **spec.settings)
         if isinstance(attack, NoAttack):
             return Prepared(spec.name, {}, {})
+        if self.search is None or label in self.sources or not is_worth_it(spec):
+            return self._on(model, attack, spec)
+        check = check_in_float32(model, self.threat, self.x, self.y, self.seed)
+        prepared = self._on(Reduced(model, self.search), attack, spec)
+        return prepared.then_checked(*check, self.search)
+
+    def _on(self, model: nn.Module, attack: Any, spec: AttackSpec) -> Prepared:
         if isinstance(attack, Cascade):
-            return self._of_cascade(spec.name, attack)
+            return self._of_cascade(model, attack, spec.name)
         if isinstance(attack, AutoAttack):
             return _of_autoattack(replace(attack, seed=self.seed).on(model, self.x, self.y), attack)
         stages = {spec.name: partial(attack, model)}
         settings = _settings_of(attack, spec.settings)
         return Prepared(spec.name, stages, settings, notes=_remarks(attack, self.classes))
 
-    def _of_cascade(self, name: str, cascade: Cascade) -> Prepared:
+    def _of_cascade(self, model: nn.Module, cascade: Cascade, name: str) -> Prepared:
         stages: dict[str, Perturb] = {}
         settings: dict[str, Any] = {}
         notes: list[str] = []
         for spec in parse_suite(cascade.words):
             attack = ATTACKS[spec.name](self.threat, **spec.settings)
-            stages[spec.label] = partial(attack, self.model)
+            stages[spec.label] = partial(attack, model)
             settings[spec.label] = _settings_of(attack, spec.settings)
             notes += _remarks(attack, self.classes)
         return Prepared(name, stages, {"attacks": settings}, notes=tuple(dict.fromkeys(notes)))

@@ -13,6 +13,7 @@ import torch
 from rpat_cli.attacks.surrogate import Surrogate, backward_through
 from rpat_cli.data.base import Dataset
 from rpat_cli.data.choice import First, Limit, Listed, images_of, recorded
+from rpat_cli.data.reading import Images
 from rpat_cli.diagnostics import Result
 from rpat_cli.engine.compute import Compute
 from rpat_cli.errors import ConfigError, Problem
@@ -39,7 +40,7 @@ from rpat_cli.runs.environment import environment
 from rpat_cli.runs.identity import finished, identity_of
 from rpat_cli.runs.listener import Listener
 from rpat_cli.runs.run_log import also_logging, as_text, writer
-from rpat_cli.runs.target import OpenedTarget, Target, on_its_device, open_target
+from rpat_cli.runs.target import OpenedTarget, Target, located, on_its_device, open_target
 from rpat_cli.signals import stoppable
 
 EVAL_FORMAT = 1
@@ -54,8 +55,9 @@ class EvalOptions:
     `limit`: only so many test images, a fixed, stratified subset, or another choice. `again`: how
     to go on after an interruption, for the message. `ranks`: the processes that torchrun has
     started, instead of `jobs`; see `rpat_cli.evaluation.parallel.ranks`. `out`: the folder for the
-    results (default: the run's, or one under `EXTERNAL`). `surrogates`: what gradients pass in
-    place of modules of the model; see `rpat_cli.attacks.surrogate`.
+    results (default: the run's, or one under `EXTERNAL`). `fast`: long attacks search in bfloat16;
+    see `rpat_cli.evaluation.fast`. `surrogates`: what gradients pass in place of modules of the
+    model; see `rpat_cli.attacks.surrogate`.
     """
 
     batch_size: int | None = None
@@ -64,6 +66,7 @@ class EvalOptions:
     again: str = "evaluate again with the same arguments"
     ranks: Pool | None = None
     out: Path | None = None
+    fast: bool = False
     surrogates: Sequence[Surrogate] = ()
 
     def __post_init__(self) -> None:
@@ -227,8 +230,9 @@ def evaluate_opened(
     ):
         evaluation = evaluate(
             opened.model,
-            *images.tensors(),
-            specs,
+            Images(images),
+            images.labels,
+            located(specs),
             opened.threat,
             batch_size=options.batch_size_on(compute.device),
             device=compute.device,
@@ -239,6 +243,7 @@ def evaluate_opened(
             on_chunk=store.add,
             on_remark=listener.say,
             known=store.known,
+            fast=options.fast,
             surrogates=options.surrogates,
         )
         if len(images) < len(opened.data.test):
@@ -284,6 +289,7 @@ def _identity(
         sources,
         limit=options.limit,
         batch_size=batch_size,
+        fast=options.fast,
         surrogates=options.surrogates,
     )
 
