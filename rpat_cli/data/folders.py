@@ -1,6 +1,7 @@
 """Folders of image files: any tree `train/CLASS/*` and `test/CLASS/*`, one of the two alone, or a
 tree `CLASS/*` without splits."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -48,11 +49,27 @@ def _load(options: LoadOptions) -> RawData:
     remarks = _about_form(options)
     if options.test_only or train is None:
         return raw_data(options, root, None, labeled(test, classes), classes, remarks=remarks)
+    images = labeled(train, classes), labeled(test, classes)
+    if options.val_folder:
+        return replace(
+            raw_data(options, root, *images, classes, remarks=remarks),
+            val=raw_data(options, root, None, _validation(options, test), classes).test,
+        )
     for unused in tests:
         if unused != test:
             remarks = (*remarks, _about_unused(test, unused))
-    images = labeled(train, classes), labeled(test, classes)
     return raw_data(options, root, *images, classes, remarks=remarks)
+
+
+def _validation(options: LoadOptions, test: Path) -> Labeled:
+    """The images of `val/`, which may lack a class: they are not trained on."""
+    folder = split_folder(options.root, "val")
+    if folder is None or folder == test:
+        raise DataError(
+            f"imagefolder: data.val_folder needs {printable(options.root.absolute())} to have both "
+            "test/CLASS/* and val/CLASS/*. Leave it out to hold validation images out of train/."
+        )
+    return labeled(folder, class_folders(folder))
 
 
 def _check_classes(classes: list[str], train: Path, test: Path) -> None:
@@ -68,7 +85,8 @@ def _check_classes(classes: list[str], train: Path, test: Path) -> None:
 def _about_unused(test: Path, unused: Path) -> str:
     return (
         f"the test images are those of {test.name}/; {unused.name}/ is not used: the validation "
-        "images are held out of the training images (data.val_size)"
+        "images are held out of the training images (data.val_size; --set data.val_folder=true "
+        f"takes those of {unused.name}/)"
     )
 
 

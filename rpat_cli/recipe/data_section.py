@@ -71,6 +71,13 @@ class DataSection(Section):
             "images held out of the training set for validation: a count, or a share below 1"
         ),
     )
+    val_folder: bool = Field(
+        False,
+        description=(
+            "validate on the images of val/ instead of ones held out of train/; for imagefolder "
+            "only"
+        ),
+    )
     augment: Augmentations = Field(
         [],
         description="augmentations, in order, with settings as in `cutout:size=8`; `none` for none",

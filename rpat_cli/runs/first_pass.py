@@ -23,15 +23,18 @@ from rpat_cli.user_code import ascribed, calling, is_out_of_memory, place_of, wh
 
 def try_network(model: nn.Module, architecture: Architecture, recipe: Recipe, images: int) -> None:
     """Raises `UserCodeError` for a network of a plugin that does not map `images` training images
-    to logits, in train mode as in eval mode. `model` is not to be used afterwards."""
-    if not MODELS.is_added(recipe.model):
+    to logits, in train mode as in eval mode, and for any network that fails on a single image where
+    parts of the batch have one. `model` is not to be used afterwards."""
+    smallest = len(torch.empty(min(recipe.batch_size, images)).chunk(recipe.accumulate)[-1])
+    where = f"the model {recipe.model!r}"
+    if MODELS.is_added(recipe.model):
+        where = f"{where_defined(MODELS[recipe.model])}: {where}"
+    elif smallest > 1:
         return
-    where = f"{where_defined(MODELS[recipe.model])}: the model {recipe.model!r}"
     try:
         check_precision(model)
     except RpatError as error:
         raise UserCodeError(f"{where}: {error}") from None
-    smallest = len(torch.empty(min(recipe.batch_size, images)).chunk(recipe.accumulate)[-1])
     x = torch.full((min(smallest, 2), *architecture.shape), 0.5)
     x += torch.linspace(-0.25, 0.25, x.numel()).view_as(x)  # not of one color
     for mode in ("eval", "train"):
@@ -84,11 +87,11 @@ def try_parts(recipe: Recipe, architecture: Architecture) -> None:
     if recipe.mix and MIXINGS.is_added(recipe.mix.name):
         mixing, y = recipe.mix.build(MIXINGS), torch.eye(classes)[[0, classes - 1]]
         with _tried(mixing, "mixing(x, y, views)"):
-            made = mixing(x.clone(), y.clone(), 1)
-            if not isinstance(made, tuple) or len(made) != 2:
-                raise _wrong(mixing, "must return two tensors, images and labels", made)
-            _check_tensor(mixing, "images", made[0], x)
-            _check_tensor(mixing, "labels", made[1], y)
+            mixed: Any = mixing(x.clone(), y.clone(), 1)
+            if not isinstance(mixed, tuple) or len(mixed) != 2:
+                raise _wrong(mixing, "must return two tensors, images and labels", mixed)
+            _check_tensor(mixing, "images", mixed[0], x)
+            _check_tensor(mixing, "labels", mixed[1], y)
 
 
 @contextmanager
