@@ -105,6 +105,10 @@ class EngineError(RpatError):
     """A cluster that cannot be reached, or that rejects a job."""
 
 
+class LostRankError(RpatError):
+    """Another process of the same torchrun has ended, or cannot be reached."""
+
+
 class Interrupted(RpatError):  # noqa: N818  (not a failure: everything is saved)
     """A signal asked to stop, and everything needed to resume has been saved.
 

@@ -20,7 +20,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 # import those in the lines before its own, and nothing else: not its neighbors in the same line,
 # and none of the lines after it.
 ORDER = (
-    ("errors", "version", "passes", "text"),
+    ("errors", "version", "passes", "text", "hardware"),
     ("user_code", "signals"),
     ("registry",),
     ("records",),
@@ -291,13 +291,17 @@ READS_ITSELF = {
     "records/file_kinds.py",
     "loading/inert.py",
     "recipe/shipped/__init__.py",
+    "cli/launch.py",
     "cli/recipes.py",
     "cli/session.py",
     "cli/torchrun.py",
     "data/fashion.py",
     "data/images.py",
     "data/splits.py",
+    "hardware.py",
     "runs/environment.py",
+    "runs/launchers.py",
+    "runs/threads.py",
 }
 
 

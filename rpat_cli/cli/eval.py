@@ -53,6 +53,8 @@ Examples:
 
   torchrun --nproc-per-node 8 -m rpat_cli eval --attack autoattack
 
+  rpat eval --attack autoattack --fast
+
   rpat eval --attack pgd-50 --check --perception --eps-curve --loss-surface
 
   rpat eval --attack clean --corruptions ~/data/CIFAR-10-C --corruptions-baseline runs/standard
@@ -66,6 +68,8 @@ Examples:
   rpat eval --model-file my.py:build --data cifar10 --attack pgd-50,autoattack
 
   rpat eval --plugin my_attack.py --attack my-attack-50
+
+  rpat eval --attack apgd-ce,apgd-t --surrogate Quantize=identity
 """
 
 
@@ -79,6 +83,7 @@ def evaluate(
     steps: o.Steps = None,
     step_size: o.StepSize = None,
     restarts: o.Restarts = None,
+    surrogate: o.Surrogates = None,
     checkpoint: o.Checkpoint = "best",
     model: o.Model = None,
     model_file: o.ModelFile = None,
@@ -94,6 +99,7 @@ def evaluate(
     download: o.Download = None,
     batch_size: o.BatchSize = None,
     jobs: o.JobCount = "auto",
+    fast: o.Fast = False,
     seed: o.Seed = None,
     device: o.Device = None,
     out: o.Out = None,
@@ -110,7 +116,7 @@ def evaluate(
     more = {"--normalize": normalize, "--plugin": plugins or None}
     changes = _changes({**of_data, **rest, **more}, assign or [])
     target = _target(target, model_file)
-    with _answered(trust, target, attack, changes):
+    with _answered(trust, target, attack, changes, surrogate or []):
         _session().evaluate(
             target=target,
             specs=specs,
@@ -118,7 +124,8 @@ def evaluate(
             diagnostics=diagnostics,
             quiet=quiet,
             as_json=as_json,
-            **_how(checkpoint, limit, images, batch_size, jobs, out),
+            surrogates=surrogate or [],
+            **_how(checkpoint, limit, images, batch_size, jobs, out, fast),
         )
 
 
@@ -129,6 +136,7 @@ def _how(
     batch_size: int | None,
     jobs: str,
     out: Path | None,
+    fast: bool,
 ) -> dict[str, Any]:
     """What is measured of the target, and how."""
     chosen = _chosen(limit, images)
@@ -139,15 +147,21 @@ def _how(
         "batch_size": batch_size,
         "jobs": shared,
         "out": out,
+        "fast": fast,
     }
 
 
 def _answered(
-    everything: bool, target: Path | None, attack: str, changes: Sequence[Layer]
+    everything: bool,
+    target: Path | None,
+    attack: str,
+    changes: Sequence[Layer],
+    surrogates: Sequence[str],
 ) -> AbstractContextManager[None]:
     """What this command line answers for: the code that it names itself, or everything."""
     program = python_file(str(target))
-    named = [*code_named_in(changes), *model_files(attack)]
+    stand_ins = [python_file(text.partition("=")[2]) for text in surrogates]
+    named = [*code_named_in(changes), *model_files(attack), *filter(None, stand_ins)]
     return trusting(everything=everything, files=[*named, program] if program else named)
 
 

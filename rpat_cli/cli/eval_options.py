@@ -118,6 +118,16 @@ Restarts = Annotated[
         help="Random restarts of the attacks that have them.",
     ),
 ]
+Surrogates = Annotated[
+    list[str] | None,
+    _option(
+        "--surrogate",
+        panel=WHAT,
+        metavar="MODULE=STAND-IN",
+        help="Let the attacks' gradients pass a module as identity, relu or FILE.py:FUNCTION; may "
+        "be repeated.",
+    ),
+]
 Checkpoint = Annotated[
     Literal["best", "last", "best_wa", "last_wa"],
     typer.Option(
@@ -222,6 +232,15 @@ BatchSize = Annotated[
     ),
 ]
 JobCount = Annotated[str, jobs_option(HOW)]
+Fast = Annotated[
+    bool,
+    typer.Option(
+        "--fast",
+        help="Long attacks search in bfloat16; every adversarial image is verified in float32, and "
+        "what is left is attacked again in float32.",
+        rich_help_panel=HOW,
+    ),
+]
 Limit = Annotated[
     str | None,
     _option(

@@ -6,14 +6,18 @@ from pathlib import Path
 
 import torch
 
-from rpat_cli.data.base import COLOR_EPS, DatasetSpec, LoadOptions, RawData
-from rpat_cli.data.images import Form, printable
+from rpat_cli.data.base import COLOR_EPS, DatasetSpec, LoadOptions, RawData, Split
+from rpat_cli.data.images import Form, RandomCrop, printable
 from rpat_cli.data.splits import StreamSplit, counted, stratified_choice
 from rpat_cli.data.trees import SPLITS, Labeled, class_folders, labeled, split_folder
 from rpat_cli.errors import DataError
 
 DEFAULT_IMAGE_SIZE = 64
 """Pixels a side to which images of any size are resized unless the recipe says otherwise."""
+
+MEMORY_BUDGET_GB = 0.1
+"""Less than for the published sets, whose size is known: whatever the number of images, more of
+them should not need more memory."""
 
 TEST_SEED = 0
 """Chooses the test images of a tree without splits: the same ones whatever the recipe's seed."""
@@ -50,18 +54,13 @@ def _load(options: LoadOptions) -> RawData:
     if options.test_only or train is None:
         return raw_data(options, root, None, labeled(test, classes), classes, remarks=remarks)
     images = labeled(train, classes), labeled(test, classes)
+    raw = raw_data(options, root, *images, classes, remarks=remarks)
     if options.val_folder:
-        return replace(
-            raw_data(options, root, *images, classes, remarks=remarks),
-            val=raw_data(options, root, None, _validation(options, test), classes).test,
-        )
-    for unused in tests:
-        if unused != test:
-            remarks = (*remarks, _about_unused(test, unused))
-    return raw_data(options, root, *images, classes, remarks=remarks)
+        return replace(raw, val=_validation(options, test, classes))
+    return replace(raw, remarks=(*remarks, *_about_unused(test, tests)))
 
 
-def _validation(options: LoadOptions, test: Path) -> Labeled:
+def _validation(options: LoadOptions, test: Path, classes: list[str]) -> Split:
     """The images of `val/`, which may lack a class: they are not trained on."""
     folder = split_folder(options.root, "val")
     if folder is None or folder == test:
@@ -69,7 +68,8 @@ def _validation(options: LoadOptions, test: Path) -> Labeled:
             f"imagefolder: data.val_folder needs {printable(options.root.absolute())} to have both "
             "test/CLASS/* and val/CLASS/*. Leave it out to hold validation images out of train/."
         )
-    return labeled(folder, class_folders(folder))
+    images = labeled(folder, class_folders(folder))
+    return raw_data(options, options.root, None, images, classes).test
 
 
 def _check_classes(classes: list[str], train: Path, test: Path) -> None:
@@ -82,12 +82,15 @@ def _check_classes(classes: list[str], train: Path, test: Path) -> None:
         )
 
 
-def _about_unused(test: Path, unused: Path) -> str:
-    return (
+def _about_unused(test: Path, folders: list[Path]) -> list[str]:
+    """A remark on each of the folders that is not read."""
+    return [
         f"the test images are those of {test.name}/; {unused.name}/ is not used: the validation "
         "images are held out of the training images (data.val_size; --set data.val_folder=true "
         f"takes those of {unused.name}/)"
-    )
+        for unused in folders
+        if unused != test
+    ]
 
 
 def _nothing_there(options: LoadOptions) -> DataError:
@@ -165,18 +168,20 @@ def raw_data(
             f"{printable(unknown[0])}."
         )
 
-    def split(images: Labeled) -> StreamSplit:
+    def split(images: Labeled, crop: RandomCrop | None = None) -> StreamSplit:
         return StreamSplit(
             root=root,
-            files=tuple(path.relative_to(root).as_posix() for path, _ in images),
+            files=tuple(path.removeprefix(f"{root.as_posix()}/") for path, _ in images),
             labels=torch.tensor([index[name] for _, name in images], dtype=torch.int64),
             form=form_of(options),
             workers=options.workers,
             memory_budget=options.memory_budget,
+            crop=crop,
         )
 
     names = names or tuple(map(printable, classes))
-    return RawData(None if train is None else split(train), split(test), names, remarks)
+    training = None if train is None else split(train, options.train_crop)
+    return RawData(training, split(test), names, remarks)
 
 
 IMAGEFOLDER = DatasetSpec(
@@ -187,5 +192,7 @@ IMAGEFOLDER = DatasetSpec(
     std=(0.229, 0.224, 0.225),
     eps=COLOR_EPS,
     load=load_imagefolder,
-    defaults={"data": {"augment": ["crop-flip"], "val_size": 0.1}},
+    defaults={
+        "data": {"augment": ["crop-flip"], "val_size": 0.1, "memory_budget_gb": MEMORY_BUDGET_GB}
+    },
 )

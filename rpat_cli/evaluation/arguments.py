@@ -5,22 +5,31 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from rpat_cli.attacks.threat import Threat, too_long
+from rpat_cli.data.reading import AnyImages
 from rpat_cli.errors import ConfigError, DataError, Problem
 from rpat_cli.evaluation.suite import AttackSpec
 from rpat_cli.evaluation.verify import check_precision
 
 
-def check_images(model: nn.Module, x: Tensor, y: Tensor, batch_size: int) -> None:
+def check_images(model: nn.Module, x: AnyImages, y: Tensor, batch_size: int) -> None:
     """Raise `RpatError` for a model that is not float32, `ConfigError` for a batch size below 1,
-    and `DataError` for images that are not (N, C, H, W) floats in [0, 1] with labels (N,)."""
+    and `DataError` for images that are not (N, C, H, W) floats in [0, 1] with labels (N,).
+
+    Pixels of images that are still to be read are for `check_pixels`."""
     check_precision(model)
     if batch_size < 1:
         raise ConfigError(f"a batch must hold at least 1 image, given {batch_size}.")
-    if x.ndim != 4 or y.shape != x.shape[:1] or not len(x):
+    if len(x.shape) != 4 or y.shape != x.shape[:1] or not len(x):
         raise DataError(
             f"evaluation needs images (N, C, H, W) and labels (N,), given {tuple(x.shape)} and "
             f"{tuple(y.shape)}."
         )
+    if isinstance(x, Tensor):
+        check_pixels(x)
+
+
+def check_pixels(x: Tensor) -> None:
+    """Raise `DataError` unless they are floats in [0, 1]."""
     low, high = x.aminmax()
     if not x.is_floating_point() or not (low >= 0 and high <= 1):
         raise DataError(

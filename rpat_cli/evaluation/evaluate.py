@@ -14,11 +14,14 @@ from torch import Tensor, nn
 
 from rpat_cli.attacks.forward import gradient_reaches
 from rpat_cli.attacks.side_effects import differentiable, frozen, own_randomness
+from rpat_cli.attacks.surrogate import Surrogate, backward_through
 from rpat_cli.attacks.threat import Threat, wider_than_ball
+from rpat_cli.data.reading import AnyImages
 from rpat_cli.data.splits import as_classes
 from rpat_cli.errors import ConfigError
-from rpat_cli.evaluation.arguments import check_images, check_labels, check_lengths
+from rpat_cli.evaluation.arguments import check_images, check_labels, check_lengths, check_pixels
 from rpat_cli.evaluation.bench import Bench, Prepared
+from rpat_cli.evaluation.fast import note_on
 from rpat_cli.evaluation.forecast import Forecast, Load, loads_of
 from rpat_cli.evaluation.parallel.chunks import (
     ChunkResult,
@@ -40,6 +43,8 @@ from rpat_cli.evaluation.verify import (
     check_precision,
     checked_logits,
 )
+from rpat_cli.evaluation.words import IN_FLOAT32
+from rpat_cli.hardware import native_bf16
 from rpat_cli.user_code import ascribed
 
 __all__ = ["AttackResult", "Evaluation", "OnResult", "Progress", "default_batch_size", "evaluate"]
@@ -60,7 +65,7 @@ def default_batch_size(device: torch.device) -> int:
 
 def evaluate(
     model: nn.Module,
-    x: Tensor,
+    x: AnyImages,
     y: Tensor,
     specs: Sequence[AttackSpec],
     threat: Threat,
@@ -75,24 +80,32 @@ def evaluate(
     on_result: OnResult | None = None,
     on_remark: OnRemark | None = None,
     known: Iterable[ChunkResult] = (),
+    fast: bool = False,
+    surrogates: Sequence[Surrogate] = (),
 ) -> Evaluation:
     """Attack `model` with every spec, in float32: images `x` (N, C, H, W) in [0, 1], labels `y`
     (N,).
 
-    `x`, `y` may lie on any device; batches of at most `batch_size` (default: `default_batch_size`)
-    go to `device` (default: where the model is), or to the `workers`, which then share them. The
-    model is evaluated in eval mode; it, its gradients, and every global random generator come out
-    as they went in. The same seed, model, data and batch size give the same flags, however many
-    workers there are.
+    `x` may also be `Images`, which are read chunk by chunk, so that memory does not grow with their
+    number. `x`, `y` may lie on any device; batches of at most `batch_size` (default:
+    `default_batch_size`) go to `device` (default: where the model is), or to the `workers`, which
+    then share them. The model is evaluated in eval mode; it, its gradients, and every global random
+    generator come out as they went in. The same seed, model, data and batch size give the same
+    flags, however many workers there are.
 
     `sources` holds, by label, the model that each transfer attack makes its images on; it too comes
     out as it went in, but for its device.
+
+    `surrogates`: what the attacks' gradients pass in place of modules of the model (BPDA).
 
     `on_progress` is called for every chunk begun and done, `on_chunk` with each new chunk's result
     and `on_result` with each attack's, as soon as they are there: what they keep survives an
     interruption. Chunks kept from an earlier run of the same evaluation come back as `known` and
     are not run again. `on_remark` gets a message when the model cannot be sent to the workers, and
     all work is done here.
+
+    `fast`: long attacks search in bfloat16 where the device computes that natively; see
+    `rpat_cli.evaluation.fast`. What counts is measured in float32, as always.
 
     Raises `DataError` for images or labels of another form, `RpatError` for a model that is
     not float32 or whose logits are not finite, `ConfigError` for settings that an attack does not
@@ -111,20 +124,31 @@ def evaluate(
         own_randomness(device, seed),
         _ready(sources, specs, device) as own_sources,
     ):
-        x, y = (part.clone() if part.is_inference() else part for part in (x, y))
+        x = x.clone() if isinstance(x, Tensor) and x.is_inference() else x
+        y = y.clone() if y.is_inference() else y
         clean, classes, probabilities = _predict_clean(model, x, y, batch_size, device)
         whole = _without_results(threat, y, clean, classes, seed, batch_size)
         first = x[:batch_size].clone().to(device), y[:batch_size].clone().to(device)
-        bench = _bench(model, threat, specs, first, seed, own_sources, probabilities)
+        search = _search_precision(fast, device, on_remark)
+        bench = _bench(
+            model,
+            threat,
+            specs,
+            first,
+            seed,
+            own_sources,
+            classes,
+            probabilities,
+            search,
+            surrogates,
+        )
         if on_progress:
             on_progress = _forecast(bench, whole, on_progress)
         execute = _executor(bench, workers, on_remark)
         for spec in specs:
-            state = SampleStates.clean(clean, whole.y)
-            prepared = bench.prepared(spec.label)
-            runner = StageRunner(
-                spec.label, execute, x, y, batch_size, seed, known, on_progress, on_chunk
-            )
+            state, prepared = SampleStates.clean(clean, whole.y), bench.prepared(spec.label)
+            settings = (batch_size, seed, known, on_progress, on_chunk)
+            runner = StageRunner(spec.label, execute, x, y, *settings)
             runner.run(list(prepared.stages), state)
             results.append(_result(spec, prepared, state, whole))
             if on_result:
@@ -156,29 +180,63 @@ def _bench(
     first: tuple[Tensor, Tensor],
     seed: int,
     sources: Mapping[str, nn.Module],
+    classes: int,
     probabilities: bool,
+    search: torch.dtype | None,
+    surrogates: Sequence[Surrogate],
 ) -> Bench:
     """All attacks ready to run; `first` is a batch of images and classes, on the device."""
     x, y = first
     check_lengths(threat, specs, x)
     by_label = {spec.label: spec for spec in specs}
-    connected = gradient_reaches(model, x[:1])
-    bench = Bench(model, threat, by_label, x, y, seed, x.device, connected, sources, probabilities)
+    with backward_through(model, surrogates):
+        connected = gradient_reaches(model, x[:1])
+    bench = Bench(
+        model,
+        threat,
+        by_label,
+        x,
+        y,
+        seed,
+        x.device,
+        connected,
+        sources,
+        classes,
+        probabilities,
+        search,
+        surrogates,
+    )
     bench.prepare_all()
     return bench
 
 
+def _search_precision(
+    fast: bool, device: torch.device, on_remark: OnRemark | None
+) -> torch.dtype | None:
+    """The reduced precision of the search, or None."""
+    if fast and native_bf16(device.type):
+        return torch.bfloat16
+    if fast and on_remark:
+        on_remark(
+            f"fast: {device.type} does not compute bfloat16 natively here, so the search is in "
+            "float32, too."
+        )
+    return None
+
+
 def _predict_clean(
-    model: nn.Module, x: Tensor, y: Tensor, batch_size: int, device: torch.device
+    model: nn.Module, x: AnyImages, y: Tensor, batch_size: int, device: torch.device
 ) -> tuple[Prediction, int, bool]:
     """What the model makes of the images as they are, how many classes it tells apart, and whether
     it returns probabilities.
 
-    Raises what `checked_logits` raises, and `DataError` for labels of no class.
+    Raises what `checked_logits` raises, and `DataError` for labels of no class, or pixels outside
+    of [0, 1].
     """
     clean: list[Prediction] = []
     done, classes, probabilities = 0, 0, True
     for x_part, y_part in batches(x, y, batch_size, device):
+        check_pixels(x_part)
         try:
             logits = checked_logits(model, x_part)
         except NotFiniteError as error:
@@ -239,7 +297,8 @@ def _result(
 ) -> AttackResult:
     stages = _stages(prepared, state, whole.clean.correct)
     flags = list(prepared.flags)
-    notes = _doubt(whole.threat, spec.settings)
+    notes = [note_on(stages)] if prepared.fast else []
+    notes += [*prepared.notes, *_doubt(whole.threat, spec.settings)]
     if prepared.ensemble:
         prepared.ensemble.look_at_result(_accuracies(whole, stages))
         flags += prepared.ensemble.flags
@@ -295,6 +354,9 @@ def _accuracies(whole: Evaluation, stages: Sequence[StageResult]) -> dict[str, f
     """Robust accuracy after each stage, with "clean" first, as AutoAttack's last check takes it."""
     accuracy = {"clean": whole.clean.correct / whole.n}
     for stage in stages:
+        # What attacks again after Square would hide that Square was the strongest.
+        if stage.name.endswith(IN_FLOAT32):
+            continue
         accuracy[stage.name] = (stage.attacked - stage.broken) / whole.n
     return accuracy
 

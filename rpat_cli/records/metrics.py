@@ -22,7 +22,7 @@ class EpochRecord:
     `train` holds means over its images: loss terms by name, accuracies as fractions. `validation`
     holds fractions (`robust_acc`, `clean_acc`, and both again with `AVERAGED`) in epochs that were
     validated. `forward` and `backward` are the passes of batches through the model in training,
-    attack included.
+    attack included; those of all `ranks`, the processes that shared it, each on its slice.
     """
 
     epoch: int
@@ -33,6 +33,7 @@ class EpochRecord:
     forward: int = 0
     backward: int = 0
     validation: dict[str, float] = field(default_factory=dict)
+    ranks: int = 1
 
 
 def append_metrics(path: Path, record: EpochRecord) -> None:

@@ -51,6 +51,11 @@ class RunFolder:
     def evals(self) -> Path:
         return self.path / "evals"
 
+    @property
+    def launchers(self) -> Path:
+        """Of a training by several processes that is under way: which processes start them."""
+        return self.path / ".launchers"
+
     def checkpoint(self, name: str) -> Path:
         return self.path / "checkpoints" / f"{name}.pt"
 

@@ -10,6 +10,7 @@ from torch import nn
 
 from rpat_cli.attacks.side_effects import given_copies
 from rpat_cli.data.choice import Limit
+from rpat_cli.data.reading import Images
 from rpat_cli.diagnostics import DIAGNOSTICS, Diagnostic, Result, Subject
 from rpat_cli.diagnostics.base import Measure
 from rpat_cli.errors import ConfigError, Problem, UserCodeError
@@ -69,9 +70,11 @@ def diagnose(
         return {}
     names = list(prepared)
     eval_file.add(file, {}, names)
+    images = opened.test_images(limit)
     subject = Subject(
         opened.model,
-        *opened.test_images(limit).tensors(),
+        Images(images),
+        images.labels,
         threat=opened.threat,
         device=opened.compute.device,
         seed=opened.recipe.seed,

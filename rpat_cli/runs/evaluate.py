@@ -10,8 +10,10 @@ from typing import Any
 
 import torch
 
+from rpat_cli.attacks.surrogate import Surrogate, backward_through
 from rpat_cli.data.base import Dataset
 from rpat_cli.data.choice import First, Limit, Listed, images_of, recorded
+from rpat_cli.data.reading import Images
 from rpat_cli.diagnostics import Result
 from rpat_cli.engine.compute import Compute
 from rpat_cli.errors import ConfigError, Problem
@@ -46,14 +48,16 @@ EVAL_FORMAT = 1
 
 @dataclass(frozen=True)
 class EvalOptions:
-    """How an evaluation is run, which does not alter what is attacked or with what.
+    """How an evaluation is run, whatever is attacked and with what.
 
     `batch_size`: images attacked at a time (default: follows the device). `jobs`: processes that
     share the work; more than 1 in a script of your own needs its `if __name__ == "__main__":`.
     `limit`: only so many test images, a fixed, stratified subset, or another choice. `again`: how
     to go on after an interruption, for the message. `ranks`: the processes that torchrun has
     started, instead of `jobs`; see `rpat_cli.evaluation.parallel.ranks`. `out`: the folder for the
-    results (default: the run's, or one under `EXTERNAL`).
+    results (default: the run's, or one under `EXTERNAL`). `fast`: long attacks search in bfloat16;
+    see `rpat_cli.evaluation.fast`. `surrogates`: what gradients pass in place of modules of the
+    model; see `rpat_cli.attacks.surrogate`.
     """
 
     batch_size: int | None = None
@@ -62,6 +66,8 @@ class EvalOptions:
     again: str = "evaluate again with the same arguments"
     ranks: Pool | None = None
     out: Path | None = None
+    fast: bool = False
+    surrogates: Sequence[Surrogate] = ()
 
     def __post_init__(self) -> None:
         """Raises `ConfigError` for counts that are none."""
@@ -148,14 +154,15 @@ def _measure(
     with options.workers(specs, opened.compute, len(opened.data.test)) as workers:
         evaluation, file = evaluate_opened(opened, specs, options, listener, sources, workers)
     try:
-        results = diagnose(
-            prepared,
-            opened,
-            file,
-            limit=options.limit,
-            sources=_placed(opened.compute, one_per_source(specs, sources)),
-            listener=listener,
-        )
+        with backward_through(opened.model, options.surrogates):
+            results = diagnose(
+                prepared,
+                opened,
+                file,
+                limit=options.limit,
+                sources=_placed(opened.compute, one_per_source(specs, sources)),
+                listener=listener,
+            )
     finally:  # a report of the evaluation is due also where a diagnostic was stopped
         if folder.metrics.exists():
             write_report(folder)
@@ -223,7 +230,8 @@ def evaluate_opened(
     ):
         evaluation = evaluate(
             opened.model,
-            *images.tensors(),
+            Images(images),
+            images.labels,
             located(specs),
             opened.threat,
             batch_size=options.batch_size_on(compute.device),
@@ -235,6 +243,8 @@ def evaluate_opened(
             on_chunk=store.add,
             on_remark=listener.say,
             known=store.known,
+            fast=options.fast,
+            surrogates=options.surrogates,
         )
         if len(images) < len(opened.data.test):
             evaluation = replace(evaluation, limit=recorded(options.limit))
@@ -273,7 +283,15 @@ def _identity(
     options: EvalOptions,
 ) -> dict[str, Any]:
     batch_size = options.batch_size_on(opened.compute.device)
-    return identity_of(opened, specs, sources, limit=options.limit, batch_size=batch_size)
+    return identity_of(
+        opened,
+        specs,
+        sources,
+        limit=options.limit,
+        batch_size=batch_size,
+        fast=options.fast,
+        surrogates=options.surrogates,
+    )
 
 
 def _placed(compute: Compute, sources: Mapping[str, SavedModel]) -> dict[str, torch.nn.Module]:

@@ -21,11 +21,12 @@ from rpat_cli.recipe.schema import Recipe
 from rpat_cli.user_code import ascribed, calling, is_out_of_memory, place_of, where_defined
 
 
-def try_network(model: nn.Module, architecture: Architecture, recipe: Recipe, images: int) -> None:
-    """Raises `UserCodeError` for a network of a plugin that does not map `images` training images
-    to logits, in train mode as in eval mode, and for any network that fails on a single image where
-    parts of the batch have one. `model` is not to be used afterwards."""
-    smallest = len(torch.empty(min(recipe.batch_size, images)).chunk(recipe.accumulate)[-1])
+def try_network(
+    model: nn.Module, architecture: Architecture, recipe: Recipe, smallest: int
+) -> None:
+    """Raises `UserCodeError` for a network of a plugin that does not map images to logits, in train
+    mode as in eval mode, and for any network that fails on a single image where it will get one.
+    `smallest` is the fewest images that it will get; `model` is not to be used afterwards."""
     where = f"the model {recipe.model!r}"
     if MODELS.is_added(recipe.model):
         where = f"{where_defined(MODELS[recipe.model])}: {where}"

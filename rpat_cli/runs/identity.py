@@ -8,10 +8,12 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from rpat_cli.attacks.surrogate import Surrogate
 from rpat_cli.data.choice import Limit, recorded
 from rpat_cli.evaluation.parallel.store import RECORDS, key_of
 from rpat_cli.evaluation.suite import AttackSpec
 from rpat_cli.loading.saved_model import SavedModel
+from rpat_cli.loading.stand_ins import fingerprint
 from rpat_cli.records import eval_file
 from rpat_cli.records.eval_file import EvalFile
 from rpat_cli.runs.target import OpenedTarget
@@ -28,9 +30,12 @@ def identity_of(
     *,
     limit: Limit | None,
     batch_size: int,
+    fast: bool = False,
+    surrogates: Sequence[Surrogate] = (),
 ) -> dict[str, Any]:
     """All that the results depend on, by names that a message can use."""
     threat = opened.recipe.threat
+    stand_ins = {"stand-ins": fingerprint(surrogates)} if surrogates else {}
     return {
         "weights": opened.saved.fingerprint(),
         "data": opened.data.fingerprint,
@@ -42,7 +47,9 @@ def identity_of(
         "seed": opened.recipe.seed,
         "device": opened.compute.device.type,
         "kind of records": RECORDS,
+        **stand_ins,
         "versions": {"rpat": __version__, **{name: _installed(name) for name in LIBRARIES}},
+        **({"fast": True} if fast else {}),  # keys from before there was such a choice stay
     }
 
 

@@ -4,7 +4,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import GOLDEN, CountForwards, Golden, family_of, golden_files
+from helpers import (
+    GOLDEN,
+    GOLDEN_FAMILIES,
+    CountForwards,
+    Golden,
+    family_of,
+    golden_files,
+)
 from torch import Tensor, nn
 
 from rpat_cli.attacks.pgd import PGD
@@ -13,10 +20,11 @@ from rpat_cli.methods import METHODS, REGULARIZERS
 from rpat_cli.methods.base import StepContext
 from rpat_cli.methods.compose import Composite, compose
 
-NAMES = ["pgd", "trades", "mart", "consistency", "rebat"]
-FAMILIES = [*NAMES, *(f"{name}_ra" for name in NAMES), "consistency_trades", "consistency_mart"]
+FAMILIES = GOLDEN_FAMILIES["methods"]
 
-every_golden_set = pytest.mark.parametrize("file", golden_files(), ids=lambda file: file.stem)
+every_golden_set = pytest.mark.parametrize(
+    "file", golden_files("methods"), ids=lambda file: file.stem
+)
 
 
 def golden_of(file: Path) -> Golden:
@@ -26,7 +34,8 @@ def golden_of(file: Path) -> Golden:
 
 
 def test_there_is_a_set_of_every_family() -> None:
-    assert {family_of(file, FAMILIES) for file in GOLDEN.glob("*.npz")} == set(FAMILIES)
+    own = [file for file in golden_files("methods") if file.parent == GOLDEN]
+    assert {family_of(file, FAMILIES) for file in own} == set(FAMILIES)
 
 
 class Fixed:

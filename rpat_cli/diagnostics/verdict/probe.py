@@ -16,6 +16,7 @@ from rpat_cli.attacks.forward import gradient_reaches, input_gradient, unwrap
 from rpat_cli.attacks.losses import cross_entropy
 from rpat_cli.attacks.side_effects import frozen, own_randomness
 from rpat_cli.attacks.threat import Threat
+from rpat_cli.data.reading import AnyImages
 from rpat_cli.data.splits import stratified_choice
 from rpat_cli.diagnostics.verdict.evidence import Evidence
 from rpat_cli.diagnostics.verdict.substitute import QUERIES as SUBSTITUTE_QUERIES
@@ -37,7 +38,7 @@ SUBSTITUTE = "substitute"
 
 def gather(
     model: nn.Module,
-    x: Tensor,
+    x: AnyImages,
     y: Tensor,
     threat: Threat,
     *,

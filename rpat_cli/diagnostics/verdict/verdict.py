@@ -87,5 +87,5 @@ def judge(evidence: Evidence) -> Verdict:
 def measure(s: Subject) -> Verdict:
     """The diagnostic: images made on `s.sources` are tried too."""
     return judge(
-        gather(s.model, s.x, s.y, s.threat, device=s.device, seed=s.seed, sources=s.sources)
+        gather(s.model, s.images, s.y, s.threat, device=s.device, seed=s.seed, sources=s.sources)
     )

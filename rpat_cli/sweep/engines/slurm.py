@@ -31,7 +31,14 @@ from rpat_cli.records.files import appending
 from rpat_cli.records.regular import read_regular
 from rpat_cli.signals import blocked
 from rpat_cli.sweep.engines.base import Ended, EngineSection, Job
-from rpat_cli.sweep.engines.node import EXIT_SAVED, Attempt, Work, exclusive, threads
+from rpat_cli.sweep.engines.node import (
+    EXIT_SAVED,
+    RANKS,
+    Attempt,
+    Work,
+    exclusive,
+    shared_by,
+)
 from rpat_cli.sweep.engines.slurm_cluster import (
     Cluster,
     SlurmCommands,
@@ -66,8 +73,14 @@ class SlurmSection(EngineSection):
     requeues: int = Field(
         20, ge=0, description="how often a trial that runs out of time is requeued"
     )
-    gpus: int = Field(1, ge=0, description="GPUs for each trial; 0 for none")
-    cpus: int = Field(4, ge=1, description="cores for each trial")
+    nodes: int = Field(1, ge=1, description="nodes for each trial")
+    ranks: int | None = Field(
+        None,
+        ge=1,
+        description="processes on each node that share a trial (default: one on each of its GPUs)",
+    )
+    gpus: int = Field(1, ge=0, description="GPUs on each node of a trial; 0 for none")
+    cpus: int = Field(4, ge=1, description="cores on each node of a trial")
     memory: float | None = Field(None, gt=0, description="memory for each trial in GB")
     setup: list[str] = Field(
         [], description="shell commands to run first, such as `module load cuda`"
@@ -117,7 +130,12 @@ class Slurm:
                 if lock is None:
                     return False
                 command = job.prepare()
-            work = Work(command, log, threads(self._section.cpus), Path.cwd())
+            section = self._section
+            ranks = section.ranks or max(1, section.gpus)
+            env = shared_by(ranks, section.cpus)
+            if section.nodes > 1:
+                env[RANKS] = str(ranks)  # also 1: the launchers of the nodes start it
+            work = Work(command, log, env, Path.cwd(), section.nodes)
             attempt = Attempt(work, pickle.dumps(job.prepare))
             with blocked(signal.SIGINT):  # Ctrl-C is only for the sweep
                 slurm_job = self._cluster.submit(self._section, name, folder, attempt)

@@ -148,6 +148,7 @@ def _parameters(section: "SlurmSection", name: str) -> dict[str, Any]:
     }
     return {
         **{key: value for key, value in given.items() if value is not None},
+        **({"nodes": section.nodes, "ntasks_per_node": 1} if section.nodes > 1 else {}),
         "job_name": name,
         "dependency": "singleton",  # never two jobs of one name at once, not even of two sweeps
         "time": section.time,
