@@ -9,7 +9,6 @@ import struct
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from io import BufferedIOBase
 from pathlib import Path
 from typing import IO, Any, TypeAlias
 
@@ -104,7 +103,7 @@ def npz_arrays(path: Path) -> dict[str, ArrayFile | None]:
     return found
 
 
-def _described(path: Path, file: BufferedIOBase, end: int) -> ArrayFile | None:
+def _described(path: Path, file: IO[bytes], end: int) -> ArrayFile | None:
     """What the header says of the array that begins here and has to end before `end`."""
     version = np.lib.format.read_magic(file)
     readers = {
