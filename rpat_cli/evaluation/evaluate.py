@@ -24,6 +24,7 @@ from rpat_cli.evaluation.bench import Bench, Prepared
 from rpat_cli.evaluation.fast import note_on
 from rpat_cli.evaluation.forecast import Forecast, Load, loads_of
 from rpat_cli.evaluation.parallel.chunks import (
+    ChooseRows,
     ChunkResult,
     Execute,
     OnChunk,
@@ -81,6 +82,7 @@ def evaluate(
     on_remark: OnRemark | None = None,
     known: Iterable[ChunkResult] = (),
     fast: bool = False,
+    keep: ChooseRows | None = None,
     surrogates: Sequence[Surrogate] = (),
 ) -> Evaluation:
     """Attack `model` with every spec, in float32: images `x` (N, C, H, W) in [0, 1], labels `y`
@@ -102,7 +104,7 @@ def evaluate(
     and `on_result` with each attack's, as soon as they are there: what they keep survives an
     interruption. Chunks kept from an earlier run of the same evaluation come back as `known` and
     are not run again. `on_remark` gets a message when the model cannot be sent to the workers, and
-    all work is done here.
+    all work is done here. `keep` chooses the adversarial images that come with each new chunk.
 
     `fast`: long attacks search in bfloat16 where the device computes that natively; see
     `rpat_cli.evaluation.fast`. What counts is measured in float32, as always.
@@ -140,6 +142,7 @@ def evaluate(
             classes,
             probabilities,
             search,
+            keep,
             surrogates,
         )
         if on_progress:
@@ -183,6 +186,7 @@ def _bench(
     classes: int,
     probabilities: bool,
     search: torch.dtype | None,
+    keep: ChooseRows | None,
     surrogates: Sequence[Surrogate],
 ) -> Bench:
     """All attacks ready to run; `first` is a batch of images and classes, on the device."""
@@ -204,6 +208,7 @@ def _bench(
         classes,
         probabilities,
         search,
+        keep,
         surrogates,
     )
     bench.prepare_all()
