@@ -294,13 +294,17 @@ READS_ITSELF = {
     "records/file_kinds.py",
     "loading/inert.py",
     "recipe/shipped/__init__.py",
+    "cli/launch.py",
     "cli/recipes.py",
     "cli/session.py",
     "cli/torchrun.py",
     "data/fashion.py",
     "data/images.py",
     "data/splits.py",
+    "hardware.py",
     "runs/environment.py",
+    "runs/launchers.py",
+    "runs/threads.py",
 }
 
 
