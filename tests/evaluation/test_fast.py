@@ -62,7 +62,7 @@ def test_a_search_that_finds_nothing_leaves_what_the_check_finds(
         fast.Reduced, "forward", lambda self, x: 0 * x.flatten(1)[:, :1] + self.inner(toy.x[:1])
     )
     (result,) = run(toy, "autoattack").results
-    (alone,) = run(toy, "apgd-dlr", fast=False).results
+    (alone,) = run(toy, "autoattack:apgd-dlr", fast=False).results
     assert torch.equal(result.correct_after, alone.correct_after)
     assert 0 < result.robust_acc < run(toy, "clean").clean.value
 
