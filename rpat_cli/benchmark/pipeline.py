@@ -107,6 +107,6 @@ class InBatches:
     name: str = "data: ours"
 
     def run(self, steps: int) -> None:
-        order = torch.randperm(len(self.split))[: steps * self.batch_size]
+        order = torch.randint(len(self.split), (steps * self.batch_size,))
         for x, _ in self.split.batches(order, self.batch_size, self.device):
             torch.cat([self.augment(x) for _ in range(self.views)])

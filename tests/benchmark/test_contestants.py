@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from rpat_cli.attacks.pgd import PGD
 from rpat_cli.attacks.threat import Threat
 from rpat_cli.benchmark.floor import Floor, Pass, recorded
-from rpat_cli.benchmark.pipeline import OneByOne
+from rpat_cli.benchmark.pipeline import InBatches, OneByOne
 from rpat_cli.benchmark.published import ORDERS, PublishedOrder, WholeBackward
 from rpat_cli.data.splits import TensorSplit
 from rpat_cli.engine.averaging import AveragedModel
@@ -106,3 +106,15 @@ def test_a_floor_repeats_the_passes_and_nothing_else() -> None:
     assert again == passes * 3
     assert (counted.forward, counted.backward) == (12, 9)
     assert all(isinstance(module, nn.Module) for module in model.modules())
+
+
+def test_our_data_path_makes_as_many_batches_as_asked_of_few_images() -> None:
+    split = TensorSplit(torch.zeros(6, 1, 5, 5, dtype=torch.uint8), torch.arange(6))
+    made: list[int] = []
+
+    def augment(x: Tensor) -> Tensor:
+        made.append(len(x))
+        return x
+
+    InBatches(split, augment, 4, 2, CPU).run(5)
+    assert made == [4, 4] * 5
