@@ -59,6 +59,7 @@ class AttackRow:
     trains: it may make training examples.
     in_training: settings that it has there in place of its own defaults.
     needs_class: it is not defined for mixed labels (MixUp, CutMix).
+    minimizes: it looks for the smallest perturbation, whatever the radius of the threat.
     cost: forward passes for each image, from its settings.
     extra, package: the extra of this package that installs what it needs, and what that is.
     """
@@ -78,6 +79,7 @@ class AttackRow:
     trains: bool = False
     in_training: Mapping[str, Setting] = field(default_factory=dict)
     needs_class: bool = False
+    minimizes: bool = False
     cost: Cost = gradient_steps
     extra: str = ""
     package: str = ""

@@ -105,6 +105,7 @@ def smallest(builder: str, description: str, steps: int, **others: Any) -> Attac
         description,
         defaults={"steps": steps},
         takes=("steps",),
+        minimizes=True,
         extra="attacks",
         package="foolbox",
     )

@@ -4,7 +4,7 @@ A row of `DIAGNOSTICS` names its code as "module:attribute", so that `rpat --hel
 diagnostics without importing torch.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib import import_module
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from rpat_cli.data.base import Dataset
     from rpat_cli.data.choice import Limit
     from rpat_cli.data.reading import AnyImages
+    from rpat_cli.evaluation.suite import AttackSpec
 
 T = TypeVar("T")
 
@@ -30,7 +31,7 @@ EVALUATION_KEYS = frozenset(
         *("format", "key", "created", "environment", "device", "checkpoint", "epoch", "model"),
         *("data", "threat", "n", "limit", "seed", "batch_size", "classes", "y", "results"),
         *("clean_acc", "clean_interval_95", "robust_acc", "robust_interval_95", "strongest"),
-        *("per_class", "worst_class", "clean_calibration"),
+        *("per_class", "worst_class", "clean_calibration", "remarks", "weights"),
         *("clean_predicted", "clean_margin", "clean_confidence", EPOCHS_DONE, ORDER),
         PENDING,
     }
@@ -67,7 +68,7 @@ class Subject:
     `images` are those of a data set, which are read where they are indexed or iterated over in
     `rpat_cli.evaluation.verify.batches`, or a tensor; `x` is always a tensor, of all of them.
     `sources` are other models on the device, by the label of the transfer attack that used them.
-    `say` takes a line about the progress.
+    `attacks`: those of the evaluation. `say` takes a line about the progress.
     """
 
     model: "nn.Module"
@@ -78,6 +79,7 @@ class Subject:
     seed: int
     sources: "Mapping[str, nn.Module]" = field(default_factory=dict)
     say: Callable[[str], None] = _ignore
+    attacks: "Sequence[AttackSpec]" = ()
 
     @cached_property
     def x(self) -> "Tensor":

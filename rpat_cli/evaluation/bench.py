@@ -18,14 +18,14 @@ from rpat_cli.attacks.autoattack import AutoAttack, Ensemble
 from rpat_cli.attacks.brought import Perturb, attacked
 from rpat_cli.attacks.cascade import Cascade
 from rpat_cli.attacks.catalogue import NoAttack, Transfer
-from rpat_cli.attacks.side_effects import frozen, own_randomness
+from rpat_cli.attacks.side_effects import exact_float32, frozen, own_randomness
 from rpat_cli.attacks.surrogate import Surrogate, backward_through
 from rpat_cli.attacks.threat import Threat
 from rpat_cli.errors import ConfigError, Problem
 from rpat_cli.evaluation.fast import Reduced, check_in_float32, is_worth_it
-from rpat_cli.evaluation.parallel.chunks import ChunkResult, Task
+from rpat_cli.evaluation.parallel.chunks import ChooseRows, ChunkResult, Kept, Task
 from rpat_cli.evaluation.suite import AttackSpec, parse_suite
-from rpat_cli.evaluation.verify import verify
+from rpat_cli.evaluation.verify import Verified, verify
 from rpat_cli.evaluation.words import row_of_stage
 from rpat_cli.passes import count_passes
 from rpat_cli.registry import import_file, imported_files
@@ -107,7 +107,8 @@ class Bench:
     comes through the model. `sources`: the model that a transfer attack makes its images on, by the
     attack's label. `classes`: how many the model tells apart. `probabilities`: it returns them, in
     place of logits. `search`: the reduced precision in which long attacks search; None: all is in
-    float32. `surrogates`: what the gradients of attacks pass in place of its modules.
+    float32. `keep`: whose adversarial images come along with the results. `surrogates`: what the
+    gradients of attacks pass in place of its modules.
     """
 
     model: nn.Module
@@ -122,6 +123,7 @@ class Bench:
     classes: int
     probabilities: bool = False
     search: torch.dtype | None = None
+    keep: ChooseRows | None = None
     surrogates: Sequence[Surrogate] = ()
     _prepared: dict[str, Prepared] = field(default_factory=dict)
 
@@ -191,7 +193,7 @@ class Bench:
         x, y = task.x.to(self.device), task.y.to(self.device)
         with (
             frozen(self.model) as model,
-            torch.autocast(self.device.type, enabled=False),
+            exact_float32(self.device),
             count_passes(model) as passes,
             own_randomness(self.device, task.seed),
         ):
@@ -212,7 +214,14 @@ class Bench:
             forward=passes.forward_samples,
             backward=passes.backward_samples,
             flags=tuple(flags[flags_before:]),
+            kept=self._kept(verified, task.y),
         )
+
+    def _kept(self, verified: Verified, y: Tensor) -> Kept | None:
+        if self.keep is None:
+            return None
+        rows = self.keep(verified.broken.cpu(), verified.prediction.margin.cpu(), y.cpu())
+        return Kept(rows, verified.x_adv[rows.to(verified.x_adv.device)].cpu())
 
     def _prepare(self, label: str) -> Prepared:
         spec = self.specs[label]

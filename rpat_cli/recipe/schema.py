@@ -233,8 +233,18 @@ class Recipe(Section):
         BeforeValidator(names_in),
         as_value_error(_check_suite),
     ] = Field(["clean", "pgd-20"], description="attacks of the final report, on the test set")
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+    precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = Field(
         "auto", description="arithmetic of training; evaluation is always fp32"
+    )
+    fast: bool = Field(
+        False,
+        description=(
+            "attacks in training fold BatchNorm into convolutions: faster, equal up to rounding"
+        ),
+    )
+    compile: bool = Field(
+        False,
+        description="attacks in training compile the network (torch.compile; CUDA graphs on a GPU)",
     )
     device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="where to compute")
     seed: int = Field(0, ge=0, lt=2**32, description="seed of everything random")

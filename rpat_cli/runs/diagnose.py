@@ -57,13 +57,15 @@ def diagnose(
     file: Path,
     *,
     limit: Limit | None,
+    attacks: Sequence[AttackSpec],
     sources: Mapping[str, nn.Module],
     listener: Listener,
 ) -> dict[str, Result]:
     """Measure what was prepared, on the images that the evaluation in `file` measured, and add each
     result to that file as soon as it is there.
 
-    Until the last one is, the file lists those that are pending. `sources` are on the device.
+    Until the last one is, the file lists those that are pending. `attacks` are those of the
+    evaluation, `sources` the models that they start from, on the device.
     Raises `Interrupted` on Ctrl-C and termination signals.
     """
     if not prepared:
@@ -80,6 +82,7 @@ def diagnose(
         seed=opened.recipe.seed,
         sources=sources,
         say=listener.say,
+        attacks=attacks,
     )
     results: dict[str, Result] = {}
     with stoppable(

@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import datetime
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -11,22 +10,18 @@ from typing import Any
 import torch
 
 from rpat_cli.attacks.surrogate import Surrogate, backward_through
-from rpat_cli.data.base import Dataset
 from rpat_cli.data.choice import First, Limit, Listed, images_of, recorded
 from rpat_cli.data.reading import Images
 from rpat_cli.diagnostics import Result
 from rpat_cli.engine.compute import Compute
-from rpat_cli.errors import ConfigError, Problem
+from rpat_cli.errors import ConfigError, Problem, RunFolderError
 from rpat_cli.evaluation.evaluate import Evaluation, default_batch_size, evaluate
+from rpat_cli.evaluation.gallery import Gallery, worst_rows
 from rpat_cli.evaluation.parallel.processes import Jobs, Pool, count_jobs, sharing
 from rpat_cli.evaluation.parallel.store import ChunkStore
-from rpat_cli.evaluation.plausible import implausible
 from rpat_cli.evaluation.suite import AttackSpec
-from rpat_cli.loading.published import ASSUMED, GIVEN
 from rpat_cli.loading.saved_model import SavedModel
 from rpat_cli.recipe.layers import Layer
-from rpat_cli.records import eval_file
-from rpat_cli.records.metrics import read_metrics
 from rpat_cli.reports.diagnostics_terminal import for_terminal
 from rpat_cli.reports.terminal import (
     evaluation_remarks,
@@ -36,14 +31,12 @@ from rpat_cli.reports.terminal import (
 )
 from rpat_cli.reports.write import write_report
 from rpat_cli.runs.diagnose import Wanted, diagnose, one_per_source, prepare
-from rpat_cli.runs.environment import environment
+from rpat_cli.runs.eval_record import Unfinished, numbers_of, write_evaluation, write_gallery
 from rpat_cli.runs.identity import finished, identity_of
 from rpat_cli.runs.listener import Listener
 from rpat_cli.runs.run_log import also_logging, as_text, writer
 from rpat_cli.runs.target import OpenedTarget, Target, located, on_its_device, open_target
 from rpat_cli.signals import stoppable
-
-EVAL_FORMAT = 1
 
 
 @dataclass(frozen=True)
@@ -160,6 +153,7 @@ def _measure(
                 opened,
                 file,
                 limit=options.limit,
+                attacks=specs,
                 sources=_placed(opened.compute, one_per_source(specs, sources)),
                 listener=listener,
             )
@@ -224,6 +218,7 @@ def evaluate_opened(
             return Evaluation.from_dict(known.record), known.path
     store = ChunkStore.open(saved.folder.evals / "partial", identity, listener.say)
     images = opened.test_images(options.limit)
+    unfinished = Unfinished(store, Gallery(images.labels, store.path.with_suffix(".npz")))
     with stoppable(
         f"evaluation of {saved.file} stopped; the chunks done are saved. Go on with: "
         f"{options.again}"
@@ -240,7 +235,8 @@ def evaluate_opened(
             sources=_placed(compute, sources),
             workers=workers,
             on_progress=listener.on_progress,
-            on_chunk=store.add,
+            on_chunk=unfinished.add,
+            keep=worst_rows,
             on_remark=listener.say,
             known=store.known,
             fast=options.fast,
@@ -248,27 +244,14 @@ def evaluate_opened(
         )
         if len(images) < len(opened.data.test):
             evaluation = replace(evaluation, limit=recorded(options.limit))
-        file = _write(opened, evaluation, store.key)
-    store.remove()
+        file = write_evaluation(opened, evaluation, store.key)
+        number = numbers_of(opened.data.test, options.limit)
+        try:
+            write_gallery(file, unfinished.gallery, evaluation, images, number)
+        except RunFolderError as error:  # the result itself is written
+            listener.say(f"note: {error}")
+    unfinished.remove()
     return evaluation, file
-
-
-def warnings_of(saved: SavedModel, evaluation: Evaluation, data: Dataset) -> list[str]:
-    """What makes the figures doubtful: a clean accuracy that the model was not trained to."""
-    problem = implausible(evaluation.clean, data.classes, saved.recorded_acc)
-    if not problem:
-        return []
-    if saved.normalized in (ASSUMED, GIVEN):
-        remedy = (
-            f"The normalization ({saved.normalized}) may be another one than it was trained with: "
-            "try --normalize none|cifar10|imagenet|MEAN/STD."
-        )
-    else:
-        remedy = (
-            "Are these the images, the order of classes and the range of pixels, [0, 1], that it "
-            "was trained with?"
-        )
-    return [f"WARN: {problem}, so the robust accuracies say little. {remedy}"]
 
 
 def is_evaluated(opened: OpenedTarget, specs: Sequence[AttackSpec], options: EvalOptions) -> bool:
@@ -296,36 +279,3 @@ def _identity(
 
 def _placed(compute: Compute, sources: Mapping[str, SavedModel]) -> dict[str, torch.nn.Module]:
     return {label: compute.place(source.model) for label, source in sources.items()}
-
-
-def _write(opened: OpenedTarget, evaluation: Evaluation, key: str) -> Path:
-    saved, data, threat = opened.saved, opened.data, evaluation.threat
-    record: dict[str, Any] = {
-        "format": EVAL_FORMAT,
-        "key": key,
-        "created": datetime.now().astimezone().isoformat(timespec="seconds"),
-        eval_file.ORDER: eval_file.next_order(saved.folder.evals),
-        "environment": environment(),
-        "device": str(opened.compute.device),
-        "checkpoint": saved.file.stem,
-        "epoch": saved.epoch,
-        "model": saved.architecture.to_dict(),
-        "data": {
-            "name": data.spec.name,
-            "split": "test",
-            "n": evaluation.n,
-            "fingerprint": data.fingerprint,
-            "class_names": list(data.class_names),
-        },
-        "threat": {"norm": threat.norm, "eps": threat.eps},
-        "seed": opened.recipe.seed,
-        **evaluation.to_dict(),
-    }
-    if remarks := [*saved.remarks, *warnings_of(saved, evaluation, data)]:
-        record["remarks"] = remarks
-    if saved.key:
-        record["weights"] = saved.key
-    if records := read_metrics(saved.folder.metrics):
-        record[eval_file.EPOCHS_DONE] = records[-1]["epoch"]
-    stem = f"{saved.file.stem}_{threat.norm}_{datetime.now():%Y-%m-%d_%H-%M-%S}"
-    return eval_file.write_new(saved.folder.evals, stem, record).path

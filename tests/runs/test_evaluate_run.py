@@ -20,6 +20,7 @@ from rpat_cli.loading.load import load_model
 from rpat_cli.recipe.layers import Layer, resolve
 from rpat_cli.records import eval_file
 from rpat_cli.records.checkpoint import save_checkpoint
+from rpat_cli.records.examples import read_examples
 from rpat_cli.records.files import free_name
 from rpat_cli.runs.build import architecture_for, build_data
 from rpat_cli.runs.evaluate import (
@@ -100,7 +101,7 @@ def test_a_signal_keeps_the_chunks_and_the_next_start_goes_on(
         measure(net, stop)
     assert caught.value.exit_code == code
     assert signal.getsignal(number) == handler
-    (partial,) = (net.parent / "evals" / "partial").iterdir()
+    (partial,) = (net.parent / "evals" / "partial").glob("*.jsonl")
     known = len(partial.read_text().splitlines()) - 1
     assert (
         1
@@ -129,7 +130,7 @@ def test_evaluations_that_end_at_the_same_moment_do_not_overwrite_each_other(
 
     monkeypatch.setattr("rpat_cli.records.files.free_name", found_free)
     monkeypatch.setattr(
-        "rpat_cli.runs.evaluate.datetime", SimpleNamespace(now=lambda: datetime(2026, 1, 1))
+        "rpat_cli.runs.eval_record.datetime", SimpleNamespace(now=lambda: datetime(2026, 1, 1))
     )
     record, _ = measure(net, limit=10)
     files = [json.loads(file.read_text()) for file in sorted((net.parent / "evals").glob("*.json"))]
@@ -235,7 +236,7 @@ def test_chunks_of_a_version_with_other_records_are_not_taken_over(
     monkeypatch.setattr("rpat_cli.runs.identity.RECORDS", 1)
     with pytest.raises(Interrupted):
         measure(net, stop)
-    (partial,) = (net.parent / "evals" / "partial").iterdir()
+    (partial,) = (net.parent / "evals" / "partial").glob("*.jsonl")
     header, line = partial.read_text().splitlines()
     old = {
         key: value for key, value in json.loads(line).items() if key not in ("margin", "confidence")
@@ -276,3 +277,23 @@ def test_a_finished_evaluation_is_recognised(net: Path) -> None:
     (file,) = (net.parent / "evals").glob("*.json")
     file.write_text(file.read_text()[:100])
     assert not is_evaluated(opened, SUITE, options)
+
+
+def test_the_worst_examples_are_beside_the_file_also_after_an_interruption(net: Path) -> None:
+    suite = parse_suite("fgsm,pgd-2")
+    options = EvalOptions(batch_size=20, limit=100)
+
+    def stop(progress: Any) -> None:
+        if (progress.label, progress.chunk) == ("pgd-2", 1):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    _, whole = eval_run(net, suite, options=options, listener=Listener())
+    with pytest.raises(Interrupted):
+        eval_run(net, suite, options=options, listener=Listener(on_progress=stop))
+    _, resumed = eval_run(net, suite, options=options, listener=Listener())
+    a, b = read_examples(whole), read_examples(resumed)
+    assert a is not None
+    assert b is not None
+    assert a.index.tolist() == b.index.tolist()
+    assert (a.x_adv == b.x_adv).all()
+    assert not (net.parent / "evals" / "partial").exists()

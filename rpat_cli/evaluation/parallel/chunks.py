@@ -31,6 +31,20 @@ class Task:
 
 
 @dataclass(frozen=True)
+class Kept:
+    """Adversarial images that come along with the result of a chunk: `x_adv` (K, C, H, W) float32,
+    on the CPU, of the samples at `rows` (K,) of the chunk."""
+
+    rows: Tensor
+    x_adv: Tensor
+
+
+ChooseRows = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""From `broken`, `margin` and classes `y` of a chunk, all (M,), to the rows (K,) whose adversarial
+images are kept. A function of a module: it travels to other processes."""
+
+
+@dataclass(frozen=True)
 class ChunkResult:
     """What one stage did to one chunk; tensors are (M,), on the CPU, in the order of `indices`
     (rows of x).
@@ -40,7 +54,8 @@ class ChunkResult:
     images that the stage returned. `strays`: how many of them lay outside the ball or the pixel
     box even after projection. `forward`, `backward`: passes, counted in images, with the one that
     verifies. `seconds` of the clock since the result before; `StageRunner` fills them in. Where
-    processes share a stage, those of its chunks add up to the time that they took together.
+    processes share a stage, those of its chunks add up to the time that they took together. `kept`
+    is there while the result is handed on, and not recorded.
     """
 
     label: str
@@ -57,6 +72,7 @@ class ChunkResult:
     backward: int
     flags: tuple[str, ...] = ()
     seconds: float = 0.0
+    kept: Kept | None = None
 
 
 @dataclass(frozen=True)

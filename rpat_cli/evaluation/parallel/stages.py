@@ -132,7 +132,7 @@ class StageRunner:
             before = now
             if self.on_chunk:
                 self.on_chunk(chunk)
-            states.add(chunk)
+            states.add(replace(chunk, kept=None))  # the images of all chunks are too many
             meter.add(len(chunk.indices), fresh=True)
             meter.report(states)
 

@@ -159,8 +159,9 @@ def _checksum(record: Mapping[str, Any]) -> str:
 
 
 def _record(chunk: ChunkResult) -> dict[str, Any]:
+    values = {name: value for name, value in chunk.__dict__.items() if name != "kept"}
     return {
-        **chunk.__dict__,
+        **values,
         "indices": chunk.indices.tolist(),
         "broken": bits_to_text(chunk.broken),
         "predicted": chunk.predicted.tolist(),
