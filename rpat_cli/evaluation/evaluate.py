@@ -22,7 +22,7 @@ from rpat_cli.data.splits import as_classes
 from rpat_cli.errors import ConfigError
 from rpat_cli.evaluation.arguments import check_images, check_labels, check_lengths, check_pixels
 from rpat_cli.evaluation.bench import Bench, Prepared
-from rpat_cli.evaluation.fast import note_on, why_not
+from rpat_cli.evaluation.fast import note_on, search_precision
 from rpat_cli.evaluation.forecast import Forecast, Load, loads_of
 from rpat_cli.evaluation.parallel.chunks import (
     ChooseRows,
@@ -130,7 +130,7 @@ def evaluate(
         clean, classes, probabilities = _predict_clean(model, x, y, batch_size, device)
         whole = _without_results(threat, y, clean, classes, seed, batch_size)
         first = x[:batch_size].clone().to(device), y[:batch_size].clone().to(device)
-        search = _search_precision(fast, model, device, on_remark)
+        search = search_precision(fast, model, device, on_remark)
         bench = _bench(
             model,
             threat,
@@ -217,17 +217,6 @@ def _bench(
     )
     bench.prepare_all()
     return bench
-
-
-def _search_precision(
-    fast: bool, model: nn.Module, device: torch.device, on_remark: OnRemark | None
-) -> torch.dtype | None:
-    """The reduced precision of the search; None where it is in float32, which is said if it was to
-    be fast."""
-    reason = why_not(model, device) if fast else ""
-    if reason and on_remark:
-        on_remark(f"fast: the search is in float32, too: {reason}.")
-    return torch.bfloat16 if fast and not reason else None
 
 
 def _predict_clean(
