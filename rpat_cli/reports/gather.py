@@ -6,14 +6,17 @@ from typing import Any
 from rpat_cli.attacks.threat import Threat
 from rpat_cli.diagnostics import DIAGNOSTICS
 from rpat_cli.diagnostics.base import EVALUATION_KEYS
+from rpat_cli.diagnostics.blocks import Examples
 from rpat_cli.errors import RpatError
 from rpat_cli.evaluation.statistics import confusion, per_class_accuracy
 from rpat_cli.recipe.layers import read_recipe, resolve
 from rpat_cli.recipe.schema import Recipe
 from rpat_cli.recipe.summary import summary
+from rpat_cli.records.examples import read_examples
 from rpat_cli.records.regular import read_regular
 from rpat_cli.records.run_folder import RunFolder
 from rpat_cli.reports.evaluations import Measured, fitting, read_evaluations
+from rpat_cli.reports.gallery import gallery
 from rpat_cli.reports.report import AttackSummary, Report
 from rpat_cli.reports.saved_diagnostic import SavedDiagnostic
 from rpat_cli.reports.test_looks import look_of, remarks_on
@@ -70,7 +73,16 @@ def build_report(folder: RunFolder) -> Report:
             *remarks,
             *_remarks_on_results(results),
         ),
+        gallery=_newest_gallery(counted, Threat(recipe.threat.norm, recipe.threat.eps)),
     )
+
+
+def _newest_gallery(counted: Sequence[Measured], threat: Threat) -> Examples | None:
+    for each in reversed(counted):
+        kept = read_examples(each.file.path) if each.evaluation.threat == threat else None
+        if kept is not None and (found := gallery(kept, each.file.class_names)):
+            return found
+    return None
 
 
 def _newest_results(evaluations: Iterable[Measured]) -> tuple[AttackSummary, ...]:
