@@ -228,6 +228,17 @@ ATTACKS = Catalogue(
         "autoattack-rand": _autoattack(
             "AutoAttack for randomized models: apgd-ce, apgd-dlr, EOT over 20 gradients", "rand"
         ),
+        "autoattack-apgd": _autoattack(
+            "AutoAttack standard without fab-t and square", "standard", "apgd-ce", "apgd-t"
+        ),
+        "audit": AttackRow(
+            "rpat_cli.attacks.audited:audited",
+            "AutoAttack on a random sample of what the other attacks leave: how many points lower "
+            "may it be?",
+            takes=("width", "level"),
+            form="audit:POINTS",
+            cost=_passes_of_autoattack,
+        ),
         "apgd-ce": _part("apgd-ce", "step-size-free PGD on the cross-entropy (Croce & Hein 2020)"),
         "apgd-dlr": _part(
             "apgd-dlr", "the same on the difference of logits ratio; 3 classes or more"

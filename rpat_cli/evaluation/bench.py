@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from rpat_cli.attacks import ATTACKS
+from rpat_cli.attacks.audited import Audited
 from rpat_cli.attacks.autoattack import AutoAttack, Ensemble
 from rpat_cli.attacks.brought import Perturb, attacked
 from rpat_cli.attacks.catalogue import NoAttack, Transfer
@@ -38,13 +39,14 @@ class Prepared:
 
     `stages`: what it consists of, by name; the attack alone, or the parts of AutoAttack, whose
     `ensemble` is there only then. `settings` are resolved, for the record. `flags` are warnings
-    that hold from the start.
+    that hold from the start. `audited`: it attacks a random sample only.
     """
 
     stages: Mapping[str, Perturb]
     settings: Mapping[str, Any]
     ensemble: Ensemble | None = None
     flags: tuple[str, ...] = ()
+    audited: Audited | None = None
 
     def on_probabilities(self) -> "Prepared":
         """The same for a model that returns probabilities: what follows its gradient is warned
@@ -189,6 +191,11 @@ class Bench:
             return Prepared({}, {})
         if isinstance(attack, AutoAttack):
             return _of_autoattack(replace(attack, seed=self.seed).on(model, self.x, self.y), attack)
+        if isinstance(attack, Audited):
+            inner = replace(attack.autoattack, seed=self.seed)
+            prepared = _of_autoattack(inner.on(model, self.x, self.y), inner)
+            asked = {"width": attack.width, "level": attack.level}
+            return replace(prepared, settings={**prepared.settings, **asked}, audited=attack)
         return Prepared({spec.name: partial(attack, model)}, _settings_of(attack, spec.settings))
 
 

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from rpat_cli.errors import DataError
-from rpat_cli.evaluation.results import AttackResult, Evaluation
+from rpat_cli.evaluation.attack_result import AttackResult
+from rpat_cli.evaluation.results import Evaluation
 from rpat_cli.evaluation.statistics import Accuracy, sign_test
 
 WORST = "worst case"

@@ -12,7 +12,8 @@ from torch import Tensor
 from rpat_cli.evaluation.statistics import Accuracy
 
 if TYPE_CHECKING:
-    from rpat_cli.evaluation.results import AttackResult, Evaluation
+    from rpat_cli.evaluation.attack_result import AttackResult
+    from rpat_cli.evaluation.results import Evaluation
 
 MAX_CLASSES = 100_000
 """More than any data set has: a damaged number of them must not ask for a table of its square."""

@@ -14,11 +14,15 @@ from torch import Tensor, nn
 
 from rpat_cli.attacks.forward import gradient_reaches
 from rpat_cli.attacks.side_effects import differentiable, frozen, own_randomness
-from rpat_cli.attacks.threat import Threat, wider_than_ball
+from rpat_cli.attacks.threat import Threat
 from rpat_cli.data.splits import as_classes
 from rpat_cli.errors import ConfigError
 from rpat_cli.evaluation.arguments import check_images, check_labels, check_lengths
+from rpat_cli.evaluation.attack_result import AttackResult
+from rpat_cli.evaluation.audit import Audit
+from rpat_cli.evaluation.audited import after_all, run_audit
 from rpat_cli.evaluation.bench import Bench, Prepared
+from rpat_cli.evaluation.conclude import conclude
 from rpat_cli.evaluation.forecast import Forecast, Load, loads_of
 from rpat_cli.evaluation.parallel.chunks import (
     ChooseRows,
@@ -31,7 +35,7 @@ from rpat_cli.evaluation.parallel.chunks import (
 from rpat_cli.evaluation.parallel.desk import NotPortableError
 from rpat_cli.evaluation.parallel.processes import Pool
 from rpat_cli.evaluation.parallel.stages import SampleStates, StageRunner
-from rpat_cli.evaluation.results import AttackResult, Evaluation, StageResult
+from rpat_cli.evaluation.results import Evaluation
 from rpat_cli.evaluation.suite import AttackSpec
 from rpat_cli.evaluation.verify import (
     NotFiniteError,
@@ -105,6 +109,7 @@ def evaluate(
     check_images(model, x, y, batch_size)
     y, known = as_classes(y), list(known)
     results: list[AttackResult] = []
+    states: list[SampleStates] = []
     with (
         ascribed(model),
         differentiable(),
@@ -122,14 +127,30 @@ def evaluate(
             on_progress = _forecast(bench, whole, on_progress)
         execute = _executor(bench, workers, on_remark)
         for spec in specs:
-            state, prepared = SampleStates.clean(clean, whole.y), bench.prepared(spec.label)
             settings = (batch_size, seed, known, on_progress, on_chunk)
             runner = StageRunner(spec.label, execute, x, y, *settings)
-            runner.run(list(prepared.stages), state)
-            results.append(_result(spec, prepared, state, whole))
+            prepared, state = bench.prepared(spec.label), SampleStates.clean(clean, whole.y)
+            state, audit = _attack(runner, prepared, states, state, on_remark)
+            states.append(state)
+            results.append(conclude(spec, prepared, state, whole, audit))
             if on_result:
                 on_result(results[-1])
     return replace(whole, results=tuple(results))
+
+
+def _attack(
+    runner: StageRunner,
+    prepared: Prepared,
+    before: Sequence[SampleStates],
+    clean: SampleStates,
+    on_remark: OnRemark | None,
+) -> tuple[SampleStates, Audit | None]:
+    """Attack all samples that the model gets right; or audit what the attacks before have left."""
+    if not prepared.audited:
+        runner.run(list(prepared.stages), clean)
+        return clean, None
+    left = after_all(before, clean)
+    return left, run_audit(runner, list(prepared.stages), left, prepared.audited, on_remark)
 
 
 def _without_results(
@@ -237,77 +258,6 @@ def _executor(bench: Bench, workers: Pool | None, on_remark: OnRemark | None) ->
     return bench.attack_all
 
 
-def _result(
-    spec: AttackSpec, prepared: Prepared, state: SampleStates, whole: Evaluation
-) -> AttackResult:
-    stages = _stages(prepared, state, whole.clean.correct)
-    flags = list(prepared.flags)
-    notes = _doubt(whole.threat, spec.settings)
-    if prepared.ensemble:
-        prepared.ensemble.look_at_result(_accuracies(whole, stages))
-        flags += prepared.ensemble.flags
-        notes += prepared.ensemble.notes
-    for chunk in state.chunks:
-        flags += chunk.flags
-    if strays := sum(chunk.strays for chunk in state.chunks):
-        notes.append(
-            f"{strays} images that the attack returned were outside the threat model and did not "
-            "count"
-        )
-    return AttackResult(
-        name=spec.name,
-        label=spec.label,
-        threat=whole.threat,
-        settings=prepared.settings,
-        correct_after=state.robust,
-        predicted=state.predicted,
-        broken_by=state.broken_by,
-        distance=state.distance,
-        margin=state.margin,
-        confidence=state.confidence,
-        stages=tuple(stages),
-        seconds=sum(chunk.seconds for chunk in state.chunks),
-        forward=sum(chunk.forward for chunk in state.chunks),
-        backward=sum(chunk.backward for chunk in state.chunks),
-        flags=tuple(dict.fromkeys(flags)),
-        notes=tuple(notes),
-    )
-
-
-def _stages(prepared: Prepared, state: SampleStates, attacked: int) -> list[StageResult]:
-    """What each stage did; those that no image was left for are left out."""
-    stages = []
-    for number, name in enumerate(prepared.stages):
-        chunks = [chunk for chunk in state.chunks if chunk.stage == number]
-        if not chunks:
-            break
-        stage = StageResult(
-            name,
-            attacked=attacked,
-            broken=sum(int(chunk.broken.sum()) for chunk in chunks),
-            seconds=sum(chunk.seconds for chunk in chunks),
-            forward=sum(chunk.forward for chunk in chunks),
-            backward=sum(chunk.backward for chunk in chunks),
-        )
-        stages.append(stage)
-        attacked -= stage.broken
-    return stages
-
-
-def _accuracies(whole: Evaluation, stages: Sequence[StageResult]) -> dict[str, float]:
-    """Robust accuracy after each stage, with "clean" first, as AutoAttack's last check takes it."""
-    accuracy = {"clean": whole.clean.correct / whole.n}
-    for stage in stages:
-        accuracy[stage.name] = (stage.attacked - stage.broken) / whole.n
-    return accuracy
-
-
 def _device_of(model: nn.Module) -> torch.device:
     parameter = next(model.parameters(), None)
     return torch.device("cpu") if parameter is None else parameter.device
-
-
-def _doubt(threat: Threat, settings: Mapping[str, object]) -> list[str]:
-    step_size = settings.get("step_size")
-    doubt = wider_than_ball(step_size, threat.eps) if isinstance(step_size, int | float) else ""
-    return [doubt] if doubt else []

@@ -24,7 +24,7 @@ def loads_of(spec: AttackSpec, stages: Sequence[str], settings: Mapping[str, Any
 
     `settings` are resolved; those of AutoAttack hold the settings of each stage in `attacks`.
     """
-    own = settings["attacks"] if spec.name == "autoattack" else {}
+    own = settings.get("attacks", {})
     return [
         Load(spec.label, stage, ATTACKS[stage].passes(own.get(stage, settings))) for stage in stages
     ]

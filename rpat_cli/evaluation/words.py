@@ -14,6 +14,7 @@ from rpat_cli.attacks.row import AttackRow, Setting
 from rpat_cli.errors import ConfigError, Problem, unknown
 from rpat_cli.evaluation.spelling import meant_by
 from rpat_cli.registry import as_written
+from rpat_cli.text import parse_number
 
 SUITES: Mapping[str, tuple[str, ...]] = {
     "quick": ("clean", "pgd"),
@@ -24,6 +25,7 @@ SUITES: Mapping[str, tuple[str, ...]] = {
 
 _CUSTOM = "autoattack:"
 _TRANSFER = "transfer:"
+_AUDIT = "audit:"
 _MADE_BY = "pgd"
 _COUNTED = re.compile(r"(?P<name>.+?)-(?P<count>[0-9]+)(?:[xX](?P<restarts>[0-9]+))?")
 
@@ -61,7 +63,7 @@ def list_attacks() -> dict[str, str]:
 
 def parts_of_autoattack() -> list[str]:
     """The attacks that AutoAttack is made of, by AutoAttack's own names."""
-    return [name for name, row in ATTACKS.items() if "attacks" in row.fixed]
+    return [name for name, row in ATTACKS.items() if row.fixed.get("attacks") == (name,)]
 
 
 def parse_word(
@@ -77,6 +79,8 @@ def parse_word(
         return _parse_transfer(word, wanted, given)
     if word.startswith(_CUSTOM):
         return _parse_custom(word, given), set()
+    if word.startswith(_AUDIT):
+        return _parse_audit(word, given), set()
     name, counts = _split(word)
     row = ATTACKS[name]
     _check_given(row, word, given, counts)
@@ -91,13 +95,15 @@ def row_of_word(word: str) -> AttackRow | None:
     word = _prefix_spelled(word)
     if word.startswith(_TRANSFER):
         word = source_and_attack(word)[1]
+    if word.startswith(_AUDIT):
+        return ATTACKS["audit"]
     name, _ = _name_and_counts(word)
     return ATTACKS[name] if _is_word(name) else None
 
 
 def _prefix_spelled(word: str) -> str:
-    """The same word with `transfer:` or `autoattack:` as it is written here."""
-    for prefix in (_TRANSFER, _CUSTOM):
+    """The same word with `transfer:`, `autoattack:` or `audit:` as it is written here."""
+    for prefix in (_TRANSFER, _CUSTOM, _AUDIT):
         if word.casefold().startswith(prefix):
             return prefix + word[len(prefix) :]
     return word
@@ -210,6 +216,20 @@ def _parse_custom(word: str, given: Mapping[str, Setting]) -> AttackSpec:
         raise ConfigError(*(unknown("part of AutoAttack", part, known) for part in wrong))
     settings: dict[str, Setting] = {"version": "custom", "attacks": parts}
     return AttackSpec("autoattack", _CUSTOM + "+".join(parts), settings)
+
+
+def _parse_audit(word: str, given: Mapping[str, Setting]) -> AttackSpec:
+    """`audit:0.25`: the bound that is asked for, in points."""
+    text = word.removeprefix(_AUDIT)
+    try:
+        width = float(parse_number(text))
+    except (ValueError, TypeError):
+        width = 0.0
+    if not 0 < width <= 100:
+        message = f"{word!r}: {text!r} must be points of accuracy, above 0 and at most 100."
+        raise ConfigError(Problem("", message, hint="Example: audit:0.25"))
+    _check_given(ATTACKS["audit"], word, given, {"width": width})
+    return AttackSpec("audit", f"{_AUDIT}{width:g}", {"width": width, **given})
 
 
 def _label_of(word: str) -> str:

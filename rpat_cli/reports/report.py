@@ -9,8 +9,9 @@ from typing import Any
 from torch import Tensor
 
 from rpat_cli.attacks.threat import Threat
+from rpat_cli.evaluation.attack_result import StageResult
 from rpat_cli.evaluation.calibration import Calibration
-from rpat_cli.evaluation.results import AUTOATTACK, StageResult, strength, worst_class_dict
+from rpat_cli.evaluation.results import AUTOATTACK, strength, worst_class_dict
 from rpat_cli.evaluation.statistics import Accuracy, mean_acc, nrr
 from rpat_cli.evaluation.suite import list_attacks
 from rpat_cli.recipe.schema import Recipe

@@ -7,7 +7,8 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from rpat_cli.evaluation.results import AttackResult, Evaluation
+from rpat_cli.evaluation.attack_result import AttackResult
+from rpat_cli.evaluation.results import Evaluation
 from rpat_cli.evaluation.statistics import Accuracy, worst_class
 from rpat_cli.reports.report import AttackSummary, Report, ReportRow
 from rpat_cli.reports.words import class_name, show_threat

@@ -14,8 +14,9 @@ import torch
 from rpat_cli.attacks.threat import Threat
 from rpat_cli.data.splits import limited_choice
 from rpat_cli.errors import DataError, RunFolderError
+from rpat_cli.evaluation.attack_result import AttackResult
 from rpat_cli.evaluation.compare import Comparison, compare, restricted, settings_differ
-from rpat_cli.evaluation.results import AttackResult, Evaluation, parse_evaluation
+from rpat_cli.evaluation.results import Evaluation, parse_evaluation
 from rpat_cli.records import eval_file
 from rpat_cli.records.run_folder import RunFolder, is_run, open_run
 from rpat_cli.reports.evaluations import Measured, read_evaluations
