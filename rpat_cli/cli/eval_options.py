@@ -1,6 +1,7 @@
 """The options of `rpat eval`, as types to declare its parameters with."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from inspect import Parameter
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -67,6 +68,16 @@ Attack = Annotated[
         "them all.",
         rich_help_panel=WHAT,
         autocompletion=lambda: list(list_attacks()),
+    ),
+]
+Audit = Annotated[
+    str | None,
+    _option(
+        "--audit",
+        panel=WHAT,
+        metavar="POINTS",
+        help="Bound how many points lower AutoAttack would be, at 95 %: it attacks a random sample "
+        "of what the other attacks leave, as large as it must be.",
     ),
 ]
 Norm = Annotated[
@@ -269,3 +280,27 @@ Quiet = Annotated[
 AsJson = Annotated[
     bool, typer.Option("--json", help="Print the result as JSON.", rich_help_panel=HOW)
 ]
+
+
+def recipe_parameters() -> list[Parameter]:
+    """The options that change the run's recipe, as parameters of a command."""
+    options = {
+        "norm": Norm,
+        "eps": Eps,
+        "model": Model,
+        "data": Data,
+        "normalize": Normalize,
+        "data_root": DataRoot,
+        "download": Download,
+        "seed": Seed,
+        "device": Device,
+    }
+    return [
+        Parameter(name, Parameter.KEYWORD_ONLY, default=None, annotation=option)
+        for name, option in options.items()
+    ]
+
+
+def by_flag(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of parameters by the flags that they are given with."""
+    return {f"--{name.replace('_', '-')}": value for name, value in values.items()}

@@ -123,8 +123,7 @@ def evaluate(
         whole = _without_results(threat, y, clean, classes, seed, batch_size)
         first = x[:batch_size].clone().to(device), y[:batch_size].clone().to(device)
         bench = _bench(model, threat, specs, first, seed, own_sources, probabilities, keep)
-        if on_progress:
-            on_progress = _forecast(bench, whole, on_progress)
+        on_progress = on_progress and _forecast(bench, whole, on_progress)
         execute = _executor(bench, workers, on_remark)
         for spec in specs:
             settings = (batch_size, seed, known, on_progress, on_chunk)

@@ -140,6 +140,7 @@ def _results_in(measured: Measured, checkpoint: str) -> Iterator[AttackSummary]:
             backward=result.backward,
             flags=result.flags,
             notes=result.notes,
+            audit=result.audit,
             **origin,
         )
 

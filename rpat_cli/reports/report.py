@@ -10,6 +10,7 @@ from torch import Tensor
 
 from rpat_cli.attacks.threat import Threat
 from rpat_cli.evaluation.attack_result import StageResult
+from rpat_cli.evaluation.audit import Audit
 from rpat_cli.evaluation.calibration import Calibration
 from rpat_cli.evaluation.results import AUTOATTACK, strength, worst_class_dict
 from rpat_cli.evaluation.statistics import Accuracy, mean_acc, nrr
@@ -72,6 +73,7 @@ class AttackSummary:
     backward: int = 0
     flags: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    audit: Audit | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain builtins, ready for JSON. The confusion is left out: it is in the scores."""
@@ -95,6 +97,7 @@ class AttackSummary:
             "backward": self.backward,
             "flags": list(self.flags),
             "notes": list(self.notes),
+            **({"audit": self.audit.to_dict()} if self.audit else {}),
         }
 
 
@@ -198,6 +201,16 @@ class Report:
     def backward(self) -> int | None:
         """Backward passes of batches in training; None where they were not recorded."""
         return _total(self.epochs, "backward")
+
+    @property
+    def audit_lines(self) -> list[str]:
+        """How much lower AutoAttack may be than the accuracy of each audit."""
+        return [
+            f"{result.label} on {row.checkpoint.title}: {result.audit.headline}"
+            for row in self.rows
+            for result in row.results.values()
+            if result.audit
+        ]
 
     @cached_property
     def labels(self) -> tuple[str, ...]:

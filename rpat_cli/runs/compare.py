@@ -98,6 +98,7 @@ def match(a: Path, b: Path, checkpoint: str | None = None) -> Matched:
         for others, _ in pairs[1:]
     ]
     files_a, files_b, said = _gathered(chosen_a, chosen_b)
+    said += [*_audits("A", files_a), *_audits("B", files_b)]
     joined_a, joined_b = _joined(chosen_a, files_a), _joined(chosen_b, files_b)
     return Matched(
         compare(joined_a, joined_b),
@@ -314,6 +315,14 @@ def _gathered(a: Group, b: Group) -> tuple[Sources, Sources, list[str]]:
         [(b[place], taken_b[place]) for place in sorted(taken_b)],
         remarks,
     )
+
+
+def _audits(name: str, sources: Sources) -> Iterator[str]:
+    """What is known of AutoAttack where it attacked a sample only."""
+    for _, results in sources:
+        for label, result in results.items():
+            if result.audit:
+                yield f"{label} on {name}: {result.audit.statement}"
 
 
 def _in_order(group: Group) -> Iterator[str]:
