@@ -67,6 +67,7 @@ def evaluate(
     limit: int | str | None = None,
     images: "str | Path | Sequence[int | str] | None" = None,
     jobs: "Jobs" = 1,
+    fast: bool = False,
     say: "Callable[[str], None] | None" = None,
     trust: bool = False,
     **keys: Any,
@@ -82,9 +83,10 @@ def evaluate(
     subset of that many test images, `limit="first:100"` on the first ones; `images`, a text file or
     a list of numbers or file names, on those. `jobs` ("auto" or a number) processes share the
     work; they import the script that calls this, in which the call must be below
-    `if __name__ == "__main__":`. `say` and `trust` are as in `train`: a run that names a plugin
-    needs `trust=True`, or `plugins=[FILE]`. Keywords are recipe keys that override the run's
-    recipe: `threat={"norm": "L2"}`, `data={"root": "/data"}`. Raises `RpatError`s.
+    `if __name__ == "__main__":`. `fast` lets long attacks search in bfloat16. `say` and `trust`
+    are as in `train`: a run that names a plugin needs `trust=True`, or `plugins=[FILE]`. Keywords
+    are recipe keys that override the run's recipe: `threat={"norm": "L2"}`,
+    `data={"root": "/data"}`. Raises `RpatError`s.
     """
     from rpat_cli.data.choice import chosen_by
     from rpat_cli.recipe.layers import Layer, code_named_in
@@ -103,7 +105,7 @@ def evaluate(
             read_suite(attacks, source="evaluate()"),
             checkpoint=checkpoint,
             changes=[given],
-            options=EvalOptions(limit=chosen_by(limit, images), jobs=jobs),
+            options=EvalOptions(limit=chosen_by(limit, images), jobs=jobs, fast=fast),
             listener=in_lines(say) if say else None,
         )
 

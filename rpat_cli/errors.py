@@ -20,6 +20,12 @@ class RpatError(Exception):
     exit_code: ClassVar[int] = 1
 
 
+def without_pastes(message: str) -> str:
+    """The message, where thousands of characters without a space, which were pasted by mistake, are
+    cut short."""
+    return re.sub(r"\S{1000,}", _beginning, message)
+
+
 def _beginning(match: re.Match[str]) -> str:
     return f"{match[0][:LONGEST]}..."
 
@@ -41,8 +47,7 @@ class Problem:
         where = f"{self.source}: " if self.source else ""
         key = f"{self.key}: " if self.key else ""
         hint = f" {self.hint}" if self.hint else ""
-        # Something of thousands of characters without a space was pasted by mistake.
-        return re.sub(r"\S{1000,}", _beginning, f"{where}{key}{self.message}{hint}")
+        return without_pastes(f"{where}{key}{self.message}{hint}")
 
 
 class ConfigError(RpatError):
@@ -98,6 +103,10 @@ class UserCodeError(RpatError):
 
 class EngineError(RpatError):
     """A cluster that cannot be reached, or that rejects a job."""
+
+
+class LostRankError(RpatError):
+    """Another process of the same torchrun has ended, or cannot be reached."""
 
 
 class Interrupted(RpatError):  # noqa: N818  (not a failure: everything is saved)

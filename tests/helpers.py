@@ -22,6 +22,22 @@ GOLDEN = Path(__file__).parent / "golden"
 GOLDEN_DIRS = "RPAT_GOLDEN_DIRS"
 """Environment variable: folders with further golden sets, separated as in PATH."""
 
+METHOD_FAMILIES = (
+    *(
+        f"{name}{ra}"
+        for name in ("pgd", "trades", "mart", "consistency", "rebat")
+        for ra in ("", "_ra")
+    ),
+    *("consistency_trades", "consistency_mart"),
+    *("fgsm_rs", "n_fgsm", "gat", "nuat", "nuat2", "nuat2_wa", "raat", "raat_mart", "raat_wa"),
+    *("hat", "hat_ce", "hat_wa", "rslad", "lbgat", "score", "score_pgd", "score_trades"),
+    *("ikl", "gkl", "eat_linf", "eat_l1", "eat_l2", "adr", "fgsm_pgi"),
+    *("awp_trades", "awp_pgd", "awp_adr", "ema_warmup"),
+)
+"""Families of golden sets that record a training step."""
+ATTACK_FAMILIES = ("pma", "md", "mm", "malt", "odi_pgd", "a3")
+"""Families that record an attack."""
+
 
 def tiny_net(channels: int = 3, classes: int = 10) -> nn.Sequential:
     """The network of tests/golden/README.md, for images of any size."""

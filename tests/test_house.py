@@ -20,7 +20,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 # import those in the lines before its own, and nothing else: not its neighbors in the same line,
 # and none of the lines after it.
 ORDER = (
-    ("errors", "version", "passes", "text"),
+    ("errors", "version", "passes", "text", "hardware"),
     ("user_code", "signals"),
     ("registry",),
     ("records",),
@@ -281,3 +281,32 @@ def test_no_version_is_pinned_in_either_file() -> None:
 def test_every_module_says_what_it_is() -> None:
     for path in MODULES:
         assert ast.get_docstring(ast.parse(path.read_text())), f"{path} has no docstring"
+
+
+# Files that come with rpat, that the operating system provides, or that the caller has found to be
+# regular before.
+READS_ITSELF = {
+    "records/regular.py",
+    "records/files.py",
+    "records/file_kinds.py",
+    "loading/inert.py",
+    "recipe/shipped/__init__.py",
+    "cli/recipes.py",
+    "cli/session.py",
+    "cli/torchrun.py",
+    "data/fashion.py",
+    "data/images.py",
+    "data/splits.py",
+    "runs/environment.py",
+}
+
+
+def test_files_are_read_through_one_door() -> None:
+    """`read_regular` waits for no pipe, and has one kind of error."""
+    reading = re.compile(r"\.read_text\(|\.read_bytes\(|\bopen\(.*\"r?b?\+?\"|\.open\(\)")
+    found = {
+        path.relative_to(PACKAGE).as_posix()
+        for path in MODULES
+        if reading.search(path.read_text(encoding="utf-8"))
+    }
+    assert found <= READS_ITSELF, "read with rpat_cli.records.regular.read_regular"

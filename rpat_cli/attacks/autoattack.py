@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rpat_cli.attacks.fab_projection import onto_hyperplane
 from rpat_cli.attacks.forward import unwrap
 from rpat_cli.attacks.side_effects import frozen, own_randomness
 from rpat_cli.attacks.threat import Threat
@@ -118,7 +119,7 @@ class Ensemble:
         """Run one attack on one batch: `x` (B, C, H, W) in [0, 1] and its labels to `x_adv`, or `x`
         where it failed."""
         attack = self._attack(name)
-        with self._no_trace(), torch.no_grad():
+        with self._no_trace(), torch.no_grad(), self._own_projection():
             x_adv: Tensor = attack.perturb(x.clone(), y.clone())
         return x_adv.detach()
 
@@ -237,6 +238,21 @@ class Ensemble:
                 yield
         finally:
             sys.settrace(tracer)
+
+    @contextmanager
+    def _own_projection(self) -> Iterator[None]:
+        """FAB with our projection, which gives the numbers of `pyautoattack`'s in half the time on
+        a CPU."""
+        if self._device.type != "cpu" or self._library.__name__ != "pyautoattack":
+            yield
+            return
+        fab = import_module("pyautoattack.fab_base")
+        theirs = fab.projection_linf
+        fab.projection_linf = onto_hyperplane
+        try:
+            yield
+        finally:
+            fab.projection_linf = theirs
 
 
 class _Warnings:

@@ -5,12 +5,16 @@ Tensors are (B, ...), each sample on its own; perturbations are in pixel units. 
 stateless.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import ceil
 from typing import Protocol
 
 import torch
 from torch import Tensor
+
+Clip = Callable[[Tensor], Tensor]
+"""From a perturbation of some x to the nearest one, in L2, that its ball and box allow."""
 
 
 class Geometry(Protocol):
@@ -28,9 +32,12 @@ class Geometry(Protocol):
         """A direction of ascent, of unit norm, at `x_adv`; zero where the gradient is zero."""
         ...
 
-    def project(self, delta: Tensor, eps: float, room: Tensor | None = None) -> Tensor:
-        """The nearest point with norm <= eps and, if given, |delta| <= room (>= 0) pixel by
-        pixel."""
+    def project(self, delta: Tensor, eps: float) -> Tensor:
+        """The nearest point with norm <= eps."""
+        ...
+
+    def around(self, x: Tensor, eps: float) -> Clip:
+        """The same with x + delta in the pixel box as well, for many perturbations of one x."""
         ...
 
 
@@ -48,9 +55,14 @@ class LinfGeometry:
     def step(self, grad: Tensor, x_adv: Tensor) -> Tensor:  # noqa: ARG002  (the box does not change the direction)
         return grad.sign()
 
-    def project(self, delta: Tensor, eps: float, room: Tensor | None = None) -> Tensor:
-        delta = delta.clamp(-eps, eps)
-        return delta if room is None else delta.clamp(-room, room)
+    def project(self, delta: Tensor, eps: float) -> Tensor:
+        return delta.clamp(-eps, eps)
+
+    def around(self, x: Tensor, eps: float) -> Clip:
+        # Ball and box are one box here, which needs to be found only once.
+        down, up = room_around(x)
+        lower, upper = -down.clamp_max(eps), up.clamp_max(eps)
+        return lambda delta: delta.clamp(lower, upper)
 
 
 @dataclass(frozen=True)
@@ -75,6 +87,10 @@ class L2Geometry:
         if room is not None and (self.norm(limit) > eps).any():
             limit = torch.minimum(limit, size * self._scale(size, limit, eps))
         return _shrunk_into(delta.sign() * limit.view_as(delta), self.norm(limit), eps)
+
+    def around(self, x: Tensor, eps: float) -> Clip:
+        room = room_by_sign(x)
+        return lambda delta: self.project(delta, eps, room(delta))
 
     @staticmethod
     def _scale(size: Tensor, limit: Tensor, eps: float) -> Tensor:
@@ -142,6 +158,10 @@ class L1Geometry:
             limit = torch.minimum(limit, (size - self._threshold(size, limit, eps)).clamp_min(0))
         return _shrunk_into(delta.sign() * limit.view_as(delta), self.norm(limit), eps)
 
+    def around(self, x: Tensor, eps: float) -> Clip:
+        room = room_by_sign(x)
+        return lambda delta: self.project(delta, eps, room(delta))
+
     @staticmethod
     def _threshold(size: Tensor, limit: Tensor, eps: float) -> Tensor:
         """The t >= 0 with Σ min((size - t)+, limit) = eps; 0 where the limit alone is within eps.
@@ -162,6 +182,17 @@ class L1Geometry:
 
 
 LINF, L2, L1 = LinfGeometry(), L2Geometry(), L1Geometry()
+
+
+def room_around(x: Tensor) -> tuple[Tensor, Tensor]:
+    """How far each pixel may go down and up in the box, both >= 0."""
+    return x.clamp_min(0), (1 - x).clamp_min(0)
+
+
+def room_by_sign(x: Tensor) -> Callable[[Tensor], Tensor]:
+    """From a perturbation to the room there is, pixel by pixel, in its direction."""
+    down, up = room_around(x)
+    return lambda delta: up.where(delta > 0, down)
 
 
 def per_sample(values: Tensor, like: Tensor) -> Tensor:

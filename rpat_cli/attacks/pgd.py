@@ -14,6 +14,7 @@ from rpat_cli.attacks.forward import forward, input_gradient
 from rpat_cli.attacks.geometry import to_unit_l1
 from rpat_cli.attacks.losses import INNER_LOSSES, hard_labels
 from rpat_cli.attacks.pgd_settings import Keep, Start
+from rpat_cli.attacks.projection import Projection, Reach, around
 from rpat_cli.attacks.side_effects import BnMode, attack_mode
 from rpat_cli.attacks.threat import Threat
 
@@ -28,17 +29,23 @@ LossAt = Callable[[Tensor], LossFn]
 class PGD:
     """`steps` steps of `step_size` (pixels in [0, 1]) up the inner loss, projected after each.
 
-    start: where in the ball to begin: "uniform", "gaussian" (0.001 N(0, 1)), "zero", or a tensor,
+    start: where in the ball to begin: "uniform", "gaussian" (0.001 N(0, 1)), "sign" (plus or minus
+    one length in every pixel value; GAT), "positive" (0.001 U(0, 1); ADR), "zero", or a tensor,
     the perturbation itself.
+    start_scale: the radius of a uniform start, or the length of "sign", as a multiple of eps.
     restarts: each sample keeps the run that fools the model, or else has the highest loss.
     bn_mode: "train" attacks the model with batch statistics and moves its running ones (ReBAT,
-    arXiv 2301.00633); "eval" moves nothing.
+    arXiv 2301.00633); "batch" uses batch statistics and moves nothing; "eval" moves nothing.
     keep: "last" returns the point after the last step: `steps` forward and backward passes, and one
     forward more to compare restarts. "worst" is for evaluation: the first point that fools the
     model is final, and the sample takes no further step; others keep their point of highest loss.
     loss: inner loss of `__call__`, a key of `INNER_LOSSES`: "ce" or "margin".
     decay: above 0, gradients are accumulated, each at unit L1 norm (momentum; Dong et al., CVPR
     2018, arXiv 1710.06081).
+    projection: "exact" is the nearest point of ball and box; see `rpat_cli.attacks.projection` for
+    the others.
+    reach: the radius of the ball that a step stays in, as a multiple of eps; "box": the box alone.
+    Above 1 for training methods that leave the ball on purpose (N-FGSM), never for evaluation.
 
     Raises `ConfigError` for values outside these.
     """
@@ -52,9 +59,17 @@ class PGD:
     keep: Keep = "last"
     loss: str = "ce"
     decay: float = 0.0
+    start_scale: float = 1.0
+    projection: Projection = "exact"
+    reach: Reach = 1.0
 
     def __post_init__(self) -> None:
         pgd_settings.check(self)
+
+    def scaled(self, share: float) -> "PGD":
+        """The same attack with radius and step size times `share`."""
+        threat = replace(self.threat, eps=share * self.threat.eps)
+        return replace(self, threat=threat, step_size=share * self.step_size)
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         """Attack `x` (B, C, H, W); `y` are (B,) classes or (B, classes) probabilities.
@@ -96,10 +111,11 @@ class PGD:
     def _climb(self, model: nn.Module, x: Tensor, loss_fn: LossFn) -> Tensor:
         """PGD as in the paper: x_adv <- project(x_adv + step_size * direction of the gradient)."""
         x_adv, velocity = self._start(x), torch.zeros_like(x)
+        inside = around(self.threat, x, self.projection, self.reach)
         for _ in range(self.steps):
             grad, _, _ = input_gradient(model, x_adv, loss_fn)
             velocity = self._accumulate(velocity, grad)
-            x_adv = self._step(x, x_adv, velocity)
+            x_adv = inside(x_adv - x + self._move(x_adv, velocity))
         return x_adv
 
     def _climb_until_fooled(self, model: nn.Module, x: Tensor, loss_at: LossAt, best: Best) -> None:
@@ -116,7 +132,8 @@ class PGD:
             grad, losses, logits = input_gradient(model, x_adv, loss_at(at))
             going = ~best.update(at, x_adv, losses, logits)
             velocity = self._accumulate(velocity, grad)
-            x_adv = self._step(x[at], x_adv, velocity)
+            inside = around(self.threat, x[at], self.projection, self.reach)
+            x_adv = inside(x_adv - x[at] + self._move(x_adv, velocity))
             at, x_adv, velocity = at[going], x_adv[going], velocity[going]
             if not len(at):
                 return
@@ -127,9 +144,15 @@ class PGD:
         if isinstance(self.start, Tensor):
             delta = self.start.detach().to(x)
         elif self.start == "uniform":
-            return self.threat.apply(x, self.threat.geometry.random(x, self.threat.eps))
+            start = Threat(self.threat.norm, self.start_scale * self.threat.eps)
+            return start.apply(x, start.geometry.random(x, start.eps))
+        elif self.start == "sign":
+            length = self.start_scale * self.threat.eps
+            return (x + length * (2 * torch.randint_like(x, 2) - 1)).clamp(0, 1)
         elif self.start == "gaussian":
             delta = GAUSSIAN_START * torch.randn_like(x)
+        elif self.start == "positive":
+            delta = GAUSSIAN_START * torch.rand_like(x)
         else:
             delta = torch.zeros_like(x)
         # TRADES and MART take their first gradient at the noise as drawn, a little of it outside
@@ -140,6 +163,5 @@ class PGD:
     def _accumulate(self, velocity: Tensor, grad: Tensor) -> Tensor:
         return self.decay * velocity + to_unit_l1(grad) if self.decay else grad
 
-    def _step(self, x: Tensor, x_adv: Tensor, velocity: Tensor) -> Tensor:
-        direction = self.threat.geometry.step(velocity, x_adv)
-        return self.threat.apply(x, x_adv - x + self.step_size * direction)
+    def _move(self, x_adv: Tensor, velocity: Tensor) -> Tensor:
+        return self.step_size * self.threat.geometry.step(velocity, x_adv)

@@ -5,13 +5,14 @@ from typing import TYPE_CHECKING, Literal, get_args
 from torch import Tensor
 
 from rpat_cli.attacks.losses import INNER_LOSSES
+from rpat_cli.attacks.projection import PROJECTIONS
 from rpat_cli.attacks.side_effects import BnMode
 from rpat_cli.errors import ConfigError, Problem, did_you_mean
 
 if TYPE_CHECKING:  # it imports this file
     from rpat_cli.attacks.pgd import PGD
 
-Start = Literal["uniform", "gaussian", "zero"]
+Start = Literal["uniform", "gaussian", "positive", "sign", "zero"]
 Keep = Literal["last", "worst"]
 
 
@@ -26,13 +27,16 @@ def check(attack: "PGD") -> None:
         *_below("steps", attack.steps, 0),
         *_below("restarts", attack.restarts, 1),
         *_below("decay", attack.decay, 0),
+        *_below("start_scale", attack.start_scale, 0),
+        *_not_among("projection", attack.projection, tuple(PROJECTIONS)),
+        *_below("reach", 1 if attack.reach == "box" else attack.reach, 0),
     ]
     is_fixed_start = isinstance(attack.start, Tensor) or attack.start == "zero"
     if attack.restarts > 1 and is_fixed_start:
         message = f"{attack.restarts} restarts from one fixed start all end at the same point."
         hint = "Use start 'uniform' or 'gaussian', or restarts 1."
         problems.append(Problem("restarts", message, hint=hint))
-    if attack.keep == "worst" and attack.bn_mode == "train":
+    if attack.keep == "worst" and attack.bn_mode != "eval":
         message = (
             "'worst' drops fooled samples from the batch, which would change the batch "
             "statistics of the rest."

@@ -11,22 +11,43 @@ from torch import Tensor, nn
 
 from rpat_cli.attacks.forward import unwrap
 
-BnMode = Literal["eval", "train"]
+BnMode = Literal["eval", "train", "batch"]
 
 
 @contextmanager
 def attack_mode(model: nn.Module, bn_mode: BnMode = "eval") -> Iterator[nn.Module]:
     """The unwrapped model in eval or train mode, which gets copies of its images; afterwards each
-    module is in its former mode."""
+    module is in its former mode.
+
+    "batch" is train mode in which BatchNorm's running statistics stay as they are.
+    """
     model = unwrap(model)
     was_training = [(module, module.training) for module in model.modules()]
-    model.train(bn_mode == "train")
+    model.train(bn_mode != "eval")
+    keeping = running_statistics_kept(model) if bn_mode == "batch" else nullcontext()
     try:
-        with given_copies(model), _out_of_inference_mode():
+        with given_copies(model), _out_of_inference_mode(), keeping:
             yield model
     finally:
         for module, training in was_training:
             module.training = training
+
+
+@contextmanager
+def running_statistics_kept(model: nn.Module) -> Iterator[None]:
+    """In this block BatchNorm in train mode uses batch statistics and moves no running ones."""
+    tracking = [
+        module
+        for module in model.modules()
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.track_running_stats
+    ]
+    for module in tracking:
+        module.track_running_stats = False
+    try:
+        yield
+    finally:
+        for module in tracking:
+            module.track_running_stats = True
 
 
 @contextmanager

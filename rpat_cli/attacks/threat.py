@@ -10,6 +10,8 @@ from rpat_cli.errors import ConfigError, Problem
 from rpat_cli.registry import Registry
 
 if TYPE_CHECKING:  # the recipe layer reads the defaults below without paying for torch
+    from collections.abc import Callable
+
     from torch import Tensor
 
     from rpat_cli.attacks.geometry import Geometry
@@ -105,14 +107,18 @@ class Threat:
         point: an attack that does so falls short of the worst case wherever the box bites (Croce &
         Hein, "Mind the box", ICML 2021, arXiv 2103.01208).
         """
-        room = (1 - x).where(delta > 0, x).clamp_min(0)
-        return self.geometry.project(delta, self.eps, room)
+        return self.geometry.around(x, self.eps)(delta)
 
     def apply(self, x: Tensor, delta: Tensor) -> Tensor:
         """x + delta, detached, brought into ball and box."""
+        return self.around(x)(delta)
+
+    def around(self, x: Tensor) -> Callable[[Tensor], Tensor]:
+        """`apply` for many perturbations of one x: what follows from x is computed once."""
         x = x.detach()
-        x_adv = x + self.clip(x, delta.detach())
-        return x_adv.clamp(0, 1)  # for the rounding of the sum only: delta is in the box already
+        clip = self.geometry.around(x, self.eps)
+        # Clamped for the rounding of the sum only: the perturbation is in the box already.
+        return lambda delta: (x + clip(delta.detach())).clamp_(0, 1)
 
     def distance(self, x: Tensor, x_adv: Tensor) -> Tensor:
         """(B,) norms of x_adv - x."""

@@ -16,7 +16,7 @@ from rpat_cli.cli.compare import compare
 from rpat_cli.cli.recipes import recipes
 from rpat_cli.cli.streams import make_streams_safe
 from rpat_cli.cli.sweep import sweep
-from rpat_cli.errors import RpatError
+from rpat_cli.errors import RpatError, without_pastes
 from rpat_cli.user_code import ascribed, is_out_of_memory
 from rpat_cli.version import __version__
 
@@ -73,7 +73,16 @@ def main() -> None:
     make_streams_safe()
     torchrun.end_with_launcher()
     with torchrun.staying_behind() if torchrun.is_helper() else nullcontext():
-        _run()
+        try:
+            _run()
+        except SystemExit as leaving:
+            torchrun.note_exit(leaving.code if isinstance(leaving.code, int) else 1)
+            raise
+
+
+def _report(error: RpatError) -> None:
+    if not torchrun.said_before(error):
+        console.error(str(error))
 
 
 def _run() -> None:
@@ -92,11 +101,11 @@ def _run() -> None:
     except RpatError as error:
         if os.environ.get("RPAT_DEBUG"):
             raise
-        console.error(str(error))
+        _report(error)
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, SystemExit) as leaving:
         # typer turns a Ctrl-C into exit code 130, without a message.
-        if isinstance(leaving, SystemExit) and leaving.code != 130:
+        if isinstance(leaving, torchrun.RelayedExit) or getattr(leaving, "code", 130) != 130:
             raise
         console.error("stopped.")
         sys.exit(130)
@@ -106,7 +115,7 @@ def _run() -> None:
     except OSError as error:  # a full disk, no permission: the message names the file
         if os.environ.get("RPAT_DEBUG"):
             raise
-        console.error(str(error))
+        console.error(without_pastes(str(error)))
         sys.exit(1)
     except Exception as error:
         if os.environ.get("RPAT_DEBUG"):

@@ -56,6 +56,8 @@ Examples:
 
   torchrun --nproc-per-node 8 -m rpat_cli eval --attack autoattack
 
+  rpat eval --attack autoattack --fast
+
   rpat eval --attack pgd-50 --check --perception --eps-curve --loss-surface
 
   rpat eval --attack clean --corruptions ~/data/CIFAR-10-C --corruptions-baseline runs/standard
@@ -93,6 +95,7 @@ def evaluate(
     assign: o.Assign = None,
     batch_size: o.BatchSize = None,
     jobs: o.JobCount = "auto",
+    fast: o.Fast = False,
     out: o.Out = None,
     quiet: o.Quiet = False,
     as_json: o.AsJson = False,
@@ -113,7 +116,7 @@ def evaluate(
             diagnostics=diagnostics,
             quiet=quiet,
             as_json=as_json,
-            **_how(checkpoint, limit, images, batch_size, jobs, out),
+            **_how(checkpoint, limit, images, batch_size, jobs, out, fast),
         )
 
 
@@ -124,6 +127,7 @@ def _how(
     batch_size: int | None,
     jobs: str,
     out: Path | None,
+    fast: bool,
 ) -> dict[str, Any]:
     """What is measured of the target, and how."""
     chosen = _chosen(limit, images)
@@ -134,6 +138,7 @@ def _how(
         "batch_size": batch_size,
         "jobs": shared,
         "out": out,
+        "fast": fast,
     }
 
 

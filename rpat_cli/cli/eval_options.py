@@ -233,6 +233,15 @@ BatchSize = Annotated[
     ),
 ]
 JobCount = Annotated[str, jobs_option(HOW)]
+Fast = Annotated[
+    bool,
+    typer.Option(
+        "--fast",
+        help="Long attacks search in bfloat16; every adversarial image is verified in float32, and "
+        "what is left is attacked again in float32.",
+        rich_help_panel=HOW,
+    ),
+]
 Limit = Annotated[
     str | None,
     _option(

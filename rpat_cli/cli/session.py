@@ -12,7 +12,7 @@ from typing import Any
 
 import typer
 
-from rpat_cli.cli import console, torchrun
+from rpat_cli.cli import console, together, torchrun
 from rpat_cli.cli.progress import listening
 from rpat_cli.data.choice import Limit
 from rpat_cli.diagnostics.blocks import Section
@@ -22,6 +22,7 @@ from rpat_cli.evaluation.parallel.processes import Jobs
 from rpat_cli.evaluation.suite import AttackSpec
 from rpat_cli.recipe.layers import Layer, layers_of, resolve
 from rpat_cli.recipe.summary import summary
+from rpat_cli.recipe.trust import trusting
 from rpat_cli.records import eval_file
 from rpat_cli.records.run_folder import newest_run
 from rpat_cli.reports.comparison import MAX_LISTED, changed_images, comparison_table
@@ -57,8 +58,51 @@ def train(
     dry_run: bool,
     quiet: bool,
     as_json: bool,
+    ranks: int | None = None,
+    gpus: int | None = None,
 ) -> None:
-    """`rpat train`: a new run; with `resume` the rest of an old one; with `dry_run` its cost."""
+    """`rpat train`: a new run; with `resume` the rest of an old one; with `dry_run` its cost.
+
+    With `ranks` or `gpus` this process starts so many others with the same arguments, and waits.
+    """
+    _check_resume(resume, out, dry_run=dry_run)
+    together.check_flags(ranks, gpus, dry_run=dry_run)
+    if torchrun.is_helper():
+        together.help_rank_0()
+        return
+    layers = layers_of(recipe=recipe, configs=configs, assignments=assignments, flags=flags)
+    if dry_run:
+        show_cost(layers, out, as_json=as_json)
+        return
+    with speaking_on_stderr():  # whatever is wrong is said before other processes are started
+        resolved = resolve(layers) if resume is None else None
+    together.launch_if_asked(ranks, gpus, resolved)
+    with speaking_on_stderr(), listening(quiet=quiet or as_json) as listener:
+        shared = together.leading(out, resume)
+        session: dict[str, Any] = {
+            "stop_after": stop_after,
+            "jobs": jobs,
+            "listener": listener,
+            "ranks": shared.ranks,
+            "begun": shared.note,
+        }
+        if shared.begun is not None:
+            listener.say(f"started again by the same launcher: going on with {shared.begun.path}")
+            with trusting(everything=True):  # its code was trusted when it began
+                folder = resume_run(shared.begun.path, **session)
+        elif resolved is None:
+            path = newest_run().path if resume == "last" else Path(str(resume))
+            folder = resume_run(path, changes=layers, **session)
+        else:
+            listener.say("\n".join(_labeled(summary(resolved).items())))
+            folder = train_run(resolved, out=out, **session)
+        shared.over(folder)
+    if folder.report.exists():  # --stop-after ends a training before there is one
+        show_report(build_report(folder), folder.html, as_json=as_json)
+
+
+def _check_resume(resume: str | None, out: Path | None, *, dry_run: bool) -> None:
+    """Raises `ConfigError` for flags that a resumed run cannot have."""
     if resume is not None and out is not None:
         raise ConfigError(
             "--out cannot be combined with --resume: a resumed run stays in its folder."
@@ -67,26 +111,6 @@ def train(
         raise ConfigError(
             "--dry-run cannot be combined with --resume. Give the run's recipe.yaml with --config."
         )
-    layers = layers_of(recipe=recipe, configs=configs, assignments=assignments, flags=flags)
-    if dry_run:
-        show_cost(layers, out, as_json=as_json)
-        return
-    with speaking_on_stderr(), listening(quiet=quiet or as_json) as listener:
-        if resume is not None:
-            path = newest_run().path if resume == "last" else Path(resume)
-            folder = resume_run(
-                path, changes=layers, stop_after=stop_after, jobs=jobs, listener=listener
-            )
-        else:
-            resolved = resolve(layers)
-            listener.say(
-                "\n".join(f"{label:>9}  {text}" for label, text in summary(resolved).items())
-            )
-            folder = train_run(
-                resolved, out=out, stop_after=stop_after, jobs=jobs, listener=listener
-            )
-    if folder.report.exists():  # --stop-after ends a training before there is one
-        show_report(build_report(folder), folder.html, as_json=as_json)
 
 
 def show_report(report: Report, page: Path, *, as_json: bool) -> None:
@@ -117,8 +141,12 @@ def show_cost(layers: Sequence[Layer], out: Path | None, *, as_json: bool) -> No
 
 
 def _show(lines: Iterable[tuple[str, str]]) -> None:
-    for label, text in lines:
-        console.out.print(f"{label:>9}  {text}", markup=False, soft_wrap=True)
+    for line in _labeled(lines):
+        console.out.print(line, markup=False, soft_wrap=True)
+
+
+def _labeled(lines: Iterable[tuple[str, str]]) -> list[str]:
+    return [f"{label:>9}  {text}" for label, text in lines]
 
 
 def evaluate(
@@ -132,6 +160,7 @@ def evaluate(
     jobs: Jobs,
     limit: Limit | None,
     out: Path | None = None,
+    fast: bool = False,
     quiet: bool,
     as_json: bool,
 ) -> None:
@@ -155,7 +184,7 @@ def evaluate(
             diagnostics=diagnostics,
             checkpoint=checkpoint,
             changes=changes,
-            options=EvalOptions(batch_size, jobs, limit, again=again, ranks=others, out=out),
+            options=EvalOptions(batch_size, jobs, limit, again, others, out, fast),
             listener=listener,
         )
         sections = [result.section() for result in measured.diagnostics.values()]

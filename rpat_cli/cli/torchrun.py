@@ -5,13 +5,22 @@ import os
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 
-from rpat_cli.errors import ConfigError
+from rpat_cli.errors import ConfigError, RpatError
 
-SHARED = ("eval",)
+SHARED = ("eval", "train")
 """The commands that several processes can share."""
+
+EXIT_FILE = "RPAT_EXIT_FILE"
+"""The environment variable with the file that rank 0 writes its exit code to, for `--ranks`: a rank
+0 that has written it has also said what happened."""
+
+
+class RelayedExit(SystemExit):
+    """The exit code of the ranks that this process has started: they have said why."""
+
 
 GRACE = 2.0
 """Seconds that the other processes wait before they exit with an error, so that the first one can
@@ -24,10 +33,39 @@ def size() -> int:
     return int(os.environ["WORLD_SIZE"]) if together else 1
 
 
+def local_size() -> int:
+    """How many of them are on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", size()))
+
+
+def number_in(variable: str) -> int:
+    """The number that an environment variable holds; 1 if it is not set. Raises `ConfigError` for
+    anything else."""
+    text = os.environ.get(variable, "1")
+    if not text.isdecimal() or int(text) < 1:
+        raise ConfigError(f"{variable}={text!r}: this environment variable is a number, 1 or more.")
+    return int(text)
+
+
 def is_helper() -> bool:
     """Whether this process is one of several and not the first: it writes and prints nothing
     then."""
     return size() > 1 and os.environ["RANK"] != "0"
+
+
+def note_exit(code: int) -> None:
+    """Tell the launcher of `--ranks`, if there is one, with which code rank 0 exits."""
+    file = os.environ.get(EXIT_FILE)
+    if file and size() > 1 and not is_helper():
+        with suppress(OSError):
+            Path(file).write_text(str(code))
+
+
+def said_before(error: RpatError) -> bool:
+    """Whether torchrun has started this process again after a mistake of the user, which it can
+    only repeat."""
+    again = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
+    return again and isinstance(error, ConfigError)
 
 
 def end_with_launcher() -> None:

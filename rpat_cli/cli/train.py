@@ -122,6 +122,7 @@ OPTIONS = (
     RecipeOption("eval", RUN, "ATTACKS"),
     RecipeOption("seed", RUN, COUNT, short="-s"),
     RecipeOption("device", RUN, NAME, choices=choices_of("device")),
+    RecipeOption("sync_bn", RUN),
     RecipeOption("precision", RUN, NAME, choices=choices_of("precision")),
 )
 """The options that set a key of the recipe, in the order of the help page."""
@@ -209,6 +210,19 @@ StopAfter = Annotated[
         help="Stop after epoch N; --resume continues the run.",
     ),
 ]
+RankCount = Annotated[
+    int | None,
+    _option(
+        "--ranks",
+        metavar=COUNT,
+        min=1,
+        help="Share the training among N processes on this machine; torchrun for several.",
+    ),
+]
+GpuCount = Annotated[
+    int | None,
+    _option("--gpus", metavar=COUNT, min=1, help="The same, each process on a GPU of its own."),
+]
 Quiet = Annotated[bool, _option("--quiet", "-q", help="Print only the result.")]
 AsJson = Annotated[bool, _option("--json", help="Print the report as JSON.")]
 
@@ -261,6 +275,8 @@ Examples:
 
   rpat train --recipe cifar10-preact-resnet18-fast --dry-run
 
+  rpat train --gpus 4 --data cifar10 --model wrn-34-10
+
   rpat train --resume last
 """
 
@@ -276,6 +292,8 @@ def train(
     resume: Resumed = None,
     dry_run: DryRun = False,
     stop_after: StopAfter = None,
+    ranks: RankCount = None,
+    gpus: GpuCount = None,
     jobs: Annotated[str, jobs_option(RUN)] = "auto",
     trust: Annotated[bool, trust_option(RUN)] = False,
     quiet: Quiet = False,
@@ -303,4 +321,6 @@ def train(
             dry_run=dry_run,
             quiet=quiet,
             as_json=as_json,
+            ranks=ranks,
+            gpus=gpus,
         )

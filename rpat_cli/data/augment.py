@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rpat_cli.data import AUGMENTATIONS
-from rpat_cli.errors import ConfigError, Problem, unknown
+from rpat_cli.errors import ConfigError, Problem, UserCodeError, unknown
+from rpat_cli.user_code import where_defined
 
 Augment: TypeAlias = Callable[[Tensor], Tensor]
 """From x (B, C, H, W) float in [0, 1] to the same shape and range."""
@@ -36,6 +37,11 @@ def build_augment(specs: Iterable[AugmentSpec] | AugmentSpec, image_size: int) -
         for name, settings in _parse(spec).items():
             steps.append(_build(name, settings, image_size))
     return compose(*steps)
+
+
+def names_of(specs: Iterable[AugmentSpec]) -> list[str]:
+    """The names of the augmentations, as they are in the table."""
+    return [AUGMENTATIONS.spelled(name) for spec in specs for name in _parse(spec)]
 
 
 def compose(*steps: Augment) -> Augment:
@@ -182,7 +188,7 @@ def _number(text: str) -> int | float | str:
 def _build(name: str, settings: Mapping[str, Any], image_size: int) -> Augment:
     name = AUGMENTATIONS.spelled(name)
     factory = AUGMENTATIONS[name]
-    fields = inspect.signature(factory).parameters
+    fields = inspect.signature(factory, eval_str=True).parameters
     allowed = [field for field in fields if field != "image_size"]
     wrong = [
         Problem(f"{name}.{key}", unknown("setting", key, allowed))
@@ -196,7 +202,12 @@ def _build(name: str, settings: Mapping[str, Any], image_size: int) -> Augment:
     ]
     if wrong:
         raise ConfigError(*wrong)
-    return factory(image_size, **settings)
+    augment = factory(image_size, **settings)
+    if not callable(augment):
+        raise UserCodeError(
+            f"{where_defined(factory)}: must return a function of images; it returned {augment!r}."
+        )
+    return augment
 
 
 def _type_name(field: inspect.Parameter) -> str:

@@ -13,6 +13,7 @@ from torch import Tensor
 from rpat_cli.data.images import printable
 from rpat_cli.data.splits import limited_choice
 from rpat_cli.errors import ConfigError, DataError, Problem
+from rpat_cli.records.regular import read_regular
 
 FIRST = "first:"
 
@@ -64,14 +65,12 @@ def read_list(path: Path, flag: str = "--images") -> Listed:
     Raises `ConfigError` for a file that cannot be read or has no image in it.
     """
     try:
-        if path.exists() and not path.is_file():
-            raise ConfigError(Problem("", f"{printable(path)} is no regular file.", flag))
         # File names need not be UTF-8.
-        lines = path.read_text(encoding="utf-8-sig", errors="surrogateescape").splitlines()
+        text = read_regular(path).decode("utf-8-sig", errors="surrogateescape")
     except OSError as error:
         message = f"{printable(path)} cannot be read: {error.strerror}."
         raise ConfigError(Problem("", message, flag)) from None
-    return listed((line.strip() for line in lines), printable(path.name), flag)
+    return listed((line.strip() for line in text.splitlines()), printable(path.name), flag)
 
 
 def listed(names: Iterable[object], source: str, flag: str = "--images") -> Listed:

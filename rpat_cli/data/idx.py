@@ -12,6 +12,7 @@ from torch import Tensor
 from rpat_cli.data.base import LoadOptions, RawData
 from rpat_cli.data.sources import File, Source
 from rpat_cli.data.splits import TensorSplit
+from rpat_cli.records.regular import read_regular
 
 UINT8 = 0x08
 """The code of the element type in an idx header."""
@@ -83,7 +84,7 @@ def read_idx(source: Source, path: Path, rank: int) -> Tensor:
     elements. Raises `DataError` if the file is truncated or of another format.
     """
     try:
-        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        data = gzip.decompress(read_regular(path)) if path.suffix == ".gz" else read_regular(path)
     except (OSError, EOFError, zlib.error) as error:
         raise source.damaged(path, f"{error}, it may be half downloaded") from error
     header = 4 + 4 * rank

@@ -17,6 +17,7 @@ from typing import TypeVar
 
 from rpat_cli.data.base import LoadOptions
 from rpat_cli.errors import DataError
+from rpat_cli.records.regular import irregular
 
 T = TypeVar("T")
 
@@ -76,6 +77,11 @@ class Source:
 
         Raises `DataError`, saying which file is missing or damaged, or why the download failed.
         """
+        for file in (*self.files, *self.archives):
+            path = options.root / file.path
+            what = irregular(path)
+            if what and not path.is_dir():  # of a pipe, reading would never end
+                raise DataError(f"{self.name}: {path.absolute()} is {what}, not a file.")
         fetch = options.download or self._only_packed(options.root)
         try:
             with quiet_download():

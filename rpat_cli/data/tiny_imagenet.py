@@ -8,6 +8,7 @@ from rpat_cli.data.folders import raw_data
 from rpat_cli.data.sources import File, Source
 from rpat_cli.data.trees import Labeled, class_folders, labeled
 from rpat_cli.errors import DataError
+from rpat_cli.records.regular import read_regular
 
 FOLDER = "tiny-imagenet-200"
 SOURCE = Source(
@@ -90,7 +91,7 @@ def _annotated(val: Path) -> Labeled:
 
 def _text(file: Path) -> str:
     try:
-        return file.read_text(encoding="utf-8")
+        return read_regular(file).decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(
             f"tiny-imagenet: {file.absolute()} cannot be read: {error}. {UNPACK_AGAIN}"

@@ -10,7 +10,7 @@ too, and its state dict has other names than the checkpoints of earlier versions
 
 import copy
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import ConfigDict, Field
@@ -18,6 +18,23 @@ from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from rpat_cli.registry import SETTINGS_OF_ENTRIES
+
+UPDATES = "number of updates"
+"""Next to the weights in a state dict; no weight can have a name with spaces."""
+
+Form = Literal["ema", "warm-ema", "swa"]
+
+
+def decay_at(form: Form, decay: float, done: float) -> float:
+    """The share of the average that is kept by an update, after `done` updates since the start.
+
+    ema: `decay`. warm-ema: min(decay, (1 + done) / (10 + done)), so that the average is not held
+    back by the weights it began with (Gowal et al. 2020, arXiv 2010.03593, and the code of Wang et
+    al., ICML 2023, arXiv 2302.04638). swa: done / (done + 1), the mean of all weights since.
+    """
+    if form == "swa":
+        return done / (done + 1)
+    return min(decay, (1 + done) / (10 + done)) if form == "warm-ema" else decay
 
 
 @dataclass(frozen=True)
@@ -35,6 +52,19 @@ class WeightAveraging:
             description="decay of the EMA per step; 0.999 suits long trainings",
         ),
     ] = 0.999
+    form: Annotated[
+        Form,
+        Field(
+            description=(
+                "ema: constant decay; warm-ema: the decay rises to it after the start; swa: equal "
+                "weights"
+            )
+        ),
+    ] = "ema"
+    buffers: Annotated[
+        Literal["average", "model"],
+        Field(description="BatchNorm's statistics: averaged too, or the trained model's own"),
+    ] = "average"
     start_epoch: Annotated[
         Annotated[int, Field(ge=0)] | None,
         Field(description="epochs before averaging; a plain copy until then"),
@@ -46,7 +76,9 @@ class WeightAveraging:
 
     def of(self, model: nn.Module, epochs: int) -> "AveragedModel":
         """The average, which begins as a copy of `model` on its device."""
-        return AveragedModel(model, self.decay, self.start_at(epochs))
+        return AveragedModel(
+            model, self.decay, self.start_at(epochs), form=self.form, buffers=self.buffers
+        )
 
 
 class AveragedModel:
@@ -57,11 +89,22 @@ class AveragedModel:
     trained model. Integer buffers, which are counters, are always copied.
     """
 
-    def __init__(self, model: nn.Module, decay: float, start_epoch: int) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        decay: float,
+        start_epoch: int,
+        *,
+        form: Form = "ema",
+        buffers: Literal["average", "model"] = "average",
+    ) -> None:
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
         self.decay = decay
         self.start_epoch = start_epoch
-        self._ema = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+        self.form = form
+        self.updates = 0
+        own = buffers == "model"
+        self._copied = {name for name, _ in model.named_buffers()} if own else set()
 
     def has_started(self, epoch: int) -> bool:
         """Whether epoch `epoch` (from 0) averages."""
@@ -77,17 +120,24 @@ class AveragedModel:
         current = model.state_dict()
         averaged, followed = [], []
         for name, average in self.model.state_dict().items():
-            if self.has_started(epoch) and average.is_floating_point():
+            is_averaged = average.is_floating_point() and name not in self._copied
+            if self.has_started(epoch) and is_averaged:
                 averaged.append(average)
                 followed.append(current[name])
             else:
                 average.copy_(current[name])
         if averaged:
             # All tensors in one call: on a GPU one kernel instead of one for each.
-            self._ema(averaged, followed, 0)  # the number of updates so far plays no role in an EMA
+            decay = decay_at(self.form, self.decay, self.updates)
+            # The 0 is a number of updates, which plays no role in torch's EMA.
+            get_ema_multi_avg_fn(decay)(averaged, followed, 0)  # type: ignore[no-untyped-call]
+            self.updates += 1
 
     def state_dict(self) -> dict[str, Any]:
-        return dict(self.model.state_dict())
+        return {**self.model.state_dict(), UPDATES: torch.tensor(self.updates)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.model.load_state_dict(state)
+        """Restore what `state_dict` returned; earlier versions did not count the updates."""
+        weights = {name: value for name, value in state.items() if name != UPDATES}
+        self.model.load_state_dict(weights)
+        self.updates = int(state.get(UPDATES, 0))

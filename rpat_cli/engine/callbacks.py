@@ -38,6 +38,7 @@ class Validation(Callback):
         self.every = every
         self.on_best = on_best
         self.best: dict[str, dict[str, float]] = {}
+        self._latest: dict[str, float] = {}
 
     def on_epoch_end(self, loop: TrainLoop, record: EpochRecord) -> None:
         if record.epoch % self.every and record.epoch != loop.epochs:
@@ -48,12 +49,22 @@ class Validation(Callback):
             if suffix not in self.best or rank(metrics) > rank(self.best[suffix]):
                 self.best[suffix] = {"epoch": record.epoch, **metrics}
                 self.on_best(suffix, model, record)
+        self._latest = {"epoch": record.epoch, **record.validation}
+
+    def of_now(self, loop: TrainLoop) -> dict[str, float]:
+        """The metrics of the models as they are now; empty if they were trained since the last
+        validation."""
+        if loop.step or self._latest.get("epoch") != loop.epoch:
+            return {}
+        return {name: value for name, value in self._latest.items() if name != "epoch"}
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best": {suffix: dict(best) for suffix, best in self.best.items()}}
+        best = {suffix: dict(best) for suffix, best in self.best.items()}
+        return {"best": best, "latest": dict(self._latest)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.best = {suffix: dict(best) for suffix, best in state.get("best", {}).items()}
+        self._latest = dict(state.get("latest", {}))  # earlier versions did not save it
 
 
 class MetricsLog(Callback):

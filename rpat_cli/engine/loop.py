@@ -4,7 +4,7 @@ passed to it."""
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -17,9 +17,12 @@ from rpat_cli.engine.averaging import AveragedModel
 from rpat_cli.engine.awp import WeightPerturbation
 from rpat_cli.engine.callback import Callback, StepRecord
 from rpat_cli.engine.compute import Compute, rng_state, set_rng_state
+from rpat_cli.engine.distributed import ALONE, Ranks, parts_of
 from rpat_cli.engine.finite import check_gradient, check_loss, check_weights, largest_gradient
+from rpat_cli.engine.memory import Memory
+from rpat_cli.engine.networks import Networks
 from rpat_cli.engine.schedules import Schedule, learning_rate
-from rpat_cli.engine.stages import FromEpoch, in_force
+from rpat_cli.engine.stages import EpsWarmup, FromEpoch, in_force
 from rpat_cli.engine.tally import EpochTally
 from rpat_cli.methods.base import Method, Outcome, StepContext
 from rpat_cli.passes import Passes, count_passes
@@ -49,7 +52,11 @@ class TrainLoop:
     The optional collaborators go with every method: `averaging` keeps an average of the weights,
     which is the method's teacher; `awp` takes the loss at perturbed weights; `relabel` mixes images
     and labels; `order` visits images otherwise than each once; `late_attack` and `late_augment`
-    replace attack and augmentation from some epoch on.
+    replace attack and augmentation from some epoch on; `eps_warmup` lets the attack grow.
+    `networks` and `memory` are what the method has asked for.
+
+    `ranks` are the processes that share the training: each has a loop of its own, with the same
+    state at the end of every step. All that is said of batches is said of whole ones.
     """
 
     model: nn.Module
@@ -72,8 +79,12 @@ class TrainLoop:
     order: Order | None = None
     late_attack: FromEpoch[Attack] | None = None
     late_augment: FromEpoch[Augment] | None = None
+    eps_warmup: EpsWarmup | None = None
+    networks: Networks = field(default_factory=Networks)
+    memory: Memory = field(default_factory=Memory)
     accumulate: int = 1
     clip_norm: float | None = None
+    ranks: Ranks = ALONE
     callbacks: Sequence[Callback] = ()
     should_stop: Callable[["TrainLoop"], bool] = lambda loop: False  # noqa: ARG005
 
@@ -83,6 +94,11 @@ class TrainLoop:
         self._tally = EpochTally()
         self._scaler = self.compute.scaler()
         self._order = self.order or EachOnce(len(self.train))
+        self._images = min(self.batch_size, len(self._order))
+        self._parts = parts_of(self._images, self.accumulate, self.ranks)
+        along = self.networks.trained.values()
+        # All that takes gradients.
+        self._trained = nn.ModuleList([self.model, *along]) if along else self.model
 
     @property
     def steps_per_epoch(self) -> int:
@@ -109,7 +125,7 @@ class TrainLoop:
             whole = self._run_epoch()
             # After the last epoch there is nothing left to stop.
             if not whole or (self.epoch < self.epochs and self.should_stop(self)):
-                check_weights(self.model, self._place)
+                check_weights(self._trained, self._place)
                 for callback in self.callbacks:
                     callback.on_stop(self)
                 return False
@@ -117,24 +133,25 @@ class TrainLoop:
 
     def _run_epoch(self) -> bool:
         """Run the rest of the current epoch; `False` if it was stopped within it."""
-        self.model.train()
+        self._trained.train()
         began = time.perf_counter()
-        for x, y in self._batches():
-            values, passes = self._train_step(x, y)
-            record = self._count(values, len(y), time.perf_counter() - began, passes)
+        for x, y, index in self._batches():
+            values, passes = self._train_step(x, y, index)
+            record = self._count(values, time.perf_counter() - began, passes)
             for callback in self.callbacks:
                 callback.on_step(self, record)
             if self.step < self.steps_per_epoch and self.should_stop(self):
                 return False
             began = time.perf_counter()  # so that reading the next batch counts, callbacks do not
-        check_weights(self.model, self._place)
+        check_weights(self._trained, self._place)
         epoch_record = self._close_epoch()
         for callback in self.callbacks:
             callback.on_epoch_end(self, epoch_record)
         return True
 
-    def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """The remaining batches of the current epoch.
+    def _batches(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """The remaining batches of the current epoch, this rank's slice of each: images, labels,
+        and their indices in the training set.
 
         Images that do not fill a last batch are left out (other ones each epoch), unless they are
         all there are.
@@ -142,21 +159,24 @@ class TrainLoop:
         # The order follows from seed and epoch alone, so checkpoints need not hold it.
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
         first, end = self.step * self.batch_size, self.steps_per_epoch * self.batch_size
-        remaining = self._order(generator)[first:end]
-        return self.train.batches(remaining, self.batch_size, self.compute.device)
+        remaining = self._order(generator)[first:end].view(-1, self._images)
+        whole = torch.split(torch.arange(self._images), self._parts)
+        mine = torch.cat([part[self.ranks.slice_of(len(part))] for part in whole])
+        index = remaining[:, mine]
+        batches = self.train.batches(index.flatten(), len(mine), self.compute.device)
+        for (x, y), at in zip(batches, index, strict=True):
+            yield x, y, at
 
-    def _count(
-        self, values: dict[str, float], images: int, seconds: float, passes: Passes
-    ) -> StepRecord:
-        self._tally.add(values, images, seconds, passes)
+    def _count(self, values: dict[str, float], seconds: float, passes: Passes) -> StepRecord:
+        self._tally.add(values, self._images, seconds, passes)
         self.step += 1
         lr = self.optimizer.param_groups[0]["lr"]
-        return StepRecord(
-            self.epoch + 1, self.step, self.steps_per_epoch, values, lr, images / seconds
-        )
+        speed = self._images / seconds
+        return StepRecord(self.epoch + 1, self.step, self.steps_per_epoch, values, lr, speed)
 
     def _close_epoch(self) -> EpochRecord:
         record = self._tally.record(self.epoch + 1, self.optimizer.param_groups[0]["lr"])
+        record.ranks = self.ranks.size
         self._tally = EpochTally()
         self.epoch, self.step = self.epoch + 1, 0
         return record
@@ -169,50 +189,71 @@ class TrainLoop:
             group["lr"] = lr
         return lr
 
-    def _train_step(self, x: Tensor, y: Tensor) -> tuple[dict[str, float], Passes]:
+    def _train_step(self, x: Tensor, y: Tensor, index: Tensor) -> tuple[dict[str, float], Passes]:
         """One update of the weights; the means of its metrics over the batch, and its passes."""
         lr = self._set_lr()
+        self.ranks.seed(self.seed, self.epoch, self.step)
         self.optimizer.zero_grad(set_to_none=True)
         measured: list[tuple[float, Metrics]] = []
+        slices = [len(self.ranks.slice_of(part)) for part in self._parts]
         with count_passes(self.model) as passes:
-            parts = zip(x.chunk(self.accumulate), y.chunk(self.accumulate), strict=True)
-            for part_x, part_y in parts:
-                share = len(part_y) / len(y)
-                measured.append((share, self._backward(part_x, part_y, share, lr)))
+            parts = zip(*(torch.split(each, slices) for each in (x, y, index)), strict=True)
+            for (part_x, part_y, at), whole in zip(parts, self._parts, strict=True):
+                share = len(at) / self._images
+                measured.append((share, self._backward(part_x, part_y, at, share, whole, lr)))
+        weight = len(y) / self._images
+        counts = self.ranks.combine(self._trained, weight, passes.forward, passes.backward)
+        passes.forward, passes.backward = counts
         values = self._checked_values(measured)
         self._update_weights()
         return values, passes
 
-    def _backward(self, x: Tensor, y: Tensor, share: float, lr: float) -> Metrics:
-        """Add the gradient of a part that is `share` of the batch; returns its metrics."""
-        step = self._step_context(x, y, lr)
-        with self._weights_for(step) as step:
+    def _backward(
+        self, x: Tensor, y: Tensor, index: Tensor, share: float, whole: int, lr: float
+    ) -> Metrics:
+        """Add the gradient of this rank's slice of a part of `whole` images; the slice is `share`
+        of the batch. Returns its metrics."""
+        step = self._step_context(x, y, index, lr)
+        with self._weights_for(step, len(y) / whole) as step:
             outcome = self._outcome(step)
             loss = _loss(outcome)
             self._scaler.scale(share * loss).backward()  # type: ignore[no-untyped-call]
+        self.memory.remember(index, outcome, self.ranks, len(y) / whole)
         return _metrics(outcome, loss, step.y)
 
-    def _step_context(self, x: Tensor, y: Tensor, lr: float) -> StepContext:
+    def _step_context(self, x: Tensor, y: Tensor, index: Tensor, lr: float) -> StepContext:
         augment = in_force(self.augment, self.late_augment, self.epoch)
         x = torch.cat([augment(x) for _ in range(self.views)])
         if self.relabel is not None:
             x, y = self.relabel(x, y, self.views)
+        done = self.epoch + self.step / self.steps_per_epoch
+        attack = in_force(self.attack, self.late_attack, self.epoch)
         return StepContext(
             self.model,
-            in_force(self.attack, self.late_attack, self.epoch),
+            attack if self.eps_warmup is None else self.eps_warmup.at(attack, done),
             x,
             torch.cat([y] * self.views),
             epoch=self.epoch,
             teacher=self.averaging.teacher(self.epoch) if self.averaging else None,
             lr_ratio=self.lr / lr,
+            epochs=self.epochs,
+            step=self.step,
+            progress=done / self.epochs,
+            networks=self.networks.by_name(),
+            state=self.memory.state,
+            memory=self.memory.rows(index),
         )
 
-    def _weights_for(self, step: StepContext) -> AbstractContextManager[StepContext]:
+    def _weights_for(self, step: StepContext, weight: float) -> AbstractContextManager[StepContext]:
         """The weights at which the loss of this step is taken: as they are, or perturbed by
-        `awp`."""
+        `awp` along the gradient of all ranks, to which this one adds `weight`."""
         if self.awp is None:
             return nullcontext(step)
-        return self.awp.worst_weights(step, lambda step: _loss(self._outcome(step)))
+        return self.awp.worst_weights(
+            step,
+            lambda step: _loss(self._outcome(step)),
+            lambda gradients: self.ranks.mean(gradients, weight),
+        )
 
     def _outcome(self, step: StepContext) -> Outcome:
         with self.compute.autocast():
@@ -221,11 +262,12 @@ class TrainLoop:
     def _update_weights(self) -> None:
         if self.clip_norm is not None:
             self._scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_norm)
+            nn.utils.clip_grad_norm_(self._trained.parameters(), self.clip_norm)
         self._scaler.step(self.optimizer)
         self._scaler.update()
         if self.averaging is not None:
             self.averaging.update(self.model, self.epoch)
+        self.networks.update(self.model, self.epoch)
 
     def _checked_values(self, measured: Sequence[tuple[float, Metrics]]) -> dict[str, float]:
         """The metrics of a step by name, from those of its parts and their shares of the batch.
@@ -234,17 +276,17 @@ class TrainLoop:
         """
         tensors = [value for _, metrics in measured for value in metrics.values()]
         # One transfer for all: each would wait for the device.
-        *numbers, largest = torch.stack([*tensors, largest_gradient(self.model)]).tolist()
+        *numbers, largest = torch.stack([*tensors, largest_gradient(self._trained)]).tolist()
         following = iter(numbers)
         values: dict[str, float] = {}
         for share, metrics in measured:
-            part = {name: next(following) for name in metrics}
-            check_loss(part, self._place)
-            for name, value in part.items():
-                values[name] = values.get(name, 0.0) + share * value
+            for name in metrics:
+                values[name] = values.get(name, 0.0) + share * next(following)
+        values = self.ranks.sums(values)
+        check_loss(values, self._place)
         # A float16 gradient may overflow by its scale alone: then the scaler leaves out the step.
         if not self._scaler.is_enabled() or self._scaler.get_scale() <= 1:
-            check_gradient(self.model, largest, self._place)
+            check_gradient(self._trained, largest, self._place)
         return values
 
     @property
@@ -258,6 +300,8 @@ class TrainLoop:
             "optimizer": self.optimizer.state_dict(),
             "scaler": self._scaler.state_dict(),
             "averaging": self.averaging.state_dict() if self.averaging else {},
+            "networks": self.networks.state_dict(),
+            "memory": self.memory.state_dict(),
             "epoch": self.epoch,
             "step": self.step,
             **self._tally.state_dict(),
@@ -274,6 +318,9 @@ class TrainLoop:
         self._scaler.load_state_dict(state["scaler"])
         if self.averaging is not None:
             self.averaging.load_state_dict(state["averaging"])
+        # Earlier versions had neither.
+        self.networks.load_state_dict(state.get("networks", {}))
+        self.memory.load_state_dict(state.get("memory", {"state": {}, "images": {}}))
         self.epoch, self.step = state["epoch"], state["step"]
         self._tally = EpochTally.from_state_dict(state)
         for callback in self.callbacks:
@@ -297,4 +344,5 @@ def _accuracy(logits: Tensor, y: Tensor) -> Tensor:
     """The fraction of right predictions. Of label probabilities (B, classes), the most probable
     class is the right one."""
     y = y if y.ndim == 1 else y.argmax(dim=1)
+    y = y[: len(logits)]  # a method may look at the first view alone
     return (logits.detach().argmax(1) == y).float().mean()

@@ -21,6 +21,7 @@ from rpat_cli.attacks.catalogue import NoAttack, Transfer
 from rpat_cli.attacks.side_effects import frozen, own_randomness
 from rpat_cli.attacks.threat import Threat
 from rpat_cli.errors import ConfigError, Problem
+from rpat_cli.evaluation.fast import Reduced, check_in_float32, is_worth_it, row_of_stage
 from rpat_cli.evaluation.parallel.chunks import ChooseRows, ChunkResult, Kept, Task
 from rpat_cli.evaluation.suite import AttackSpec
 from rpat_cli.evaluation.verify import Verified, verify
@@ -39,7 +40,8 @@ class Prepared:
 
     `stages`: what it consists of, by name; the attack alone, or the parts of AutoAttack, whose
     `ensemble` is there only then. `settings` are resolved, for the record. `flags` are warnings
-    that hold from the start. `audited`: it attacks a random sample only.
+    that hold from the start. `audited`: it attacks a random sample only. `fast`: it searches in
+    reduced precision, and its last stage attacks in float32 what is left.
     """
 
     stages: Mapping[str, Perturb]
@@ -47,17 +49,25 @@ class Prepared:
     ensemble: Ensemble | None = None
     flags: tuple[str, ...] = ()
     audited: Audited | None = None
+    fast: bool = False
+
+    def then_checked(self, name: str, perturb: Perturb, dtype: torch.dtype) -> "Prepared":
+        """The same, searching in `dtype`, with a last stage that attacks in float32 what is
+        left."""
+        search = str(dtype).removeprefix("torch.")
+        settings = {**self.settings, "search": search, "checked_by": name}
+        return replace(self, stages={**self.stages, name: perturb}, settings=settings, fast=True)
 
     def on_probabilities(self) -> "Prepared":
         """The same for a model that returns probabilities: what follows its gradient is warned
         of."""
-        if not any(ATTACKS[name].follows_gradient for name in self.stages):
+        if not any(row_of_stage(name).follows_gradient for name in self.stages):
             return self
         return replace(self, flags=(*self.flags, PROBABILITIES))
 
     def without_gradient(self) -> "Prepared":
         """The same for a model that no gradient comes through: what follows one does nothing."""
-        stuck = [name for name in self.stages if ATTACKS[name].follows_gradient]
+        stuck = [name for name in self.stages if row_of_stage(name).follows_gradient]
         if not stuck:
             return self
         flag = (
@@ -75,7 +85,8 @@ class Bench:
 
     `x`, `y` are a first batch for AutoAttack to look at the model with. `connected`: a gradient
     comes through the model. `sources`: the model that a transfer attack makes its images on, by the
-    attack's label. `probabilities`: the model returns them, in place of logits. `keep`: whose
+    attack's label. `probabilities`: the model returns them, in place of logits. `search`: the
+    reduced precision in which long attacks search; None: all is in float32. `keep`: whose
     adversarial images come along with the results.
     """
 
@@ -89,6 +100,7 @@ class Bench:
     connected: bool
     sources: Mapping[str, nn.Module]
     probabilities: bool = False
+    search: torch.dtype | None = None
     keep: ChooseRows | None = None
     _prepared: dict[str, Prepared] = field(default_factory=dict)
 
@@ -106,7 +118,9 @@ class Bench:
         memory: otherwise every process would also open the GPU that this one uses.
         """
         portable = {
-            label: attack for label, attack in self._prepared.items() if attack.ensemble is None
+            label: attack
+            for label, attack in self._prepared.items()
+            if attack.ensemble is None and not attack.fast
         }
         model = self.model if self.device.type == "cpu" else copy.deepcopy(self.model).cpu()
         state = {
@@ -189,6 +203,14 @@ class Bench:
         attack = ATTACKS[spec.name](self.threat, **spec.settings)
         if isinstance(attack, NoAttack):
             return Prepared({}, {})
+        exact = isinstance(attack, Audited)  # its bound is on AutoAttack as it is
+        if self.search is None or exact or label in self.sources or not is_worth_it(spec):
+            return self._on(model, attack, spec)
+        check = check_in_float32(model, self.threat, self.x, self.y, self.seed)
+        prepared = self._on(Reduced(model, self.search), attack, spec)
+        return prepared.then_checked(*check, self.search)
+
+    def _on(self, model: nn.Module, attack: Any, spec: AttackSpec) -> Prepared:
         if isinstance(attack, AutoAttack):
             return _of_autoattack(replace(attack, seed=self.seed).on(model, self.x, self.y), attack)
         if isinstance(attack, Audited):

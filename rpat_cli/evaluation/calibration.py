@@ -57,12 +57,13 @@ class Calibration:
         equal width."""
         # In double precision: sums of 10,000 float32 numbers lose digits that the ECE shows.
         confidence, right = confidence.double().cpu(), right.double().cpu()
-        edges = torch.linspace(0, 1, bins + 1, dtype=torch.float64)
+        # Not torch.linspace, whose last digit depends on the processor.
+        limits = [k / bins for k in range(bins + 1)]
+        edges = torch.tensor(limits, dtype=torch.float64)
         where = torch.bucketize(confidence, edges[1:-1])  # an edge belongs to the bin below it
         counts = torch.bincount(where, minlength=bins).tolist()
         confidences = torch.bincount(where, weights=confidence, minlength=bins).tolist()
         rights = torch.bincount(where, weights=right, minlength=bins).tolist()
-        limits = edges.tolist()
         found = []
         for k, n in enumerate(counts):
             if n:

@@ -19,9 +19,8 @@ from rpat_cli.data.splits import as_classes
 from rpat_cli.errors import ConfigError
 from rpat_cli.evaluation.arguments import check_images, check_labels, check_lengths
 from rpat_cli.evaluation.attack_result import AttackResult
-from rpat_cli.evaluation.audit import Audit
 from rpat_cli.evaluation.audited import after_all, run_audit
-from rpat_cli.evaluation.bench import Bench, Prepared
+from rpat_cli.evaluation.bench import Bench
 from rpat_cli.evaluation.conclude import conclude
 from rpat_cli.evaluation.forecast import Forecast, Load, loads_of
 from rpat_cli.evaluation.parallel.chunks import (
@@ -45,6 +44,7 @@ from rpat_cli.evaluation.verify import (
     check_precision,
     checked_logits,
 )
+from rpat_cli.hardware import native_bf16
 from rpat_cli.user_code import ascribed
 
 __all__ = ["AttackResult", "Evaluation", "OnResult", "Progress", "default_batch_size", "evaluate"]
@@ -80,6 +80,7 @@ def evaluate(
     on_result: OnResult | None = None,
     on_remark: OnRemark | None = None,
     known: Iterable[ChunkResult] = (),
+    fast: bool = False,
     keep: ChooseRows | None = None,
 ) -> Evaluation:
     """Attack `model` with every spec, in float32: images `x` (N, C, H, W) in [0, 1], labels `y`
@@ -99,6 +100,9 @@ def evaluate(
     interruption. Chunks kept from an earlier run of the same evaluation come back as `known` and
     are not run again. `on_remark` gets a message when the model cannot be sent to the workers, and
     all work is done here. `keep` chooses the adversarial images that come with each new chunk.
+
+    `fast`: long attacks search in bfloat16 where the device computes that natively; see
+    `rpat_cli.evaluation.fast`. What counts is measured in float32, as always.
 
     Raises `DataError` for images or labels of another form, `RpatError` for a model that is
     not float32 or whose logits are not finite, `ConfigError` for settings that an attack does not
@@ -122,16 +126,15 @@ def evaluate(
         clean, classes, probabilities = _predict_clean(model, x, y, batch_size, device)
         whole = _without_results(threat, y, clean, classes, seed, batch_size)
         first = x[:batch_size].clone().to(device), y[:batch_size].clone().to(device)
-        bench = _bench(model, threat, specs, first, seed, own_sources, probabilities, keep)
+        search = _search_precision(fast, device, on_remark)
+        bench = _bench(model, threat, specs, first, seed, own_sources, probabilities, search, keep)
         on_progress = on_progress and _forecast(bench, whole, on_progress)
         execute = _executor(bench, workers, on_remark)
         for spec in specs:
             settings = (batch_size, seed, known, on_progress, on_chunk)
             runner = StageRunner(spec.label, execute, x, y, *settings)
-            prepared, state = bench.prepared(spec.label), SampleStates.clean(clean, whole.y)
-            state, audit = _attack(runner, prepared, states, state, on_remark)
-            states.append(state)
-            results.append(conclude(spec, prepared, state, whole, audit))
+            states.append(SampleStates.clean(clean, whole.y))
+            results.append(_attack(runner, spec, bench, states, whole, on_remark))
             if on_result:
                 on_result(results[-1])
     return replace(whole, results=tuple(results))
@@ -139,17 +142,26 @@ def evaluate(
 
 def _attack(
     runner: StageRunner,
-    prepared: Prepared,
-    before: Sequence[SampleStates],
-    clean: SampleStates,
+    spec: AttackSpec,
+    bench: Bench,
+    states: list[SampleStates],
+    whole: Evaluation,
     on_remark: OnRemark | None,
-) -> tuple[SampleStates, Audit | None]:
-    """Attack all samples that the model gets right; or audit what the attacks before have left."""
-    if not prepared.audited:
-        runner.run(list(prepared.stages), clean)
-        return clean, None
-    left = after_all(before, clean)
-    return left, run_audit(runner, list(prepared.stages), left, prepared.audited, on_remark)
+) -> AttackResult:
+    """Attack all samples that the model gets right; or audit what the attacks before have left.
+
+    `states` are those of the attacks before and, last, a clean one, which becomes that of this
+    attack.
+    """
+    prepared = bench.prepared(spec.label)
+    stages, audit = list(prepared.stages), None
+    if prepared.audited:
+        *before, clean = states
+        states[-1] = after_all(before, clean)
+        audit = run_audit(runner, stages, states[-1], prepared.audited, on_remark)
+    else:
+        runner.run(stages, states[-1])
+    return conclude(spec, prepared, states[-1], whole, audit)
 
 
 def _without_results(
@@ -177,6 +189,7 @@ def _bench(
     seed: int,
     sources: Mapping[str, nn.Module],
     probabilities: bool,
+    search: torch.dtype | None,
     keep: ChooseRows | None,
 ) -> Bench:
     """All attacks ready to run; `first` is a batch of images and classes, on the device."""
@@ -184,11 +197,28 @@ def _bench(
     check_lengths(threat, specs, x)
     by_label = {spec.label: spec for spec in specs}
     connected = gradient_reaches(model, x[:1])
+    device = x.device
     bench = Bench(
-        model, threat, by_label, x, y, seed, x.device, connected, sources, probabilities, keep
+        *(model, threat, by_label, x, y, seed, device, connected, sources, probabilities),
+        search=search,
+        keep=keep,
     )
     bench.prepare_all()
     return bench
+
+
+def _search_precision(
+    fast: bool, device: torch.device, on_remark: OnRemark | None
+) -> torch.dtype | None:
+    """The reduced precision of the search, or None."""
+    if fast and native_bf16(device.type):
+        return torch.bfloat16
+    if fast and on_remark:
+        on_remark(
+            f"fast: {device.type} does not compute bfloat16 natively here, so the search is in "
+            "float32, too."
+        )
+    return None
 
 
 def _predict_clean(

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from rpat_cli.attacks import ATTACKS
+from rpat_cli.evaluation.fast import row_of_stage
 from rpat_cli.evaluation.parallel.chunks import OnProgress, Progress
 from rpat_cli.evaluation.suite import AttackSpec
 
@@ -26,7 +26,8 @@ def loads_of(spec: AttackSpec, stages: Sequence[str], settings: Mapping[str, Any
     """
     own = settings.get("attacks", {})
     return [
-        Load(spec.label, stage, ATTACKS[stage].passes(own.get(stage, settings))) for stage in stages
+        Load(spec.label, stage, row_of_stage(stage).passes(own.get(stage, settings)))
+        for stage in stages
     ]
 
 

@@ -6,8 +6,9 @@ What a word means, and what may follow it, is in the catalogue of attacks.
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from types import MappingProxyType
+from typing import Any
 
 from rpat_cli.attacks import ATTACKS
 from rpat_cli.attacks.row import AttackRow, Setting
@@ -194,6 +195,35 @@ def source_and_attack(word: str) -> tuple[str, str]:
     text = word.removeprefix(_TRANSFER)
     source, at, attack = text.rpartition("@")
     return (source, attack) if at and "/" not in attack else (text, _MADE_BY)
+
+
+def absolute_source(source: str) -> str:
+    """The same source, where a file or folder that exists is named by its absolute path, so that it
+    is found from everywhere. One that could not be written in a suite stays as it is."""
+    file, colon, rest = source.rpartition(":")
+    for path, behind in ((source, ""), (file, colon + rest)):
+        absolute = str(Path(path).absolute()) if path else ""
+        if absolute and "," not in absolute and Path(absolute).exists():
+            return absolute + behind
+    return source
+
+
+def with_absolute_sources(entry: Any) -> Any:
+    """An entry of a suite, text or a mapping, where transfer attacks name absolute paths."""
+    if isinstance(entry, Mapping):
+        return {**entry, "attack": with_absolute_sources(entry.get("attack"))}
+    if not isinstance(entry, str):
+        return entry
+    return ",".join(map(_with_absolute_source, entry.split(",")))
+
+
+def _with_absolute_source(word: str) -> str:
+    prefixed = _prefix_spelled(word.strip())
+    if not prefixed.startswith(_TRANSFER):
+        return word
+    source, _ = source_and_attack(prefixed)
+    attack = prefixed.removeprefix(_TRANSFER)[len(source) :]
+    return f"{_TRANSFER}{absolute_source(source)}{attack}"
 
 
 def _name_of(source: str) -> str:

@@ -21,6 +21,7 @@ from rpat_cli.loading.saved_model import SavedModel, run_of
 from rpat_cli.models import in_library
 from rpat_cli.recipe.layers import Layer, resolve, with_plugins_in
 from rpat_cli.records.checkpoint import load_checkpoint
+from rpat_cli.records.files import user_path
 from rpat_cli.records.metrics import AVERAGED
 from rpat_cli.records.run_folder import open_run
 
@@ -38,8 +39,9 @@ def load_model(
     several), `torchvision:NAME` and `timm:NAME` with their
     trained weights, and what `FUNCTION` of `FILE.py:FUNCTION` returns, if `changes`, layers of a
     recipe, name a data set. Raises `CheckpointError` or `RunFolderError` for what is missing,
-    damaged, or belongs to another model, and what `load_external` raises.
+    damaged, or belongs to another model, and what `user_path` and `load_external` raise.
     """
+    user_path(path)  # raises for what can be no path
     external = None if Path(path).exists() else load_external(str(path), changes)
     if external is not None:
         return external

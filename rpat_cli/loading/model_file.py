@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from rpat_cli.errors import ConfigError, Problem, did_you_mean
 from rpat_cli.recipe.plugins import place_in
 from rpat_cli.records.files import user_path
-from rpat_cli.records.regular import irregular
+from rpat_cli.records.regular import read_regular
 from rpat_cli.registry import import_file
 
 _NAME = re.compile(r"(?P<file>.+\.py):(?P<function>[^:/\\]+)")
@@ -42,10 +42,8 @@ class ModelFile:
     @property
     def text(self) -> str:
         """The program text. Raises `ConfigError` if it cannot be read."""
-        if what := irregular(self.path):
-            raise ConfigError(Problem("", f"{self.path} is {what}, not a file.", str(self)))
         try:
-            return self.path.read_text(encoding="utf-8")
+            return read_regular(self.path).decode("utf-8")
         except FileNotFoundError:
             neighbors = [path.name for path in self.path.parent.glob("*.py")]
             hint = did_you_mean(self.path.name, neighbors)
@@ -53,7 +51,8 @@ class ModelFile:
                 Problem("", f"there is no file {self.path}.", str(self), hint)
             ) from None
         except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(Problem("", f"cannot be read: {error}.", str(self))) from None
+            reason = getattr(error, "strerror", None) or error
+            raise ConfigError(Problem("", f"cannot be read: {reason}.", str(self))) from None
 
     def build(self) -> "PortableModel":
         """Run the file, then the function. The file may import others in its folder.
@@ -131,7 +130,7 @@ class PortableModel(nn.Module):
 
 
 def _unpickle(path: Path, model: bytes) -> PortableModel:
-    _import(path, path.read_text(encoding="utf-8"))
+    _import(path, read_regular(path).decode("utf-8"))
     return PortableModel(pickle.loads(model), path)
 
 

@@ -11,6 +11,7 @@ from torch import nn
 from rpat_cli.loading.architecture import Architecture
 from rpat_cli.recipe.schema import Recipe
 from rpat_cli.records.checkpoint import checksum
+from rpat_cli.records.files import user_path
 from rpat_cli.records.run_folder import RUNS, RunFolder, is_run
 
 EXTERNAL = RUNS / "external"
@@ -74,7 +75,7 @@ def with_home(saved: SavedModel, out: Path | None) -> SavedModel:
     """The model with its results in `out`, or where that is not given and its folder cannot be
     written to, in one under `EXTERNAL`."""
     if out is not None:
-        return replace(saved, home=RunFolder(out))
+        return replace(saved, home=RunFolder(user_path(out, "out")))
     folder = saved.folder
     if saved.home is not None or can_write(folder.evals):
         return saved

@@ -2,12 +2,13 @@
 hyper-parameters, its call is the paper's equation."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
 from rpat_cli.attacks.base import Attack
+from rpat_cli.methods.declare import Network
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,12 @@ class StepContext:
     where labels are soft. With two views `x` is [view1; view2] and `y` is repeated. `epoch` counts
     from 0. `teacher` is the weight-averaged model, in eval mode, for methods that need one; None
     before averaging has started. `lr_ratio` is the peak learning rate over the current one (>= 1).
+
+    `epochs` is the length of the training, `step` counts from 0 within the epoch, and `progress`
+    in [0, 1) is the share of all steps done. `networks` are the further networks that the method
+    asked for (`Needs.networks`), by name. `state` is what it remembers from step to step, whole
+    tensors by name; `memory` what it remembers of these images, tensors of B rows. Both are read
+    here, and what they become is returned in the `Outcome`.
     """
 
     model: nn.Module
@@ -27,6 +34,12 @@ class StepContext:
     epoch: int = 0
     teacher: nn.Module | None = None
     lr_ratio: float = 1.0
+    epochs: int = 1
+    step: int = 0
+    progress: float = 0.0
+    networks: Mapping[str, nn.Module] = field(default_factory=dict)
+    state: Mapping[str, Tensor] = field(default_factory=dict)
+    memory: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -35,7 +48,8 @@ class Outcome:
     may share.
 
     `logits_adv` (B, classes) belongs to `x_adv`; `logits` to the clean `x`, where the method
-    computed it anyway.
+    computed it anyway. `state` and `memory` are the new values of what the method remembers (see
+    `StepContext`), without gradients; what is left out stays as it was.
     """
 
     terms: dict[str, Tensor]
@@ -43,6 +57,8 @@ class Outcome:
     x_adv: Tensor
     logits_adv: Tensor
     logits: Tensor | None = None
+    state: Mapping[str, Tensor] = field(default_factory=dict)
+    memory: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 class Part(Protocol):
@@ -64,6 +80,20 @@ class Method(Part, Protocol):
 
     @property
     def attack_defaults(self) -> Mapping[str, Any]: ...
+
+    @property
+    def leaves_ball(self) -> bool: ...
+
+    @property
+    def needs_pgd(self) -> bool: ...
+
+    @property
+    def remembers(self) -> tuple[str, ...]: ...
+
+    @property
+    def networks(self) -> Mapping[str, Network]: ...
+
+    def initial_state(self, classes: int) -> dict[str, Tensor]: ...
 
     def __call__(self, step: StepContext) -> Outcome: ...
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from rpat_cli.errors import ConfigError, UserCodeError
 from rpat_cli.methods.base import HasTeacherTerm, Method, Outcome, Part, Regularizer, StepContext
+from rpat_cli.methods.declare import Network
 from rpat_cli.user_code import calling, where_defined
 
 
@@ -43,6 +44,25 @@ class Composite:
     @property
     def attack_defaults(self) -> Mapping[str, Any]:
         return self.method.attack_defaults
+
+    @property
+    def networks(self) -> Mapping[str, Network]:
+        return self.method.networks
+
+    @property
+    def remembers(self) -> tuple[str, ...]:
+        return self.method.remembers
+
+    @property
+    def leaves_ball(self) -> bool:
+        return self.method.leaves_ball
+
+    @property
+    def needs_pgd(self) -> bool:
+        return self.method.needs_pgd
+
+    def initial_state(self, classes: int) -> dict[str, Tensor]:
+        return self.method.initial_state(classes)
 
     def __call__(self, step: StepContext) -> Outcome:
         """Raises `ConfigError` if two parts use one name for their terms."""

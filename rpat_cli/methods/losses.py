@@ -38,6 +38,23 @@ def mse(target: Tensor, logits: Tensor) -> Tensor:
     return F.mse_loss(full_precision(logits), full_precision(target))
 
 
+def probabilities(logits: Tensor) -> Tensor:
+    """(B, classes) softmax, in float32 or more."""
+    return F.softmax(full_precision(logits), dim=1)
+
+
+def squared_distance(p: Tensor, q: Tensor) -> Tensor:
+    """(B,) Σ_k (p_k - q_k)² of two (B, classes) predictions: the LSE of SCORE (arXiv 2202.10103)
+    and the guidance of GAT (arXiv 2011.14969)."""
+    return (p - q).square().sum(dim=1)
+
+
+def label_probabilities(y: Tensor, like: Tensor) -> Tensor:
+    """(B, classes) probabilities of labels that may be (B,) classes; `like` are (B, classes)
+    logits."""
+    return F.one_hot(y, like.shape[1]).to(like.dtype) if y.ndim == 1 else y.to(like.dtype)
+
+
 NO_DIRECTION = 1e-4
 """Logits shorter than this have no direction to compare: the gradient of their angle grows as one
 over their length."""

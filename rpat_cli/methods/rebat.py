@@ -22,6 +22,17 @@ def follow_teacher(step: StepContext, outcome: Outcome) -> dict[str, Tensor]:
     return {"teacher_kl": kl(forward(step.teacher, outcome.x_adv), outcome.logits_adv)}
 
 
+BetaSchedule = Annotated[
+    Literal["constant", "scheduled"],
+    Field(description="constant: beta; scheduled: (peak learning rate / current one - 1) / 2"),
+]
+
+
+def beta_at(step: StepContext, beta: float, schedule: BetaSchedule) -> float:
+    """beta_t, the weight of the teacher's term in this step."""
+    return beta if schedule == "constant" else (step.lr_ratio - 1) / 2
+
+
 @dataclass(frozen=True)
 class Rebat(Needs):
     """CE(f(x'), y) + beta_t KL(softmax f_wa(x') ‖ softmax f(x')), the second term once averaging
@@ -36,14 +47,7 @@ class Rebat(Needs):
     ra_form = "teacher-kl"
 
     beta: Annotated[float, Field(ge=0, description="weight of the teacher term")] = 1.0
-    beta_schedule: Annotated[
-        Literal["constant", "scheduled"],
-        Field(description="constant: beta; scheduled: (peak learning rate / current one - 1) / 2"),
-    ] = "constant"
-
-    def beta_at(self, step: StepContext) -> float:
-        """beta_t, the second term's weight in this step."""
-        return self.beta if self.beta_schedule == "constant" else (step.lr_ratio - 1) / 2
+    beta_schedule: BetaSchedule = "constant"
 
     def __call__(self, step: StepContext) -> Outcome:
         return self.with_teacher_term(step)
@@ -52,7 +56,7 @@ class Rebat(Needs):
         """The same with `term` in the place of the KL to the teacher; where it has nothing to say
         in this step, the KL stays."""
         outcome = adversarial_cross_entropy(step)
-        beta = self.beta_at(step)
+        beta = beta_at(step, self.beta, self.beta_schedule)
         if step.teacher is None or beta == 0:
             return outcome
         terms = term(step, outcome) if term else {}

@@ -14,7 +14,7 @@ from rpat_cli.methods.base import Outcome, StepContext
 from rpat_cli.methods.declare import Needs
 from rpat_cli.methods.losses import cosine_distance, kl, mse
 
-Form = Literal["mse", "kl", "cosine", "teacher-kl"]
+Form = Literal["mse", "paper", "kl", "cosine", "teacher-kl"]
 
 COMPARISONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "mse": mse,
@@ -34,6 +34,8 @@ class RobustPerception(Needs):
         gradients through all three passes. The paper divides the two differences f(x_mix) - f(x)
         and f(x') - f(x_mix) by their shares, which at mix 0.5 makes the same loss 16 times larger;
         the scale here is the one of the published experiments.
+    paper: as the paper prints it, weight · MSE((f(x_mix) - f(x)) / mix, (f(x') - f(x_mix)) / (1 -
+        mix)): mse over (mix (1 - mix))². Defined for 0 < mix < 1.
     kl, cosine: the same two points compared by KL(softmax of the mixed logits ‖ softmax f(x_mix)),
         or by 1 - cosine.
     teacher-kl (RPAT++): weight · KL(softmax[f_wa(x_mix) - (1 - mix) f_wa(x)] (no grad)
@@ -50,6 +52,10 @@ class RobustPerception(Needs):
     ] = 0.5
     start_epoch: Annotated[int, Field(ge=0, description="epochs before the term begins")] = 0
     form: Annotated[Form, Field(description="how the mixed image's logits are compared")] = "mse"
+
+    def __post_init__(self) -> None:
+        if self.form == "paper" and self.mix in (0, 1):
+            raise ValueError("the form 'paper' divides by mix and by 1 - mix: use 0 < mix < 1")
 
     @property
     def needs_teacher(self) -> bool:
@@ -74,7 +80,11 @@ class RobustPerception(Needs):
     def _between_logits(self, step: StepContext, outcome: Outcome, x_mix: Tensor) -> Tensor:
         logits = step.model(outcome.x) if outcome.logits is None else outcome.logits
         even = (1 - self.mix) * logits + self.mix * outcome.logits_adv
-        return COMPARISONS[self.form](even, step.model(x_mix))
+        logits_mix = step.model(x_mix)
+        if self.form == "paper":
+            # The two slopes differ by (f(x_mix) - even) / (mix (1 - mix)).
+            return mse(even, logits_mix) / (self.mix * (1 - self.mix)) ** 2
+        return COMPARISONS[self.form](even, logits_mix)
 
     def _against_teacher(self, teacher: nn.Module, outcome: Outcome, x_mix: Tensor) -> Tensor:
         change = forward(teacher, x_mix) - (1 - self.mix) * forward(teacher, outcome.x)

@@ -49,7 +49,7 @@ def pretrained_torchvision(name: str, shape: tuple[int, int, int]) -> Classifier
     label = f"torchvision:{name}"
     weights = models.get_model_weights(name).DEFAULT
     _require_channels(label, 3, shape[0])
-    file = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rsplit("/", 1)[-1]
+    file = _torchvision_cache(name)
     try:
         net: nn.Module = models.get_model(name, weights=weights, progress=False)
     except (OSError, RuntimeError) as error:
@@ -106,6 +106,25 @@ def preprocessing(name: str) -> dict[str, Any]:
     # Some networks take the whole image, and resize it to a little less than the crop.
     crop = min(1.0, height / resized)
     return {"image_size": size, "center_crop": crop, "interpolation": interpolation}
+
+
+def has_weights(name: str) -> bool:
+    """Whether the trained weights of `torchvision:NAME` or `timm:NAME` are on this machine, so that
+    using them downloads nothing. Raises as `preprocessing` does."""
+    library, _, member = name.partition(":")
+    if library == "timm":
+        config = _find_timm(member).get_pretrained_cfg(member)
+        return config is None or _timm_cache(config).exists()
+    torchvision_builder(member)  # raises for an unknown name
+    return _torchvision_cache(member).is_file()
+
+
+def _torchvision_cache(name: str) -> Path:
+    """Where torchvision looks for trained weights before it downloads them."""
+    from torchvision import models
+
+    url = models.get_model_weights(name).DEFAULT.url
+    return Path(torch.hub.get_dir()) / "checkpoints" / str(url).rsplit("/", 1)[-1]
 
 
 def _timm_cache(config: Any) -> Path:

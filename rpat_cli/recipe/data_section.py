@@ -14,10 +14,14 @@ from rpat_cli.recipe.components import (
     one_of,
     sides_in,
 )
+from rpat_cli.records.files import user_path
 from rpat_cli.text import Number
 
 Side = Annotated[int, Field(ge=8, le=8192)]
 """Pixels."""
+
+
+UserPath = Annotated[str, as_value_error(user_path)]
 
 
 def _check_augment(specs: list[Any]) -> None:
@@ -49,7 +53,7 @@ class AugmentFromSection(Section):
 class ExtraSection(Section):
     """Further training images, generated ones for example."""
 
-    path: str | None = Field(
+    path: UserPath | None = Field(
         None, description=".npz file with more training images: uint8 images, integer labels"
     )
     share: Annotated[Number, Field(gt=0, lt=1)] = Field(
@@ -59,7 +63,7 @@ class ExtraSection(Section):
 
 class DataSection(Section):
     name: Annotated[str, one_of(DATASETS)] = Field("fashion-mini", description="data set")
-    root: str = Field("data", description="folder that holds the data sets")
+    root: UserPath = Field("data", description="folder that holds the data sets")
     download: bool = Field(False, description="download the data set if it is missing")
     val_size: Annotated[Number, Field(gt=0), AfterValidator(count_or_share)] = Field(
         1000,

@@ -77,13 +77,11 @@ def _usual_attack(recipe: Recipe) -> dict[str, Any]:
 
     threat = Threat(recipe.threat.norm, recipe.threat.eps)
     step_size = threat.default_step_size()
-    usual = {
-        "start": "uniform",
-        "bn_mode": "eval",
-        "steps": STEPS,
-        "step_size": step_size,
-        **METHODS[recipe.method.name].attack_defaults,
-    }
+    usual = {"start": "uniform", "bn_mode": "eval", "steps": STEPS, "step_size": step_size}
+    of_method = dict(METHODS[recipe.method.name].attack_defaults)
+    if "step_per_eps" in of_method:
+        of_method["step_size"] = of_method.pop("step_per_eps") * threat.eps
+    usual |= of_method
     # What an attack has of its own shows in what it makes of the given settings, next to PGD.
     ways = ("start", "steps", "step_size")
     given = {key: value for key, value in recipe.attack.settings().items() if key in ways}

@@ -25,6 +25,7 @@ from rpat_cli.recipe.spelling import spelled
 from rpat_cli.recipe.trust import model_files, trust, trusting
 from rpat_cli.recipe.yaml_lines import KeyPath, read_document
 from rpat_cli.recipe.yaml_loader import Loader
+from rpat_cli.records.files import user_path
 
 NAMED = ("data", "method", "schedule", "attack", "mix")
 """Sections that may be written as a bare name: `method: trades`."""
@@ -82,12 +83,11 @@ def read_recipe(path: Path) -> list[Layer]:
 
 
 def _collect(path: Path, below: tuple[Path, ...], layers: dict[Path, Layer]) -> None:
-    here = path.resolve()
+    named_in = str(below[-1]) if below else ""
+    here = user_path(path, "extends" if below else "", named_in).resolve()
     if here in below:
         circle = " -> ".join(file.name for file in (*below[below.index(here) :], here))
-        raise ConfigError(
-            Problem("extends", f"the files extend one another: {circle}.", str(below[-1]))
-        )
+        raise ConfigError(Problem("extends", f"the files extend one another: {circle}.", named_in))
     if here in layers:
         return
     layer = read_yaml(path)
@@ -220,10 +220,10 @@ def _plugins_in(layer: Layer) -> list[str]:
     return _strings("plugins", layer.values.get("plugins", []), layer.origin(("plugins",)))
 
 
-def code_named_in(layers: Sequence[Layer]) -> list[Path]:
+def code_named_in(layers: Sequence[Layer]) -> list[Path | str]:
     """The files of code that the user's own layers name: plugins, and the models of transfer
     attacks."""
-    files: list[Path] = []
+    files: list[Path | str] = []
     for layer in layers:
         if layer.by_user:
             files += [NamedPlugin.parse(plugin).path for plugin in _plugins_in(layer)]

@@ -131,6 +131,47 @@ def _attack(recipe: Recipe) -> Iterator[Problem]:
             yield replace(problem, key=f"attack.{problem.key}".rstrip("."))
 
 
+def _own_examples(recipe: Recipe) -> Iterator[Problem]:
+    """What a method that makes its adversarial examples itself cannot be combined with, and what
+    only PGD can do."""
+    from rpat_cli.attacks.pgd import PGD
+    from rpat_cli.attacks.threat import Threat
+
+    attack, method, threat = recipe.attack, METHODS[recipe.method.name], recipe.threat
+    try:
+        built = TRAINING_ATTACKS[attack.name].for_training(
+            Threat(threat.norm, threat.eps), attack.settings()
+        )
+    except ConfigError:  # said by `_attack`
+        return
+    if method.needs_pgd and not isinstance(built, PGD):
+        message = f"the method {recipe.method.name!r} makes its adversarial examples itself."
+        yield Problem("attack.name", message, hint="Leave it out.")
+    if method.needs_pgd and recipe.awp:
+        message = f"{recipe.method.name!r} makes its adversarial examples while it takes its loss."
+        yield Problem("awp", message, hint="Leave awp out: it needs them before.")
+    if attack.eps_warmup_epochs and not isinstance(built, PGD):
+        message = f"only PGD and its variants can grow, not {attack.name}."
+        yield Problem("attack.eps_warmup_epochs", message, hint="Leave it out.")
+    wide = attack.reach == "box" or (attack.reach or 1) > 1 or (attack.start_scale or 1) > 1
+    if wide and not method.leaves_ball:
+        leaving = [name for name in METHODS if METHODS[name].leaves_ball]
+        message = f"{recipe.method.name!r} trains on images within eps."
+        hint = f"Leave attack.reach and attack.start_scale at 1. Methods that leave: {leaving}."
+        yield Problem("attack.reach", message, hint=hint)
+
+
+def _networks(recipe: Recipe) -> Iterator[Problem]:
+    from rpat_cli.methods.declare import Frozen
+
+    method = recipe.method.build(METHODS)
+    for name, network in method.networks.items():
+        if isinstance(network, Frozen) and not network.source:
+            message = f"the method {recipe.method.name!r} learns from a trained network."
+            hint = f"Name its run folder or checkpoint: --set method.{name}=RUN."
+            yield Problem(f"method.{name}", message, hint=hint)
+
+
 def _lengths(recipe: Recipe) -> Iterator[Problem]:
     attack = recipe.attack
     lengths = {
@@ -216,4 +257,14 @@ def _data(recipe: Recipe) -> Iterator[Problem]:
         yield Problem("data.extra.share", message)
 
 
-CHECKS = (_attack, _lengths, _strong_attack, _averaging, _mixing, _optimizer, _data)
+CHECKS = (
+    _attack,
+    _own_examples,
+    _networks,
+    _lengths,
+    _strong_attack,
+    _averaging,
+    _mixing,
+    _optimizer,
+    _data,
+)

@@ -15,6 +15,8 @@ from hashlib import sha256
 from pathlib import Path
 
 from rpat_cli.errors import RunFolderError
+from rpat_cli.records.files import user_path
+from rpat_cli.records.regular import read_regular
 
 FOLDER = "plugins"
 """Where the copies are in a run folder."""
@@ -33,10 +35,11 @@ class NamedPlugin:
     checksum: str = ""
 
     @classmethod
-    def parse(cls, text: str) -> "NamedPlugin":
+    def parse(cls, text: str, source: str = "") -> "NamedPlugin":
+        """`source` is where it is named. Raises `ConfigError` for what can be no path."""
         match = _NAMED.fullmatch(text)
         assert match is not None  # the pattern takes any text
-        return cls(Path(match["path"]).expanduser(), match["checksum"] or "")
+        return cls(user_path(match["path"], "plugins", source), match["checksum"] or "")
 
     def __str__(self) -> str:
         return f"{self.path}#sha256={self.checksum}" if self.checksum else str(self.path)
@@ -76,7 +79,7 @@ def _fits(place: Path, files: dict[str, bytes], folder: Path) -> bool:
         copy = folder / place / name
         if copy.is_symlink() or (copy.exists() and not copy.is_file()):
             return False
-        if copy.is_file() and copy.read_bytes() != content:
+        if copy.is_file() and read_regular(copy) != content:
             return False
     return True
 
@@ -100,7 +103,7 @@ def _neighbors(path: Path, content: bytes) -> dict[str, bytes]:
             for file in _files_of(path.parent, name):
                 relative = file.relative_to(path.parent).as_posix()
                 if relative not in found and file != path:
-                    found[relative] = file.read_bytes()
+                    found[relative] = read_regular(file)
                     unread.append(found[relative])
     return found
 

@@ -6,32 +6,25 @@ and `DIAGNOSTICS`; from then on its names are checked, explained and recorded as
 announces its plugin under the entry-point group `rpat.plugins`.
 """
 
-import re
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import redirect_stdout
-from dataclasses import is_dataclass
 from functools import cache
 from hashlib import sha256
 from importlib.metadata import entry_points
 from itertools import chain
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
-from rpat_cli.attacks import ATTACKS
-from rpat_cli.data import DATASETS
-from rpat_cli.diagnostics import DIAGNOSTICS, Diagnostic
-from rpat_cli.diagnostics.base import EVALUATION_KEYS
-from rpat_cli.errors import MAX_LISTED, ConfigError, Problem, shortened
-from rpat_cli.evaluation.suite import SUITES
-from rpat_cli.methods import METHODS, REGULARIZERS
+from rpat_cli.errors import MAX_LISTED, ConfigError, Problem
+from rpat_cli.recipe.plugin_checks import CHECKS
 from rpat_cli.recipe.plugin_files import NamedPlugin, checksum_of, keep
 from rpat_cli.recipe.schema import Recipe
 from rpat_cli.recipe.trust import trust, untrusted
-from rpat_cli.records.files import is_file, user_path
-from rpat_cli.registry import Registry, import_file
+from rpat_cli.records.files import user_path
+from rpat_cli.records.regular import read_regular
+from rpat_cli.registry import import_file
 from rpat_cli.user_code import is_plugin_package
 
 GROUP = "rpat.plugins"
@@ -49,7 +42,7 @@ def load_plugins(files: Iterable[tuple[str, str]]) -> list[str]:
     there.
     """
     load_installed()
-    paths = {_resolved(file): source for file, source in files}
+    paths = {user_path(file, "plugins", source).resolve(): source for file, source in files}
     for path, source in paths.items():
         if path not in _loaded:
             _loaded[path] = _load(path, source)
@@ -67,7 +60,7 @@ def load_named_plugins(named: Iterable[tuple[str, str]]) -> list[str]:
     problems: list[Problem] = []
     files: list[tuple[str, str]] = []
     for text, source in named:
-        plugin = NamedPlugin.parse(text)
+        plugin = NamedPlugin.parse(text, source)
         path = _at_hand(plugin) or plugin.path.resolve()
         if path not in _loaded and (problem := _objection(path, plugin.checksum, source)):
             problems.append(problem)
@@ -86,11 +79,11 @@ def _at_hand(plugin: NamedPlugin) -> Path | None:
     named = [file for file in sorted(trust().files) if file.suffix == ".py" and file.is_file()]
     if path in _loaded or path in named:
         return path
-    contents = {file: file.read_bytes() for file in named}
+    contents = {file: read_regular(file) for file in named}
     contents |= {file: _contents[file] for file in _loaded if file in _contents}
     checksum = plugin.checksum
     if not checksum and path.is_file():
-        checksum = checksum_of(path.read_bytes())
+        checksum = checksum_of(read_regular(path))
     same = (file for file, content in contents.items() if checksum_of(content) == checksum)
     namesakes = (file for file in named if file.name == path.name)
     return next(chain(same, namesakes), None)
@@ -102,7 +95,7 @@ def _objection(path: Path, checksum: str, source: str) -> Problem | None:
         return untrusted(path, source, key="plugins", flag="--plugin")
     if path in trust().files or not checksum or not path.is_file():
         return None
-    if checksum_of(path.read_bytes()) != checksum:
+    if checksum_of(read_regular(path)) != checksum:
         message = f"{path} is not the file that was used: its checksum differs."
         hint = "If it is the one that you want, name it with --plugin FILE."
         return Problem("plugins", message, source, hint)
@@ -138,16 +131,9 @@ def load_installed() -> None:
             ) from error
 
 
-def _resolved(file: str) -> Path:
-    try:
-        return user_path(file).resolve()
-    except (OSError, ValueError):  # no path at all, such as one with a NUL: not found
-        return user_path(file)
-
-
 def _load(path: Path, source: str) -> ModuleType:
-    if not is_file(path):
-        message = f"there is no plugin file {shortened(str(path))}."
+    if not path.is_file():
+        message = f"there is no plugin file {path}."
         raise ConfigError(Problem("plugins", message, source))
     if path.suffix != ".py":
         raise ConfigError(
@@ -156,7 +142,7 @@ def _load(path: Path, source: str) -> ModuleType:
     name = f"rpat_plugin_{path.stem}_{sha256(str(path).encode()).hexdigest()[:8]}"
     before = [set(table) for table, _ in CHECKS]
     try:
-        _contents[path] = path.read_bytes()
+        _contents[path] = read_regular(path)
         module = import_file(path, name)
         for (table, check), known in zip(CHECKS, before, strict=True):
             for entry in sorted(set(table) - known):
@@ -166,73 +152,6 @@ def _load(path: Path, source: str) -> ModuleType:
             Problem("", f"the plugin failed: {_message(error)}", place_in(path, error))
         ) from error
     return module
-
-
-# An entry of the wrong kind would fail much later, far from the line that added it.
-
-
-def _check_method(name: str, entry: Any) -> None:
-    _check_part("method", name, entry)
-
-
-def _check_regularizer(name: str, entry: Any) -> None:
-    _check_part("regularizer", name, entry)
-    if name in Recipe.model_fields:
-        raise TypeError(
-            f"the regularizer {name!r} has the name of a key of the recipe; choose another name"
-        )
-
-
-def _check_part(kind: str, name: str, entry: Any) -> None:
-    from rpat_cli.methods.declare import Needs
-
-    if not (isinstance(entry, type) and issubclass(entry, Needs) and is_dataclass(entry)):
-        raise TypeError(
-            f"the {kind} {name!r} must be a frozen dataclass that inherits from "
-            "rpat_cli.methods.declare.Needs"
-        )
-    if not (isinstance(entry.views, int) and entry.views >= 1):
-        raise TypeError(f"views of the {kind} {name!r} must be a number of at least 1")
-    if not isinstance(entry.attack_defaults, Mapping):
-        raise TypeError(
-            f"attack_defaults of the {kind} {name!r} must be settings of an attack, as "
-            "rpat_cli.methods.declare.attack_settings(start='gaussian') makes them"
-        )
-
-
-def _check_attack(name: str, row: Any) -> None:
-    if not isinstance(row.build, str) and not callable(row.build):
-        raise TypeError(f"the attack {name!r} must be a callable (threat, **settings) -> attack")
-    if name in SUITES or re.search(r"[,:@+\s]", name):
-        raise TypeError(f"the attack {name!r} cannot be written in a suite; choose another name")
-
-
-def _check_data_set(name: str, entry: Any) -> None:
-    from rpat_cli.data.base import DatasetSpec
-
-    if not isinstance(entry, DatasetSpec):
-        raise TypeError(f"the data set {name!r} must be a rpat_cli.data.base.DatasetSpec")
-
-
-def _check_diagnostic(name: str, entry: Any) -> None:
-    if not isinstance(entry, Diagnostic):
-        raise TypeError(f"the diagnostic {name!r} must be a rpat_cli.diagnostics.Diagnostic")
-    if (entry.measure is None) == (entry.prepare is None):
-        raise TypeError(f"the diagnostic {name!r} must have either a measure or a prepare")
-    if name in EVALUATION_KEYS:
-        raise TypeError(
-            f"the diagnostic {name!r} has the name of a key of the evaluation's JSON; choose "
-            "another name"
-        )
-
-
-CHECKS: tuple[tuple[Registry[Any], Callable[[str, Any], None]], ...] = (
-    (METHODS, _check_method),
-    (REGULARIZERS, _check_regularizer),
-    (ATTACKS, _check_attack),
-    (DATASETS, _check_data_set),
-    (DIAGNOSTICS, _check_diagnostic),
-)
 
 
 def _message(error: Exception) -> str:

@@ -111,19 +111,42 @@ class AttackSection(Section):
     step_size: Annotated[Number, Field(gt=0)] | None = Field(
         None, description="length of one step (default: follows eps and the norm, eps/4 for Linf)"
     )
-    start: Literal["uniform", "gaussian", "zero"] | None = Field(
+    start: Literal["uniform", "gaussian", "positive", "sign", "zero"] | None = Field(
         None, description="where the attack starts (default: as in the method's paper)"
     )
+    start_scale: Annotated[Number, Field(ge=0)] | None = Field(
+        None, description="radius of a uniform or sign start, as a multiple of eps (default: 1)"
+    )
     restarts: int = Field(1, ge=1, description="random restarts")
-    bn_mode: Literal["eval", "train"] | None = Field(
+    bn_mode: Literal["eval", "train", "batch"] | None = Field(
         None,
-        description="mode of BatchNorm during the attack (default: as in the method's paper)",
+        description=(
+            "mode of BatchNorm during the attack; batch: batch statistics, running ones stay "
+            "(default: as in the method's paper)"
+        ),
+    )
+    projection: Literal["exact", "box-first", "ball-first"] | None = Field(
+        None, description="how a step is brought back in L2 and L1 (default: exact, nearest point)"
+    )
+    reach: Annotated[Number, Field(gt=0)] | Literal["box"] | None = Field(
+        None,
+        description=(
+            "radius that the attack stays in, as a multiple of eps, or box (pixels alone), for "
+            "methods that leave the ball (default: as in the method's paper)"
+        ),
+    )
+    eps_warmup_epochs: Annotated[Number, Field(ge=0)] = Field(
+        0.0, description="epochs over which eps and step size rise linearly from 0"
+    )
+    eps_warmup_per: Literal["step", "epoch"] = Field(
+        "step", description="when they rise: at every step, or at every epoch"
     )
     strong: StrongSection = Field(default_factory=StrongSection)
 
     def settings(self) -> dict[str, Any]:
         """What the attack is made with, as far as it is known."""
-        return self.model_dump(exclude={"name", "strong"}, exclude_none=True)
+        others = {"name", "strong", "eps_warmup_epochs", "eps_warmup_per"}
+        return self.model_dump(exclude=others, exclude_none=True)
 
 
 class OptimizerSection(Section):
@@ -199,6 +222,10 @@ class Recipe(Section):
             "gradient accumulation: compute every batch in this many parts, one after the other, "
             "to save memory"
         ),
+    )
+    sync_bn: bool = Field(
+        False,
+        description="BatchNorm over the whole batch where several processes share it (CUDA only)",
     )
     validation: ValidationSection = Field(default_factory=ValidationSection)
     eval: Annotated[

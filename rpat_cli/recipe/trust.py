@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 from rpat_cli.errors import Problem
 from rpat_cli.evaluation.words import source_and_attack
+from rpat_cli.models import in_library
+from rpat_cli.records.files import user_path
 
 if TYPE_CHECKING:
     from rpat_cli.recipe.schema import Recipe
@@ -31,13 +33,19 @@ HINT = "If you know that code, allow everything that is named with --trust (in P
 
 @dataclass(frozen=True)
 class Trust:
-    """What the user has answered for: the files that they named themselves, or `everything`."""
+    """What the user has answered for: the files, and the models of libraries, that they named
+    themselves, or `everything`."""
 
     everything: bool = False
     files: frozenset[Path] = frozenset()
+    models: frozenset[str] = frozenset()
 
     def allows(self, file: Path) -> bool:
         return self.everything or file.resolve() in self.files
+
+    def allows_download(self, model: str) -> bool:
+        """Of the trained weights of `torchvision:NAME` or `timm:NAME`."""
+        return self.everything or model in self.models
 
 
 _answer: ContextVar[Trust] = ContextVar("trust")
@@ -50,10 +58,14 @@ def trust() -> Trust:
 
 @contextmanager
 def trusting(*, everything: bool = False, files: Iterable[Path | str] = ()) -> Iterator[None]:
-    """Inside, these files are trusted as well, or everything that is named anywhere."""
-    outer = trust()
-    named = frozenset(Path(file).expanduser().resolve() for file in files)
-    token = _answer.set(Trust(outer.everything or everything, outer.files | named))
+    """Inside, these files are trusted as well, or everything that is named anywhere. A name such as
+    `torchvision:NAME` in place of a file is that of a model."""
+    outer, named = trust(), set(files)
+    models = frozenset(str(name) for name in named if in_library(str(name)))
+    paths = frozenset(user_path(file).resolve() for file in named if str(file) not in models)
+    token = _answer.set(
+        Trust(outer.everything or everything, outer.files | paths, outer.models | models)
+    )
     try:
         yield
     finally:
@@ -70,6 +82,14 @@ def untrusted(file: Path, source: str, *, key: str = "", flag: str = "") -> Prob
     return Problem(key, message, source, one + HINT)
 
 
+def unasked_download(model: str, source: str) -> Problem:
+    """The mistake that `source` wants the trained weights of a library's model, which are not on
+    this machine, and which nobody has asked for."""
+    message = f"wants to download the trained weights of {model}, which you have not named."
+    hint = f"Name it yourself, --attack transfer:{model}@pgd, or allow it with --trust."
+    return Problem("", message, source, hint)
+
+
 def flag_for(recipe: "Recipe") -> str:
     """` --trust`, for a command that reads the saved recipe again, if that names code."""
     return f" {FLAG}" if recipe.plugins or model_files(recipe.eval) else ""
@@ -79,13 +99,15 @@ def flag_for(recipe: "Recipe") -> str:
 
 
 def python_file(name: str) -> Path | None:
-    """The file of `FILE.py:FUNCTION`; None for a name of another form."""
+    """The file of `FILE.py:FUNCTION`; None for a name of another form. Raises `ConfigError` for
+    what can be no path."""
     file, colon, function = name.rpartition(":")
-    return Path(file).expanduser() if colon and function and file.endswith(".py") else None
+    return user_path(file) if colon and function and file.endswith(".py") else None
 
 
-def model_files(attacks: Any) -> list[Path]:
-    """The Python files that words like `transfer:FILE.py:FUNCTION@pgd-20` name.
+def model_files(attacks: Any) -> list[Path | str]:
+    """The Python files that words like `transfer:FILE.py:FUNCTION@pgd-20` name, and the models of
+    libraries (`transfer:torchvision:NAME`), whose weights are downloaded.
 
     `attacks` is whatever may be written after `--attack` or under `eval`; what is wrong in it is
     reported where it is read.
@@ -95,8 +117,9 @@ def model_files(attacks: Any) -> list[Path]:
     if isinstance(attacks, str):
         words = (word.strip() for word in attacks.split(","))
         transfers = (word for word in words if word.startswith("transfer:"))
-        named = (python_file(source_and_attack(word)[0]) for word in transfers)
-        return [file for file in named if file is not None]
+        sources = [source_and_attack(word)[0] for word in transfers]
+        files = [file for file in map(python_file, sources) if file is not None]
+        return [*files, *filter(in_library, sources)]
     if not isinstance(attacks, Sequence):
         return []
     return [file for entry in attacks for file in model_files(entry)]

@@ -10,7 +10,7 @@ import yaml
 
 from rpat_cli.errors import ConfigError, Problem, did_you_mean
 from rpat_cli.recipe.yaml_loader import Loader
-from rpat_cli.records.regular import irregular
+from rpat_cli.records.regular import read_regular
 
 KeyPath = tuple[str, ...]
 """Where a value is in nested mappings: `("threat", "eps")`."""
@@ -59,11 +59,8 @@ def _load(text: str) -> tuple[Any, yaml.Node | None]:
 
 
 def _text_of(path: Path, kind: str) -> str:
-    if what := irregular(path):
-        raise ConfigError(Problem("", f"is {what}, not a {kind} file.", str(path)))
     try:
-        with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
+        content = read_regular(path, MAX_BYTES + 1)
         if len(content) > MAX_BYTES:
             message = f"is longer than {MAX_BYTES:,} bytes, which no {kind} file needs."
             raise ConfigError(Problem("", message, str(path)))
@@ -74,9 +71,9 @@ def _text_of(path: Path, kind: str) -> str:
         raise ConfigError(Problem("", f"there is no such {kind} file.", str(path), hint)) from None
     except UnicodeDecodeError as error:
         raise ConfigError(_other_encoding(error.object, error.start, path)) from None
-    except (OSError, ValueError) as error:  # ValueError: a name with a null byte
-        reason = getattr(error, "strerror", None) or error
-        raise ConfigError(Problem("", f"cannot be read: {reason}.", str(path))) from None
+    except OSError as error:
+        message = f"cannot be read as a {kind} file: {error.strerror}."
+        raise ConfigError(Problem("", message, str(path))) from None
 
 
 def _other_encoding(content: bytes, start: int, path: Path) -> Problem:

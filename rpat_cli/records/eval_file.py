@@ -16,7 +16,7 @@ from typing import Any
 from rpat_cli.errors import RunFolderError
 from rpat_cli.records.files import refuse_link, write_whole
 from rpat_cli.records.files import write_new as write_new_text
-from rpat_cli.records.regular import irregular
+from rpat_cli.records.regular import read_regular
 
 # The key dates from the time when diagnostics were called closer looks. It stays, so that files
 # can be exchanged between versions.
@@ -141,10 +141,8 @@ def read(path: Path) -> EvalFile:
     Raises `RunFolderError` for a file that is missing or cannot be read, and `DamagedEvalError`,
     which is one, for a file that does not hold an evaluation.
     """
-    if what := irregular(path):
-        raise RunFolderError(f"{path} is {what}, not an evaluation. Give a file of evals/.")
     try:
-        record = json.loads(path.read_bytes())
+        record = json.loads(read_regular(path))
     except FileNotFoundError:
         raise RunFolderError(
             f"there is no evaluation {path}. Give a file of evals/, or a run folder."

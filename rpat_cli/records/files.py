@@ -6,6 +6,7 @@ user's, so none is followed: files are replaced, never written through, and fold
 are refused. Temporary files are made exclusively, under names that nobody can prepare.
 """
 
+import errno
 import os
 import platform
 import re
@@ -17,11 +18,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, BinaryIO
 
-from rpat_cli.errors import RunFolderError
+from rpat_cli.errors import ConfigError, Problem, RunFolderError, shortened
+from rpat_cli.records.regular import BINARY, NO_WAITING
 
-NO_LINKS = getattr(os, "O_NOFOLLOW", 0)  # Windows has neither of these two, and the third alone
-NO_WAITING = getattr(os, "O_NONBLOCK", 0)
-BINARY = getattr(os, "O_BINARY", 0)
+NO_LINKS = getattr(os, "O_NOFOLLOW", 0)  # Windows does not have it
 
 TEMPORARY = re.compile(r".+\.(?P<host>[^.]*)\.(?P<process>\d+)\.[0-9a-f]{8}\.tmp|.+\.\d+\.tmp")
 """The names of `_temporary_name`, and those of earlier versions, which have no host."""
@@ -31,13 +31,38 @@ ABANDONED = 3600.0
 seconds."""
 
 
-def user_path(text: str | Path) -> Path:
+IMPOSSIBLE = {
+    errno.ENAMETOOLONG: "is longer than the name of a file can be",
+    errno.ELOOP: "is a link that leads back to itself",
+}
+
+
+def user_path(text: str | Path, key: str = "", source: str = "") -> Path:
     """The path that somebody wrote, with `~` expanded. Where there is no such home it stays as it
-    is, and is not found."""
+    is, and is not found.
+
+    `key` and `source` say where it was written. Raises `ConfigError` for what no file can be
+    called; most things that are done with such a path raise errors of half a dozen kinds.
+    """
     try:
-        return Path(text).expanduser()
+        path = Path(text).expanduser()
     except RuntimeError:
-        return Path(text)
+        path = Path(text)
+    if reason := _impossible(path):
+        message = f"{shortened(str(text))!r} {reason}."
+        raise ConfigError(Problem(key, message, source, "Use another path."))
+    return path
+
+
+def _impossible(path: Path) -> str:
+    """Why nothing can be at this path, as the rest of a sentence; "" if something could be."""
+    try:
+        path.stat()
+    except OSError as error:
+        return IMPOSSIBLE.get(error.errno or 0, "")
+    except ValueError:
+        return "holds a character that no name of a file can hold"
+    return ""
 
 
 def is_file(path: Path) -> bool:

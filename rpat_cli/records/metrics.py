@@ -9,7 +9,7 @@ from typing import Any
 
 from rpat_cli.errors import RunFolderError
 from rpat_cli.records.files import append_durably, write_whole
-from rpat_cli.records.regular import irregular
+from rpat_cli.records.regular import read_regular
 
 AVERAGED = "_wa"
 """The suffix of everything that belongs to the averaged model: metrics, checkpoints, best epoch."""
@@ -22,7 +22,7 @@ class EpochRecord:
     `train` holds means over its images: loss terms by name, accuracies as fractions. `validation`
     holds fractions (`robust_acc`, `clean_acc`, and both again with `AVERAGED`) in epochs that were
     validated. `forward` and `backward` are the passes of batches through the model in training,
-    attack included.
+    attack included; those of all `ranks`, the processes that shared it, each on its slice.
     """
 
     epoch: int
@@ -33,6 +33,7 @@ class EpochRecord:
     forward: int = 0
     backward: int = 0
     validation: dict[str, float] = field(default_factory=dict)
+    ranks: int = 1
 
 
 def append_metrics(path: Path, record: EpochRecord) -> None:
@@ -98,10 +99,8 @@ def inspect_metrics(path: Path, done: int | None = None) -> tuple[list[dict[str,
 
 
 def _lines_of(path: Path) -> list[bytes]:
-    if what := irregular(path):  # a pipe or a device would never end
-        raise RunFolderError(f"cannot read {path}: it is {what}.")
     try:
-        return [line for line in path.read_bytes().split(b"\n") if line.strip()]
+        return [line for line in read_regular(path).split(b"\n") if line.strip()]
     except FileNotFoundError:
         return []
     except OSError as error:

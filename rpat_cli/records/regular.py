@@ -1,7 +1,13 @@
-"""Is this a file that can be read to its end? Devices and pipes have none."""
+"""Is this a file that can be read to its end? Devices and pipes have none, and a pipe that nobody
+writes to is waited for without end."""
 
+import errno
+import os
 import stat
 from pathlib import Path
+
+NO_WAITING = getattr(os, "O_NONBLOCK", 0)  # Windows does not have it
+BINARY = getattr(os, "O_BINARY", 0)  # only Windows has it
 
 KINDS = {
     stat.S_IFIFO: "a pipe (FIFO)",
@@ -20,3 +26,19 @@ def irregular(path: Path) -> str:
     except (OSError, ValueError):  # ValueError: a name with a null byte
         return ""
     return KINDS.get(stat.S_IFMT(mode), "")
+
+
+def read_regular(path: Path, at_most: int = -1) -> bytes:
+    """The content of a file, or its first `at_most` bytes.
+
+    Raises `OSError`, whose `strerror` says what is wrong, also for a name that no file can have and
+    for what is no file: a pipe is not waited for.
+    """
+    try:
+        number = os.open(path, os.O_RDONLY | NO_WAITING | BINARY)
+    except ValueError:
+        raise OSError(errno.EINVAL, "no file can have this name", str(path)) from None
+    with open(number, "rb") as file:  # noqa: PTH123  (a number, not a path)
+        if what := KINDS.get(stat.S_IFMT(os.fstat(number).st_mode), ""):
+            raise OSError(errno.EINVAL, f"it is {what}", str(path))
+        return file.read(at_most)

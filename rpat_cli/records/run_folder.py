@@ -3,11 +3,13 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from rpat_cli.errors import RunFolderError, did_you_mean
 from rpat_cli.records.files import appending, remove_leftovers
 from rpat_cli.records.lock import locked
+from rpat_cli.records.regular import read_regular
 
 RUNS = Path("runs")
 
@@ -49,6 +51,11 @@ class RunFolder:
     def evals(self) -> Path:
         return self.path / "evals"
 
+    @property
+    def launchers(self) -> Path:
+        """Of a training by several processes that is under way: which processes start them."""
+        return self.path / ".launchers"
+
     def checkpoint(self, name: str) -> Path:
         return self.path / "checkpoints" / f"{name}.pt"
 
@@ -77,8 +84,21 @@ def newest_run(root: Path = RUNS) -> RunFolder:
         raise RunFolderError(
             f"there is no run under {root.resolve()} yet. Train one first with rpat train."
         )
-    # The recipe is written when a run begins; the time of the folder changes with every file.
-    return RunFolder(max(runs, key=lambda path: (path / "recipe.yaml").stat().st_mtime))
+    return RunFolder(max(runs, key=_begun))
+
+
+def _begun(run: Path) -> tuple[float, int, str]:
+    """Sorts runs by when they began.
+
+    By the first line of the log, since copying a run may change the times of its files; where that
+    tells nothing, by the time of the recipe, which is written when a run begins.
+    """
+    written = (run / "recipe.yaml").stat().st_mtime_ns
+    try:
+        began = datetime.fromisoformat(read_regular(run / "log.txt", 19).decode()).timestamp()
+    except (OSError, ValueError, OverflowError):
+        began = written / 1e9
+    return began, written, run.name
 
 
 def open_run(path: Path) -> RunFolder:

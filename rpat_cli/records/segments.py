@@ -25,7 +25,7 @@ class Segment:
     It began when `epoch` epochs, and `step` steps of the next one, were done. `recipe` has the
     values of the watched keys, `schedule` is that of the learning rate. `device` is what it was
     computed on, `threads` on how many on a CPU; None in segments of versions that did not record
-    them.
+    them. `ranks` is the number of processes that shared it.
     """
 
     epoch: int
@@ -34,6 +34,7 @@ class Segment:
     schedule: str
     device: str | None = None
     threads: int | None = None
+    ranks: int = 1
 
     @property
     def epochs(self) -> int:
@@ -44,7 +45,8 @@ class Segment:
         """Is it the same stretch, as far as is known?"""
         same_recipe = self.recipe == before.recipe
         machines = ((self.device, before.device), (self.threads, before.threads))
-        return same_recipe and all(None in pair or pair[0] == pair[1] for pair in machines)
+        same_machine = all(None in pair or pair[0] == pair[1] for pair in machines)
+        return same_recipe and same_machine and self.ranks == before.ranks
 
     def to_dict(self) -> dict[str, Any]:
         """Plain builtins."""
@@ -58,6 +60,7 @@ def segment_of(
     *,
     device: str | None = None,
     threads: int | None = None,
+    ranks: int = 1,
 ) -> Segment:
     """The segment that begins there under a recipe, given as plain builtins."""
     watched: dict[str, Any] = {}
@@ -67,7 +70,7 @@ def segment_of(
             watched |= {f"{key}.{name}": inner for name, inner in value.items()}
         else:
             watched[key] = value
-    return Segment(epoch, step, watched, str(recipe["schedule"]["name"]), device, threads)
+    return Segment(epoch, step, watched, str(recipe["schedule"]["name"]), device, threads, ranks)
 
 
 def segments_in(checkpoint: Mapping[str, Any]) -> list[Segment]:
@@ -108,6 +111,8 @@ def in_words(segments: Sequence[Segment]) -> list[str]:
             text += f", on {segment.device}"
         if len({each.threads for each in segments} - {None}) > 1:
             text += f", threads: {segment.threads}"
+        if any(each.ranks > 1 for each in segments):
+            text += f", ranks: {segment.ranks}"
         lines.append(text)
     return lines
 
@@ -137,17 +142,21 @@ def how_to_repeat(
 
 
 def _threads(segments: Sequence[Segment]) -> list[str]:
-    """On a CPU sums are rounded by how they are divided among threads."""
-    if not segments or segments[-1].device != "cpu" or not segments[-1].threads:
-        return []
-    return [f"To the same bits on this machine: with OMP_NUM_THREADS={segments[-1].threads}"]
+    """On a CPU sums are rounded by how they are divided among threads, and everywhere by how they
+    are divided among ranks."""
+    last = segments[-1] if segments else None
+    shared = f"--ranks {last.ranks}" if last and last.ranks > 1 else ""
+    if last is None or last.device != "cpu" or not last.threads:
+        return [f"As it was shared: with {shared}"] if shared else []
+    with_ranks = f" and {shared}" if shared else ""
+    return [f"To the same bits on this machine: with OMP_NUM_THREADS={last.threads}{with_ranks}"]
 
 
 def _unrepeatable(segments: Sequence[Segment]) -> str:
     for segment in segments[1:]:
         if segment.step:
             return f"it was changed within epoch {segment.epoch + 1}, after step {segment.step}"
-    for name in ("device", "threads"):
+    for name in ("device", "threads", "ranks"):
         values = {getattr(each, name) for each in segments} - {None}
         if len(values) > 1:
             return f"its segments had different {'devices' if name == 'device' else name}"

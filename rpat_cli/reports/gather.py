@@ -10,6 +10,7 @@ from rpat_cli.evaluation.statistics import confusion, per_class_accuracy
 from rpat_cli.recipe.layers import read_recipe, resolve
 from rpat_cli.recipe.schema import Recipe
 from rpat_cli.recipe.summary import summary
+from rpat_cli.records.regular import read_regular
 from rpat_cli.records.run_folder import RunFolder
 from rpat_cli.reports.evaluations import Measured, fitting, read_evaluations
 from rpat_cli.reports.report import AttackSummary, Report
@@ -49,7 +50,7 @@ def build_report(folder: RunFolder) -> Report:
     return Report(
         path=str(folder.path),
         recipe=recipe,
-        recipe_yaml=folder.recipe.read_text(encoding="utf-8"),
+        recipe_yaml=read_regular(folder.recipe).decode("utf-8"),
         summary=summary(recipe),
         environment=training.environment or (newest.environment if newest else {}),
         device=newest.device if newest else "",

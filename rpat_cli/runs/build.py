@@ -1,7 +1,8 @@
 """The composition root: from a recipe to the objects that a run is made of. Only here do all
 registries meet."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -20,14 +21,21 @@ from rpat_cli.data.mixing import SoftLabels
 from rpat_cli.data.normalization import normalization
 from rpat_cli.data.order import SharedOrder
 from rpat_cli.data.splits import TensorSplit
+from rpat_cli.engine.averaging import AveragedModel
 from rpat_cli.engine.callback import Callback
 from rpat_cli.engine.compute import Compute
+from rpat_cli.engine.distributed import ALONE, Ranks
 from rpat_cli.engine.loop import TrainLoop
+from rpat_cli.engine.memory import Memory
+from rpat_cli.engine.networks import Networks
 from rpat_cli.engine.schedules import SCHEDULES
-from rpat_cli.engine.stages import FromEpoch
+from rpat_cli.engine.stages import EpsWarmup, FromEpoch
+from rpat_cli.errors import ConfigError, Problem
 from rpat_cli.loading.architecture import Architecture
+from rpat_cli.loading.load import load_model
 from rpat_cli.methods import METHODS
 from rpat_cli.methods.compose import Composite, compose
+from rpat_cli.methods.declare import Averaged, TrainedAlong
 from rpat_cli.recipe.data_section import DataSection, ExtraSection
 from rpat_cli.recipe.schema import (
     AttackSection,
@@ -92,6 +100,12 @@ def build_strong_attack(recipe: Recipe) -> FromEpoch[Attack] | None:
     )
 
 
+def build_eps_warmup(section: AttackSection) -> EpsWarmup | None:
+    if not section.eps_warmup_epochs:
+        return None
+    return EpsWarmup(section.eps_warmup_epochs, section.eps_warmup_per)
+
+
 def build_late_augment(section: DataSection, image_size: int) -> FromEpoch[Augment] | None:
     later = section.augment_from
     return (
@@ -117,10 +131,44 @@ def build_extra(section: ExtraSection, data: Dataset) -> TensorSplit | None:
     return load_extra(user_path(section.path), data.shape, data.classes)
 
 
-def build_optimizer(section: OptimizerSection, model: nn.Module) -> torch.optim.Optimizer:
-    """SGD with the section's settings, on all parameters."""
+def build_networks(
+    recipe: Recipe, data: Dataset, model: nn.Module, device: torch.device
+) -> Networks:
+    """The further networks that the method asks for.
+
+    Raises `ConfigError` for one of another number of classes, and what `load_model` raises.
+    """
+    frozen: dict[str, nn.Module] = {}
+    averaged: dict[str, AveragedModel] = {}
+    trained: dict[str, nn.Module] = {}
+    for name, network in recipe.method.build(METHODS).networks.items():
+        if isinstance(network, Averaged):
+            averaged[name] = AveragedModel(model, network.decay, network.start_epoch)
+        elif isinstance(network, TrainedAlong):
+            described = replace(architecture_for(recipe, data), name=network.model)
+            trained[name] = described.build().to(device)
+        else:
+            saved = load_model(user_path(network.source))
+            classes = saved.architecture.classes
+            if classes != data.classes:
+                message = f"{network.source} tells {classes} classes apart, the data {data.classes}"
+                raise ConfigError(Problem(f"method.{name}", message))
+            frozen[name] = saved.model.to(device).eval().requires_grad_(False)
+    return Networks(frozen, averaged, trained)
+
+
+def build_memory(method: Composite, data: Dataset, count: int, device: torch.device) -> Memory:
+    """What the method remembers, of `count` training images, as it begins."""
+    state, names = method.initial_state(data.classes), method.remembers
+    return Memory(state, names, count if names else 0, data.shape, device)
+
+
+def build_optimizer(
+    section: OptimizerSection, parameters: Iterable[nn.Parameter]
+) -> torch.optim.Optimizer:
+    """SGD with the section's settings."""
     return torch.optim.SGD(
-        model.parameters(),
+        parameters,
         lr=section.lr,
         momentum=section.momentum,
         weight_decay=section.weight_decay,
@@ -136,25 +184,32 @@ def build_loop(
     callbacks: Sequence[Callback],
     should_stop: Callable[[TrainLoop], bool],
     extra: TensorSplit | None = None,
+    ranks: Ranks = ALONE,
 ) -> TrainLoop:
-    """The loop that trains `model`; `extra` are the images of `build_extra`."""
+    """The loop that trains `model`, together with the other `ranks`; `extra` are the images of
+    `build_extra`."""
     method = build_method(recipe)
     settings = recipe.optimizer
+    networks = build_networks(recipe, data, model, compute.device)
     train = data.train.to(compute.device)
     order = (
         None
         if extra is None
         else SharedOrder(len(train), len(extra), recipe.batch_size, recipe.data.extra.share)
     )
+    train = train if extra is None else join(train, extra)
     return TrainLoop(
         model=model,
         method=method,
         attack=build_attack(recipe.attack, build_threat(recipe)),
-        optimizer=build_optimizer(settings, model),
+        optimizer=build_optimizer(settings, [*model.parameters(), *networks.parameters()]),
         schedule=recipe.schedule.build(SCHEDULES),
         late_attack=build_strong_attack(recipe),
-        train=train if extra is None else join(train, extra),
+        train=train,
         order=order,
+        networks=networks,
+        memory=build_memory(method, data, len(train), compute.device),
+        eps_warmup=build_eps_warmup(recipe.attack),
         late_augment=build_late_augment(recipe.data, data.shape[-1]),
         relabel=build_relabel(recipe, data.classes),
         averaging=recipe.wa.of(model, recipe.epochs) if recipe.wa else None,
@@ -169,6 +224,7 @@ def build_loop(
         views=method.views,
         warmup_epochs=settings.warmup_epochs,
         seed=recipe.seed,
+        ranks=ranks,
         callbacks=callbacks,
         should_stop=should_stop,
     )

@@ -16,10 +16,12 @@ from torch import nn
 
 from rpat_cli.engine.callbacks import Checkpoints, Validation
 from rpat_cli.engine.loop import TrainLoop
+from rpat_cli.evaluation.words import with_absolute_sources
 from rpat_cli.loading.architecture import Architecture
 from rpat_cli.recipe.plugins import kept_plugins
 from rpat_cli.recipe.schema import Recipe
 from rpat_cli.records.checkpoint import save_checkpoint
+from rpat_cli.records.files import user_path
 from rpat_cli.records.metrics import AVERAGED, EpochRecord
 from rpat_cli.records.run_folder import RunFolder
 from rpat_cli.records.segments import Segment
@@ -50,6 +52,7 @@ class CheckpointWriter:
             return {
                 **self._content(model),
                 "epoch": loop.epoch,
+                "validation": validation.of_now(loop),
                 "best": validation.best,
                 "segments": [segment.to_dict() for segment in self.segments],
                 "training": training,
@@ -57,7 +60,8 @@ class CheckpointWriter:
 
         def last_averaged(loop: TrainLoop) -> dict[str, Any]:
             assert loop.averaging is not None
-            return {**self._content(loop.averaging.model.state_dict()), "epoch": loop.epoch}
+            content = self._content(loop.averaging.model.state_dict())
+            return {**content, "epoch": loop.epoch, "validation": validation.of_now(loop)}
 
         savers = []
         if self.recipe.wa:
@@ -93,10 +97,12 @@ def saved_form(recipe: Recipe, folder: RunFolder) -> Recipe:
     """
     extra = recipe.data.extra
     if extra.path is not None:
-        path = str(Path(extra.path).expanduser().resolve())
+        path = str(user_path(extra.path).resolve())
         extra = extra.model_copy(update={"path": path})
     root = Path(recipe.data.root)
     # A folder that is not there holds none of the images: those of fashion-mini come with rpat.
     place = str(root.resolve()) if root.is_dir() else recipe.data.root
     data = recipe.data.model_copy(update={"root": place, "extra": extra})
-    return recipe.model_copy(update={"data": data, "plugins": kept_plugins(recipe, folder.path)})
+    attacks = [with_absolute_sources(entry) for entry in recipe.eval]
+    plugins = kept_plugins(recipe, folder.path)
+    return recipe.model_copy(update={"data": data, "eval": attacks, "plugins": plugins})

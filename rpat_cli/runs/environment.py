@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 
 from rpat_cli.version import __version__
 
@@ -16,8 +17,8 @@ PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def environment() -> dict[str, Any]:
-    """Versions, machine, threads and time, and the git commit of rpat itself, with "-dirty" where
-    its files differ from it; None where rpat is not run from its repository."""
+    """Versions, machine, threads, ranks and time, and the git commit of rpat itself, with "-dirty"
+    where its files differ from it; None where rpat is not run from its repository."""
     return {
         "rpat": __version__,
         "torch": str(torch.__version__),
@@ -29,6 +30,7 @@ def environment() -> dict[str, Any]:
         # How sums are divided among threads decides how they are rounded.
         "threads": torch.get_num_threads(),
         "omp_num_threads": os.environ.get("OMP_NUM_THREADS"),
+        "ranks": dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1,
         "time": datetime.now().astimezone().isoformat(timespec="seconds"),
     }
 

@@ -16,6 +16,7 @@ from rpat_cli.data.base import Dataset, DatasetSpec, Shape
 from rpat_cli.data.splits import TensorSplit
 from rpat_cli.engine.callback import Callback, StepRecord
 from rpat_cli.engine.compute import Compute, resolve_compute, seed_everything
+from rpat_cli.engine.distributed import parts_of
 from rpat_cli.engine.loop import TrainLoop
 from rpat_cli.errors import DataError
 from rpat_cli.passes import count_passes
@@ -70,7 +71,8 @@ def dry_run(recipe: Recipe, out: Path | None = None) -> Estimate:
     compute = resolve_compute(recipe.device, recipe.precision)
     data, images, real = _data(recipe)
     architecture = architecture_for(recipe, data)
-    try_network(architecture.build(), architecture, recipe, len(data.train))
+    smallest = parts_of(min(recipe.batch_size, len(data.train)), recipe.accumulate)[-1]
+    try_network(architecture.build(), architecture, recipe, smallest)
     seed_everything(recipe.seed)
     model = compute.place(architecture.build())
     watch = _Stopwatch()

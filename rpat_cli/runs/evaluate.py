@@ -33,7 +33,7 @@ from rpat_cli.runs.eval_record import Unfinished, numbers_of, write_evaluation, 
 from rpat_cli.runs.identity import finished, identity_of
 from rpat_cli.runs.listener import Listener
 from rpat_cli.runs.run_log import also_logging, as_text, writer
-from rpat_cli.runs.target import OpenedTarget, Target, on_its_device, open_target
+from rpat_cli.runs.target import OpenedTarget, Target, located, on_its_device, open_target
 from rpat_cli.signals import stoppable
 
 
@@ -46,7 +46,8 @@ class EvalOptions:
     `limit`: only so many test images, a fixed, stratified subset, or another choice. `again`: how
     to go on after an interruption, for the message. `ranks`: the processes that torchrun has
     started, instead of `jobs`; see `rpat_cli.evaluation.parallel.ranks`. `out`: the folder for the
-    results (default: the run's, or one under `EXTERNAL`).
+    results (default: the run's, or one under `EXTERNAL`). `fast`: long attacks search in bfloat16;
+    see `rpat_cli.evaluation.fast`.
     """
 
     batch_size: int | None = None
@@ -55,6 +56,7 @@ class EvalOptions:
     again: str = "evaluate again with the same arguments"
     ranks: Pool | None = None
     out: Path | None = None
+    fast: bool = False
 
     def __post_init__(self) -> None:
         """Raises `ConfigError` for counts that are none."""
@@ -218,7 +220,7 @@ def evaluate_opened(
         evaluation = evaluate(
             opened.model,
             *images.tensors(),
-            specs,
+            located(specs),
             opened.threat,
             batch_size=options.batch_size_on(compute.device),
             device=compute.device,
@@ -230,6 +232,7 @@ def evaluate_opened(
             keep=worst_rows,
             on_remark=listener.say,
             known=store.known,
+            fast=options.fast,
         )
         if len(images) < len(opened.data.test):
             evaluation = replace(evaluation, limit=recorded(options.limit))
@@ -255,7 +258,14 @@ def _identity(
     options: EvalOptions,
 ) -> dict[str, Any]:
     batch_size = options.batch_size_on(opened.compute.device)
-    return identity_of(opened, specs, sources, limit=options.limit, batch_size=batch_size)
+    return identity_of(
+        opened,
+        specs,
+        sources,
+        limit=options.limit,
+        batch_size=batch_size,
+        fast=options.fast,
+    )
 
 
 def _placed(compute: Compute, sources: Mapping[str, SavedModel]) -> dict[str, torch.nn.Module]:

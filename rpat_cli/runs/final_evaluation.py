@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from rpat_cli.data.base import Dataset
 from rpat_cli.engine.compute import resolve_compute
 from rpat_cli.errors import CheckpointError
-from rpat_cli.evaluation.parallel.processes import Jobs
+from rpat_cli.evaluation.parallel.processes import Jobs, Pool
 from rpat_cli.evaluation.suite import parse_suite
 from rpat_cli.loading.load import load_model
 from rpat_cli.loading.saved_model import SavedModel
@@ -19,15 +19,22 @@ from rpat_cli.runs.target import OpenedTarget
 
 
 def evaluate_checkpoints(
-    recipe: Recipe, folder: RunFolder, data: Dataset, jobs: Jobs, listener: Listener
+    recipe: Recipe,
+    folder: RunFolder,
+    data: Dataset,
+    jobs: Jobs,
+    listener: Listener,
+    ranks: Pool | None = None,
 ) -> None:
     """Evaluate the best and the last checkpoint with the attacks of the recipe.
 
-    Goes on where an interruption stopped it. Raises `Interrupted` on Ctrl-C and termination
+    `ranks` are the other processes of a training that several have shared; they take the place of
+    `jobs`. Goes on where an interruption stopped it. Raises `Interrupted` on Ctrl-C and termination
     signals.
     """
     specs = parse_suite(recipe.eval)
-    options = EvalOptions(jobs=jobs, again=f"rpat train --resume {folder.path}{flag_for(recipe)}")
+    again = f"rpat train --resume {folder.path}{flag_for(recipe)}"
+    options = EvalOptions(jobs=jobs, again=again, ranks=ranks)
     compute = resolve_compute(recipe.device, "fp32")
     # Worker processes take seconds to start: once for all checkpoints.
     with options.workers(specs, compute, len(data.test)) as workers:

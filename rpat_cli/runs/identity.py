@@ -28,6 +28,7 @@ def identity_of(
     *,
     limit: Limit | None,
     batch_size: int,
+    fast: bool = False,
 ) -> dict[str, Any]:
     """All that the results depend on, by names that a message can use."""
     threat = opened.recipe.threat
@@ -36,14 +37,20 @@ def identity_of(
         "data": opened.data.fingerprint,
         "limit": recorded(limit),
         "threat": [threat.norm, threat.eps],
-        "attacks": [[spec.label, dict(spec.settings)] for spec in specs],
+        "attacks": [[spec.label, _settings_of(spec)] for spec in specs],
         "source models": {label: source.fingerprint() for label, source in sources.items()},
         "batch size": batch_size,
         "seed": opened.recipe.seed,
         "device": opened.compute.device.type,
         "kind of records": RECORDS,
         "versions": {"rpat": __version__, **{name: _installed(name) for name in LIBRARIES}},
+        **({"fast": True} if fast else {}),  # keys from before there was such a choice stay
     }
+
+
+def _settings_of(spec: AttackSpec) -> dict[str, Any]:
+    """Without where the source model lies, which may be written in many ways: its weights count."""
+    return {key: value for key, value in spec.settings.items() if key != "source"}
 
 
 def _installed(name: str) -> str | None:

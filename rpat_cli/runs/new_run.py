@@ -5,7 +5,7 @@ from pathlib import Path
 
 from rpat_cli.errors import RunFolderError
 from rpat_cli.recipe.schema import Recipe
-from rpat_cli.records.files import free_name
+from rpat_cli.records.files import free_name, user_path
 from rpat_cli.records.run_folder import RUNS, RunFolder, is_run
 
 
@@ -25,10 +25,11 @@ def run_name(recipe: Recipe) -> str:
 def plan_run(recipe: Recipe, out: Path | None = None) -> RunFolder:
     """Where a new run goes: `out`, or a new name under `runs/`. Nothing is made yet.
 
-    Raises `RunFolderError` if `out` exists and is not empty.
+    Raises `RunFolderError` if `out` exists and is not empty, `ConfigError` if it can be no path.
     """
     if out is None:
         return RunFolder(free_name(RUNS / run_name(recipe)))
+    user_path(out, "out")  # raises for what can be no path
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         advice = "Choose another --out; nothing is overwritten."
         if is_run(out):

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rpat_cli.engine.distributed import ALONE, Ranks
 from rpat_cli.engine.schedules import SCHEDULES
 from rpat_cli.errors import ConfigError, DataError, Problem
 from rpat_cli.evaluation.parallel.processes import Jobs
@@ -16,12 +17,13 @@ from rpat_cli.records.checkpoint import load_newest, previous
 from rpat_cli.records.metrics import inspect_metrics
 from rpat_cli.records.run_folder import RunFolder, open_run
 from rpat_cli.records.segments import Segment, in_words, segment_of, segments_in
+from rpat_cli.runs.inputs import Inputs
 from rpat_cli.runs.listener import Listener
 from rpat_cli.runs.restore import check_training
 from rpat_cli.runs.run_log import also_logging, logging_errors
 from rpat_cli.runs.target import check_sources
 from rpat_cli.runs.threads import threads_as_before
-from rpat_cli.runs.train import Inputs, train_session, write_recipe
+from rpat_cli.runs.train import Begun, train_session, write_recipe
 
 RESUMABLE_KEYS = {
     "epochs",
@@ -44,8 +46,11 @@ def resume_run(
     stop_after: int | None = None,
     jobs: Jobs = 1,
     listener: Listener | None = None,
+    ranks: Ranks = ALONE,
+    begun: Begun = lambda folder: None,  # noqa: ARG005
 ) -> RunFolder:
     """Go on with a run exactly where it stopped. `changes` may set the keys in `RESUMABLE_KEYS`.
+    `ranks` and `begun` are as in `train_run`; their number may be another one than before.
 
     Raises `ConfigError` for any other change, `CheckpointError` if no checkpoint can be read,
     `RunFolderError` if another process is training the run, and otherwise as `train_run` does.
@@ -54,13 +59,15 @@ def resume_run(
     with trusting(files=code_named_in(changes)):
         recipe = _changed_recipe(folder, changes)
         check_sources(parse_suite(recipe.eval))
-    inputs = Inputs.of(recipe)
+    inputs = Inputs.of(recipe, ranks)
     with folder.training(), logging_errors(folder):
+        begun(folder)
         listener = also_logging(listener or Listener(), folder)
         state = _last_state(folder, recipe, listener.say)
         _check_images(folder, state or {}, inputs)
         before = _segments_before(folder, state)
-        threads = before[-1].threads if before else None
+        same_ranks = bool(before) and before[-1].ranks == ranks.size
+        threads = before[-1].threads if same_ranks else None
         with threads_as_before(threads, inputs.compute.device, listener.say):
             segments = inputs.segments(state, before)
             if changes or segments != before:

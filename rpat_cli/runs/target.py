@@ -15,13 +15,17 @@ from rpat_cli.data.choice import Limit, choose
 from rpat_cli.engine.compute import Compute, resolve_compute
 from rpat_cli.errors import CheckpointError, ConfigError, Problem, RpatError
 from rpat_cli.evaluation.suite import AttackSpec
+from rpat_cli.evaluation.words import absolute_source
 from rpat_cli.loading.architecture import Architecture
 from rpat_cli.loading.external import module_at_hand
 from rpat_cli.loading.load import load_model
 from rpat_cli.loading.saved_model import SavedModel, with_home
+from rpat_cli.models import in_library
+from rpat_cli.models.libraries import has_weights
 from rpat_cli.recipe.layers import Layer, resolve
 from rpat_cli.recipe.schema import Recipe
-from rpat_cli.recipe.trust import python_file, trust, untrusted
+from rpat_cli.recipe.trust import python_file, trust, unasked_download, untrusted
+from rpat_cli.records.files import user_path
 from rpat_cli.records.run_folder import newest_run
 from rpat_cli.runs.build import build_data, build_threat
 
@@ -146,16 +150,31 @@ def limited(split: Split, limit: Limit | None) -> Split:
 
 
 def check_sources(specs: Sequence[AttackSpec]) -> None:
-    """Raise `ConfigError` for transfer attacks on models of Python files that nobody has answered
-    for: a suite or a recipe may have named them."""
+    """Raise `ConfigError` for transfer attacks on models that nobody has answered for, since a
+    suite or a recipe may have named them: of Python files, and of libraries that would have to be
+    asked for the weights."""
     problems = []
     for spec in specs:
         source = str(spec.settings["source"]) if spec.name == "transfer" else ""
-        file = None if Path(source).exists() else python_file(source)
+        file = None if user_path(source, source=spec.label).exists() else python_file(source)
         if file is not None and not trust().allows(file):
             problems.append(untrusted(file.resolve(), spec.label))
+        unasked = in_library(source) and not trust().allows_download(source)
+        if unasked and not has_weights(source):
+            problems.append(unasked_download(source, spec.label))
     if problems:
         raise ConfigError(*problems)
+
+
+def located(specs: Sequence[AttackSpec]) -> list[AttackSpec]:
+    """The same attacks, where transfer attacks name the files of their models by absolute paths:
+    records are read elsewhere."""
+    return [
+        replace(spec, settings={**spec.settings, "source": absolute_source(str(source))})
+        if (source := spec.settings.get("source"))
+        else spec
+        for spec in specs
+    ]
 
 
 def load_sources(

@@ -21,6 +21,7 @@ from rpat_cli.recipe.layers import to_yaml
 from rpat_cli.recipe.trust import FLAG, trust
 from rpat_cli.records.files import appending, write_whole
 from rpat_cli.records.metrics import AVERAGED, best_record, read_metrics
+from rpat_cli.records.regular import read_regular
 from rpat_cli.records.run_folder import RunFolder, is_run
 from rpat_cli.sweep.expand import Trial, checkpoints_of
 
@@ -107,7 +108,7 @@ class TrialFolder:
         """The results of a finished trial; None while anything that its recipe asks for is
         missing."""
         try:
-            report = json.loads(self.run.report.read_text(encoding="utf-8"))
+            report = json.loads(read_regular(self.run.report))
             trained = report["training"]["epochs"] == self.trial.recipe.epochs
             found = _accuracies(report)
         except (OSError, ValueError, KeyError, TypeError):
@@ -157,7 +158,7 @@ class TrialFolder:
     def _last_lines(self) -> list[str]:
         """The last log lines of the newest attempt."""
         try:
-            text = self.log.read_text(encoding="utf-8", errors="replace")
+            text = read_regular(self.log).decode("utf-8", errors="replace")
         except OSError:
             return []
         lines = [line.rstrip() for line in text.splitlines() if line.strip()]
@@ -167,7 +168,10 @@ class TrialFolder:
 
     def earlier_failure(self) -> str:
         """The reason of a failure in an earlier call, or an empty string."""
-        return self.failure.read_text(encoding="utf-8").strip() if self.failure.exists() else ""
+        try:
+            return read_regular(self.failure).decode("utf-8", errors="replace").strip()
+        except OSError:
+            return ""
 
 
 def _accuracies(report: Mapping[str, Any]) -> dict[str, dict[str, float]]:

@@ -6,6 +6,7 @@ epochs) and `sweep` (two finished trials). Paths and the name of the platform ar
 """
 
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -63,13 +64,22 @@ def rpat(*arguments: str, cwd: Path) -> str:
 
 
 def assert_kept(old: Any, new: Any, where: str = "") -> None:
-    """Everything in `old` is in `new` with the same value; new keys may have come in addition."""
+    """Everything in `old` is in `new` with the same value; new keys may have come in addition.
+
+    What is computed again of numbers read may differ in its last digit: processors add otherwise.
+    """
     if isinstance(old, Mapping):
         for key, value in old.items():
             # The one key of recipes that has another name now.
             name = "normalize_as" if key == "normalise_as" and key not in new else key
             assert name in new, f"{where}.{name} is missing"
             assert_kept(value, new[name], f"{where}.{name}")
+    elif isinstance(old, list):
+        assert len(new) == len(old), where
+        for k, (before, after) in enumerate(zip(old, new, strict=True)):
+            assert_kept(before, after, f"{where}[{k}]")
+    elif isinstance(old, float) and isinstance(new, float):
+        assert math.isclose(new, old, rel_tol=1e-12) or (new != new and old != old), where
     else:
         assert new == old, where
 

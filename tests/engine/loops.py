@@ -11,12 +11,15 @@ from rpat_cli.attacks.pgd import PGD
 from rpat_cli.attacks.threat import Threat
 from rpat_cli.data.augment import build_augment
 from rpat_cli.data.splits import TensorSplit
-from rpat_cli.engine.averaging import WeightAveraging
+from rpat_cli.engine.averaging import AveragedModel, WeightAveraging
 from rpat_cli.engine.callback import Callback, StepRecord
 from rpat_cli.engine.compute import Compute, seed_everything
 from rpat_cli.engine.loop import TrainLoop
+from rpat_cli.engine.memory import Memory
+from rpat_cli.engine.networks import Networks
 from rpat_cli.engine.schedules import Cosine
 from rpat_cli.methods import METHODS
+from rpat_cli.methods.declare import Averaged, TrainedAlong
 from rpat_cli.records.metrics import EpochRecord
 
 
@@ -40,6 +43,34 @@ def images(n: int = 24) -> TensorSplit:
     )
 
 
+def attack_of(method: Any, threat: Threat) -> PGD:
+    """PGD as the method's paper has it, with two steps where that says nothing of them."""
+    settings = dict(getattr(method, "attack_defaults", {}))
+    step_size = settings.pop("step_per_eps", None)
+    settings = {"steps": 2, **settings}
+    return PGD(
+        threat, step_size * threat.eps if step_size else threat.default_step_size(), **settings
+    )
+
+
+def networks_of(method: Any, model: nn.Module) -> Networks:
+    """Small ones in the place of those that the method asks for."""
+    frozen, averaged, trained = {}, {}, {}
+    for name, network in getattr(method, "networks", {}).items():
+        if isinstance(network, Averaged):
+            averaged[name] = AveragedModel(model, network.decay, network.start_epoch)
+        elif isinstance(network, TrainedAlong):
+            trained[name] = tiny_net()
+        else:
+            frozen[name] = tiny_net().eval().requires_grad_(False)
+    return Networks(frozen, averaged, trained)
+
+
+def memory_of(method: Any, count: int) -> Memory:
+    state = method.initial_state(10) if hasattr(method, "initial_state") else {}
+    return Memory(state, getattr(method, "remembers", ()), count, (3, 8, 8))
+
+
 def make_loop(
     method: Any = None,
     *,
@@ -56,14 +87,18 @@ def make_loop(
     method = method or METHODS["pgd"]()
     threat = threat or Threat("Linf", 8 / 255)
     model = model or tiny_net()
-    steps = getattr(getattr(method, "method", method), "attack_defaults", {}).get("steps", 2)
+    networks = networks_of(method, model)
+    parameters = [*model.parameters(), *networks.parameters()]
+    train = images()
     return TrainLoop(
         model=model,
         method=method,
-        attack=PGD(threat, threat.default_step_size(), steps),
-        optimizer=torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9),
+        attack=attack_of(method, threat),
+        optimizer=torch.optim.SGD(parameters, lr=0.1, momentum=0.9),
         schedule=Cosine(),
-        train=images(),
+        train=train,
+        networks=networks,
+        memory=memory_of(method, len(train)),
         augment=build_augment(["crop-flip"], 8),
         compute=Compute(torch.device("cpu"), dtype),
         lr=0.1,

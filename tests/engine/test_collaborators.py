@@ -22,6 +22,7 @@ from rpat_cli.engine.stages import FromEpoch
 from rpat_cli.methods import METHODS, REGULARIZERS
 from rpat_cli.methods.base import StepContext
 from rpat_cli.methods.compose import compose
+from rpat_cli.methods.rebat import beta_at
 from rpat_cli.passes import count_passes
 
 Batch = tuple[Tensor, Tensor]
@@ -128,7 +129,7 @@ def test_the_scheduled_beta_follows_the_learning_rate() -> None:
     method = METHODS["rebat"](beta_schedule="scheduled")
     loop = make_loop(method, callbacks=(recorder,), wa=WeightAveraging(decay=0.9, start_epoch=0))
     betas: list[float] = []
-    loop.method = lambda step: (betas.append(method.beta_at(step)), method(step))[1]
+    loop.method = lambda step: (betas.append(beta_at(step, 1.0, "scheduled")), method(step))[1]
     loop.run()
     for beta, record in zip(betas, recorder.steps, strict=True):
         assert beta == pytest.approx((0.1 / record.lr - 1) / 2)

@@ -47,3 +47,11 @@ def test_one_process_at_a_time_trains_in_a_folder(tmp_path: Path) -> None:
         pass
     with folder.training():  # free again
         pass
+
+
+def test_copying_runs_does_not_change_which_is_the_newest(tmp_path: Path) -> None:
+    """A copy, an archive or a checkout may give all files the times of now, in any order."""
+    for name, when, day in (("a", 30, 1), ("b", 10, 3), ("c", 20, 2), ("torn", 40, None)):
+        run = make(tmp_path / name, when)
+        (run / "log.txt").write_text(f"2026-11-0{day} 10:00:00  method  pgd\n" if day else "2026-")
+    assert newest_run(tmp_path).path.name == "b"

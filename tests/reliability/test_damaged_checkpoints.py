@@ -1,6 +1,6 @@
 """Damaged checkpoints, ours and others': one sentence each, and never a traceback or "bug".
 
-`RPAT_REPETITIONS` sets how many damages of each kind are tried (default 40), `RPAT_SEED` which.
+`RPAT_REPEATS=N` tries N times as many damages of each kind, `RPAT_SEED` says which.
 """
 
 import copy
@@ -20,7 +20,7 @@ from rpat_cli.models import MODELS
 from rpat_cli.records.checkpoint import checksum
 from rpat_cli.records.run_folder import RunFolder
 
-REPETITIONS = int(os.environ.get("RPAT_REPETITIONS", "40"))
+REPETITIONS = 40 * int(os.environ.get("RPAT_REPEATS", "1"))
 SEED = int(os.environ.get("RPAT_SEED", "0"))
 
 

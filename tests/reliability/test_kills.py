@@ -1,7 +1,8 @@
 """SIGKILL at random moments, and at every single write: whoever calls again ends with what an
 undisturbed run has, bit for bit, and nothing is left over.
 
-Short by default. `RPAT_REPEATS=N` kills N times as often, in all configurations.
+Short by default. `RPAT_REPEATS=N` kills N times as often, in all configurations; `RPAT_SEED`
+says at which moments.
 """
 
 import contextlib
@@ -21,6 +22,7 @@ from killing import CONFIGS, leftovers
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
 REPEATS = int(os.environ.get("RPAT_REPEATS", "1"))
+SEED = int(os.environ.get("RPAT_SEED", "0"))
 WRITES = 36
 """About as many as a training makes that averages weights, with its evaluation and report."""
 
@@ -67,7 +69,7 @@ def test_a_training_that_is_killed_ends_as_if_it_had_not_been(tmp_path: Path) ->
     The writes named are those around the last save of the last epoch, where nothing comes after
     that would mend a file that is one epoch old.
     """
-    chosen = places(0, writes=2 * REPEATS, times=REPEATS)
+    chosen = places(SEED, writes=2 * REPEATS, times=REPEATS)
     assert_nothing_lost(killed(tmp_path, "train", "averaged", ["w18", "w20", "w22", *chosen]))
 
 
@@ -75,13 +77,13 @@ def test_a_training_that_is_killed_ends_as_if_it_had_not_been(tmp_path: Path) ->
 @pytest.mark.skipif(REPEATS < 2, reason="the long form: RPAT_REPEATS=2 or more")
 @pytest.mark.parametrize("config", [name for name in CONFIGS if name != "averaged"])
 def test_other_configurations(config: str, tmp_path: Path) -> None:
-    chosen = places(1, writes=REPEATS, times=REPEATS)
+    chosen = places(SEED + 1, writes=REPEATS, times=REPEATS)
     assert_nothing_lost(killed(tmp_path, "train", config, chosen))
 
 
 @pytest.mark.slow
 def test_an_evaluation_that_is_killed_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
-    generator = random.Random(2)
+    generator = random.Random(SEED + 2)
     writes = [f"w{generator.randint(1, 14)}" for _ in range(REPEATS)]
     shares = [f"t{generator.uniform(0.3, 0.98):.3f}" for _ in range(2 * REPEATS)]
     found = killed(tmp_path, "eval", "pgd", ["w10", *writes, *shares])
@@ -99,7 +101,7 @@ eval: clean
 @pytest.mark.skipif(REPEATS < 2, reason="the long form: RPAT_REPEATS=2 or more")
 def test_a_sweep_that_is_killed_ends_with_every_trial(tmp_path: Path) -> None:
     """Killed with all its processes, as a machine that goes down does it."""
-    generator = random.Random(3)
+    generator = random.Random(SEED + 3)
     (tmp_path / "two.yaml").write_text(SWEEP)
     command = [sys.executable, "-m", "rpat_cli", "sweep", "two.yaml", "--jobs", "1"]
     for _ in range(REPEATS):

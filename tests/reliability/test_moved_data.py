@@ -1,5 +1,7 @@
 """A run means the same files from everywhere: relative paths are saved as absolute ones."""
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -61,3 +63,32 @@ def test_a_root_that_was_not_used_is_saved_as_it_was_given(
         data={"name": "fashion-mini", "val_size": 100}, validation={"steps": 1}, out="run", **small
     )
     assert yaml.safe_load(run.recipe.read_text())["data"]["root"] == "data"
+
+
+def test_the_model_of_a_transfer_attack_is_found_from_another_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "b").mkdir()
+    monkeypatch.chdir(tmp_path)
+    small = {
+        "data": {"name": "fashion-mini", "val_size": 100},
+        "model": "small-cnn",
+        "method": "standard",
+        "epochs": 1,
+        "validation": {"steps": 1, "limit": 20},
+    }
+    rpat.train(eval=["clean"], out="first", **small)
+    word = "transfer:first/checkpoints/last.pt@fgsm"
+    entries = [f"clean,{word}", {"attack": word, "label": "mine"}]
+    run = rpat.train(eval=entries, out="second", **small)
+    whole = word.replace("first", str(tmp_path / "first"))
+    saved = yaml.safe_load(run.recipe.read_text())["eval"]
+    assert saved == [f"clean,{whole}", {"attack": whole, "label": "mine"}]
+    (record,) = (json.loads(path.read_text()) for path in run.evals.glob("*.json"))
+    assert record["results"][1]["settings"]["source"] == str(tmp_path / "first/checkpoints/last.pt")
+    monkeypatch.chdir(tmp_path / "b")
+    resume_run(tmp_path / "second")  # what was evaluated is known, however its path was written
+    assert len(list((tmp_path / "second/evals").glob("*.json"))) == 1
+    shutil.rmtree(tmp_path / "second/evals")
+    resume_run(tmp_path / "second")
+    assert len(list((tmp_path / "second/evals").glob("*.json"))) == 1

@@ -4,17 +4,22 @@ were looked at, and what was said on the console."""
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
+from rpat_cli.engine.callbacks import Validation
 from rpat_cli.evaluation.suite import parse_suite
+from rpat_cli.loading.load import load_model
 from rpat_cli.recipe.layers import Layer, resolve
 from rpat_cli.records.checkpoint import checksum, load_checkpoint, save_checkpoint
+from rpat_cli.records.metrics import EpochRecord, read_metrics
 from rpat_cli.records.run_folder import RunFolder
 from rpat_cli.records.segments import Segment, how_to_repeat, with_next
 from rpat_cli.reports.gather import build_report
@@ -100,6 +105,42 @@ def test_the_commands_printed_repeat_the_run(extended: RunFolder) -> None:
     for name in ("last", "best"):
         first, second = (load_checkpoint(run.checkpoint(name)) for run in (extended, again))
         assert checksum(first["model"]) == checksum(second["model"]), name
+
+
+def test_last_records_its_accuracy_as_best_does(extended: RunFolder, tmp_path: Path) -> None:
+    measured = read_metrics(extended.metrics)[-1]["validation"]
+    file = Path(shutil.copy(extended.checkpoint("last"), tmp_path / "last.pt"))
+    content = load_checkpoint(file)
+    assert content["validation"] == measured
+    assert load_model(file).recorded_acc == measured["clean_acc"]
+    # Of weights that are not those that were validated, a figure far below it is doubtful.
+    for name, tensor in content["model"].items():
+        if name.endswith(("weight", "bias")):
+            tensor.zero_()
+    save_checkpoint(file, content)
+    _, evaluation = eval_run(file, parse_suite("clean"), options=EvalOptions(limit=100))
+    remarks = json.loads(evaluation.read_text())["remarks"]
+    assert any("WARN" in remark and "that its training recorded" in remark for remark in remarks)
+
+
+def test_weights_that_were_trained_since_have_no_accuracy_recorded() -> None:
+    validation = Validation(lambda model: {"clean_acc": 0.5, "robust_acc": 0.25}, 1, _nothing)
+    loop: Any = SimpleNamespace(epoch=1, step=0, epochs=3, models={"": None, "_wa": None})
+    record = EpochRecord(1, 0.1, {}, 1.0, 1.0)
+    validation.on_epoch_end(loop, record)
+    assert validation.of_now(loop) == record.validation
+    assert validation.of_now(loop)["clean_acc_wa"] == 0.5
+    again = Validation(validation.validate, 1, _nothing)
+    again.load_state_dict(validation.state_dict())
+    assert again.of_now(loop) == record.validation
+    loop.step = 1
+    assert validation.of_now(loop) == {}
+    loop.epoch, loop.step = 2, 0
+    assert validation.of_now(loop) == {}
+
+
+def _nothing(*_: Any) -> None:
+    pass
 
 
 def test_a_run_of_one_piece_is_repeated_by_its_recipe(tmp_path: Path) -> None:

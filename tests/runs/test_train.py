@@ -17,9 +17,10 @@ from rpat_cli.engine.compute import resolve_compute
 from rpat_cli.errors import Interrupted
 from rpat_cli.recipe.layers import Layer, resolve
 from rpat_cli.runs.build import architecture_for, build_data
+from rpat_cli.runs.inputs import _validator
 from rpat_cli.runs.listener import Listener
 from rpat_cli.runs.resume import _rates_differ, resume_run
-from rpat_cli.runs.train import _validator, train_run
+from rpat_cli.runs.train import train_run
 
 SMALL = {"epochs": 1, "batch_size": 500, "attack": {"steps": 1}, "eval": ["clean"], "device": "cpu"}
 

@@ -22,6 +22,7 @@ from rpat_cli.errors import RunFolderError
 from rpat_cli.evaluation.parallel.chunks import ChunkResult
 from rpat_cli.evaluation.samples_json import bits_to_text, text_to_bits
 from rpat_cli.records.files import append_durably, refuse_link
+from rpat_cli.records.regular import read_regular
 
 Identity = Mapping[str, Any]
 """What the results of an evaluation depend on, by name; plain builtins."""
@@ -106,7 +107,7 @@ def _read_and_cut(path: Path) -> tuple[list[Mapping[str, Any]], int]:
     A last line that was not written to its end is cut off. That of an evaluation that was killed is
     no damage.
     """
-    content = path.read_bytes()
+    content = read_regular(path)
     end = content.rfind(b"\n") + 1
     if end < len(content):
         refuse_link(path)
@@ -133,7 +134,7 @@ def _records(content: bytes) -> tuple[list[Mapping[str, Any]], int]:
 
 def _difference(other: Path, identity: Identity) -> str:
     """In words: in what an unfinished evaluation differs from this one."""
-    records, _ = _records(other.read_bytes())
+    records, _ = _records(read_regular(other))
     before = next((record for record in records if "label" not in record), {})
     now = json.loads(_line(identity))
     differing = [name for name in now if before.get(name) != now[name]]

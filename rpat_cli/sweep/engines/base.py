@@ -65,6 +65,9 @@ class EngineSection(Section):
 
     name: str = Field(description="which engine")
     jobs: int | None = Field(None, ge=1, description="trials at once; --jobs overrides it")
+    ranks: int | None = Field(
+        None, ge=1, description="processes that share each trial (default: one on each of its GPUs)"
+    )
 
     @property
     def code(self) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Literal
 from pydantic import Field
 
 from rpat_cli.sweep.engines.base import Ended, EngineSection, Job
-from rpat_cli.sweep.engines.node import kill_group, start, threads
+from rpat_cli.sweep.engines.node import RANKS, kill_group, shared_by, start
 
 Slot = Mapping[str, str]
 """The environment variables of whatever runs in the slot."""
@@ -28,16 +28,19 @@ class LocalSection(EngineSection):
         return Local(self._slots(jobs))
 
     def _slots(self, jobs: int | None) -> list[Slot]:
-        return local_slots(jobs or self.jobs, visible_gpus(), usable_cores())
+        return local_slots(jobs or self.jobs, visible_gpus(), usable_cores(), self.ranks or 1)
 
 
-def local_slots(jobs: int | None, gpus: Sequence[str], cores: int) -> list[Slot]:
+def local_slots(jobs: int | None, gpus: Sequence[str], cores: int, ranks: int = 1) -> list[Slot]:
     """One slot per GPU, or `jobs` slots that take the GPUs in turn; without a GPU `jobs` (default:
-    `cores`) slots that share the cores."""
+    `cores`) slots that share the cores. A slot for `ranks` processes has as many GPUs, or cores."""
+    shared = {RANKS: str(ranks)} if ranks > 1 else {}
     if gpus:
-        return [{"CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)]} for i in range(jobs or len(gpus))]
-    jobs = jobs or cores
-    return [threads(max(1, cores // jobs)) for _ in range(jobs)]
+        groups = [gpus[i : i + ranks] for i in range(0, len(gpus) - ranks + 1, ranks)] or [gpus]
+        places = [groups[i % len(groups)] for i in range(jobs or len(groups))]
+        return [{"CUDA_VISIBLE_DEVICES": ",".join(place), **shared} for place in places]
+    jobs = jobs or max(1, cores // ranks)
+    return [shared_by(ranks, cores // jobs) for _ in range(jobs)]
 
 
 def visible_gpus() -> list[str]:

@@ -1,8 +1,8 @@
 """What happens where a trial runs, on this machine or a cluster node: one process at a time in its
 folder, and its exit code.
 
-Standard library only, plus our lock and signals: a cluster job imports this module before it starts
-the trial.
+Standard library only, plus our files, lock and signals: a cluster job imports this module before it
+starts the trial.
 """
 
 import os
@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+from rpat_cli.records.files import appending
 from rpat_cli.records.lock import locked
 from rpat_cli.signals import blocked, interrupts, on_sigterm
 
@@ -31,9 +32,20 @@ INTERVAL = 0.05
 """Seconds between two polls of a process, where a blocking wait would miss a request to stop."""
 
 
+RANKS = "RPAT_RANKS"
+"""The environment variable with the default of `rpat train --ranks`."""
+
+
 def threads(count: int) -> dict[str, str]:
     """The environment variables that limit a process to so many cores."""
     return dict.fromkeys(THREADS, str(count))
+
+
+def shared_by(ranks: int, cores: int) -> dict[str, str]:
+    """The environment variables of a trial that so many processes share, with so many cores for all
+    of them."""
+    limit = threads(max(1, cores // ranks))
+    return {**limit, RANKS: str(ranks)} if ranks > 1 else limit
 
 
 @contextmanager
@@ -41,7 +53,7 @@ def exclusive(log: Path) -> Iterator[IO[str] | None]:
     """Hold the lock next to a log; None if another process holds it. A child that inherits the file
     keeps the lock."""
     log.parent.mkdir(parents=True, exist_ok=True)
-    with lock_of(log).open("a") as lock:
+    with appending(lock_of(log)) as lock:
         if locked(lock):
             lock.truncate(0)
             yield lock
@@ -72,14 +84,15 @@ def start(
 
     The process holds a lock next to its log for as long as it lives, even if this one is killed. It
     has a session of its own, so that Ctrl-C at the keyboard does not reach it; its output is
-    appended to the log. Raises `OSError` if it cannot be started, and whatever `prepare` raises.
+    appended to the log. Raises `OSError` if it cannot be started, `RunFolderError` if lock or log
+    are no files, and whatever `prepare` raises.
     """
     with exclusive(log) as lock:
         if lock is None:
             return None
         command = prepare()
         inherited = (lock.fileno(),) if os.name == "posix" else ()
-        with log.open("ab") as output:
+        with appending(log) as output:
             process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
@@ -100,15 +113,37 @@ def kill_group(process: int) -> None:
         os.killpg(process, signal.SIGKILL)
 
 
+def node_number() -> int:
+    """Which of the nodes of a Slurm job this is, from 0; one task runs on each."""
+    return int(os.environ.get("SLURM_PROCID", "0"))
+
+
+def together(nodes: int) -> dict[str, str]:
+    """The environment variables with which the launchers on the nodes of a Slurm job find each
+    other; none for a single node."""
+    if nodes == 1:
+        return {}
+    command = ["scontrol", "show", "hostnames", os.environ["SLURM_JOB_NODELIST"]]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    job = os.environ["SLURM_JOB_ID"]
+    port = 20000 + int(job) % 20000  # two jobs on one node hardly ever have the same
+    return {
+        "RPAT_NODES": str(nodes),
+        "RPAT_RENDEZVOUS": f"{done.stdout.split()[0]}:{port}",
+        "RPAT_LAUNCH_ID": f"{job}-{os.environ.get('SLURM_RESTART_COUNT', '0')}",
+    }
+
+
 @dataclass(frozen=True)
 class Work:
-    """A command to run on a node, with absolute paths. `command` is what `Job.prepare` has
-    returned."""
+    """A command to run on a node, with absolute paths, or on several at once. `command` is what
+    `Job.prepare` has returned."""
 
     command: tuple[str, ...]
     log: Path
     env: Mapping[str, str]
     cwd: Path
+    nodes: int = 1
 
     @property
     def end_at_once(self) -> Path:
@@ -161,7 +196,8 @@ class Attempt:
         on_sigterm(self._ask_to_save)
         # Slurm signals whole process groups; SIGTERM is the only signal meant for the trial.
         with blocked(signal.SIGUSR2, signal.SIGINT):
-            process = start(self._prepare(), self.work.log, self.work.env, self.work.cwd)
+            env = {**self.work.env, **together(self.work.nodes)}
+            process = start(self._prepare(), self._log, env, self.work.cwd)
             if process is None:
                 return EXIT_SAVED  # another process works there: the sweep submits it again
             self.process = process.pid
@@ -173,7 +209,7 @@ class Attempt:
             self._wait()
             if process.wait() == EXIT_SAVED:
                 hint = "It is saved and can be resumed; allow it more time or more requeues."
-                with self.work.log.open("a", encoding="utf-8") as log:
+                with appending(self._log) as log:
                     log.write(f"{error} {hint}\n")
                 return 1
         except subprocess.SubprocessError:
@@ -191,7 +227,15 @@ class Attempt:
                 return None
         return DelayedSubmission(replace(self, requeued=True))
 
+    @property
+    def _log(self) -> Path:
+        """Of the nodes after the first, which keeps the trial's, each has a folder of its own."""
+        node = node_number() if self.work.nodes > 1 else 0
+        return self.work.log.parent / f"node{node}" / self.work.log.name if node else self.work.log
+
     def _prepare(self) -> Callable[[], tuple[str, ...]]:
+        if self.work.nodes > 1 and node_number():
+            return lambda: self.work.command  # the first node alone makes the folder ready
         # SLURM_RESTART_COUNT: Slurm has requeued the job by itself, after a node failure.
         if self.requeued or os.environ.get("SLURM_RESTART_COUNT", "0") != "0":
             prepare: Callable[[], tuple[str, ...]] = pickle.loads(self.again)

@@ -16,11 +16,12 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from rpat_cli.errors import EngineError, MissingExtraError
+from rpat_cli.errors import EngineError, MissingExtraError, RunFolderError
+from rpat_cli.records.files import appending
 from rpat_cli.signals import interrupts
 from rpat_cli.sweep.engines.base import Ended, EngineSection, Job
 from rpat_cli.sweep.engines.local import usable_cores, visible_gpus
-from rpat_cli.sweep.engines.node import Work, exclusive, run_until_cancelled, threads
+from rpat_cli.sweep.engines.node import Work, exclusive, run_until_cancelled, shared_by
 
 OBJECT_STORE = 80 * 2**20
 """Bytes of shared memory for a Ray that we start: only exit codes pass through it, and this is the
@@ -98,7 +99,8 @@ class Ray:
         )(run_until_cancelled)
         # Where no GPU is requested, Ray may leave those of the node visible.
         hidden = {} if gpus else {"CUDA_VISIBLE_DEVICES": ""}
-        self._env = {**threads(max(1, int(section.cpus))), **hidden}
+        ranks = section.ranks or max(1, int(gpus))
+        self._env = {**shared_by(ranks, int(section.cpus)), **hidden}
         self._running: dict[Any, tuple[str, Work]] = {}
         self._forced: set[Any] = set()
 
@@ -136,7 +138,7 @@ class Ray:
         except errors.TaskCancelledError:
             return -SIGKILL if ref in self._forced else -SIGTERM
         except errors.RayError as error:  # its worker or its node is gone
-            with suppress(OSError), work.log.open("a", encoding="utf-8") as file:
+            with suppress(OSError, RunFolderError), appending(work.log) as file:
                 file.write(f"{error}\n")
             return -SIGKILL
 

@@ -14,6 +14,7 @@ Slurm's commands; they do not cover a cluster of many nodes.
 """
 
 import hashlib
+import io
 import logging
 import pickle
 import signal
@@ -24,10 +25,19 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from rpat_cli.errors import MissingExtraError
+from rpat_cli.errors import MissingExtraError, RunFolderError
+from rpat_cli.records.files import appending
+from rpat_cli.records.regular import read_regular
 from rpat_cli.signals import blocked
 from rpat_cli.sweep.engines.base import Ended, EngineSection, Job
-from rpat_cli.sweep.engines.node import EXIT_SAVED, Attempt, Work, exclusive, threads
+from rpat_cli.sweep.engines.node import (
+    EXIT_SAVED,
+    RANKS,
+    Attempt,
+    Work,
+    exclusive,
+    shared_by,
+)
 from rpat_cli.sweep.engines.slurm_cluster import (
     Cluster,
     SlurmCommands,
@@ -62,8 +72,14 @@ class SlurmSection(EngineSection):
     requeues: int = Field(
         20, ge=0, description="how often a trial that runs out of time is requeued"
     )
-    gpus: int = Field(1, ge=0, description="GPUs for each trial; 0 for none")
-    cpus: int = Field(4, ge=1, description="cores for each trial")
+    nodes: int = Field(1, ge=1, description="nodes for each trial")
+    ranks: int | None = Field(
+        None,
+        ge=1,
+        description="processes on each node that share a trial (default: one on each of its GPUs)",
+    )
+    gpus: int = Field(1, ge=0, description="GPUs on each node of a trial; 0 for none")
+    cpus: int = Field(4, ge=1, description="cores on each node of a trial")
     memory: float | None = Field(None, gt=0, description="memory for each trial in GB")
     setup: list[str] = Field(
         [], description="shell commands to run first, such as `module load cuda`"
@@ -113,7 +129,12 @@ class Slurm:
                 if lock is None:
                     return False
                 command = job.prepare()
-            work = Work(command, log, threads(self._section.cpus), Path.cwd())
+            section = self._section
+            ranks = section.ranks or max(1, section.gpus)
+            env = shared_by(ranks, section.cpus)
+            if section.nodes > 1:
+                env[RANKS] = str(ranks)  # also 1: the launchers of the nodes start it
+            work = Work(command, log, env, Path.cwd(), section.nodes)
             attempt = Attempt(work, pickle.dumps(job.prepare))
             with blocked(signal.SIGINT):  # Ctrl-C is only for the sweep
                 slurm_job = self._cluster.submit(self._section, name, folder, attempt)
@@ -147,7 +168,7 @@ class Slurm:
         # Listing a folder asks the file server; a lookup of one file may be answered from a cache
         # that remembers its absence.
         if paths.result_pickle in paths.folder.glob("*_result.pkl"):
-            outcome, result = pickle.loads(paths.result_pickle.read_bytes())
+            outcome, result = _result_in(paths.result_pickle)
             if outcome == "success":
                 # A preempted job that Slurm requeues is not over: the sweep must not submit it too.
                 requeued = result == EXIT_SAVED and submitted.asked is None and not lost
@@ -155,14 +176,39 @@ class Slurm:
             _append(submitted.log, str(result))
             return 1
         if lost:
-            stderr = submitted.handle.stderr() or ""
-            _append(submitted.log, "\n".join(stderr.splitlines()[-TAIL:]))
+            _append(submitted.log, "\n".join(_lines_of(paths.stderr)[-TAIL:]))
             return -signal.SIGKILL
         return None
 
 
+class _Plain(pickle.Unpickler):
+    """Reads plain values alone: a sweep's folder may come from somebody else, and a pickle can call
+    anything that it names."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        raise pickle.UnpicklingError(f"it names {module}.{name}")
+
+
+def _result_in(path: Path) -> tuple[str, Any]:
+    """What a job has left: "success" and its exit code, or "error" and why."""
+    try:
+        outcome, result = _Plain(io.BytesIO(read_regular(path))).load()
+    except Exception as error:  # of the file system, or half a dozen kinds for damaged pickles
+        return "error", f"{path} is no result of a trial: {error}"
+    if outcome == "success" and not isinstance(result, int):
+        return "error", f"{path} is no result of a trial: it holds no exit code"
+    return outcome, result
+
+
+def _lines_of(path: Path) -> list[str]:
+    try:
+        return read_regular(path).decode("utf-8", errors="replace").splitlines()
+    except OSError:
+        return []
+
+
 def _append(log: Path, text: str) -> None:
-    with suppress(OSError), log.open("a", encoding="utf-8") as file:
+    with suppress(OSError, RunFolderError), appending(log) as file:
         file.writelines(f"{line}\n" for line in text.splitlines())
 
 

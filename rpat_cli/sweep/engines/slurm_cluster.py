@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from rpat_cli.errors import EngineError
+from rpat_cli.records.regular import read_regular
 from rpat_cli.sweep.engines.node import Attempt, kill_group, lock_of
 
 if TYPE_CHECKING:
@@ -147,6 +148,7 @@ def _parameters(section: "SlurmSection", name: str) -> dict[str, Any]:
     }
     return {
         **{key: value for key, value in given.items() if value is not None},
+        **({"nodes": section.nodes, "ntasks_per_node": 1} if section.nodes > 1 else {}),
         "job_name": name,
         "dependency": "singleton",  # never two jobs of one name at once, not even of two sweeps
         "time": section.time,
@@ -188,7 +190,7 @@ class ThisMachine:
         return bool(job.handle.done())
 
     def stop(self, job: SubmittedJob, *, force: bool) -> None:
-        process = lock_of(job.log).read_text()
+        process = read_regular(lock_of(job.log))
         if force and process:
             kill_group(int(process))
         else:

@@ -22,6 +22,7 @@ from typing import Any
 
 from rpat_cli.errors import ConfigError, MissingExtraError, Problem, RunFolderError
 from rpat_cli.records.metrics import AVERAGED
+from rpat_cli.records.regular import irregular, read_regular
 from rpat_cli.sweep.expand import Plan, Trial
 from rpat_cli.sweep.labels import label_of
 from rpat_cli.sweep.spec import Draw, OptunaSection
@@ -216,6 +217,8 @@ class OptunaSearch:
         """The study in the folder with all its combinations, if there is one."""
         if not self.journal.exists():
             return None
+        if what := irregular(self.journal):
+            raise RunFolderError(f"{self.journal} is {what}, not the journal of a search.")
         try:
             study = optuna.load_study(storage=self._storage(), study_name=STUDY)
         except KeyError:  # killed before the study was created
@@ -299,7 +302,7 @@ class OptunaSearch:
 def _cut_partial_line(journal: Path) -> None:
     """Remove a partial last line left by a full disk: Optuna would append to it, and could read
     neither line any more."""
-    text = journal.read_bytes()
+    text = read_regular(journal)
     with journal.open("r+b") as file:
         file.truncate(text.rfind(b"\n") + 1)
 

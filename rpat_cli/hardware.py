@@ -1,0 +1,31 @@
+"""What a processor computes natively. Nothing here imports torch before it is asked."""
+
+from functools import cache
+from pathlib import Path
+
+BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
+"""How Linux names the instructions: of Intel and AMD, of Intel's matrix units, of ARM."""
+
+
+def native_bf16(device: str) -> bool:
+    """Does a device of this kind ("cpu", "cuda", ...) multiply bfloat16 by itself? Where it does
+    not, bfloat16 is slower than float32."""
+    if device == "cuda":
+        import torch
+
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return device == "cpu" and not BF16_FLAGS.isdisjoint(cpu_flags())
+
+
+@cache
+def cpu_flags() -> frozenset[str]:
+    """The instruction sets of the processor, as Linux names them; none elsewhere."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
+    except OSError:
+        return frozenset()
+    for line in lines:
+        name, _, flags = line.partition(":")
+        if name.strip() in ("flags", "Features"):
+            return frozenset(flags.split())
+    return frozenset()

@@ -1,0 +1,44 @@
+"""What the ranks other than 0 do in a training: the same steps, as rank 0 tells them. They write
+and say nothing; what fails in them, rank 0 says."""
+
+import torch
+
+from rpat_cli.engine.distributed import Ranks
+from rpat_cli.errors import DataError, RpatError
+from rpat_cli.evaluation.parallel.group import report_failure
+from rpat_cli.evaluation.parallel.ranks import serve
+from rpat_cli.recipe.layers import Layer, resolve
+from rpat_cli.recipe.trust import trusting
+from rpat_cli.runs.inputs import Inputs, validating
+from rpat_cli.runs.train import Assignment, train_stretch
+
+
+def assist(ranks: Ranks) -> None:
+    """Train with rank 0, then share its evaluation, until it is done.
+
+    Raises what training raises, and `LostRankError` when rank 0 is gone.
+    """
+    # Rank 0 has asked for trust already, and sends the recipe that it was given for.
+    assignment = ranks.from_first(None)
+    assert isinstance(assignment, Assignment)
+    try:
+        with trusting(everything=True):
+            _train(assignment, ranks)
+    except Exception as error:
+        kind = "" if isinstance(error, RpatError) else f"{type(error).__name__}: "
+        report_failure(f"{kind}{error}")
+        raise
+
+
+def _train(assignment: Assignment, ranks: Ranks) -> None:
+    torch.set_num_threads(assignment.threads)
+    inputs = Inputs.of(resolve([Layer("rank 0", assignment.recipe)]), ranks)
+    if inputs.images != assignment.images:
+        place = inputs.recipe.data.root
+        raise DataError(f"the images at {place} are not those of rank 0: copy the data set anew.")
+    validation = validating(inputs, lambda *_: None)
+    stretch = train_stretch(
+        inputs, [validation], assignment.state, assignment.file, assignment.stop_after
+    )
+    if stretch.finished and stretch.signal is None:
+        serve(joined=True)

@@ -1,0 +1,130 @@
+"""What a training needs besides its folder: recipe, device, images and ranks; and how its epochs are
+validated."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import nn
+
+from rpat_cli.data.base import Dataset
+from rpat_cli.data.splits import TensorSplit
+from rpat_cli.engine.callbacks import Validation
+from rpat_cli.engine.compute import Compute, resolve_compute
+from rpat_cli.engine.distributed import ALONE, Ranks, parts_of
+from rpat_cli.errors import ConfigError, Problem
+from rpat_cli.evaluation.evaluate import evaluate
+from rpat_cli.evaluation.parallel.group import own_gpu
+from rpat_cli.evaluation.parallel.ranks import Together
+from rpat_cli.evaluation.suite import parse_suite
+from rpat_cli.loading.architecture import Architecture
+from rpat_cli.recipe.schema import Recipe
+from rpat_cli.records.metrics import EpochRecord
+from rpat_cli.records.segments import Segment, segment_of, with_next
+from rpat_cli.runs.build import architecture_for, build_data, build_extra, build_threat
+from rpat_cli.runs.target import limited
+
+VALIDATION_BATCH = 250
+"""Images per pass in validation. It follows neither device nor `--jobs`, so that which epoch is the
+best does not depend on them."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a training needs besides its folder."""
+
+    recipe: Recipe
+    compute: Compute
+    data: Dataset
+    extra: TensorSplit | None
+    ranks: Ranks = ALONE
+
+    @classmethod
+    def of(cls, recipe: Recipe, ranks: Ranks = ALONE) -> "Inputs":
+        """Choose the device and read the data. Raises `ConfigError` and `DataError`; the former
+        also for batches that the ranks cannot share."""
+        compute = resolve_compute(recipe.device, recipe.precision)
+        _check_sync_bn(recipe, compute)
+        if ranks.size > 1 and compute.device.type == "cuda":
+            torch.cuda.set_device(own_gpu())  # from here on "cuda" means this one
+        data = build_data(recipe.data, recipe.seed)
+        inputs = cls(recipe, compute, data, build_extra(recipe.data.extra, data), ranks)
+        inputs.smallest_slice  # noqa: B018  (raises)
+        return inputs
+
+    @property
+    def smallest_slice(self) -> int:
+        """The fewest images that a forward pass of the training gets. Raises `ConfigError` if that
+        is none."""
+        images = min(self.recipe.batch_size, len(self.data.train))
+        return parts_of(images, self.recipe.accumulate, self.ranks)[-1] // self.ranks.size
+
+    @cached_property
+    def architecture(self) -> Architecture:
+        return architecture_for(self.recipe, self.data)
+
+    @cached_property
+    def images(self) -> dict[str, str]:
+        """The fingerprints of all images that the training sees, by where they come from."""
+        extra = {} if self.extra is None else {"data.extra": self.extra.fingerprint()}
+        return {"data": self.data.train_fingerprint, **extra}
+
+    def segments(
+        self, state: Mapping[str, Any] | None = None, before: Sequence[Segment] = ()
+    ) -> list[Segment]:
+        """Those of the run once it goes on here: those before, and one from where the content of
+        its last checkpoint ends."""
+        epoch, step = (state["training"][key] for key in ("epoch", "step")) if state else (0, 0)
+        device = self.compute.device.type
+        threads = torch.get_num_threads() if device == "cpu" else None
+        recipe = self.recipe.model_dump(mode="json")
+        new = segment_of(recipe, epoch, step, device=device, threads=threads, ranks=self.ranks.size)
+        return with_next(before, new)
+
+
+def _check_sync_bn(recipe: Recipe, compute: Compute) -> None:
+    if recipe.sync_bn and compute.device.type != "cuda":
+        message = (
+            "torch synchronizes BatchNorm on CUDA devices only, and this training is on "
+            f"{compute.device.type}."
+        )
+        hint = "Leave it out: each rank then takes the statistics of its slice of the batch."
+        raise ConfigError(Problem("sync_bn", message, hint=hint))
+
+
+def validating(
+    inputs: Inputs, on_best: Callable[[str, nn.Module, EpochRecord], None]
+) -> Validation:
+    """The validations of a training, which all ranks share."""
+    validate = _validator(inputs.recipe, inputs.data, inputs.compute, inputs.ranks)
+    return Validation(validate, inputs.recipe.validation.every, on_best)
+
+
+def _validator(
+    recipe: Recipe, data: Dataset, compute: Compute, ranks: Ranks = ALONE
+) -> Callable[[nn.Module], dict[str, float]]:
+    """From a model to its clean and robust accuracy (fractions) on the validation images."""
+    limit = recipe.validation.limit
+    images = data.val if limit is None else limited(data.val, limit)
+    x, y = images.tensors()
+    specs = parse_suite(f"clean,pgd-{recipe.validation.steps}")
+    threat = build_threat(recipe)
+
+    def validate(model: nn.Module) -> dict[str, float]:
+        result = evaluate(
+            model,
+            x,
+            y,
+            specs,
+            threat,
+            batch_size=VALIDATION_BATCH,
+            device=compute.device,
+            seed=recipe.seed,
+            workers=Together() if ranks.size > 1 else None,
+        )
+        clean, robust = result.results
+        return {"clean_acc": clean.accuracy.value, "robust_acc": robust.accuracy.value}
+
+    return validate

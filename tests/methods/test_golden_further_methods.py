@@ -1,0 +1,107 @@
+"""Every further published method against recorded steps of its code: adversarial batch, loss, every
+gradient, BatchNorm's running statistics after the step, and the passes made."""
+
+import pytest
+import torch
+from golden_steps import STEPS, context_of
+from helpers import GOLDEN, METHOD_FAMILIES, CountForwards, Golden, family_of, golden_files
+from torch import Tensor, nn
+
+from rpat_cli.methods.base import Outcome
+from rpat_cli.methods.compose import compose
+
+SETS = [
+    Golden(family, file)
+    for file in golden_files()
+    if (family := family_of(file, METHOD_FAMILIES)) in STEPS
+]
+every_set = pytest.mark.parametrize("golden", SETS, ids=lambda golden: golden.file.stem)
+
+
+def test_there_is_a_set_of_every_family() -> None:
+    assert {golden.name for golden in SETS if golden.file.parent == GOLDEN} == set(STEPS)
+
+
+class Watched:
+    """An attack that keeps what it made; a method may call it several times."""
+
+    def __init__(self, attack: object) -> None:
+        self.attack = attack
+        self.made: list[Tensor] = []
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.attack, name)
+
+    def __call__(self, *args: object) -> Tensor:
+        self.made.append(self.attack(*args))
+        return self.made[-1]
+
+    def perturb(self, *args: object, **keys: object) -> Tensor:
+        self.made.append(self.attack.perturb(*args, **keys))
+        return self.made[-1]
+
+
+def repeat(golden: Golden, monkeypatch: pytest.MonkeyPatch) -> tuple[nn.Module, Outcome, Tensor]:
+    """The model after the step, its outcome, and the adversarial batch."""
+    if "beta_draw" in golden:
+        draw = golden["beta_draw"]
+        monkeypatch.setattr(torch.distributions.Beta, "sample", lambda *_: draw)
+    step = STEPS[golden.name](golden)
+    model = golden.model()
+    watched = step.attack if step.method.needs_pgd else Watched(step.attack)
+    context = context_of(golden, model, type(step)(step.method, watched, step.context))
+    outcome = compose(step.method)(context)
+    if step.method.needs_pgd:
+        return model, outcome, outcome.x_adv
+    of_views = golden.name == "raat_wa"
+    x_adv = torch.cat(watched.made) if of_views else watched.made[-1]
+    return model, outcome, x_adv
+
+
+@every_set
+def test_adversarial_batch_loss_gradients_and_statistics(
+    golden: Golden, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, outcome, x_adv = repeat(golden, monkeypatch)
+    torch.testing.assert_close(x_adv, golden["x_adv"], rtol=0, atol=1e-6)
+    loss = sum(outcome.terms.values())
+    loss.backward()
+    tolerance = 1e-6 if golden.hyper.get("attack") == "l2-pgd" else 1e-9
+    assert float(loss.detach()) == pytest.approx(float(golden["loss"]), rel=tolerance)
+    own = model[1] if "mean" in golden.hyper else model
+    check_gradients(own, golden.group("grad"), tolerance)
+    check_statistics(own, golden.group("after"))
+
+
+def check_gradients(model: nn.Module, recorded: dict[str, Tensor], tolerance: float) -> None:
+    scale = max(float(grad.abs().max()) for grad in recorded.values())
+    ours = {name: parameter.grad for name, parameter in model.named_parameters()}
+    assert ours.keys() == recorded.keys()
+    for name, grad in recorded.items():
+        gap = float((ours[name] - grad).abs().max()) / scale
+        assert gap < tolerance, name
+
+
+def check_statistics(model: nn.Module, recorded: dict[str, Tensor]) -> None:
+    buffers = dict(model.named_buffers())
+    assert recorded
+    for name, value in recorded.items():
+        torch.testing.assert_close(buffers[name], value, rtol=1e-6, atol=1e-7)
+
+
+@every_set
+def test_passes_are_never_more_than_published(
+    golden: Golden, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts: list[CountForwards] = []
+    build = Golden.model
+
+    def counted(self: Golden, state: str = "state") -> nn.Module:
+        model = build(self, state)
+        counts.append(CountForwards(model))
+        return model
+
+    monkeypatch.setattr(Golden, "model", counted)
+    repeat(golden, monkeypatch)
+    assert sum(count.train for count in counts) <= int(golden["n_train_forwards"])
+    assert sum(count.eval for count in counts) <= int(golden["n_eval_forwards"])

@@ -1,0 +1,109 @@
+"""Weights of libraries are downloaded only if the user names the model: a suite, a recipe or a
+sweep file that names it may be a stranger's."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from torch import nn
+
+import rpat_cli as rpat
+from rpat_cli.cli.app import app
+from rpat_cli.errors import ConfigError
+from rpat_cli.models.normalize import Classifier
+
+WORD = "transfer:torchvision:resnet18@fgsm"
+MODEL = """
+from torch import nn
+
+def build():
+    return nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
+"""
+SMALL = {
+    "data": {"name": "fashion-mini", "val_size": 100},
+    "model": "small-cnn",
+    "method": "standard",
+    "epochs": 1,
+    "validation": {"steps": 1, "limit": 20},
+}
+
+
+@pytest.fixture(autouse=True)
+def fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What was downloaded; torch's cache is empty."""
+    names: list[str] = []
+
+    def fetch(name: str, shape: Any) -> Classifier:
+        names.append(name)
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
+        return Classifier(net, (0.5,), (0.5,)).eval()
+
+    monkeypatch.setattr("rpat_cli.loading.external.PRETRAINED_MODELS", {"torchvision": fetch})
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    Path("own.py").write_text(MODEL)
+    return names
+
+
+def command(*arguments: Any) -> None:
+    app([str(argument) for argument in arguments], prog_name="rpat", standalone_mode=False)
+
+
+def evaluate(attack: Any, *more: str) -> None:
+    model = ("--model-file", "own.py:build", "--data", "fashion-mini", "--limit", "10")
+    command("eval", *model, "--attack", attack, "--quiet", "--jobs", "1", *more)
+
+
+def written(name: str, content: Any) -> Path:
+    Path(name).write_text(yaml.safe_dump(content))
+    return Path(name)
+
+
+def test_a_suite_file(fetched: list[str]) -> None:
+    suite = written("suite.yaml", [WORD])
+    with pytest.raises(ConfigError, match=r"download .*torchvision:resnet18.*--trust") as refused:
+        evaluate(suite)
+    assert refused.value.exit_code == 2
+    assert not fetched
+    evaluate(suite, "--trust")
+    assert fetched == ["resnet18"]
+
+
+def test_a_recipe(fetched: list[str]) -> None:
+    recipe = written("sent.yaml", {**SMALL, "eval": [{"attack": WORD}]})
+    with pytest.raises(ConfigError, match="wants to download"):
+        command("train", "--config", recipe, "--quiet", "--out", "new")
+    assert not fetched
+    assert not Path("new").exists()
+    with pytest.raises(ConfigError, match="wants to download"):
+        rpat.train(recipe, out="new")
+    assert not fetched
+
+
+def test_what_the_user_names(fetched: list[str]) -> None:
+    evaluate(WORD)
+    assert fetched == ["resnet18"]
+    rpat.evaluate(nn.Sequential(nn.Flatten(), nn.Linear(784, 10)), WORD, data="fashion-mini")
+    assert fetched == ["resnet18"] * 2
+    evaluate(written("suite.yaml", ["clean", WORD]), "--set", f"eval=[{WORD}]")
+    assert fetched == ["resnet18"] * 3
+
+
+def test_weights_that_are_there_already(fetched: list[str], tmp_path: Path) -> None:
+    from torchvision.models import ResNet18_Weights
+
+    file = tmp_path / "cache/hub/checkpoints" / ResNet18_Weights.DEFAULT.url.rsplit("/", 1)[-1]
+    file.parent.mkdir(parents=True)
+    file.touch()
+    evaluate(written("suite.yaml", [WORD]))
+    assert fetched == ["resnet18"]
+
+
+def test_naming_one_model_answers_for_no_other(fetched: list[str]) -> None:
+    suite = written("suite.yaml", ["transfer:torchvision:resnet34@fgsm"])
+    with pytest.raises(ConfigError, match="resnet34"):
+        evaluate(f"{WORD},{suite}")
+    assert not fetched
