@@ -46,6 +46,8 @@ Examples:
 
   rpat eval runs/my-run/checkpoints/last.pt --norm L2 --eps 0.5 --attack quick
 
+  rpat eval --attack pgd-50 --threat Linf:8/255 --threat L2:0.5 --threat L1:12
+
   rpat eval --attack autoattack:apgd-ce+square --json
 
   rpat eval --attack autoattack --audit 0.25
@@ -178,6 +180,9 @@ def _listed(attack: str, diagnostics: Mapping[str, Any]) -> bool:
 
 def _changes(flags: Mapping[str, Any], assignments: list[str]) -> list[Layer]:
     """Layers of a recipe: from `--set`, then from the flags that set its keys."""
+    if flags.get("--threat") and (flags.get("--norm") or flags.get("--eps")):
+        message = "cannot be combined with --norm and --eps: it names both."
+        raise ConfigError(Problem("", message, "--threat", "Example: --threat Linf:8/255"))
     given = {flag: (o.RECIPE_KEYS[flag], value) for flag, value in flags.items()}
     return [*parse_assignments(assignments), *flag_layers(given)]
 

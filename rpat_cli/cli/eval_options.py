@@ -18,6 +18,7 @@ HOW = "How to run it"
 RECIPE_KEYS = {
     "--norm": ("threat", "norm"),
     "--eps": ("threat", "eps"),
+    "--threat": ("eval_threats",),
     "--model": ("model",),
     "--data": ("data", "name"),
     "--normalize": ("data", "normalize_as"),
@@ -88,6 +89,16 @@ Norm = Annotated[
         metavar="NORM",
         help="Norm of the perturbation: Linf, L2, L1 (default: the run's).",
         choices=choices_of("threat.norm"),
+    ),
+]
+Threats = Annotated[
+    list[str] | None,
+    _option(
+        "--threat",
+        panel=WHAT,
+        metavar="NORM:EPS",
+        help="A threat such as Linf:8/255; repeated, all of them and their union: the images that "
+        "are right under all.",
     ),
 ]
 Eps = Annotated[
@@ -296,6 +307,7 @@ def recipe_parameters() -> list[Parameter]:
     options = {
         "norm": Norm,
         "eps": Eps,
+        "threat": Threats,
         "model": Model,
         "data": Data,
         "normalize": Normalize,

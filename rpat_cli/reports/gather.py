@@ -12,7 +12,7 @@ from rpat_cli.recipe.schema import Recipe
 from rpat_cli.recipe.summary import summary
 from rpat_cli.records.regular import read_regular
 from rpat_cli.records.run_folder import RunFolder
-from rpat_cli.reports.evaluations import Measured, fitting, read_evaluations
+from rpat_cli.reports.evaluations import Measured, fitting, read_evaluations, unions_of
 from rpat_cli.reports.report import AttackSummary, Report
 from rpat_cli.reports.saved_diagnostic import SavedDiagnostic
 from rpat_cli.reports.test_looks import look_of, remarks_on
@@ -62,6 +62,7 @@ def build_report(folder: RunFolder) -> Report:
         checkpoints=training.checkpoints,
         test_looks=looks,
         results=results,
+        unions=unions_of(counted),
         diagnostics=_newest_diagnostics(every, recipe, remarks),
         remarks=(
             *training.remarks(folder, recipe),

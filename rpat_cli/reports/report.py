@@ -20,6 +20,7 @@ from rpat_cli.records.metrics import AVERAGED
 from rpat_cli.records.segments import Segment
 from rpat_cli.reports.saved_diagnostic import SavedDiagnostic
 from rpat_cli.reports.test_looks import TestLook
+from rpat_cli.reports.unions import CheckpointUnion
 
 REPORT_FORMAT = 1
 
@@ -177,6 +178,7 @@ class Report:
     test_looks: tuple[TestLook, ...]
     diagnostics: Mapping[str, SavedDiagnostic]
     remarks: tuple[str, ...]
+    unions: tuple[CheckpointUnion, ...] = ()
 
     @property
     def name(self) -> str:
@@ -203,14 +205,16 @@ class Report:
         return _total(self.epochs, "backward")
 
     @property
-    def audit_lines(self) -> list[str]:
-        """How much lower AutoAttack may be than the accuracy of each audit."""
-        return [
+    def lines_below(self) -> list[str]:
+        """How much lower AutoAttack may be than the accuracy of each audit; and what is right under
+        several threats."""
+        audits = [
             f"{result.label} on {row.checkpoint.title}: {result.audit.headline}"
             for row in self.rows
             for result in row.results.values()
             if result.audit
         ]
+        return [*audits, *(union.line for union in self.unions)]
 
     @cached_property
     def labels(self) -> tuple[str, ...]:
@@ -275,6 +279,7 @@ class Report:
             "test_looks": [look.to_dict() for look in self.test_looks],
             "checkpoints": [asdict(checkpoint) for checkpoint in self.checkpoints],
             "results": [result.to_dict() for result in self.results],
+            "unions": [union.to_dict() for union in self.unions],
             "scores": [row.to_dict() for row in self.rows],
             # The name that diagnostics had when the format was made.
             "closer_looks": {name: saved.to_dict() for name, saved in self.diagnostics.items()},

@@ -40,7 +40,7 @@ def report_table(report: Report) -> Table:
     for cells in grid[1:]:
         table.add_row(*cells)
     table.min_width = 48  # room for title and caption of an empty table
-    table.caption = "\n".join([_caption(rows, scored), *report.audit_lines])
+    table.caption = "\n".join([_caption(rows, scored), *report.lines_below])
     table.caption_justify = "left"
     return table
 

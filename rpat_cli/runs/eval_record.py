@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from rpat_cli.attacks.threat import parse_threat
 from rpat_cli.data.base import Dataset, Split
 from rpat_cli.data.choice import Limit, choose
 from rpat_cli.evaluation.gallery import Gallery
@@ -91,6 +92,9 @@ def write_evaluation(opened: OpenedTarget, evaluation: Evaluation, key: str) -> 
     }
     if remarks := [*saved.remarks, *warnings_of(saved, evaluation, data)]:
         record["remarks"] = remarks
+    asked = dict.fromkeys(map(parse_threat, opened.recipe.eval_threats))
+    if len(asked) > 1:
+        record[eval_file.THREATS] = [{"norm": norm, "eps": eps} for norm, eps in asked]
     if saved.key:
         record["weights"] = saved.key
     if records := read_metrics(saved.folder.metrics):

@@ -17,7 +17,9 @@ from rpat_cli.evaluation.evaluate import Evaluation, default_batch_size, evaluat
 from rpat_cli.evaluation.gallery import Gallery, worst_rows
 from rpat_cli.evaluation.parallel.processes import Jobs, Pool, count_jobs, sharing
 from rpat_cli.evaluation.parallel.store import ChunkStore
+from rpat_cli.evaluation.results import parse_evaluation
 from rpat_cli.evaluation.suite import AttackSpec
+from rpat_cli.evaluation.union import ThreatUnion
 from rpat_cli.loading.saved_model import SavedModel
 from rpat_cli.recipe.layers import Layer
 from rpat_cli.reports.diagnostics_terminal import for_terminal
@@ -27,13 +29,21 @@ from rpat_cli.reports.terminal import (
     evaluation_table,
     remarks_text,
 )
+from rpat_cli.reports.words import show_threat
 from rpat_cli.reports.write import write_report
 from rpat_cli.runs.diagnose import Wanted, diagnose, one_per_source, prepare
 from rpat_cli.runs.eval_record import Unfinished, numbers_of, write_evaluation, write_gallery
 from rpat_cli.runs.identity import finished, identity_of
 from rpat_cli.runs.listener import Listener
 from rpat_cli.runs.run_log import also_logging, as_text, writer
-from rpat_cli.runs.target import OpenedTarget, Target, located, on_its_device, open_target
+from rpat_cli.runs.target import (
+    OpenedTarget,
+    Target,
+    located,
+    on_its_device,
+    open_target,
+    under_each_threat,
+)
 from rpat_cli.signals import stoppable
 
 
@@ -93,11 +103,21 @@ class EvalOptions:
 @dataclass(frozen=True)
 class Measured:
     """What `measure_run` returns: the evaluation, the JSON file that holds it, and the results of
-    the diagnostics, by name."""
+    the diagnostics, by name.
+
+    Under several threats these are of the first; `others` are those of the others, and `union` is
+    over all.
+    """
 
     evaluation: Evaluation
     file: Path
     diagnostics: Mapping[str, Result]
+    others: tuple[tuple[Evaluation, Path], ...] = ()
+
+    @property
+    def union(self) -> ThreatUnion | None:
+        evaluations = [self.evaluation, *(evaluation for evaluation, _ in self.others)]
+        return ThreatUnion.of(evaluations) if self.others else None
 
 
 def measure_run(
@@ -141,7 +161,8 @@ def _measure(
     prepared = prepare(diagnostics, opened, options.limit)
     sources = opened.sources(specs)
     with options.workers(specs, opened.compute, len(opened.data.test)) as workers:
-        evaluation, file = evaluate_opened(opened, specs, options, listener, sources, workers)
+        (evaluation, file), *others = _under_all(opened, specs, options, listener, sources, workers)
+    opened = under_each_threat(opened)[0]
     try:
         results = diagnose(
             prepared,
@@ -164,7 +185,30 @@ def _measure(
                 f"result: {file}",
             )
         )
-    return Measured(evaluation, file, results)
+    return Measured(evaluation, file, results, tuple(others))
+
+
+def _under_all(
+    opened: OpenedTarget,
+    specs: Sequence[AttackSpec],
+    options: EvalOptions,
+    listener: Listener,
+    sources: Mapping[str, SavedModel],
+    workers: Pool | None,
+) -> list[tuple[Evaluation, Path]]:
+    """An evaluation under each threat. Those that an interrupted run of the same command has
+    finished are not measured again: they are newer than the last threat's."""
+    *first, last = under_each_threat(opened)
+    before = finished(last, _identity(last, specs, sources, options))
+    found = []
+    for each in first:
+        done = finished(each, _identity(each, specs, sources, options))
+        if done and (not before or done[-1].age > before[-1].age):
+            listener.say(f"resuming: {show_threat(each.threat)} is known, from {done[-1].path}")
+            found.append((parse_evaluation(done[-1]), done[-1].path))
+        else:
+            found.append(evaluate_opened(each, specs, options, listener, sources, workers))
+    return [*found, evaluate_opened(last, specs, options, listener, sources, workers)]
 
 
 def eval_run(
