@@ -239,6 +239,12 @@ ATTACKS = Catalogue(
             form="audit:POINTS",
             cost=_passes_of_autoattack,
         ),
+        "file": AttackRow(
+            "rpat_cli.attacks.saved:SavedExamples",
+            "examples that --save-adv has written, checked as those of any attack",
+            form="file:FILE.npz",
+            cost=passes_per_step(1.0),
+        ),
         "apgd-ce": _part("apgd-ce", "step-size-free PGD on the cross-entropy (Croce & Hein 2020)"),
         "apgd-dlr": _part(
             "apgd-dlr", "the same on the difference of logits ratio; 3 classes or more"

@@ -99,6 +99,7 @@ def evaluate(
     jobs: o.JobCount = "auto",
     fast: o.Fast = False,
     out: o.Out = None,
+    save_adv: o.SaveAdv = None,
     quiet: o.Quiet = False,
     as_json: o.AsJson = False,
 ) -> None:
@@ -116,6 +117,7 @@ def evaluate(
             specs=specs,
             changes=changes,
             diagnostics=diagnostics,
+            save_adv=save_adv,
             quiet=quiet,
             as_json=as_json,
             **_how(checkpoint, limit, images, batch_size, jobs, out, fast),

@@ -200,6 +200,16 @@ Out = Annotated[
         "for runs that cannot be written to).",
     ),
 ]
+SaveAdv = Annotated[
+    Path | None,
+    _option(
+        "--save-adv",
+        panel=HOW,
+        metavar="FILE.npz",
+        help="Write the worst adversarial example of each image to a new file; --attack "
+        "file:FILE.npz reads it.",
+    ),
+]
 Assign = Annotated[
     list[str] | None,
     _option(

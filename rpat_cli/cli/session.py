@@ -162,6 +162,7 @@ def evaluate(
     limit: Limit | None,
     out: Path | None = None,
     fast: bool = False,
+    save_adv: Path | None = None,
     quiet: bool,
     as_json: bool,
 ) -> None:
@@ -185,7 +186,7 @@ def evaluate(
             diagnostics=diagnostics,
             checkpoint=checkpoint,
             changes=changes,
-            options=EvalOptions(batch_size, jobs, limit, again, others, out, fast),
+            options=EvalOptions(batch_size, jobs, limit, again, others, out, fast, save_adv),
             listener=listener,
         )
         sections = [result.section() for result in measured.diagnostics.values()]

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from rpat_cli.attacks import ATTACKS
 from rpat_cli.attacks.threat import Threat, too_long
 from rpat_cli.errors import ConfigError, DataError, Problem
 from rpat_cli.evaluation.suite import AttackSpec
@@ -43,6 +44,14 @@ def check_lengths(threat: Threat, specs: Sequence[AttackSpec], x: Tensor) -> Non
             problems.append(Problem("step_size", f"{step_size:g}: {problem}", spec.label))
     if problems:
         raise ConfigError(*problems, title="these lengths are impossible" if problems[1:] else "")
+
+
+def check_files(threat: Threat, specs: Sequence[AttackSpec], x: Tensor) -> None:
+    """Raise `ConfigError` where a file of saved examples is not for the images `x` (N, C, H, W), or
+    not for the threat."""
+    for spec in specs:
+        if spec.name == "file":
+            ATTACKS[spec.name](threat, **spec.settings).check(x)
 
 
 def check_labels(y: Tensor, classes: int) -> None:

@@ -112,7 +112,6 @@ def evaluate(
     batch_size = default_batch_size(device) if batch_size is None else batch_size
     check_images(model, x, y, batch_size)
     y, known = as_classes(y), list(known)
-    results: list[AttackResult] = []
     states: list[SampleStates] = []
     with (
         ascribed(model),
@@ -134,10 +133,11 @@ def evaluate(
             settings = (batch_size, seed, known, on_progress, on_chunk)
             runner = StageRunner(spec.label, execute, x, y, *settings)
             states.append(SampleStates.clean(clean, whole.y))
-            results.append(_attack(runner, spec, bench, states, whole, on_remark))
+            result = _attack(runner, spec, bench, states, whole, on_remark)
+            whole = replace(whole, results=(*whole.results, result))
             if on_result:
-                on_result(results[-1])
-    return replace(whole, results=tuple(results))
+                on_result(result)
+    return whole
 
 
 def _attack(

@@ -27,6 +27,7 @@ SUITES: Mapping[str, tuple[str, ...]] = {
 _CUSTOM = "autoattack:"
 _TRANSFER = "transfer:"
 _AUDIT = "audit:"
+_FILE = "file:"
 _MADE_BY = "pgd"
 _COUNTED = re.compile(r"(?P<name>.+?)-(?P<count>[0-9]+)(?:[xX](?P<restarts>[0-9]+))?")
 
@@ -82,6 +83,8 @@ def parse_word(
         return _parse_custom(word, given), set()
     if word.startswith(_AUDIT):
         return _parse_audit(word, given), set()
+    if word.startswith(_FILE):
+        return _parse_file(word, given), set()
     name, counts = _split(word)
     row = ATTACKS[name]
     _check_given(row, word, given, counts)
@@ -96,15 +99,16 @@ def row_of_word(word: str) -> AttackRow | None:
     word = _prefix_spelled(word)
     if word.startswith(_TRANSFER):
         word = source_and_attack(word)[1]
-    if word.startswith(_AUDIT):
-        return ATTACKS["audit"]
+    for prefix in (_AUDIT, _FILE):
+        if word.startswith(prefix):
+            return ATTACKS[prefix.removesuffix(":")]
     name, _ = _name_and_counts(word)
     return ATTACKS[name] if _is_word(name) else None
 
 
 def _prefix_spelled(word: str) -> str:
-    """The same word with `transfer:`, `autoattack:` or `audit:` as it is written here."""
-    for prefix in (_TRANSFER, _CUSTOM, _AUDIT):
+    """The same word with `transfer:` or another prefix as it is written here."""
+    for prefix in (_TRANSFER, _CUSTOM, _AUDIT, _FILE):
         if word.casefold().startswith(prefix):
             return prefix + word[len(prefix) :]
     return word
@@ -260,6 +264,15 @@ def _parse_audit(word: str, given: Mapping[str, Setting]) -> AttackSpec:
         raise ConfigError(Problem("", message, hint="Example: audit:0.25"))
     _check_given(ATTACKS["audit"], word, given, {"width": width})
     return AttackSpec("audit", f"{_AUDIT}{width:g}", {"width": width, **given})
+
+
+def _parse_file(word: str, given: Mapping[str, Setting]) -> AttackSpec:
+    """`file:FILE.npz`."""
+    path = word.removeprefix(_FILE).strip()
+    if not path:
+        raise ConfigError(Problem("", f"{word!r} names no file.", hint="Example: file:adv.npz"))
+    _check_given(ATTACKS["file"], word, given, {"path": path})
+    return AttackSpec("file", f"{_FILE}{PurePath(path).name}", {"path": path})
 
 
 def _label_of(word: str) -> str:

@@ -15,14 +15,14 @@ from rpat_cli.attacks.threat import Threat
 from rpat_cli.data.splits import limited_choice
 from rpat_cli.errors import DataError, RunFolderError
 from rpat_cli.evaluation.attack_result import AttackResult
-from rpat_cli.evaluation.compare import Comparison, compare, compared, restricted, settings_differ
+from rpat_cli.evaluation.compare import Comparison, compare, restricted, settings_differ
 from rpat_cli.evaluation.results import Evaluation, parse_evaluation
 from rpat_cli.records import eval_file
 from rpat_cli.records.run_folder import RunFolder, is_run, open_run
-from rpat_cli.reports.evaluations import Measured, newest_union, read_evaluations
+from rpat_cli.reports.evaluations import Measured, read_evaluations
 from rpat_cli.reports.training import read_checkpoints
-from rpat_cli.reports.unions import listed
 from rpat_cli.reports.words import show_threat
+from rpat_cli.runs.compare_more import audits, compared_unions
 
 BEST = "best"
 
@@ -99,28 +99,16 @@ def match(a: Path, b: Path, checkpoint: str | None = None) -> Matched:
         for others, _ in pairs[1:]
     ]
     files_a, files_b, said = _gathered(chosen_a, chosen_b)
-    said += [*_audits("A", files_a), *_audits("B", files_b)]
+    said += [*audits("A", files_a), *audits("B", files_b)]
     joined_a, joined_b = _joined(chosen_a, files_a), _joined(chosen_b, files_b)
     return Matched(
-        [*compare(joined_a, joined_b), *_unions(first, second)],
+        [*compare(joined_a, joined_b), *compared_unions(first.evaluations, second.evaluations)],
         first.checkpoint,
         second.checkpoint,
         {source.file.path: list(results) for source, results in files_a},
         {source.file.path: list(results) for source, results in files_b},
         [*remarks, *said],
     )
-
-
-def _unions(a: Side, b: Side) -> list[Comparison]:
-    """Under several threats at once, where both were evaluated under the same ones."""
-    one, other = newest_union(a.evaluations), newest_union(b.evaluations)
-    if not one or not other or one.threats != other.threats:
-        return []
-    prints = {each.file.fingerprint for side in (a, b) for each in side.evaluations}
-    if len(prints) > 1 or len(one.correct_after) != len(other.correct_after):
-        return []
-    label = f"right under all of {listed(one.threats)}"
-    return [compared(label, one.correct_after, other.correct_after)]
 
 
 def evals_of(path: Path) -> Path:
@@ -328,14 +316,6 @@ def _gathered(a: Group, b: Group) -> tuple[Sources, Sources, list[str]]:
         [(b[place], taken_b[place]) for place in sorted(taken_b)],
         remarks,
     )
-
-
-def _audits(name: str, sources: Sources) -> Iterator[str]:
-    """What is known of AutoAttack where it attacked a sample only."""
-    for _, results in sources:
-        for label, result in results.items():
-            if result.audit:
-                yield f"{label} on {name}: {result.audit.statement}"
 
 
 def _in_order(group: Group) -> Iterator[str]:

@@ -9,12 +9,13 @@ from typing import Any
 
 import torch
 
+from rpat_cli.data.base import Split
 from rpat_cli.data.choice import First, Limit, Listed, images_of, recorded
 from rpat_cli.diagnostics import Result
 from rpat_cli.engine.compute import Compute
 from rpat_cli.errors import ConfigError, Problem, RunFolderError
+from rpat_cli.evaluation.arguments import check_files
 from rpat_cli.evaluation.evaluate import Evaluation, default_batch_size, evaluate
-from rpat_cli.evaluation.gallery import Gallery, worst_rows
 from rpat_cli.evaluation.parallel.processes import Jobs, Pool, count_jobs, sharing
 from rpat_cli.evaluation.parallel.store import ChunkStore
 from rpat_cli.evaluation.results import parse_evaluation
@@ -36,6 +37,7 @@ from rpat_cli.runs.eval_record import Unfinished, numbers_of, write_evaluation, 
 from rpat_cli.runs.identity import finished, identity_of
 from rpat_cli.runs.listener import Listener
 from rpat_cli.runs.run_log import also_logging, as_text, writer
+from rpat_cli.runs.save_adv import Saving, check_free, path_under
 from rpat_cli.runs.target import (
     OpenedTarget,
     Target,
@@ -57,7 +59,8 @@ class EvalOptions:
     to go on after an interruption, for the message. `ranks`: the processes that torchrun has
     started, instead of `jobs`; see `rpat_cli.evaluation.parallel.ranks`. `out`: the folder for the
     results (default: the run's, or one under `EXTERNAL`). `fast`: long attacks search in bfloat16;
-    see `rpat_cli.evaluation.fast`.
+    see `rpat_cli.evaluation.fast`. `save_adv`: a new .npz file for the worst adversarial example of
+    each image; see `rpat_cli.records.adversarial_file`.
     """
 
     batch_size: int | None = None
@@ -67,6 +70,7 @@ class EvalOptions:
     ranks: Pool | None = None
     out: Path | None = None
     fast: bool = False
+    save_adv: Path | None = None
 
     def __post_init__(self) -> None:
         """Raises `ConfigError` for counts that are none."""
@@ -158,6 +162,9 @@ def _measure(
     for remark in (*opened.saved.remarks, *opened.data.remarks):
         listener.say(f"note: {remark}")
     opened.test_images(options.limit)  # raises for images that are not there
+    if options.save_adv:
+        for each in under_each_threat(opened):
+            check_free(_own_path(each, options.save_adv))
     prepared = prepare(diagnostics, opened, options.limit)
     sources = opened.sources(specs)
     with options.workers(specs, opened.compute, len(opened.data.test)) as workers:
@@ -256,14 +263,18 @@ def evaluate_opened(
             return Evaluation.from_dict(known.record), known.path
     store = ChunkStore.open(saved.folder.evals / "partial", identity, listener.say)
     images = opened.test_images(options.limit)
-    unfinished = Unfinished(store, Gallery(images.labels, store.path.with_suffix(".npz")))
+    save = options.save_adv is not None
+    unfinished = Unfinished.begun(store, images, specs, save=save, say=listener.say)
+    x, y = images.tensors()
+    check_files(opened.threat, specs, x)
     with stoppable(
         f"evaluation of {saved.file} stopped; the chunks done are saved. Go on with: "
         f"{options.again}"
     ):
         evaluation = evaluate(
             opened.model,
-            *images.tensors(),
+            x,
+            y,
             located(specs),
             opened.threat,
             batch_size=options.batch_size_on(compute.device),
@@ -273,21 +284,42 @@ def evaluate_opened(
             workers=workers,
             on_progress=listener.on_progress,
             on_chunk=unfinished.add,
-            keep=worst_rows,
+            keep=unfinished.keep,
             on_remark=listener.say,
-            known=store.known,
+            known=unfinished.known,
             fast=options.fast,
         )
         if len(images) < len(opened.data.test):
             evaluation = replace(evaluation, limit=recorded(options.limit))
-        file = write_evaluation(opened, evaluation, store.key)
-        number = numbers_of(opened.data.test, options.limit)
-        try:
-            write_gallery(file, unfinished.gallery, evaluation, images, number)
-        except RunFolderError as error:  # the result itself is written
-            listener.say(f"note: {error}")
+        file = _write(opened, evaluation, images, unfinished, options, listener)
     unfinished.remove()
     return evaluation, file
+
+
+def _write(
+    opened: OpenedTarget,
+    evaluation: Evaluation,
+    images: Split,
+    unfinished: Unfinished,
+    options: EvalOptions,
+    listener: Listener,
+) -> Path:
+    """The JSON file, then the examples that were kept."""
+    file = write_evaluation(opened, evaluation, unfinished.store.key)
+    number = numbers_of(opened.data.test, options.limit)
+    try:
+        write_gallery(file, unfinished.gallery, evaluation, images, number)
+    except RunFolderError as error:  # the result itself is written
+        listener.say(f"note: {error}")
+    if options.save_adv and unfinished.worst:
+        saving = Saving(opened, images, unfinished.worst, evaluation, number)
+        path = saving.write(_own_path(opened, options.save_adv))
+        listener.say(f"adversarial images: {path}")
+    return file
+
+
+def _own_path(opened: OpenedTarget, path: Path) -> Path:
+    return path_under(path, opened.threat, len(under_each_threat(opened)) > 1)
 
 
 def is_evaluated(opened: OpenedTarget, specs: Sequence[AttackSpec], options: EvalOptions) -> bool:
@@ -309,6 +341,7 @@ def _identity(
         limit=options.limit,
         batch_size=batch_size,
         fast=options.fast,
+        saved=options.save_adv is not None,
     )
 
 

@@ -4,6 +4,7 @@ Chunks of a stopped evaluation are used by an evaluation of the same identity on
 evaluation whose key is on disk need not be run again.
 """
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -14,6 +15,7 @@ from rpat_cli.evaluation.suite import AttackSpec
 from rpat_cli.loading.saved_model import SavedModel
 from rpat_cli.records import eval_file
 from rpat_cli.records.eval_file import EvalFile
+from rpat_cli.records.files import is_file, user_path
 from rpat_cli.runs.target import OpenedTarget
 from rpat_cli.version import __version__
 
@@ -29,6 +31,7 @@ def identity_of(
     limit: Limit | None,
     batch_size: int,
     fast: bool = False,
+    saved: bool = False,
 ) -> dict[str, Any]:
     """All that the results depend on, by names that a message can use."""
     threat = opened.recipe.threat
@@ -44,6 +47,8 @@ def identity_of(
         "device": opened.compute.device.type,
         "kind of records": RECORDS,
         "versions": {"rpat": __version__, **{name: _installed(name) for name in LIBRARIES}},
+        **_files_of(specs),
+        **({"adversarial images": True} if saved else {}),
         **({"fast": True} if fast else {}),  # keys from before there was such a choice stay
     }
 
@@ -51,6 +56,17 @@ def identity_of(
 def _settings_of(spec: AttackSpec) -> dict[str, Any]:
     """Without where the source model lies, which may be written in many ways: its weights count."""
     return {key: value for key, value in spec.settings.items() if key != "source"}
+
+
+def _files_of(specs: Sequence[AttackSpec]) -> dict[str, Any]:
+    """What is in the files of saved examples: another file of the same name is another attack."""
+    found = {}
+    for spec in specs:
+        path = user_path(str(spec.settings.get("path", "")))
+        if spec.name == "file" and is_file(path):
+            with path.open("rb") as file:
+                found[spec.label] = hashlib.file_digest(file, "sha256").hexdigest()
+    return {"files": found} if found else {}
 
 
 def _installed(name: str) -> str | None:
