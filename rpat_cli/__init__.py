@@ -7,14 +7,14 @@ result, file = rpat.evaluate(run, "clean,pgd-20,autoattack")
 model = rpat.load_model(run).model          # images in [0, 1] to logits
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rpat_cli.version import __version__
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from rpat_cli.evaluation.evaluate import Evaluation
     from rpat_cli.evaluation.parallel.processes import Jobs
@@ -37,20 +37,25 @@ def train(
 
     `recipe` names a shipped recipe, whose keys the recipe file `config` overrides; keywords are
     recipe keys and override both: `method={"name": "trades", "beta": 3}`,
-    `threat={"eps": "8/255"}`. `say=print` prints a line for every epoch and every attack; without
+    `threat={"eps": "8/255"}`. `data` is the name of a data set, or images: `(x, y)`, a
+    `torch.utils.data.Dataset`, or `{"train": ..., "test": ...}` of these; without test images, a
+    fifth is held out. `say=print` prints a line for every epoch and every attack; without
     it nothing is printed. Code that the files name, plugins for example, runs only with
     `trust=True`, or if `plugins` names it as well. Raises `ConfigError`, listing every mistake, and
     other `RpatError`s; what fails in a plugin is a `UserCodeError` raised from its own error. The
     caller's random generators, threads, defaults and loggers come out as they went in.
     """
+    from rpat_cli.data.in_memory import providing
     from rpat_cli.recipe.layers import Layer, code_named_in, read_all, resolve
     from rpat_cli.recipe.trust import trusting
-    from rpat_cli.runs.caller import called
+    from rpat_cli.runs.caller import called, images_in
     from rpat_cli.runs.progress_lines import in_lines
     from rpat_cli.runs.train import train_run
 
+    images, keys = images_in(keys, training=True)
     given = Layer("train()", keys, by_user=True)
-    with called("train"), trusting(everything=trust, files=code_named_in([given])):
+    named = code_named_in([given])
+    with called("train"), providing(images), trusting(everything=trust, files=named):
         files = read_all(recipe, [Path(config)] if config is not None else [])
         return train_run(
             resolve([*files, given]),
@@ -68,6 +73,7 @@ def evaluate(
     images: "str | Path | Sequence[int | str] | None" = None,
     jobs: "Jobs" = 1,
     fast: bool = False,
+    surrogates: "Mapping[str, str | Callable[..., Tensor]] | None" = None,
     say: "Callable[[str], None] | None" = None,
     trust: bool = False,
     **keys: Any,
@@ -76,36 +82,46 @@ def evaluate(
     does. Returns the evaluation and the JSON file that holds it.
 
     `torchvision:NAME`, `timm:NAME`, `FILE.py:FUNCTION` and a model in memory, which takes images in
-    [0, 1], need a data set: `evaluate(model, "pgd-50,autoattack", data="cifar10")`. Their results
-    go to `runs/external/NAME/evals/`.
+    [0, 1], need a data set: `evaluate(model, "pgd-50,autoattack", data="cifar10")`, or test images:
+    `data=(x, y)`, or a `torch.utils.data.Dataset`. Their results go to `runs/external/NAME/evals/`.
 
     `attack` is what `--attack` takes, as one string or a list. `limit` evaluates on a stratified
     subset of that many test images, `limit="first:100"` on the first ones; `images`, a text file or
     a list of numbers or file names, on those. `jobs` ("auto" or a number) processes share the
     work; they import the script that calls this, in which the call must be below
-    `if __name__ == "__main__":`. `fast` lets long attacks search in bfloat16. `say` and `trust`
-    are as in `train`: a run that names a plugin needs `trust=True`, or `plugins=[FILE]`. Keywords
-    are recipe keys that override the run's recipe: `threat={"norm": "L2"}`,
-    `data={"root": "/data"}`. Raises `RpatError`s.
+    `if __name__ == "__main__":`. `fast` lets long attacks search in bfloat16. `surrogates`,
+    {module: "identity", "relu", "FILE.py:FUNCTION" or a function}, are what the attacks' gradients
+    pass in place of modules. `say` and `trust` are as in `train`: a run that names a plugin needs
+    `trust=True`, or `plugins=[FILE]`. Keywords are recipe keys that override the run's recipe:
+    `threat={"norm": "L2"}`, `data={"root": "/data"}`. Raises `RpatError`s.
     """
     from rpat_cli.data.choice import chosen_by
+    from rpat_cli.data.in_memory import providing
+    from rpat_cli.loading.stand_ins import read_surrogates, surrogate_files
     from rpat_cli.recipe.layers import Layer, code_named_in
     from rpat_cli.recipe.suite_file import read_suite
     from rpat_cli.recipe.trust import model_files, trusting
-    from rpat_cli.runs.caller import as_suite, as_target, called
+    from rpat_cli.runs.caller import as_suite, as_target, called, images_in
     from rpat_cli.runs.evaluate import EvalOptions, eval_run
     from rpat_cli.runs.progress_lines import in_lines
 
     attacks = as_suite(attack, "evaluate()")
+    own, keys = images_in(keys, training=False)
     given = Layer("evaluate()", keys, by_user=True)
-    files = [*code_named_in([given]), *model_files(attacks)]
-    with called("evaluate"), trusting(everything=trust, files=files):
+    stand_ins = surrogates or {}
+    files = [*code_named_in([given]), *model_files(attacks), *surrogate_files(stand_ins)]
+    with called("evaluate"), providing(own), trusting(everything=trust, files=files):
         return eval_run(
             as_target(target, "evaluate()"),
             read_suite(attacks, source="evaluate()"),
             checkpoint=checkpoint,
             changes=[given],
-            options=EvalOptions(limit=chosen_by(limit, images), jobs=jobs, fast=fast),
+            options=EvalOptions(
+                limit=chosen_by(limit, images),
+                jobs=jobs,
+                fast=fast,
+                surrogates=read_surrogates(stand_ins, "evaluate()"),
+            ),
             listener=in_lines(say) if say else None,
         )
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
 
-from rpat_cli.errors import RpatError, UserCodeError
+from rpat_cli.errors import DataError, RpatError, UserCodeError
 
 PACKAGE = str(Path(__file__).parent) + os.sep
 LIBRARIES = tuple(
@@ -141,6 +141,11 @@ def ascribed(model: object = None) -> Iterator[None]:
     except (Exception, SystemExit) as error:
         if is_out_of_memory(error):
             raise
+        if "DataLoader worker" in str(error):  # torch raises it wherever this process is just then
+            raise DataError(
+                f"a process that decodes images is gone ({str(error).splitlines()[0]}): it was "
+                "killed, perhaps for want of memory. Fewer of them take less: --set data.workers=1"
+            ) from error
         of_user = theirs(error, model)
         if of_user is None:
             raise

@@ -22,22 +22,6 @@ GOLDEN = Path(__file__).parent / "golden"
 GOLDEN_DIRS = "RPAT_GOLDEN_DIRS"
 """Environment variable: folders with further golden sets, separated as in PATH."""
 
-METHOD_FAMILIES = (
-    *(
-        f"{name}{ra}"
-        for name in ("pgd", "trades", "mart", "consistency", "rebat")
-        for ra in ("", "_ra")
-    ),
-    *("consistency_trades", "consistency_mart"),
-    *("fgsm_rs", "n_fgsm", "gat", "nuat", "nuat2", "nuat2_wa", "raat", "raat_mart", "raat_wa"),
-    *("hat", "hat_ce", "hat_wa", "rslad", "lbgat", "score", "score_pgd", "score_trades"),
-    *("ikl", "gkl", "eat_linf", "eat_l1", "eat_l2", "adr", "fgsm_pgi"),
-    *("awp_trades", "awp_pgd", "awp_adr", "ema_warmup"),
-)
-"""Families of golden sets that record a training step."""
-ATTACK_FAMILIES = ("pma", "md", "mm", "malt", "odi_pgd", "a3")
-"""Families that record an attack."""
-
 
 def tiny_net(channels: int = 3, classes: int = 10) -> nn.Sequential:
     """The network of tests/golden/README.md, for images of any size."""
@@ -66,8 +50,36 @@ class Normalize(nn.Module):
         return (x - self.mean) / self.std
 
 
-def golden_files() -> list[Path]:
-    """Every golden set: ours, then those in the folders that `RPAT_GOLDEN_DIRS` names."""
+METHOD_NAMES = ("pgd", "trades", "mart", "consistency", "rebat")
+GOLDEN_FAMILIES = {
+    "methods": (
+        *METHOD_NAMES,
+        *(f"{name}_ra" for name in METHOD_NAMES),
+        "consistency_trades",
+        "consistency_mart",
+    ),
+    "further methods": (
+        *("fgsm_rs", "n_fgsm", "gat", "nuat", "nuat2", "nuat2_wa", "fgsm_pgi"),
+        *("raat", "raat_mart", "raat_wa", "hat", "hat_ce", "hat_wa", "rslad", "lbgat"),
+        *("score", "score_pgd", "score_trades", "ikl", "gkl", "adr"),
+        *("eat_linf", "eat_l1", "eat_l2"),
+    ),
+    "collaborators": ("awp_trades", "awp_pgd", "awp_adr", "ema_warmup"),
+    "attacks": ("pma", "md", "mm", "malt", "odi_pgd", "a3"),
+}
+"""The families of golden sets, by what they are of."""
+
+
+def golden_files(kind: str) -> list[Path]:
+    """The golden sets of a kind; those of no known family are with the methods, to fail there."""
+    known = [name for names in GOLDEN_FAMILIES.values() for name in names]
+    own = GOLDEN_FAMILIES[kind]
+    strangers = ("",) if kind == "methods" else ()
+    return [file for file in every_golden_file() if family_of(file, known) in (*own, *strangers)]
+
+
+def every_golden_file() -> list[Path]:
+    """Ours, then those in the folders that `RPAT_GOLDEN_DIRS` names."""
     folders = [
         Path(folder) for folder in os.environ.get(GOLDEN_DIRS, "").split(os.pathsep) if folder
     ]

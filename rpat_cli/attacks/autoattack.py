@@ -246,7 +246,7 @@ class Ensemble:
         if self._device.type != "cpu" or self._library.__name__ != "pyautoattack":
             yield
             return
-        fab = import_module("pyautoattack.fab_base")
+        fab: Any = import_module("pyautoattack.fab_base")
         theirs = fab.projection_linf
         fab.projection_linf = onto_hyperplane
         try:

@@ -10,6 +10,9 @@ from rpat_cli.errors import DataError
 LossFn: TypeAlias = Callable[[Tensor], Tensor]
 """From logits (B, classes) to the scalar that the attack drives up."""
 
+LossAt: TypeAlias = Callable[[Tensor], LossFn]
+"""From indices into the batch to the inner loss of those samples."""
+
 
 class Attack(Protocol):
     """Looks for `x_adv` near `x` on which the model fails.

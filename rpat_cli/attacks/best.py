@@ -23,16 +23,23 @@ class Best:
         `losses` are (M,), or a scalar for the batch as a whole; `logits` are (M, classes). Returns
         (M,) bool: which of the points fool the model.
         """
+        fooled = self.fools(at, logits)
+        self.settle(at, x_adv, losses, fooled)
+        return fooled
+
+    def fools(self, at: Tensor, logits: Tensor) -> Tensor:
+        """(M,) bool: which of the points of the samples `at` with these logits fool the model."""
+        if self._y is None:
+            return torch.zeros_like(at, dtype=torch.bool)
+        return logits.argmax(dim=1) != self._y[at]
+
+    def settle(self, at: Tensor, x_adv: Tensor, losses: Tensor, fooled: Tensor) -> None:
+        """`update` of points of which is known, (M,) `fooled`, whether they fool the model."""
         losses = losses.detach().to(self.loss).expand(len(at))
         was_fooled = self.fooled[at]
-        if self._y is None:
-            fooled = torch.zeros_like(was_fooled)
-        else:
-            fooled = logits.argmax(dim=1) != self._y[at]
         higher = (fooled == was_fooled) & (losses > self.loss[at])
         better = (fooled & ~was_fooled) | higher
         which = at[better]
         self.x_adv[which] = x_adv[better]
         self.loss[which] = losses[better]
         self.fooled[which] = fooled[better]
-        return fooled

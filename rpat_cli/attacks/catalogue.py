@@ -16,14 +16,23 @@ from typing import TYPE_CHECKING, Any
 
 from rpat_cli.attacks.row import (
     ITERATIVE,
-    STEP,
     STEPPING,
     AttackRow,
-    Cost,
-    Setting,
     passes_per_step,
     queries,
     row_of,
+)
+from rpat_cli.attacks.rows import (
+    OWN,
+    PARTS,
+    autoattack,
+    draws,
+    gradient,
+    own,
+    passes_of_a3,
+    passes_of_autoattack,
+    smallest,
+    stepping,
 )
 from rpat_cli.attacks.threat import Threat
 from rpat_cli.errors import ConfigError, unknown
@@ -107,75 +116,6 @@ def _passes_of_source(settings: Mapping[str, Any]) -> float:
     return ATTACKS[str(settings["attack"])].passes(settings)
 
 
-def _passes_of_apgd(settings: Mapping[str, Any]) -> float:
-    """`settings` are those of the library, the standard version's where they are not known yet."""
-    steps, restarts = settings.get("n_iter", 100), settings.get("n_restarts", 1)
-    return float(steps * restarts * settings.get("eot_iter", 1) * STEP)
-
-
-def _passes_of_targeted(settings: Mapping[str, Any]) -> float:
-    return _passes_of_apgd(settings) * float(settings.get("n_target_classes", 9))
-
-
-def _passes_of_square(settings: Mapping[str, Any]) -> float:
-    return float(settings.get("n_queries", 5000) * settings.get("n_restarts", 1))
-
-
-def _passes_of_autoattack(settings: Mapping[str, Any]) -> float:
-    parts = settings.get("attacks") or ("apgd-ce", "apgd-t", "fab-t", "square")
-    return sum(ATTACKS[part].passes({}) for part in parts)
-
-
-def _draws(settings: Mapping[str, Any]) -> float:
-    return float(settings.get("restarts", settings.get("draws", 1)))
-
-
-def _gradient(builder: str, description: str, **others: Any) -> AttackRow:
-    """An attack of `variants`: PGD with some of its settings fixed."""
-    row = AttackRow(
-        f"rpat_cli.attacks.variants:{builder}",
-        description,
-        follows_gradient=True,
-        transfers=True,
-        trains=True,
-    )
-    return replace(row, **others)
-
-
-def _autoattack(description: str, version: str, *parts: str) -> AttackRow:
-    """A version of AutoAttack, or with `parts` some of its attacks as that version runs them."""
-    fixed: dict[str, Setting] = {"version": version}
-    if parts:
-        fixed["attacks"] = parts
-    return AttackRow(
-        "rpat_cli.attacks.autoattack:autoattack",
-        description,
-        fixed=fixed,
-        recorded_as="autoattack",
-        cost=_passes_of_autoattack,
-    )
-
-
-def _part(
-    name: str, description: str, *, cost: Cost = _passes_of_apgd, follows_gradient: bool = True
-) -> AttackRow:
-    row = _autoattack(description, "standard", name)
-    return replace(row, cost=cost, follows_gradient=follows_gradient)
-
-
-def _smallest(builder: str, description: str, steps: int, **others: Any) -> AttackRow:
-    """An attack of `minimum_norm`, which looks for the smallest perturbation."""
-    row = AttackRow(
-        f"rpat_cli.attacks.minimum_norm:{builder}",
-        description,
-        defaults={"steps": steps},
-        takes=("steps",),
-        extra="attacks",
-        package="foolbox",
-    )
-    return replace(row, **others)
-
-
 ATTACKS = Catalogue(
     "attack",
     {
@@ -184,51 +124,51 @@ ATTACKS = Catalogue(
             "no attack: the accuracy on the images as they are",
             cost=passes_per_step(1.0),
         ),
-        "noise": _gradient(
+        "noise": gradient(
             "noise",
             "random noise of the size of the threat; a baseline that no defense should lose to",
             follows_gradient=False,
             transfers=False,
-            cost=_draws,
+            cost=draws,
         ),
-        "fgsm": _gradient(
+        "fgsm": gradient(
             "fgsm",
             "one step along the gradient's sign (Goodfellow 2015)",
-            takes=("step_size",),
+            takes=("step_size", "eot"),
         ),
-        "bim": _gradient(
+        "bim": gradient(
             "bim",
             "iterated FGSM from the image itself (Kurakin 2017)",
             defaults={"steps": 10},
             takes=STEPPING,
         ),
-        "mim": _gradient(
+        "mim": gradient(
             "mim", "BIM with momentum (Dong 2018)", defaults={"steps": 10}, takes=STEPPING
         ),
-        "pgd": _gradient(
+        "pgd": gradient(
             "pgd",
             "projected gradient descent (Madry 2018); pgd-50x10: 50 steps from each of 10 random "
             "starts",
             defaults={"steps": 20},
             takes=ITERATIVE,
         ),
-        "cw-pgd": _gradient(
+        "cw-pgd": gradient(
             "cw_pgd",
             "PGD on the margin loss (Carlini & Wagner 2017)",
             defaults={"steps": 20},
             takes=ITERATIVE,
             needs_class=True,
         ),
-        "autoattack": _autoattack(
+        "autoattack": autoattack(
             "AutoAttack standard: apgd-ce, apgd-t, fab-t, square (Croce & Hein 2020)", "standard"
         ),
-        "autoattack-plus": _autoattack(
+        "autoattack-plus": autoattack(
             "AutoAttack plus: also apgd-dlr and fab, five restarts", "plus"
         ),
-        "autoattack-rand": _autoattack(
+        "autoattack-rand": autoattack(
             "AutoAttack for randomized models: apgd-ce, apgd-dlr, EOT over 20 gradients", "rand"
         ),
-        "autoattack-apgd": _autoattack(
+        "autoattack-apgd": autoattack(
             "AutoAttack standard without fab-t and square", "standard", "apgd-ce", "apgd-t"
         ),
         "audit": AttackRow(
@@ -237,7 +177,7 @@ ATTACKS = Catalogue(
             "may it be?",
             takes=("width", "level"),
             form="audit:POINTS",
-            cost=_passes_of_autoattack,
+            cost=passes_of_autoattack,
         ),
         "file": AttackRow(
             "rpat_cli.attacks.saved:SavedExamples",
@@ -245,52 +185,112 @@ ATTACKS = Catalogue(
             form="file:FILE.npz",
             cost=passes_per_step(1.0),
         ),
-        "apgd-ce": _part("apgd-ce", "step-size-free PGD on the cross-entropy (Croce & Hein 2020)"),
-        "apgd-dlr": _part(
-            "apgd-dlr", "the same on the difference of logits ratio; 3 classes or more"
+        "fab": PARTS["fab"],
+        "fab-t": PARTS["fab-t"],
+        "square": PARTS["square"],
+        "apgd": own(
+            "autopgd:AutoPGD",
+            "PGD whose step size adapts itself, 100 steps; @loss=ce, dlr, margin or pm (Croce & "
+            "Hein 2020)",
+            stepping(100),
+            takes=(*OWN, "loss"),
+            trains=True,
+            in_training={"steps": 10, "keep": "loss", "large_radii": False},
         ),
-        "apgd-t": _part(
-            "apgd-t",
-            "the same, targeted, on the targeted ratio; 4 classes or more",
-            cost=_passes_of_targeted,
+        "apgd-ce": own(
+            "autopgd:AutoPGD",
+            "the same on the cross-entropy",
+            stepping(100),
+            fixed={"loss": "ce"},
         ),
-        "fab": _part(
-            "fab", "smallest perturbation across the nearest decision boundary (Croce & Hein 2020)"
+        "apgd-dlr": own(
+            "autopgd:AutoPGD",
+            "the same on the difference of logits ratio",
+            stepping(100),
+            fixed={"loss": "dlr"},
         ),
-        "fab-t": _part(
-            "fab-t", "the same, toward one class after another", cost=_passes_of_targeted
+        "apgd-t": own(
+            "targeted:apgd_t",
+            "the same toward nine classes, one after another, on the targeted ratio",
+            stepping(100, targets=9),
+            takes=(*OWN, "targets", "loss"),
         ),
-        "square": _part(
-            "square",
-            "random search with squares, no gradient (Andriushchenko 2020)",
-            follows_gradient=False,
-            cost=_passes_of_square,
+        "multitargeted": own(
+            "targeted:multitargeted",
+            "PGD on the margin toward every other class (Gowal 2019)",
+            stepping(20, targets=9),
+            defaults={"steps": 20},
+            takes=(*OWN, "step_size", "targets", "loss"),
         ),
-        "cw-l2": _smallest(
+        "mm": own(
+            "targeted:mm",
+            "Minimum-Margin attack: 20 steps toward each of three classes; mm-9: of nine (Gao "
+            "2022)",
+            stepping(20, targets=3),
+            defaults={"targets": 3},
+            takes=(*OWN, "targets"),
+            counts="targets",
+        ),
+        "malt": own(
+            "targeted:malt",
+            "apgd-t toward the classes nearest by a linear estimate (Melamed 2024)",
+            stepping(100, targets=9),
+            takes=(*OWN, "targets", "candidates", "loss"),
+        ),
+        "pma": own(
+            "pma:MarginDecomposition",
+            "the two ends of the margin of probabilities, then both; Linf (Xie 2024)",
+            stepping(100, stages=2),
+            takes=("steps", "eot"),
+            norms=("Linf",),
+        ),
+        "md": own(
+            "pma:md",
+            "the same with logits: margin decomposition; Linf (Ma 2020)",
+            stepping(100, stages=2),
+            takes=("steps", "eot"),
+            norms=("Linf",),
+        ),
+        "a3": own(
+            "a3:A3",
+            "Adaptive Auto Attack: 13 rounds of short descents that learn from each other; Linf, "
+            "L2 (Liu 2022)",
+            passes_of_a3,
+            takes=("rounds", "eot"),
+            counts="rounds",
+            norms=("Linf", "L2"),
+        ),
+        "odi-pgd": own(
+            "odi:OdiPGD",
+            "PGD on the margin from 20 starts that differ in their logits (Tashiro 2020)",
+            stepping(22, restarts=20),
+            takes=(*OWN, "step_size", "loss"),
+        ),
+        "cw-l2": smallest(
             "cw_l2",
             "smallest L2 perturbation (Carlini & Wagner 2017)",
             1000,
             norms=("L2",),
             follows_gradient=True,
         ),
-        "ddn": _smallest(
+        "ddn": smallest(
             "ddn",
             "smallest L2 perturbation, direction and norm apart (Rony 2019)",
             100,
             norms=("L2",),
             follows_gradient=True,
         ),
-        "fmn": _smallest(
+        "fmn": smallest(
             "fmn", "smallest perturbation in any norm (Pintor 2021)", 100, follows_gradient=True
         ),
-        "hopskipjump": _smallest(
+        "hopskipjump": smallest(
             "hopskipjump",
             "sees the predicted class only; Linf, L2 (Chen 2020)",
             64,
             norms=("Linf", "L2"),
             cost=passes_per_step(300.0),
         ),
-        "boundary": _smallest(
+        "boundary": smallest(
             "boundary",
             "sees the predicted class only; L2 (Brendel 2018)",
             5000,

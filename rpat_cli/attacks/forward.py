@@ -13,14 +13,45 @@ def unwrap(model: nn.Module) -> nn.Module:
     return model.module if isinstance(model, DataParallel | DistributedDataParallel) else model
 
 
-def input_gradient(model: nn.Module, x: Tensor, loss_fn: LossFn) -> tuple[Tensor, Tensor, Tensor]:
-    """One forward and one backward pass at `x` (B, C, H, W), with `loss_fn` from logits to losses.
+Looked = tuple[Tensor, Tensor, Tensor]
+"""Of a point: d(sum of losses)/dx, shaped like x; the losses, (B,) or a scalar; the logits
+(B, classes)."""
 
-    Returns, all detached: d(sum of losses)/dx, shaped like `x`; the losses, (B,) or a scalar; the
-    logits (B, classes). Differentiates with respect to the input alone, so that no parameter's
+
+def input_gradient(model: nn.Module, x: Tensor, loss_fn: LossFn, eot: int = 1) -> Looked:
+    """A forward and a backward pass at `x` (B, C, H, W), with `loss_fn` from logits to losses.
+
+    `eot`: so many of both, of which everything returned is the mean: the expectation over the
+    randomness of a model (EOT; Athalye et al., ICML 2018, arXiv 1707.07397).
+
+    Everything is detached. Differentiates with respect to the input alone, so that no parameter's
     `.grad` is touched or even computed. A model that cuts the graph gets a gradient of zeros, and
     NaN counts as zero: the attack then fails, and evaluation says why.
     """
+    grad, losses, logits = _one_gradient(model, x, loss_fn)
+    if eot == 1:
+        return grad, losses, logits
+    for _ in range(eot - 1):
+        more = _one_gradient(model, x, loss_fn)
+        grad, losses, logits = grad + more[0], losses + more[1], logits + more[2]
+    return grad / eot, losses / eot, logits / eot
+
+
+def input_losses(
+    model: nn.Module, x: Tensor, loss_fn: LossFn, eot: int = 1
+) -> tuple[Tensor, Tensor]:
+    """The same without gradients: losses and logits."""
+    logits = forward(model, x)
+    losses = loss_fn(logits)
+    if eot == 1:
+        return losses, logits
+    for _ in range(eot - 1):
+        more = forward(model, x)
+        losses, logits = losses + loss_fn(more), logits + more
+    return losses / eot, logits / eot
+
+
+def _one_gradient(model: nn.Module, x: Tensor, loss_fn: LossFn) -> Looked:
     with torch.enable_grad():
         x = x.clone() if x.is_inference() else x  # made under torch.inference_mode()
         x = x.detach().requires_grad_()

@@ -1,28 +1,22 @@
 """Projected gradient descent (Madry et al., ICLR 2018, arXiv 1706.06083), the loop of every
 gradient attack here."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from rpat_cli.attacks import pgd_settings
-from rpat_cli.attacks.base import LossFn, check_pixels
+from rpat_cli.attacks.base import LossAt, LossFn, check_pixels
 from rpat_cli.attacks.best import Best
-from rpat_cli.attacks.forward import forward, input_gradient
+from rpat_cli.attacks.forward import input_gradient, input_losses
 from rpat_cli.attacks.geometry import to_unit_l1
 from rpat_cli.attacks.losses import INNER_LOSSES, hard_labels
-from rpat_cli.attacks.pgd_settings import Keep, Start
+from rpat_cli.attacks.pgd_settings import Keep
 from rpat_cli.attacks.projection import Projection, Reach, around
 from rpat_cli.attacks.side_effects import BnMode, attack_mode
+from rpat_cli.attacks.start import Start, first_delta
 from rpat_cli.attacks.threat import Threat
-
-GAUSSIAN_START = 0.001
-"""Of TRADES (Zhang et al., ICML 2019) and MART (Wang et al., ICLR 2020): 0.001 N(0, 1) a pixel."""
-
-LossAt = Callable[[Tensor], LossFn]
-"""From indices into the batch to the inner loss of those samples."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +40,7 @@ class PGD:
     the others.
     reach: the radius of the ball that a step stays in, as a multiple of eps; "box": the box alone.
     Above 1 for training methods that leave the ball on purpose (N-FGSM), never for evaluation.
+    eot: each gradient is the mean over so many passes, for models that are random.
 
     Raises `ConfigError` for values outside these.
     """
@@ -62,6 +57,7 @@ class PGD:
     start_scale: float = 1.0
     projection: Projection = "exact"
     reach: Reach = 1.0
+    eot: int = 1
 
     def __post_init__(self) -> None:
         pgd_settings.check(self)
@@ -77,9 +73,7 @@ class PGD:
         Returns x_adv, shaped like `x`, detached, in ball and box.
         """
         inner = INNER_LOSSES[self.loss]
-        return self._attack(
-            model, x, lambda at: lambda logits: inner(logits, y[at]), hard_labels(y)
-        )
+        return self.climb(model, x, lambda at: lambda logits: inner(logits, y[at]), hard_labels(y))
 
     def perturb(
         self, model: nn.Module, x: Tensor, loss_fn: LossFn, *, start: Tensor | None = None
@@ -89,9 +83,13 @@ class PGD:
         With (B,) losses, restarts and "worst" choose per sample; with a scalar, the whole batch.
         """
         attack = self if start is None else replace(self, start=start, restarts=1)
-        return attack._attack(model, x, lambda _: loss_fn, None)
+        return attack.climb(model, x, lambda _: loss_fn, None)
 
-    def _attack(self, model: nn.Module, x: Tensor, loss_at: LossAt, y: Tensor | None) -> Tensor:
+    def climb(self, model: nn.Module, x: Tensor, loss_at: LossAt, y: Tensor | None) -> Tensor:
+        """The same with an inner loss of their own for samples: `loss_at` gives that of some.
+
+        `y` are the classes (B,) that a fooled model misses; without them the loss alone counts.
+        """
         x = x.detach()
         check_pixels(model, x)
         everything = torch.arange(len(x), device=x.device)
@@ -104,8 +102,8 @@ class PGD:
                     self._climb_until_fooled(model, x, loss_at, best)
                 else:
                     x_adv = self._climb(model, x, loss_at(everything))
-                    logits = forward(model, x_adv)
-                    best.update(everything, x_adv, loss_at(everything)(logits), logits)
+                    losses, logits = input_losses(model, x_adv, loss_at(everything), self.eot)
+                    best.update(everything, x_adv, losses, logits)
             return best.x_adv
 
     def _climb(self, model: nn.Module, x: Tensor, loss_fn: LossFn) -> Tensor:
@@ -113,7 +111,7 @@ class PGD:
         x_adv, velocity = self._start(x), torch.zeros_like(x)
         inside = around(self.threat, x, self.projection, self.reach)
         for _ in range(self.steps):
-            grad, _, _ = input_gradient(model, x_adv, loss_fn)
+            grad, _, _ = input_gradient(model, x_adv, loss_fn, self.eot)
             velocity = self._accumulate(velocity, grad)
             x_adv = inside(x_adv - x + self._move(x_adv, velocity))
         return x_adv
@@ -129,7 +127,7 @@ class PGD:
             return
         x_adv, velocity = self._start(x[at]), torch.zeros_like(x[at])
         for _ in range(self.steps):
-            grad, losses, logits = input_gradient(model, x_adv, loss_at(at))
+            grad, losses, logits = input_gradient(model, x_adv, loss_at(at), self.eot)
             going = ~best.update(at, x_adv, losses, logits)
             velocity = self._accumulate(velocity, grad)
             inside = around(self.threat, x[at], self.projection, self.reach)
@@ -137,28 +135,18 @@ class PGD:
             at, x_adv, velocity = at[going], x_adv[going], velocity[going]
             if not len(at):
                 return
-        logits = forward(model, x_adv)
-        best.update(at, x_adv, loss_at(at)(logits), logits)
+        losses, logits = input_losses(model, x_adv, loss_at(at), self.eot)
+        best.update(at, x_adv, losses, logits)
 
     def _start(self, x: Tensor) -> Tensor:
-        if isinstance(self.start, Tensor):
-            delta = self.start.detach().to(x)
-        elif self.start == "uniform":
-            start = Threat(self.threat.norm, self.start_scale * self.threat.eps)
-            return start.apply(x, start.geometry.random(x, start.eps))
-        elif self.start == "sign":
-            length = self.start_scale * self.threat.eps
-            return (x + length * (2 * torch.randint_like(x, 2) - 1)).clamp(0, 1)
-        elif self.start == "gaussian":
-            delta = GAUSSIAN_START * torch.randn_like(x)
-        elif self.start == "positive":
-            delta = GAUSSIAN_START * torch.rand_like(x)
-        else:
-            delta = torch.zeros_like(x)
+        delta = first_delta(self.threat, self.start, x, self.start_scale)
         # TRADES and MART take their first gradient at the noise as drawn, a little of it outside
         # the box; a start that may itself be returned has to be an image.
-        is_returned = self.steps == 0 or self.keep == "worst"
-        return self.threat.apply(x, delta) if is_returned else x + delta
+        if isinstance(self.start, Tensor) or self.start not in ("uniform", "sign", "boundary"):
+            is_returned = self.steps == 0 or self.keep == "worst"
+            return self.threat.apply(x, delta) if is_returned else x + delta
+        drawn_in = replace(self.threat, eps=max(1.0, self.start_scale) * self.threat.eps)
+        return drawn_in.apply(x, delta)
 
     def _accumulate(self, velocity: Tensor, grad: Tensor) -> Tensor:
         return self.decay * velocity + to_unit_l1(grad) if self.decay else grad

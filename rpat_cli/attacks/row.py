@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
+from math import prod
 from typing import Any
 
 from rpat_cli.attacks.threat import DEFAULT_EPS, Threat
@@ -20,13 +21,14 @@ Cost = Callable[[Mapping[str, Any]], float]
 STEP = 3.0
 """Forward passes that a gradient step costs: one, and a backward pass of about twice the time."""
 
-STEPPING = ("steps", "step_size", "keep")
+STEPPING = ("steps", "step_size", "keep", "eot")
 ITERATIVE = (*STEPPING, "restarts")
 
 
 def passes_per_step(passes: float) -> Cost:
     """The cost of attacks whose steps take so many forward passes each."""
-    return lambda settings: passes * settings.get("steps", 1) * settings.get("restarts", 1)
+    repeated = ("steps", "restarts", "eot")
+    return lambda settings: passes * prod(settings.get(key, 1) for key in repeated)
 
 
 gradient_steps = passes_per_step(STEP)
@@ -55,7 +57,9 @@ class AttackRow:
     follows_gradient: it cannot take a step on a model that no gradient comes through.
     transfers: it may make images on one model for another.
     trains: it may make training examples.
+    in_training: settings that it has there in place of its own defaults.
     needs_class: it is not defined for mixed labels (MixUp, CutMix).
+    minimizes: it looks for the smallest perturbation, whatever the radius of the threat.
     cost: forward passes for each image, from its settings.
     extra, package: the extra of this package that installs what it needs, and what that is.
     """
@@ -73,7 +77,9 @@ class AttackRow:
     follows_gradient: bool = False
     transfers: bool = False
     trains: bool = False
+    in_training: Mapping[str, Setting] = field(default_factory=dict)
     needs_class: bool = False
+    minimizes: bool = False
     cost: Cost = gradient_steps
     extra: str = ""
     package: str = ""
@@ -107,7 +113,8 @@ class AttackRow:
         if settings.get("restarts") == 1:
             everywhere.add("restarts")
         ignored = {key for key in everywhere if not self.accepts(key)}
-        return self(threat, **{key: settings[key] for key in settings if key not in ignored})
+        taken = {key: settings[key] for key in settings if key not in ignored}
+        return self(threat, **{**self.in_training, **taken})
 
     def accepts(self, setting: str) -> bool:
         """Is there a parameter of this name in its signature, or one for all names?"""

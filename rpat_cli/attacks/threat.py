@@ -137,6 +137,17 @@ class Threat:
         # Clamped for the rounding of the sum only: the perturbation is in the box already.
         return lambda delta: (x + clip(delta.detach())).clamp_(0, 1)
 
+    def ball_then_box(self, x: Tensor, ahead: Tensor) -> Tensor:
+        """The point `ahead` brought into the ball around x (B, ...), then into the box: inside of
+        both, though not the nearest such point. Published attacks go there."""
+        import torch
+
+        if self.norm == "Linf":
+            ahead = torch.minimum(torch.maximum(ahead, x - self.eps), x + self.eps)
+        else:
+            ahead = x + self.project(ahead - x)
+        return ahead.clamp(0, 1)
+
     def distance(self, x: Tensor, x_adv: Tensor) -> Tensor:
         """(B,) norms of x_adv - x."""
         return self.geometry.norm(x_adv - x)

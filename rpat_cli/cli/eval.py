@@ -73,6 +73,8 @@ Examples:
   rpat eval --model-file my.py:build --data cifar10 --attack pgd-50,autoattack
 
   rpat eval --plugin my_attack.py --attack my-attack-50
+
+  rpat eval --attack apgd-ce,apgd-t --surrogate Quantize=identity
 """
 
 
@@ -87,6 +89,7 @@ def evaluate(
     steps: o.Steps = None,
     step_size: o.StepSize = None,
     restarts: o.Restarts = None,
+    surrogate: o.Surrogates = None,
     checkpoint: o.Checkpoint = "best",
     model_file: o.ModelFile = None,
     limit: o.Limit = None,
@@ -111,7 +114,7 @@ def evaluate(
     specs = read_suite(_audited(attack, audit), overrides)
     changes = _changes({**flags, "--plugin": plugins or None}, assign or [])
     target = _target(target, model_file)
-    with _answered(trust, target, attack, changes):
+    with _answered(trust, target, attack, changes, surrogate or []):
         _session().evaluate(
             target=target,
             specs=specs,
@@ -120,6 +123,7 @@ def evaluate(
             save_adv=save_adv,
             quiet=quiet,
             as_json=as_json,
+            surrogates=surrogate or [],
             **_how(checkpoint, limit, images, batch_size, jobs, out, fast),
         )
 
@@ -147,11 +151,16 @@ def _how(
 
 
 def _answered(
-    everything: bool, target: Path | None, attack: str, changes: Sequence[Layer]
+    everything: bool,
+    target: Path | None,
+    attack: str,
+    changes: Sequence[Layer],
+    surrogates: Sequence[str],
 ) -> AbstractContextManager[None]:
     """What this command line answers for: the code that it names itself, or everything."""
     program = python_file(str(target))
-    named = [*code_named_in(changes), *model_files(attack)]
+    stand_ins = [python_file(text.partition("=")[2]) for text in surrogates]
+    named = [*code_named_in(changes), *model_files(attack), *filter(None, stand_ins)]
     return trusting(everything=everything, files=[*named, program] if program else named)
 
 

@@ -140,6 +140,16 @@ Restarts = Annotated[
         help="Random restarts of the attacks that have them.",
     ),
 ]
+Surrogates = Annotated[
+    list[str] | None,
+    _option(
+        "--surrogate",
+        panel=WHAT,
+        metavar="MODULE=STAND-IN",
+        help="Let the attacks' gradients pass a module as identity, relu or FILE.py:FUNCTION; may "
+        "be repeated.",
+    ),
+]
 Checkpoint = Annotated[
     Literal["best", "last", "best_wa", "last_wa"],
     typer.Option(

@@ -20,6 +20,7 @@ from rpat_cli.errors import ConfigError
 from rpat_cli.evaluation.parallel import ranks
 from rpat_cli.evaluation.parallel.processes import Jobs
 from rpat_cli.evaluation.suite import AttackSpec
+from rpat_cli.loading.stand_ins import read_surrogates
 from rpat_cli.recipe.layers import Layer, layers_of, resolve
 from rpat_cli.recipe.summary import summary
 from rpat_cli.recipe.trust import trusting
@@ -163,6 +164,7 @@ def evaluate(
     out: Path | None = None,
     fast: bool = False,
     save_adv: Path | None = None,
+    surrogates: Sequence[str] = (),
     quiet: bool,
     as_json: bool,
 ) -> None:
@@ -180,13 +182,14 @@ def evaluate(
             target = newest_run().path
             listener.say(f"evaluating the newest run, {target}")
         again = shlex.join(["rpat", *sys.argv[1:]]) + (" (alone or with torchrun)" * shared)
+        more = (out, fast, read_surrogates(surrogates), save_adv)
         measured = measure_run(
             target,
             specs,
             diagnostics=diagnostics,
             checkpoint=checkpoint,
             changes=changes,
-            options=EvalOptions(batch_size, jobs, limit, again, others, out, fast, save_adv),
+            options=EvalOptions(batch_size, jobs, limit, again, others, *more),
             listener=listener,
         )
         sections = [result.section() for result in measured.diagnostics.values()]

@@ -24,6 +24,7 @@ DATASETS: Registry[DatasetSpec] = Registry(
         "svhn": "rpat_cli.data.svhn:SVHN",
         "tiny-imagenet": "rpat_cli.data.tiny_imagenet:TINY_IMAGENET",
         "imagefolder": "rpat_cli.data.folders:IMAGEFOLDER",
+        "in-memory": "rpat_cli.data.in_memory:IN_MEMORY",
     },
 )
 
@@ -36,6 +37,11 @@ AUGMENTATIONS: Registry[Callable[..., Augment]] = Registry(
         "cutout": "rpat_cli.data.augment:cutout",
         "autoaugment": "rpat_cli.data.augment:autoaugment",
         "randaugment": "rpat_cli.data.augment:randaugment",
+        "trivialaugment": "rpat_cli.data.augment:trivialaugment",
+        "cropshift": "rpat_cli.data.idbh:cropshift",
+        "colorshape": "rpat_cli.data.idbh:colorshape",
+        "erasing": "rpat_cli.data.idbh:erasing",
+        "idbh": "rpat_cli.data.idbh:idbh",
     },
 )
 """Factories `(image_size, **settings) -> Augment`; what the signature names are the settings of a

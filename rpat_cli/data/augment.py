@@ -59,7 +59,7 @@ def random_crop(image_size: int, padding: int | None = None) -> Augment:
     """Pad with black, then crop at a uniformly random place; `padding` (pixels a side) is an eighth
     of the image by default: 4 of 32."""
     width = round(image_size / 8) if padding is None else padding
-    _require(0 <= width <= image_size, "padding", width, f"must be 0 to {image_size} pixels")
+    check_setting(0 <= width <= image_size, "padding", width, f"must be 0 to {image_size} pixels")
 
     def augment(x: Tensor) -> Tensor:
         rows, columns = torch.randint(2 * width + 1, (2, len(x)), device=x.device)
@@ -84,7 +84,7 @@ def crop_at(x: Tensor, rows: Tensor, columns: Tensor, padding: int) -> Tensor:
 
 def random_flip(image_size: int, p: float = 0.5) -> Augment:  # noqa: ARG001  (all factories share this signature)
     """Flip left and right with probability `p`."""
-    _require(0 <= p <= 1, "p", p, "must be a probability, 0 to 1")
+    check_setting(0 <= p <= 1, "p", p, "must be a probability, 0 to 1")
 
     def augment(x: Tensor) -> Tensor:
         flipped = torch.rand(len(x), device=x.device) < p
@@ -106,7 +106,7 @@ def cutout(image_size: int, size: int | None = None) -> Augment:
     image.
     """
     side = image_size // 2 if size is None else size
-    _require(side >= 1, "size", side, "must be at least 1 pixel")
+    check_setting(side >= 1, "size", side, "must be at least 1 pixel")
 
     def augment(x: Tensor) -> Tensor:
         rows = _hit(x.shape[-2], side, x).unsqueeze(2)
@@ -139,9 +139,20 @@ def randaugment(image_size: int, n: int = 2, m: int = 9) -> Augment:  # noqa: AR
     """
     from torchvision.transforms import v2
 
-    _require(n >= 0, "n", n, "must be a number of operations, 0 or more")
-    _require(0 <= m <= 30, "m", m, "must be a magnitude, 0 to 30")
+    check_setting(n >= 0, "n", n, "must be a number of operations, 0 or more")
+    check_setting(0 <= m <= 30, "m", m, "must be a magnitude, 0 to 30")
     return _per_sample(v2.RandAugment(num_ops=n, magnitude=m, num_magnitude_bins=31))
+
+
+def trivialaugment(image_size: int) -> Augment:  # noqa: ARG001
+    """TrivialAugment, the wide form: one operation of a random strength per image (Müller & Hutter,
+    ICCV 2021, arXiv 2103.10158).
+
+    Cost: as for `autoaugment`.
+    """
+    from torchvision.transforms import v2
+
+    return _per_sample(v2.TrivialAugmentWide())
 
 
 def _per_sample(transform: Callable[[Tensor], Tensor]) -> Augment:
@@ -220,6 +231,7 @@ def _fits(value: Any, field: inspect.Parameter) -> bool:
     return isinstance(value, allowed)
 
 
-def _require(holds: bool, key: str, value: object, rule: str) -> None:
+def check_setting(holds: bool, key: str, value: object, rule: str) -> None:
+    """Raise `ConfigError` unless it holds; `rule` says what must."""
     if not holds:
         raise ConfigError(Problem(key, f"{value} {rule}."))

@@ -5,10 +5,13 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from rpat_cli.data.images import RandomCrop
 
 Shape = tuple[int, int, int]
 """Channels, height, width."""
@@ -21,25 +24,12 @@ COLOR_EPS: Mapping[str, float] = MappingProxyType(
 """The eps by norm at which robustness on color images is usually reported, for pixels in [0, 1]."""
 
 
-class Split(Protocol):
-    """Labeled images, in memory or on disk. Pixels come out as float32 in [0, 1], NCHW.
+class Batches(Protocol):
+    """Labeled images that are read in batches; `shape` is (C, H, W)."""
 
-    `labels` is (N,) int64 on the CPU or on the device of the images; `shape` is (C, H, W).
-    """
-
-    @property
-    def labels(self) -> Tensor: ...
     @property
     def shape(self) -> Shape: ...
     def __len__(self) -> int: ...
-
-    def to(self, device: torch.device | str) -> "Split":
-        """The same images on `device`; images on disk that fit in memory are read here, once."""
-        ...
-
-    def subset(self, indices: Tensor) -> Self:
-        """The images at `indices` (K,) int64, in that order."""
-        ...
 
     def batches(
         self, order: Tensor, batch_size: int, device: torch.device | str
@@ -50,6 +40,32 @@ class Split(Protocol):
         Draws no random number, so that a training can resume at any batch of an order. Raises
         `DataError` for an image that cannot be read.
         """
+        ...
+
+
+def in_epoch(images: Batches, seed: int, epoch: int) -> Batches:
+    """The images as that epoch of a training sees them: with random crops of its own, where they
+    have any (a method `in_epoch` of theirs)."""
+    own = getattr(images, "in_epoch", None)
+    cropped: Batches = images if own is None else own(seed, epoch)
+    return cropped
+
+
+class Split(Batches, Protocol):
+    """Labeled images, in memory or on disk. Pixels come out as float32 in [0, 1], NCHW.
+
+    `labels` is (N,) int64 on the CPU or on the device of the images.
+    """
+
+    @property
+    def labels(self) -> Tensor: ...
+
+    def to(self, device: torch.device | str) -> "Split":
+        """The same images on `device`; images on disk that fit in memory are read here, once."""
+        ...
+
+    def subset(self, indices: Tensor) -> Self:
+        """The images at `indices` (K,) int64, in that order."""
         ...
 
     def tensors(self) -> tuple[Tensor, Tensor]:
@@ -71,6 +87,7 @@ class LoadOptions:
 
     The others are for folders of image files. `image_size`: pixels a side, or height and width.
     `channels`: 3, or 1 for gray. `center_crop`, `interpolation`: see `rpat_cli.data.images.Form`.
+    `train_crop`: what an epoch of training crops out of its images.
     `test_size`: share of a tree without splits that is held out as test images.
     """
 
@@ -84,6 +101,7 @@ class LoadOptions:
     center_crop: float = 1.0
     interpolation: str = "bilinear"
     test_size: int | float | None = None
+    train_crop: "RandomCrop | None" = None
 
 
 @dataclass(frozen=True)

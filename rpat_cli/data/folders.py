@@ -6,13 +6,17 @@ from pathlib import Path
 import torch
 
 from rpat_cli.data.base import COLOR_EPS, DatasetSpec, LoadOptions, RawData
-from rpat_cli.data.images import Form, printable
+from rpat_cli.data.images import Form, RandomCrop, printable
 from rpat_cli.data.splits import StreamSplit, counted, stratified_choice
 from rpat_cli.data.trees import SPLITS, Labeled, class_folders, labeled, split_folder
 from rpat_cli.errors import DataError
 
 DEFAULT_IMAGE_SIZE = 64
 """Pixels a side to which images of any size are resized unless the recipe says otherwise."""
+
+MEMORY_BUDGET_GB = 0.1
+"""Less than for the published sets, whose size is known: whatever the number of images, more of
+them should not need more memory."""
 
 TEST_SEED = 0
 """Chooses the test images of a tree without splits: the same ones whatever the recipe's seed."""
@@ -147,18 +151,20 @@ def raw_data(
             f"{printable(unknown[0])}."
         )
 
-    def split(images: Labeled) -> StreamSplit:
+    def split(images: Labeled, crop: RandomCrop | None = None) -> StreamSplit:
         return StreamSplit(
             root=root,
-            files=tuple(path.relative_to(root).as_posix() for path, _ in images),
+            files=tuple(path.removeprefix(f"{root.as_posix()}/") for path, _ in images),
             labels=torch.tensor([index[name] for _, name in images], dtype=torch.int64),
             form=form_of(options),
             workers=options.workers,
             memory_budget=options.memory_budget,
+            crop=crop,
         )
 
     names = names or tuple(map(printable, classes))
-    return RawData(None if train is None else split(train), split(test), names, remarks)
+    training = None if train is None else split(train, options.train_crop)
+    return RawData(training, split(test), names, remarks)
 
 
 IMAGEFOLDER = DatasetSpec(
@@ -169,5 +175,7 @@ IMAGEFOLDER = DatasetSpec(
     std=(0.229, 0.224, 0.225),
     eps=COLOR_EPS,
     load=load_imagefolder,
-    defaults={"data": {"augment": ["crop-flip"], "val_size": 0.1}},
+    defaults={
+        "data": {"augment": ["crop-flip"], "val_size": 0.1, "memory_budget_gb": MEMORY_BUDGET_GB}
+    },
 )

@@ -1,12 +1,14 @@
 """From one image file to pixels: every kind of file that Pillow opens is read as a person sees it,
 or refused by its name."""
 
+import math
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -38,6 +40,9 @@ TURNS = {
 }
 """What makes an image of each orientation upright."""
 
+SIDEWAYS = frozenset(TURNS[orientation] for orientation in (5, 6, 7, 8))
+"""Those that swap width and height."""
+
 
 @dataclass(frozen=True)
 class Form:
@@ -63,9 +68,58 @@ class Form:
         return round(self.height / self.center_crop), round(self.width / self.center_crop)
 
 
-def decode(path: Path, form: Form) -> Tensor:
+Box = tuple[int, int, int, int]
+"""Left, upper, right and lower edge in pixels; the latter two are outside."""
+
+
+@dataclass(frozen=True)
+class RandomCrop:
+    """A random part of an image, resized to the form: `scale` is the smallest and largest share of
+    the area, `ratio` that of width to height (Szegedy et al., CVPR 2015, arXiv 1409.4842, with the
+    defaults of today's ImageNet training)."""
+
+    scale: tuple[float, float] = (0.08, 1.0)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+
+    def box(self, width: int, height: int, random: Random) -> Box:
+        """Of an image of that size. Ten draws that don't fit into it make the largest box at the
+        center whose ratio is allowed."""
+        for _ in range(10):
+            area = width * height * random.uniform(*self.scale)
+            ratio = math.exp(random.uniform(*map(math.log, self.ratio)))
+            w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+            if 0 < w <= width and 0 < h <= height:
+                left = int(random.random() * (width - w + 1))
+                upper = int(random.random() * (height - h + 1))
+                return left, upper, left + w, upper + h
+        low, high = self.ratio
+        w = min(width, max(1, round(height * high)))
+        h = min(height, max(1, round(width / low)))
+        left, upper = (width - w) // 2, (height - h) // 2
+        return left, upper, left + w, upper + h
+
+
+@dataclass(frozen=True)
+class EpochCrops:
+    """The random crops of one epoch. Each follows from seed, epoch and the image's number alone, so
+    neither the number of workers nor an interruption changes it."""
+
+    crop: RandomCrop
+    seed: int
+    epoch: int
+
+    def box(self, number: int, width: int, height: int) -> Box:
+        return self.crop.box(width, height, Random(f"{self.seed}/{self.epoch}/{number}"))
+
+
+BoxOf = Callable[[int, int], Box]
+"""From the width and height of an upright image to the part of it that is wanted."""
+
+
+def decode(path: Path, form: Form, box_of: BoxOf | None = None) -> Tensor:
     """One image file as (C, H, W) uint8 of that form: upright, the first frame of an animation,
-    transparent parts black, 16 bits scaled to 8; resized, then cropped at the center.
+    transparent parts black, 16 bits scaled to 8; resized, then cropped at the center, or a part of
+    it resized.
 
     Raises `DataError`, naming the file, if it is no image, a damaged one, or of pixels whose range
     is not known.
@@ -75,14 +129,17 @@ def decode(path: Path, form: Form) -> Tensor:
     try:
         # No warnings of Pillow's: what matters is refused.
         with warnings.catch_warnings(action="ignore"), _whole_only(), Image.open(path) as image:
-            if form.center_crop == 1:
+            if box_of is not None:
+                box_of = _with_draft(image, form, box_of)
+            elif form.center_crop == 1:
                 # Lets the JPEG decoder skip detail that the resize would throw away.
                 side = max(form.height, form.width)
                 image.draft("RGB", (side, side))
             image.load()  # first: some of Pillow's readers turn the image here
             turn = _turn(image)
             pixels = _in_color(_eight_bits(image), "L" if form.channels == 1 else "RGB")
-            cut = _cut(pixels if turn is None else pixels.transpose(turn), form)
+            upright = pixels if turn is None else pixels.transpose(turn)
+            cut = _cut(upright, form) if box_of is None else _part(upright, form, box_of)
     except MemoryError:
         raise
     except Exception as error:  # Pillow's readers raise nearly anything on damaged files
@@ -153,6 +210,32 @@ def _in_color(image: Image.Image, mode: str) -> Image.Image:
     if mode == "L" and image.mode not in ("L", "RGB"):
         image = image.convert("RGB")
     return image if image.mode == mode else image.convert(mode)
+
+
+def _with_draft(image: Image.Image, form: Form, box_of: BoxOf) -> BoxOf:
+    """Lets the JPEG decoder skip detail that resizing the box would throw away; the box in the
+    image that is decoded then."""
+    if image.format != "JPEG":
+        return box_of
+    turned = TURNS.get(image.getexif().get(ORIENTATION, 1)) in SIDEWAYS
+    width, height = image.size[::-1] if turned else image.size
+    left, upper, right, lower = box_of(width, height)
+    shrink = min((right - left) / form.width, (lower - upper) / form.height)
+    if shrink >= 2:
+        image.draft("RGB", (int(image.width / shrink), int(image.height / shrink)))
+
+    def within(now_wide: int, now_high: int) -> Box:
+        x, y = now_wide / width, now_high / height
+        first = min(int(left * x), now_wide - 1), min(int(upper * y), now_high - 1)
+        last = max(first[0] + 1, round(right * x)), max(first[1] + 1, round(lower * y))
+        return *first, *last
+
+    return within
+
+
+def _part(image: Image.Image, form: Form, box_of: BoxOf) -> Image.Image:
+    part = image.crop(box_of(*image.size))
+    return part.resize((form.width, form.height), RESAMPLING[form.interpolation])
 
 
 def _cut(image: Image.Image, form: Form) -> Image.Image:

@@ -37,7 +37,7 @@ def load_dataset(
     stratified and depends on `seed` only. With None only the test images are read, and all others
     may be missing. `memory_budget` is in bytes for one split. `workers` processes decode image
     files (0: this process does). `image_size` (pixels a side, or height and width) and `form`, the
-    last four of `LoadOptions`, are for `imagefolder`.
+    last five of `LoadOptions`, are for `imagefolder`.
 
     Raises `ConfigError` for an unknown name or an impossible `val_size` or `image_size`,
     `DataError` for files that are missing or damaged, `MissingExtraError` if reading needs a
@@ -109,6 +109,9 @@ def _check_form(spec: DatasetSpec, options: LoadOptions) -> None:
     if options.center_crop != 1:
         message = f"the images of {spec.name} are neither resized nor cropped."
         raise ConfigError(Problem("center_crop", message, hint=for_folders))
+    if options.train_crop is not None:
+        message = f"the images of {spec.name} are of one size: use data.augment."
+        raise ConfigError(Problem("train_crop", message, hint=for_folders))
     if options.test_size is not None:
         message = f"{spec.name} has test images of its own."
         raise ConfigError(Problem("test_size", message, hint=for_folders))

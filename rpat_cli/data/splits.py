@@ -4,9 +4,10 @@ needed; and stratified choices of images."""
 import hashlib
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,15 +16,16 @@ from torch import Tensor
 from torch.utils import data as torch_data
 
 from rpat_cli.data.base import GIB, Shape
-from rpat_cli.data.images import Form, decode, printable
+from rpat_cli.data.images import EpochCrops, Form, RandomCrop, decode, printable
 from rpat_cli.errors import ConfigError, DataError, Problem
 
 
-def _chunks(order: Tensor, batch_size: int) -> list[Tensor]:
+def in_chunks(order: Tensor, batch_size: int) -> list[Tensor]:
+    """An order (K,) in batches; the last may be smaller."""
     return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
 
 
-def _unit(pixels: Tensor) -> Tensor:
+def unit(pixels: Tensor) -> Tensor:
     """uint8 to float32 in [0, 1]."""
     return pixels.float().div_(255)
 
@@ -149,12 +151,12 @@ class TensorSplit:
     def batches(
         self, order: Tensor, batch_size: int, device: torch.device | str
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        for chunk in _chunks(order.to(self.images.device), batch_size):
+        for chunk in in_chunks(order.to(self.images.device), batch_size):
             # Bytes travel to the device, a quarter of the floats that are made of them there.
-            yield _unit(self.images[chunk].to(device)), self.labels[chunk].to(device)
+            yield unit(self.images[chunk].to(device)), self.labels[chunk].to(device)
 
     def tensors(self) -> tuple[Tensor, Tensor]:
-        return _unit(self.images), self.labels
+        return unit(self.images), self.labels
 
     def fingerprint(self) -> str:
         digest = hashlib.sha256(repr(tuple(self.images.shape)).encode())
@@ -170,12 +172,17 @@ class _BatchDecoder(torch_data.Dataset[Tensor | DataError]):
     root: Path
     files: tuple[str, ...]
     form: Form
+    crops: EpochCrops | None
 
     def __getitem__(self, indices: list[int]) -> Tensor | DataError:
         try:
-            return torch.stack([decode(self.root / self.files[i], self.form) for i in indices])
+            return torch.stack([self._decoded(index) for index in indices])
         except DataError as error:
             return error  # not raised: torch would wrap the worker's traceback around the message
+
+    def _decoded(self, index: int) -> Tensor:
+        box_of = None if self.crops is None else partial(self.crops.box, index)
+        return decode(self.root / self.files[index], self.form, box_of)
 
 
 def _content(path: Path, read: bool) -> str:
@@ -198,7 +205,8 @@ class StreamSplit:
 
     Decoded to images of `form` by `workers` processes (0: in this one), without randomness. `to`
     reads a split of at most `memory_budget` bytes into a `TensorSplit`; a larger one stays on disk
-    and is streamed.
+    and is streamed, and so is one with a `crop`: what training crops out of its images, another
+    part in every epoch. Batches are of whole images, but those of what `in_epoch` gives.
     """
 
     root: Path
@@ -207,6 +215,8 @@ class StreamSplit:
     form: Form
     workers: int = 0
     memory_budget: int = 2 * GIB
+    crop: RandomCrop | None = None
+    crops: EpochCrops | None = None
 
     def __len__(self) -> int:
         return len(self.files)
@@ -220,7 +230,14 @@ class StreamSplit:
         return len(self) * math.prod(self.shape) <= self.memory_budget
 
     def to(self, device: torch.device | str) -> "TensorSplit | StreamSplit":
-        return TensorSplit(self._pixels(), self.labels).to(device) if self.fits_memory else self
+        if self.crop is not None or not self.fits_memory:
+            return self
+        return TensorSplit(self._pixels(), self.labels).to(device)
+
+    def in_epoch(self, seed: int, epoch: int) -> "StreamSplit":
+        """The images as that epoch of a training sees them."""
+        crops = None if self.crop is None else EpochCrops(self.crop, seed, epoch)
+        return replace(self, crops=crops)
 
     def subset(self, indices: Tensor) -> "StreamSplit":
         chosen = tuple(self.files[i] for i in indices.tolist())
@@ -229,13 +246,13 @@ class StreamSplit:
     def batches(
         self, order: Tensor, batch_size: int, device: torch.device | str
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        chunks = _chunks(order.cpu(), batch_size)
+        chunks = in_chunks(order.cpu(), batch_size)
         pin = torch.device(device).type == "cuda"
         for pixels, chunk in zip(self._decoded(chunks, pin), chunks, strict=True):
-            yield _unit(pixels.to(device, non_blocking=pin)), self.labels[chunk].to(device)
+            yield unit(pixels.to(device, non_blocking=pin)), self.labels[chunk].to(device)
 
     def tensors(self) -> tuple[Tensor, Tensor]:
-        return _unit(self._pixels()), self.labels
+        return unit(self._pixels()), self.labels
 
     def fingerprint(self, at_most: int | None = None) -> str:
         """sha256 (hex) of the names, labels and contents of the files, and of the form that they
@@ -246,38 +263,64 @@ class StreamSplit:
         """
         n = len(self)
         read = n if at_most is None else min(at_most, n)
-        wanted = [i * read // n != (i + 1) * read // n for i in range(n)]
-        paths = [self.root / file for file in self.files]
         digest = hashlib.sha256(repr(self.form).encode())
         with ThreadPoolExecutor(8) as threads:  # waiting for the disk is most of it
-            contents = threads.map(_content, paths, wanted)
-            for file, label, content in zip(
-                self.files, self.labels.tolist(), contents, strict=True
-            ):
-                digest.update(os.fsencode(file) + f"\0{content}\0{label}\n".encode())
+            # In pieces: a pool that is given a million files holds a million results.
+            for piece in in_chunks(torch.arange(n), 4096):
+                indices = piece.tolist()
+                files = [self.files[i] for i in indices]
+                wanted = [i * read // n != (i + 1) * read // n for i in indices]
+                contents = threads.map(_content, [self.root / file for file in files], wanted)
+                labels = self.labels[piece].tolist()
+                for file, label, content in zip(files, labels, contents, strict=True):
+                    digest.update(os.fsencode(file) + f"\0{content}\0{label}\n".encode())
         return digest.hexdigest()
 
     def _pixels(self) -> Tensor:
         # Filled in place: concatenating a list of batches would need the memory twice.
         pixels = torch.empty(len(self), *self.shape, dtype=torch.uint8)
         done = 0
-        for batch in self._decoded(_chunks(torch.arange(len(self)), 256), pin=False):
+        for batch in self._decoded(in_chunks(torch.arange(len(self)), 256), pin=False):
             pixels[done : done + len(batch)] = batch
             done += len(batch)
         return pixels
 
     def _decoded(self, chunks: list[Tensor], pin: bool) -> Iterator[Tensor]:
-        loader = torch_data.DataLoader(
-            _BatchDecoder(self.root, self.files, self.form),
-            batch_size=None,
-            sampler=[chunk.tolist() for chunk in chunks],
-            num_workers=min(self.workers, len(chunks)),
-            pin_memory=pin,
-            # A generator of its own: the loader draws a base seed, which must not advance the
-            # global random state.
-            generator=torch.Generator(),
-        )
-        for batch in loader:
-            if isinstance(batch, DataError):
-                raise batch
-            yield batch
+        decoder = _BatchDecoder(self.root, self.files, self.form, self.crops)
+        return batched(decoder, chunks, self.workers, pin)
+
+
+def batched(
+    decoder: torch_data.Dataset[Tensor | DataError], chunks: list[Tensor], workers: int, pin: bool
+) -> Iterator[Tensor]:
+    """What the decoder makes of each of the chunks of indices, in their order, by `workers`
+    processes (0: in this one). Raises the `DataError` that it returns."""
+    loader = torch_data.DataLoader(
+        decoder,
+        batch_size=None,
+        sampler=_Indices(chunks),
+        # A single batch is decoded sooner than a process starts.
+        num_workers=min(workers, len(chunks)) if len(chunks) > 1 else 0,
+        pin_memory=pin,
+        # A generator of its own: the loader draws a base seed, which must not advance the global
+        # random state.
+        generator=torch.Generator(),
+    )
+    for batch in loader:
+        if isinstance(batch, DataError):
+            raise batch
+        yield batch
+
+
+@dataclass(frozen=True)
+class _Indices:
+    """The batches of an order as lists, made one by one: those of millions of images would take
+    hundreds of MB."""
+
+    chunks: Sequence[Tensor]
+
+    def __len__(self) -> int:
+        return len(self.chunks)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return (chunk.tolist() for chunk in self.chunks)

@@ -86,7 +86,7 @@ def _annotated(val: Path) -> Labeled:
             f"tiny-imagenet: {len(missing)} files are missing, {missing[0]} for example. "
             f"{UNPACK_AGAIN}"
         )
-    return found
+    return [(image.as_posix(), name) for image, name in found]
 
 
 def _text(file: Path) -> str:

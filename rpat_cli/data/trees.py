@@ -32,8 +32,9 @@ LITTER = frozenset(
 """Folders that systems leave behind, in lower case. What is hidden (`.ipynb_checkpoints`,
 `._x.png`) is litter too."""
 
-Labeled = list[tuple[Path, str]]
-"""Image files with the names of their classes."""
+Labeled = list[tuple[str, str]]
+"""The paths of image files, "/"-separated, with the names of their classes. As `Path`s, a million
+of them would take a GB."""
 
 
 def is_litter(name: str) -> bool:
@@ -67,7 +68,7 @@ def labeled(folder: Path, classes: Iterable[str]) -> Labeled:
             looked_for = ", ".join(sorted(EXTENSIONS))
             where = printable((folder / name).absolute())
             raise DataError(f"no image in {where} (looked for {looked_for}).")
-        found += [(path, name) for path in images]
+        found += [(path.as_posix(), name) for path in images]
     return found
 
 

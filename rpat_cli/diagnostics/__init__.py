@@ -18,7 +18,7 @@ DIAGNOSTICS: Registry[Diagnostic] = Registry(
         "verdict": Diagnostic(
             measure=f"{_HERE}.verdict.verdict:measure",
             read=f"{_HERE}.verdict.verdict:Verdict.from_dict",
-            help="Can the accuracies be trusted? Seventeen checks on 200 images, such as for "
+            help="Can the accuracies be trusted? Twenty checks on 200 images, such as for "
             "gradient masking: PASS, WARN or FAIL (exit code 3).",
             options=(Option("--check"),),
         ),
@@ -35,6 +35,13 @@ DIAGNOSTICS: Registry[Diagnostic] = Registry(
             help="The same from the sizes of the smallest perturbations that FMN finds (needs "
             "foolbox).",
             options=(Option("--eps-curve-fmn"),),
+        ),
+        "optimality": Diagnostic(
+            measure=f"{_HERE}.optimality:measure",
+            read=f"{_HERE}.optimality:Optimality.from_dict",
+            help="How close each attack of --attack comes to the best of them: the smallest eps "
+            "that breaks each of 100 images, up to 4 times the threat's.",
+            options=(Option("--optimality"),),
         ),
         "loss_surface": Diagnostic(
             measure=f"{_HERE}.loss_surface:measure",

@@ -4,8 +4,9 @@ A row of `DIAGNOSTICS` names its code as "module:attribute", so that `rpat --hel
 diagnostics without importing torch.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from importlib import import_module
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from rpat_cli.attacks.threat import Threat
     from rpat_cli.data.base import Dataset
     from rpat_cli.data.choice import Limit
+    from rpat_cli.data.reading import AnyImages
+    from rpat_cli.evaluation.suite import AttackSpec
 
 T = TypeVar("T")
 
@@ -59,29 +62,38 @@ def _ignore(_: str) -> None:
 
 @dataclass(frozen=True)
 class Subject:
-    """What is examined: a model in eval mode on `device`, images `x` (N, C, H, W) in [0, 1] and
+    """What is examined: a model in eval mode on `device`, `images` (N, C, H, W) in [0, 1] and their
     labels `y` (N,).
 
+    `images` are those of a data set, which are read where they are indexed or iterated over in
+    `rpat_cli.evaluation.verify.batches`, or a tensor; `x` is always a tensor, of all of them.
     `sources` are other models on the device, by the label of the transfer attack that used them.
-    `say` takes a line about the progress.
+    `attacks`: those of the evaluation. `say` takes a line about the progress.
     """
 
     model: "nn.Module"
-    x: "Tensor"
+    images: "AnyImages"
     y: "Tensor"
     threat: "Threat"
     device: "torch.device"
     seed: int
     sources: "Mapping[str, nn.Module]" = field(default_factory=dict)
     say: Callable[[str], None] = _ignore
+    attacks: "Sequence[AttackSpec]" = ()
+
+    @cached_property
+    def x(self) -> "Tensor":
+        """All images at once, for code that looks at few, or at small ones."""
+        return self.images[:]
 
     def with_at_most(self, images: int) -> "Subject":
         """The same with so many of the images, each class by its share, the same ones every
         time."""
+        from rpat_cli.data.reading import chosen_of
         from rpat_cli.data.splits import limited_choice
 
         chosen = limited_choice(self.y, images)
-        return replace(self, x=self.x[chosen], y=self.y[chosen])
+        return replace(self, images=chosen_of(self.images, chosen), y=self.y[chosen])
 
 
 Measure = Callable[[Subject], Result]

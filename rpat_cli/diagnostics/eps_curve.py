@@ -6,7 +6,7 @@ ways to measure it: PGD anew at every radius, or one attack that looks for the s
 of each image, whose sizes give the whole curve at once.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, Literal
@@ -19,6 +19,7 @@ from rpat_cli.attacks.side_effects import frozen, own_randomness
 from rpat_cli.attacks.threat import Threat
 from rpat_cli.data.base import Dataset
 from rpat_cli.data.choice import Limit
+from rpat_cli.data.reading import AnyImages
 from rpat_cli.diagnostics.base import Measure, Result, Subject
 from rpat_cli.diagnostics.blocks import (
     Cells,
@@ -163,7 +164,7 @@ def measure(s: Subject, attack: Name = "pgd") -> EpsCurve:
     """The diagnostic, with either attack."""
     s = s.with_at_most(IMAGES)
     return measure_eps_curve(
-        s.model, s.x, s.y, s.threat, attack=attack, device=s.device, seed=s.seed
+        s.model, s.images, s.y, s.threat, attack=attack, device=s.device, seed=s.seed
     )
 
 
@@ -175,7 +176,7 @@ def prepare_fmn(data: Dataset, limit: Limit | None) -> Measure:  # noqa: ARG001
 
 def measure_eps_curve(
     model: nn.Module,
-    x: Tensor,
+    x: AnyImages,
     y: Tensor,
     threat: Threat,
     *,
@@ -201,12 +202,12 @@ def measure_eps_curve(
         torch.autocast(device.type, enabled=False),
         own_randomness(device, seed),
     ):
-        parts = _right(model, batches(x, y, batch_size, device))
-        whole = threat.whole_box(x)
+        parts = _Right.of(model, x, y, batch_size, device)
+        whole = threat.whole_box(x[:1])
         search = _by_pgd if attack == "pgd" else _by_fmn
         broken_at = search(model, parts, whole, steps)
         radii = sorted({min(k * threat.eps, whole.eps) for k in MULTIPLES} - {0.0})
-        points = draw(radii, broken_at, n=len(x), right=sum(len(part) for part, _ in parts))
+        points = draw(radii, broken_at, n=len(x), right=len(parts))
     return EpsCurve(threat, f"{attack}-{steps}", points)
 
 
@@ -224,20 +225,38 @@ def draw(radii: list[float], broken_at: BrokenAt, *, n: int, right: int) -> tupl
     return tuple(points)
 
 
-Parts = list[tuple[Tensor, Tensor]]
-"""Batches of images that the model gets right, and their labels."""
+@dataclass(frozen=True)
+class _Right:
+    """The images that the model gets right and their labels, batch by batch, on the device; only
+    one batch of them is in memory at a time. `right`: a mask for each batch of all images."""
+
+    x: AnyImages
+    y: Tensor
+    batch_size: int
+    device: torch.device
+    right: Sequence[Tensor]
+
+    @classmethod
+    def of(
+        cls, model: nn.Module, x: AnyImages, y: Tensor, batch_size: int, device: torch.device
+    ) -> "_Right":
+        right = [
+            checked_logits(model, x_part).argmax(dim=1) == y_part
+            for x_part, y_part in batches(x, y, batch_size, device)
+        ]
+        return cls(x, y, batch_size, device, right)
+
+    def __len__(self) -> int:
+        return sum(int(right.sum()) for right in self.right)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        given = batches(self.x, self.y, self.batch_size, self.device)
+        for (x, y), right in zip(given, self.right, strict=True):
+            if right.any():
+                yield x[right], y[right]
 
 
-def _right(model: nn.Module, given: Iterable[tuple[Tensor, Tensor]]) -> Parts:
-    parts = []
-    for x, y in given:
-        right = checked_logits(model, x).argmax(dim=1) == y
-        if right.any():
-            parts.append((x[right], y[right]))
-    return parts
-
-
-def _by_pgd(model: nn.Module, parts: Parts, whole: Threat, steps: int) -> BrokenAt:
+def _by_pgd(model: nn.Module, parts: _Right, whole: Threat, steps: int) -> BrokenAt:
     def broken_at(radius: float) -> Tensor:
         threat = Threat(whole.norm, radius)
         pgd = ATTACKS["pgd"](threat, steps=steps, keep="worst")
@@ -248,7 +267,7 @@ def _by_pgd(model: nn.Module, parts: Parts, whole: Threat, steps: int) -> Broken
     return broken_at
 
 
-def _by_fmn(model: nn.Module, parts: Parts, whole: Threat, steps: int) -> BrokenAt:
+def _by_fmn(model: nn.Module, parts: _Right, whole: Threat, steps: int) -> BrokenAt:
     """One search in the whole box: an image is broken within every radius that its smallest
     perturbation fits in, and within none where no perturbation was found."""
     fmn = ATTACKS["fmn"](whole, steps=steps)

@@ -20,6 +20,7 @@ from rpat_cli.attacks.forward import input_gradient
 from rpat_cli.attacks.losses import INNER_LOSSES
 from rpat_cli.attacks.side_effects import frozen, own_randomness
 from rpat_cli.attacks.threat import Threat
+from rpat_cli.data.reading import AnyImages
 from rpat_cli.diagnostics.base import Result, Subject
 from rpat_cli.diagnostics.blocks import (
     Cells,
@@ -179,12 +180,12 @@ def _short(value: float) -> str:
 def measure(s: Subject) -> LossSurface:
     """The diagnostic, on a few images."""
     s = s.with_at_most(IMAGES)
-    return measure_loss_surface(s.model, s.x, s.y, s.threat, device=s.device, seed=s.seed)
+    return measure_loss_surface(s.model, s.images, s.y, s.threat, device=s.device, seed=s.seed)
 
 
 def measure_loss_surface(
     model: nn.Module,
-    x: Tensor,
+    x: AnyImages,
     y: Tensor,
     threat: Threat,
     *,

@@ -6,7 +6,7 @@ change of the logits, for the samples that an attack breaks and for those that i
 adversarial and for random perturbations; and the accuracy on the way, under "weak" perturbations.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
 from typing import Any, Literal
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from rpat_cli.attacks import ATTACKS
 from rpat_cli.attacks.side_effects import frozen, own_randomness
 from rpat_cli.attacks.threat import Threat
+from rpat_cli.data.reading import AnyImages
 from rpat_cli.diagnostics.base import Result, Subject
 from rpat_cli.diagnostics.blocks import (
     Cells,
@@ -212,12 +213,12 @@ class Perception(Result):
 
 def measure(s: Subject) -> Perception:
     """The diagnostic, on all images."""
-    return measure_perception(s.model, s.x, s.y, s.threat, device=s.device, seed=s.seed)
+    return measure_perception(s.model, s.images, s.y, s.threat, device=s.device, seed=s.seed)
 
 
 def measure_perception(
     model: nn.Module,
-    x: Tensor,
+    x: AnyImages,
     y: Tensor,
     threat: Threat,
     *,
@@ -240,7 +241,7 @@ def measure_perception(
         "adversarial": ATTACKS["pgd"](threat, steps=steps),
         "random": ATTACKS["noise"](threat),
     }
-    walks: dict[str, list[Tensor]] = {kind: [] for kind in attacks}
+    walks: dict[str, list[_Walk]] = {kind: [] for kind in attacks}
     with (
         frozen(model) as model,
         torch.autocast(device.type, enabled=False),
@@ -248,45 +249,80 @@ def measure_perception(
     ):
         for x_part, y_part in batches(x, y, batch_size, device):
             for kind, attack in attacks.items():
-                walks[kind].append(_walk(model, x_part, attack(model, x_part, y_part)).cpu())
-    whole = {kind: torch.cat(parts, dim=1) for kind, parts in walks.items()}
-    return analyze_walks(whole, y.cpu(), threat, steps)
+                logits = _logits_on_the_way(model, x_part, attack(model, x_part, y_part))
+                walks[kind].append(_Walk.of(logits.cpu(), y_part.cpu()))
+    return _analyzed({kind: _Walk.join(parts) for kind, parts in walks.items()}, threat, steps)
 
 
 def analyze_walks(walks: Mapping[str, Tensor], y: Tensor, threat: Threat, steps: int) -> Perception:
     """`walks`: logits (mixes, N, classes) along `MIXES`, for "adversarial" and "random"
     perturbations."""
+    return _analyzed({kind: _Walk.of(each, y) for kind, each in walks.items()}, threat, steps)
+
+
+@dataclass(frozen=True)
+class _Walk:
+    """What is kept of the logits on the way of N images: with many classes, the logits themselves
+    would fill the memory.
+
+    `right` (mixes, N) bool: at which of `MIXES`. `curve` (mixes, N): mean squared change from clean
+    to each of them. `stretches` (3, N): the change over each of `STRETCHES`.
+    """
+
+    right: Tensor
+    curve: Tensor
+    stretches: Tensor
+
+    @classmethod
+    def of(cls, logits: Tensor, y: Tensor) -> "_Walk":
+        """`logits` (mixes, B, classes) along `MIXES`, labels `y` (B,)."""
+        return cls(
+            right=logits.argmax(dim=2) == y,
+            curve=torch.stack([_distances(logits[0], at) for at in logits]),
+            stretches=torch.stack(
+                [_distances(logits[a], logits[b]) for a, b in STRETCHES.values()]
+            ),
+        )
+
+    @classmethod
+    def join(cls, parts: "Sequence[_Walk]") -> "_Walk":
+        return cls(
+            right=torch.cat([part.right for part in parts], dim=1),
+            curve=torch.cat([part.curve for part in parts], dim=1),
+            stretches=torch.cat([part.stretches for part in parts], dim=1),
+        )
+
+
+def _analyzed(walks: Mapping[str, _Walk], threat: Threat, steps: int) -> Perception:
     adversarial = walks["adversarial"]
-    clean, end = (adversarial[at].argmax(dim=1) == y for at in (0, -1))
+    clean, end = adversarial.right[0], adversarial.right[-1]
     groups = {"broken": clean & ~end, "defended": clean & end}
     changes = []
-    for (kind, logits), (group, chosen) in product(walks.items(), groups.items()):
-        changes.append(_change(kind, group, logits[:, chosen], y[chosen]))
+    for (kind, walk), (group, chosen) in product(walks.items(), groups.items()):
+        changes.append(_change(kind, group, walk, chosen))
     gaps = []
-    for stretch, (a, b) in STRETCHES.items():
-        distance = _distances(adversarial[a], adversarial[b])
+    for stretch, distance in zip(STRETCHES, adversarial.stretches, strict=True):
         gaps.append(_gap(stretch, distance[groups["defended"]], distance[groups["broken"]]))
-    return Perception(threat, steps, len(y), tuple(changes), tuple(gaps))
+    return Perception(threat, steps, len(clean), tuple(changes), tuple(gaps))
 
 
-def _walk(model: nn.Module, x: Tensor, x_adv: Tensor) -> Tensor:
+def _logits_on_the_way(model: nn.Module, x: Tensor, x_adv: Tensor) -> Tensor:
     """(mixes, B, classes) logits on the way from x to x_adv."""
     return torch.stack([checked_logits(model, (1 - mix) * x + mix * x_adv) for mix in MIXES])
 
 
-def _change(kind: str, group: str, logits: Tensor, y: Tensor) -> Change:
-    n = len(y)
+def _change(kind: str, group: str, walk: _Walk, chosen: Tensor) -> Change:
+    """Of the images `chosen` (N,) bool."""
+    n = int(chosen.sum())
     if not n:
         return Change(kind, group, 0, None, None, None, (), ())
-    curve, accuracy = [], []
-    for at in logits:
-        curve.append(float(_distances(logits[0], at).mean()))
-        accuracy.append(Accuracy.of(at.argmax(dim=1) == y).value)
+    curve = tuple(float(at[chosen].mean()) for at in walk.curve)
+    accuracy = tuple(Accuracy.of(at[chosen]).value for at in walk.right)
     changes = {
-        stretch: float(_distances(logits[a], logits[b]).mean())
-        for stretch, (a, b) in STRETCHES.items()
+        stretch: float(distance[chosen].mean())
+        for stretch, distance in zip(STRETCHES, walk.stretches, strict=True)
     }
-    return Change(kind, group, n, **changes, curve=tuple(curve), accuracy=tuple(accuracy))
+    return Change(kind, group, n, **changes, curve=curve, accuracy=accuracy)
 
 
 def _gap(stretch: str, defended: Tensor, broken: Tensor) -> Gap:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from rpat_cli.attacks.base import Attack
-from rpat_cli.data.base import Split
+from rpat_cli.data.base import Batches, in_epoch
 from rpat_cli.data.order import EachOnce, Order
 from rpat_cli.engine.averaging import AveragedModel
 from rpat_cli.engine.awp import WeightPerturbation
@@ -64,7 +64,7 @@ class TrainLoop:
     attack: Attack
     optimizer: torch.optim.Optimizer
     schedule: Schedule
-    train: Split
+    train: Batches
     augment: Augment
     compute: Compute
     lr: float
@@ -163,7 +163,8 @@ class TrainLoop:
         whole = torch.split(torch.arange(self._images), self._parts)
         mine = torch.cat([part[self.ranks.slice_of(len(part))] for part in whole])
         index = remaining[:, mine]
-        batches = self.train.batches(index.flatten(), len(mine), self.compute.device)
+        images = in_epoch(self.train, self.seed, self.epoch)
+        batches = images.batches(index.flatten(), len(mine), self.compute.device)
         for (x, y), at in zip(batches, index, strict=True):
             yield x, y, at
 

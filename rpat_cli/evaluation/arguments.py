@@ -6,22 +6,31 @@ from torch import Tensor, nn
 
 from rpat_cli.attacks import ATTACKS
 from rpat_cli.attacks.threat import Threat, too_long
+from rpat_cli.data.reading import AnyImages, Images
 from rpat_cli.errors import ConfigError, DataError, Problem
 from rpat_cli.evaluation.suite import AttackSpec
 from rpat_cli.evaluation.verify import check_precision
 
 
-def check_images(model: nn.Module, x: Tensor, y: Tensor, batch_size: int) -> None:
+def check_images(model: nn.Module, x: AnyImages, y: Tensor, batch_size: int) -> None:
     """Raise `RpatError` for a model that is not float32, `ConfigError` for a batch size below 1,
-    and `DataError` for images that are not (N, C, H, W) floats in [0, 1] with labels (N,)."""
+    and `DataError` for images that are not (N, C, H, W) floats in [0, 1] with labels (N,).
+
+    Pixels of images that are still to be read are for `check_pixels`."""
     check_precision(model)
     if batch_size < 1:
         raise ConfigError(f"a batch must hold at least 1 image, given {batch_size}.")
-    if x.ndim != 4 or y.shape != x.shape[:1] or not len(x):
+    if len(x.shape) != 4 or y.shape != x.shape[:1] or not len(x):
         raise DataError(
             f"evaluation needs images (N, C, H, W) and labels (N,), given {tuple(x.shape)} and "
             f"{tuple(y.shape)}."
         )
+    if isinstance(x, Tensor):
+        check_pixels(x)
+
+
+def check_pixels(x: Tensor) -> None:
+    """Raise `DataError` unless they are floats in [0, 1]."""
     low, high = x.aminmax()
     if not x.is_floating_point() or not (low >= 0 and high <= 1):
         raise DataError(
@@ -46,12 +55,14 @@ def check_lengths(threat: Threat, specs: Sequence[AttackSpec], x: Tensor) -> Non
         raise ConfigError(*problems, title="these lengths are impossible" if problems[1:] else "")
 
 
-def check_files(threat: Threat, specs: Sequence[AttackSpec], x: Tensor) -> None:
+def check_files(threat: Threat, specs: Sequence[AttackSpec], x: Images) -> None:
     """Raise `ConfigError` where a file of saved examples is not for the images `x` (N, C, H, W), or
     not for the threat."""
     for spec in specs:
         if spec.name == "file":
-            ATTACKS[spec.name](threat, **spec.settings).check(x)
+            attack = ATTACKS[spec.name](threat, **spec.settings)
+            for part in x.batches(256, "cpu"):
+                attack.check(part)
 
 
 def check_labels(y: Tensor, classes: int) -> None:

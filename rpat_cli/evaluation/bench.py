@@ -3,7 +3,7 @@ process."""
 
 import copy
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import partial
@@ -19,14 +19,17 @@ from rpat_cli.attacks.autoattack import AutoAttack, Ensemble
 from rpat_cli.attacks.brought import Perturb, attacked
 from rpat_cli.attacks.catalogue import NoAttack, Transfer
 from rpat_cli.attacks.side_effects import frozen, own_randomness
+from rpat_cli.attacks.surrogate import Surrogate, backward_through
 from rpat_cli.attacks.threat import Threat
 from rpat_cli.errors import ConfigError, Problem
-from rpat_cli.evaluation.fast import Reduced, check_in_float32, is_worth_it, row_of_stage
+from rpat_cli.evaluation.fast import Reduced, check_in_float32, is_worth_it
 from rpat_cli.evaluation.parallel.chunks import ChooseRows, ChunkResult, Kept, Task
 from rpat_cli.evaluation.suite import AttackSpec
 from rpat_cli.evaluation.verify import Verified, verify
+from rpat_cli.evaluation.words import row_of_stage
 from rpat_cli.passes import count_passes
 from rpat_cli.registry import import_file, imported_files
+from rpat_cli.user_code import is_brought
 
 PROBABILITIES = (
     "the model returns probabilities, not logits: a second softmax in the loss flattens its "
@@ -38,17 +41,20 @@ PROBABILITIES = (
 class Prepared:
     """An attack of the suite, ready for a model.
 
-    `stages`: what it consists of, by name; the attack alone, or the parts of AutoAttack, whose
-    `ensemble` is there only then. `settings` are resolved, for the record. `flags` are warnings
-    that hold from the start. `audited`: it attacks a random sample only. `fast`: it searches in
-    reduced precision, and its last stage attacks in float32 what is left.
+    `attack`: its name in the catalogue. `stages`: what it consists of, by name; the attack alone,
+    or the parts of AutoAttack, whose `ensemble` is there only then. `settings` are resolved, for
+    the record. `flags` are warnings, and `notes` remarks, that hold from the start. `fast`: it
+    searches in reduced precision, and its last stage attacks in float32 what is left. `audited`: it
+    attacks a random sample only.
     """
 
+    attack: str
     stages: Mapping[str, Perturb]
     settings: Mapping[str, Any]
     ensemble: Ensemble | None = None
     flags: tuple[str, ...] = ()
     audited: Audited | None = None
+    notes: tuple[str, ...] = ()
     fast: bool = False
 
     def then_checked(self, name: str, perturb: Perturb, dtype: torch.dtype) -> "Prepared":
@@ -61,13 +67,13 @@ class Prepared:
     def on_probabilities(self) -> "Prepared":
         """The same for a model that returns probabilities: what follows its gradient is warned
         of."""
-        if not any(row_of_stage(name).follows_gradient for name in self.stages):
+        if not self._following():
             return self
         return replace(self, flags=(*self.flags, PROBABILITIES))
 
     def without_gradient(self) -> "Prepared":
         """The same for a model that no gradient comes through: what follows one does nothing."""
-        stuck = [name for name in self.stages if row_of_stage(name).follows_gradient]
+        stuck = self._following()
         if not stuck:
             return self
         flag = (
@@ -78,6 +84,21 @@ class Prepared:
         stages = {**self.stages, **dict.fromkeys(stuck, _unchanged)}
         return replace(self, stages=stages, flags=(*self.flags, flag))
 
+    def past(self, surrogates: Sequence[Surrogate]) -> "Prepared":
+        """The same where gradients pass stand-ins, which is recorded."""
+        if not surrogates or not self._following():
+            return self
+        written = {each.module: each.written for each in surrogates}
+        listed = ", ".join(f"{module} as {text}" for module, text in written.items())
+        note = f"its gradients pass {listed} (--surrogate); what the model computes is unchanged"
+        settings = {**self.settings, "surrogates": written}
+        return replace(self, settings=settings, notes=(*self.notes, note))
+
+    def _following(self) -> list[str]:
+        """The stages that follow a gradient."""
+        rows = {name: row_of_stage(self.attack, name) for name in self.stages}
+        return [name for name, row in rows.items() if row.follows_gradient]
+
 
 @dataclass
 class Bench:
@@ -85,9 +106,10 @@ class Bench:
 
     `x`, `y` are a first batch for AutoAttack to look at the model with. `connected`: a gradient
     comes through the model. `sources`: the model that a transfer attack makes its images on, by the
-    attack's label. `probabilities`: the model returns them, in place of logits. `search`: the
-    reduced precision in which long attacks search; None: all is in float32. `keep`: whose
-    adversarial images come along with the results.
+    attack's label. `classes`: how many the model tells apart. `probabilities`: it returns them, in
+    place of logits. `search`: the reduced precision in which long attacks search; None: all is in
+    float32. `keep`: whose adversarial images come along with the results. `surrogates`: what the
+    gradients of attacks pass in place of its modules.
     """
 
     model: nn.Module
@@ -99,9 +121,11 @@ class Bench:
     device: torch.device
     connected: bool
     sources: Mapping[str, nn.Module]
+    classes: int
     probabilities: bool = False
     search: torch.dtype | None = None
     keep: ChooseRows | None = None
+    surrogates: Sequence[Surrogate] = ()
     _prepared: dict[str, Prepared] = field(default_factory=dict)
 
     def open(self, device: torch.device) -> None:
@@ -153,7 +177,8 @@ class Bench:
             prepared = self._prepare(label)
             if self.probabilities:
                 prepared = prepared.on_probabilities()
-            self._prepared[label] = prepared if self.connected else prepared.without_gradient()
+            prepared = prepared if self.connected else prepared.without_gradient()
+            self._prepared[label] = prepared.past(self.surrogates)
         return self._prepared[label]
 
     def attack_all(self, tasks: Iterable[Task]) -> Iterator[ChunkResult]:
@@ -173,7 +198,9 @@ class Bench:
             count_passes(model) as passes,
             own_randomness(self.device, task.seed),
         ):
-            verified = verify(model, self.threat, x, y, attacked(perturb, x, y))
+            with backward_through(self.model, self.surrogates):
+                x_adv = attacked(perturb, x, y)
+            verified = verify(model, self.threat, x, y, x_adv)
         return ChunkResult(
             label=task.label,
             stage=task.stage,
@@ -202,7 +229,7 @@ class Bench:
         model = self.sources.get(label, self.model)
         attack = ATTACKS[spec.name](self.threat, **spec.settings)
         if isinstance(attack, NoAttack):
-            return Prepared({}, {})
+            return Prepared(spec.name, {}, {})
         exact = isinstance(attack, Audited)  # its bound is on AutoAttack as it is
         if self.search is None or exact or label in self.sources or not is_worth_it(spec):
             return self._on(model, attack, spec)
@@ -218,7 +245,9 @@ class Bench:
             prepared = _of_autoattack(inner.on(model, self.x, self.y), inner)
             asked = {"width": attack.width, "level": attack.level}
             return replace(prepared, settings={**prepared.settings, **asked}, audited=attack)
-        return Prepared({spec.name: partial(attack, model)}, _settings_of(attack, spec.settings))
+        stages = {spec.name: partial(attack, model)}
+        settings = _settings_of(attack, spec.settings)
+        return Prepared(spec.name, stages, settings, notes=_remarks(attack, self.classes))
 
 
 def _of_autoattack(ensemble: Ensemble, attack: AutoAttack) -> Prepared:
@@ -228,7 +257,7 @@ def _of_autoattack(ensemble: Ensemble, attack: AutoAttack) -> Prepared:
         "library": ensemble.library,
         "attacks": {name: ensemble.settings(name) for name in ensemble.names},
     }
-    return Prepared(stages, settings, ensemble)
+    return Prepared("autoattack", stages, settings, ensemble)
 
 
 def _settings_of(attack: Any, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -248,6 +277,14 @@ def _settings_of(attack: Any, given: Mapping[str, Any]) -> dict[str, Any]:
         for key, value in values.items()
         if key != "threat"
     }
+
+
+def _remarks(attack: Any, classes: int) -> tuple[str, ...]:
+    """What an attack of ours has to say of a model of so many classes."""
+    made_by = attack.made_by if isinstance(attack, Transfer) else attack
+    if is_brought(type(made_by)) or not hasattr(made_by, "remarks"):
+        return ()
+    return tuple(made_by.remarks(classes))
 
 
 def _unchanged(x: Tensor, y: Tensor) -> Tensor:  # noqa: ARG001  (an attack's arguments)

@@ -6,10 +6,11 @@ from rpat_cli.attacks.threat import Threat, wider_than_ball
 from rpat_cli.evaluation.attack_result import AttackResult, StageResult
 from rpat_cli.evaluation.audit import Audit
 from rpat_cli.evaluation.bench import Prepared
-from rpat_cli.evaluation.fast import IN_FLOAT32, note_on
+from rpat_cli.evaluation.fast import note_on
 from rpat_cli.evaluation.parallel.stages import SampleStates
 from rpat_cli.evaluation.results import Evaluation
 from rpat_cli.evaluation.suite import AttackSpec
+from rpat_cli.evaluation.words import IN_FLOAT32
 
 
 def conclude(
@@ -24,7 +25,7 @@ def conclude(
     stages = _stages(prepared, state, attacked)
     flags = list(prepared.flags)
     notes = [note_on(stages)] if prepared.fast else []
-    notes += _doubt(whole.threat, spec.settings)
+    notes += [*prepared.notes, *_doubt(whole.threat, spec.settings)]
     if prepared.ensemble:
         total = audit.sampled if audit else whole.n
         prepared.ensemble.look_at_result(_accuracies(stages, attacked, total))

@@ -8,16 +8,19 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from rpat_cli.attacks.forward import gradient_reaches
 from rpat_cli.attacks.side_effects import differentiable, frozen, own_randomness
+from rpat_cli.attacks.surrogate import Surrogate, backward_through
 from rpat_cli.attacks.threat import Threat
+from rpat_cli.data.reading import AnyImages
 from rpat_cli.data.splits import as_classes
 from rpat_cli.errors import ConfigError
-from rpat_cli.evaluation.arguments import check_images, check_labels, check_lengths
+from rpat_cli.evaluation.arguments import check_images, check_labels, check_lengths, check_pixels
 from rpat_cli.evaluation.attack_result import AttackResult
 from rpat_cli.evaluation.audited import after_all, run_audit
 from rpat_cli.evaluation.bench import Bench
@@ -65,7 +68,7 @@ def default_batch_size(device: torch.device) -> int:
 
 def evaluate(
     model: nn.Module,
-    x: Tensor,
+    x: AnyImages,
     y: Tensor,
     specs: Sequence[AttackSpec],
     threat: Threat,
@@ -82,18 +85,22 @@ def evaluate(
     known: Iterable[ChunkResult] = (),
     fast: bool = False,
     keep: ChooseRows | None = None,
+    surrogates: Sequence[Surrogate] = (),
 ) -> Evaluation:
     """Attack `model` with every spec, in float32: images `x` (N, C, H, W) in [0, 1], labels `y`
     (N,).
 
-    `x`, `y` may lie on any device; batches of at most `batch_size` (default: `default_batch_size`)
-    go to `device` (default: where the model is), or to the `workers`, which then share them. The
-    model is evaluated in eval mode; it, its gradients, and every global random generator come out
-    as they went in. The same seed, model, data and batch size give the same flags, however many
-    workers there are.
+    `x` may also be `Images`, which are read chunk by chunk, so that memory does not grow with their
+    number. `x`, `y` may lie on any device; batches of at most `batch_size` (default:
+    `default_batch_size`) go to `device` (default: where the model is), or to the `workers`, which
+    then share them. The model is evaluated in eval mode; it, its gradients, and every global random
+    generator come out as they went in. The same seed, model, data and batch size give the same
+    flags, however many workers there are.
 
     `sources` holds, by label, the model that each transfer attack makes its images on; it too comes
     out as it went in, but for its device.
+
+    `surrogates`: what the attacks' gradients pass in place of modules of the model (BPDA).
 
     `on_progress` is called for every chunk begun and done, `on_chunk` with each new chunk's result
     and `on_result` with each attack's, as soon as they are there: what they keep survives an
@@ -121,23 +128,27 @@ def evaluate(
         own_randomness(device, seed),
         _ready(sources, specs, device) as own_sources,
     ):
-        x, y = (part.clone() if part.is_inference() else part for part in (x, y))
+        x, y = _usable(x), _usable(y)
         clean, classes, probabilities = _predict_clean(model, x, y, batch_size, device)
         whole = _without_results(threat, y, clean, classes, seed, batch_size)
         first = x[:batch_size].clone().to(device), y[:batch_size].clone().to(device)
-        search = _search_precision(fast, device, on_remark)
-        bench = _bench(model, threat, specs, first, seed, own_sources, probabilities, search, keep)
+        more = (classes, probabilities, _precision(fast, device, on_remark), keep, surrogates)
+        bench = _bench(model, threat, specs, first, seed, own_sources, *more)
         on_progress = on_progress and _forecast(bench, whole, on_progress)
         execute = _executor(bench, workers, on_remark)
         for spec in specs:
             settings = (batch_size, seed, known, on_progress, on_chunk)
             runner = StageRunner(spec.label, execute, x, y, *settings)
             states.append(SampleStates.clean(clean, whole.y))
-            result = _attack(runner, spec, bench, states, whole, on_remark)
-            whole = replace(whole, results=(*whole.results, result))
+            whole = _attack(runner, spec, bench, states, whole, on_remark)
             if on_result:
-                on_result(result)
+                on_result(whole.results[-1])
     return whole
+
+
+def _usable(x: Any) -> Any:
+    """Outside of `torch.inference_mode`, whose tensors no attack can follow a gradient to."""
+    return x.clone() if isinstance(x, Tensor) and x.is_inference() else x
 
 
 def _attack(
@@ -147,8 +158,9 @@ def _attack(
     states: list[SampleStates],
     whole: Evaluation,
     on_remark: OnRemark | None,
-) -> AttackResult:
-    """Attack all samples that the model gets right; or audit what the attacks before have left.
+) -> Evaluation:
+    """Attack all samples that the model gets right, or audit what the attacks before have left: the
+    evaluation with the result.
 
     `states` are those of the attacks before and, last, a clean one, which becomes that of this
     attack.
@@ -161,7 +173,8 @@ def _attack(
         audit = run_audit(runner, stages, states[-1], prepared.audited, on_remark)
     else:
         runner.run(stages, states[-1])
-    return conclude(spec, prepared, states[-1], whole, audit)
+    result = conclude(spec, prepared, states[-1], whole, audit)
+    return replace(whole, results=(*whole.results, result))
 
 
 def _without_results(
@@ -188,28 +201,39 @@ def _bench(
     first: tuple[Tensor, Tensor],
     seed: int,
     sources: Mapping[str, nn.Module],
+    classes: int,
     probabilities: bool,
     search: torch.dtype | None,
     keep: ChooseRows | None,
+    surrogates: Sequence[Surrogate],
 ) -> Bench:
     """All attacks ready to run; `first` is a batch of images and classes, on the device."""
     x, y = first
     check_lengths(threat, specs, x)
     by_label = {spec.label: spec for spec in specs}
-    connected = gradient_reaches(model, x[:1])
-    device = x.device
+    with backward_through(model, surrogates):
+        connected = gradient_reaches(model, x[:1])
     bench = Bench(
-        *(model, threat, by_label, x, y, seed, device, connected, sources, probabilities),
-        search=search,
-        keep=keep,
+        model,
+        threat,
+        by_label,
+        x,
+        y,
+        seed,
+        x.device,
+        connected,
+        sources,
+        classes,
+        probabilities,
+        search,
+        keep,
+        surrogates,
     )
     bench.prepare_all()
     return bench
 
 
-def _search_precision(
-    fast: bool, device: torch.device, on_remark: OnRemark | None
-) -> torch.dtype | None:
+def _precision(fast: bool, device: torch.device, on_remark: OnRemark | None) -> torch.dtype | None:
     """The reduced precision of the search, or None."""
     if fast and native_bf16(device.type):
         return torch.bfloat16
@@ -222,16 +246,18 @@ def _search_precision(
 
 
 def _predict_clean(
-    model: nn.Module, x: Tensor, y: Tensor, batch_size: int, device: torch.device
+    model: nn.Module, x: AnyImages, y: Tensor, batch_size: int, device: torch.device
 ) -> tuple[Prediction, int, bool]:
     """What the model makes of the images as they are, how many classes it tells apart, and whether
     it returns probabilities.
 
-    Raises what `checked_logits` raises, and `DataError` for labels of no class.
+    Raises what `checked_logits` raises, and `DataError` for labels of no class, or pixels outside
+    of [0, 1].
     """
     clean: list[Prediction] = []
     done, classes, probabilities = 0, 0, True
     for x_part, y_part in batches(x, y, batch_size, device):
+        check_pixels(x_part)
         try:
             logits = checked_logits(model, x_part)
         except NotFiniteError as error:

@@ -13,17 +13,14 @@ from torch import Tensor, nn
 from rpat_cli.attacks import ATTACKS
 from rpat_cli.attacks.autoattack import AutoAttack
 from rpat_cli.attacks.brought import Perturb
-from rpat_cli.attacks.row import AttackRow
 from rpat_cli.attacks.threat import Threat
 from rpat_cli.evaluation.attack_result import StageResult
 from rpat_cli.evaluation.suite import AttackSpec
+from rpat_cli.evaluation.words import IN_FLOAT32
 
 CHECKS = ("apgd-dlr", "apgd-ce")
 """The parts that attack again, the first that is defined for the model. The loss of apgd-dlr is
 that of apgd-t, for a ninth of its passes; with two classes it does not exist."""
-
-IN_FLOAT32 = " in float32"
-"""The end of the name of a stage that attacks again."""
 
 SEARCHED = (
     "fast: searched in bfloat16, and every adversarial image verified in float32 before it counted."
@@ -66,11 +63,6 @@ def check_in_float32(
         return ensemble.perturb(name, x, y)
 
     return name + IN_FLOAT32, perturb
-
-
-def row_of_stage(stage: str) -> AttackRow:
-    """What the catalogue says of a stage."""
-    return ATTACKS[stage.removesuffix(IN_FLOAT32)]
 
 
 def note_on(stages: Sequence[StageResult]) -> str:

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from rpat_cli.evaluation.fast import row_of_stage
 from rpat_cli.evaluation.parallel.chunks import OnProgress, Progress
 from rpat_cli.evaluation.suite import AttackSpec
+from rpat_cli.evaluation.words import row_of_stage
 
 
 @dataclass(frozen=True)
@@ -25,9 +25,9 @@ def loads_of(spec: AttackSpec, stages: Sequence[str], settings: Mapping[str, Any
     `settings` are resolved; those of AutoAttack hold the settings of each stage in `attacks`.
     """
     own = settings.get("attacks", {})
+    rows = {stage: row_of_stage(spec.name, stage) for stage in stages}
     return [
-        Load(spec.label, stage, row_of_stage(stage).passes(own.get(stage, settings)))
-        for stage in stages
+        Load(spec.label, stage, row.passes(own.get(stage, settings))) for stage, row in rows.items()
     ]
 
 

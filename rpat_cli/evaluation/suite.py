@@ -5,6 +5,7 @@
     autoattack:apgd-ce+square                AutoAttack with a list of your own
     transfer:runs/other@pgd-50               images made on another model (default: by pgd-20)
     audit:0.25                               AutoAttack on a sample of what is left, at the end
+    pgd-50@eot=10    apgd@loss=margin        any other setting of an attack
 
 A suite may also be a list, of such words and of mappings where a word is too short:
 
@@ -19,7 +20,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from rpat_cli.attacks import ATTACKS
-from rpat_cli.attacks.row import AttackRow, Setting
+from rpat_cli.attacks.row import Setting
 from rpat_cli.errors import ConfigError, Problem, unknown
 from rpat_cli.evaluation.audit_word import with_audit_last
 from rpat_cli.evaluation.words import (
@@ -29,6 +30,7 @@ from rpat_cli.evaluation.words import (
     list_attacks,
     parse_word,
     row_of_word,
+    split_settings,
 )
 from rpat_cli.registry import as_written
 from rpat_cli.text import parse_number
@@ -198,23 +200,35 @@ def _parse_entry(entry: Entry, wanted: Mapping[str, Setting]) -> tuple[AttackSpe
     """The spec of one word or mapping, and which of the wanted settings it took."""
     content = entry.content
     if isinstance(content, str):
-        return parse_word(content, wanted)
+        return _parse_text(content, wanted)
     if not isinstance(content, Mapping) or not isinstance(content.get("attack"), str):
         example = "Write a word such as pgd-20, or a mapping such as {attack: pgd, steps: 50}."
         raise ConfigError(Problem("", f"{content!r} does not name an attack.", hint=example))
     return _parse_mapping(content, wanted)
 
 
+def _parse_text(text: str, wanted: Mapping[str, Setting]) -> tuple[AttackSpec, set[str]]:
+    """A word with the settings behind it; those that its label would not show are added to it."""
+    word, written = split_settings(text)
+    settings, problems = _read_settings(written, set(written))
+    spec, used = _spec_of(word, settings, wanted, problems)
+    if problems:
+        raise ConfigError(*problems)
+    row = row_of_word(word)
+    shown = {"restarts", row.counts} if row else set()
+    extra = [f"@{key}={value}" for key, value in written.items() if key not in shown]
+    return replace(spec, label=spec.label + "".join(extra)), used
+
+
 def _parse_mapping(
     content: Mapping[str, Any], wanted: Mapping[str, Setting]
 ) -> tuple[AttackSpec, set[str]]:
-    word = content["attack"]
+    word, written = split_settings(content["attack"])
+    row = row_of_word(word)
     given = {key: value for key, value in content.items() if key not in ("attack", "label")}
-    settings, problems = _read_settings(given, row_of_word(word))
-    try:
-        spec, used = parse_word(word, wanted, settings)
-    except ConfigError as error:
-        raise ConfigError(*problems, *error.problems) from None
+    own = set() if row is None else set(row.takes)
+    settings, problems = _read_settings({**written, **given}, own | set(written))
+    spec, used = _spec_of(word, settings, wanted, problems)
     if "label" in content:
         label = content["label"]
         problems += _wrong_label(label, spec)
@@ -222,6 +236,19 @@ def _parse_mapping(
     if problems:
         raise ConfigError(*problems)
     return spec, used
+
+
+def _spec_of(
+    word: str,
+    settings: Mapping[str, Setting],
+    wanted: Mapping[str, Setting],
+    problems: Sequence[Problem],
+) -> tuple[AttackSpec, set[str]]:
+    """What `parse_word` gives; what it raises comes after the problems known already."""
+    try:
+        return parse_word(word, wanted, settings)
+    except ConfigError as error:
+        raise ConfigError(*problems, *error.problems) from None
 
 
 def _wrong_label(label: Any, spec: AttackSpec) -> list[Problem]:
@@ -243,10 +270,10 @@ def _means_another(label: str, spec: AttackSpec) -> bool:
 
 
 def _read_settings(
-    given: Mapping[str, Any], row: AttackRow | None
+    given: Mapping[str, Any], own: set[str]
 ) -> tuple[dict[str, Setting], list[Problem]]:
-    """The settings of a mapping, and what is wrong with those that cannot be read."""
-    own = set() if row is None else set(row.takes)
+    """The settings of an attack that has `own` ones besides the usual, and what is wrong with those
+    that cannot be read."""
     settings: dict[str, Setting] = {}
     problems = []
     for key, value in given.items():
@@ -299,5 +326,9 @@ _READERS: Mapping[str, Callable[[Any], Setting]] = {
     "restarts": _count,
     "keep": _keep,
     "queries": _count,
+    "eot": _count,
+    "targets": _count,
+    "candidates": _count,
+    "rounds": _count,
 }
 """How the settings of our own attacks are read in a mapping."""

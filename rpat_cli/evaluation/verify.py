@@ -10,6 +10,7 @@ from torch.nn.parameter import is_lazy
 
 from rpat_cli.attacks.losses import margin
 from rpat_cli.attacks.threat import Threat
+from rpat_cli.data.reading import AnyImages, Images
 from rpat_cli.errors import RpatError
 
 
@@ -163,11 +164,12 @@ def _name(dtype: torch.dtype) -> str:
 
 
 def batches(
-    x: Tensor, y: Tensor, size: int, device: torch.device
+    x: AnyImages, y: Tensor, size: int, device: torch.device
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Images `x` (N, C, H, W) and what belongs to each, `y` (N,), in parts of at most `size` on the
     device."""
-    for x_part, y_part in zip(torch.split(x, size), torch.split(y, size), strict=True):
+    x_parts = x.batches(size, device) if isinstance(x, Images) else torch.split(x, size)
+    for x_part, y_part in zip(x_parts, torch.split(y, size), strict=True):
         yield x_part.to(device), y_part.to(device)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from rpat_cli.attacks import ATTACKS
 from rpat_cli.attacks.row import AttackRow, Setting
+from rpat_cli.attacks.rows import PARTS
 from rpat_cli.errors import ConfigError, Problem, unknown
 from rpat_cli.evaluation.spelling import meant_by
 from rpat_cli.registry import as_written
@@ -33,6 +34,11 @@ _COUNTED = re.compile(r"(?P<name>.+?)-(?P<count>[0-9]+)(?:[xX](?P<restarts>[0-9]
 
 MAX_COUNT = 1_000_000
 """More steps, restarts or queries of one attack than anybody wants."""
+
+_SETTING = re.compile(r"(?P<before>.+)@(?P<key>[A-Za-z_-]+)=(?P<value>[^@=/]*(?:/[0-9.]+)?)")
+"""`...@eot=10`, `...@step_size=2/255` at the end of a word."""
+
+_COUNT = re.compile(r"[0-9]{1,9}")
 
 _NOTHING: Mapping[str, Setting] = MappingProxyType({})
 
@@ -63,9 +69,15 @@ def list_attacks() -> dict[str, str]:
     return suites | words | custom | forms
 
 
-def parts_of_autoattack() -> list[str]:
-    """The attacks that AutoAttack is made of, by AutoAttack's own names."""
-    return [name for name, row in ATTACKS.items() if row.fixed.get("attacks") == (name,)]
+IN_FLOAT32 = " in float32"
+"""The end of the name of a stage that attacks again what a fast search left."""
+
+
+def row_of_stage(attack: str, stage: str) -> AttackRow:
+    """The row of a stage of the attack of that name; those of AutoAttack are its parts."""
+    if stage.endswith(IN_FLOAT32):
+        return PARTS[stage.removesuffix(IN_FLOAT32)]
+    return PARTS[stage] if attack in ("autoattack", "audit") else ATTACKS[stage]
 
 
 def parse_word(
@@ -92,6 +104,29 @@ def parse_word(
     taken = {key: value for key, value in wanted.items() if key in row.takes and key not in final}
     settings = {**row.fixed, **row.defaults, **taken, **final}
     return AttackSpec(row.recorded_as or name, _label(row, settings), settings), set(taken)
+
+
+def split_settings(word: str) -> tuple[str, dict[str, int | str]]:
+    """A word without the settings that are written behind it: `pgd-20@eot=10` is `pgd-20` with
+    {"eot": 10}.
+
+    Raises `ConfigError` for one that is written twice.
+    """
+    rest, settings = word, dict[str, int | str]()
+    while (match := _SETTING.fullmatch(rest)) is not None:
+        key = match["key"].replace("-", "_")
+        if key not in _known_settings() and rest.startswith(_TRANSFER):
+            break  # the name of a run may look like that
+        if key in settings:
+            raise ConfigError(f"{word!r} says {key} twice.")
+        value = match["value"]
+        rest = match["before"]
+        settings[key] = int(value) if _COUNT.fullmatch(value) else value
+    return rest, dict(reversed(list(settings.items())))
+
+
+def _known_settings() -> set[str]:
+    return {setting for row in ATTACKS.values() for setting in row.takes}
 
 
 def row_of_word(word: str) -> AttackRow | None:
@@ -242,7 +277,7 @@ def _parse_custom(word: str, given: Mapping[str, Setting]) -> AttackSpec:
     """`autoattack:apgd-ce+square`."""
     if given:
         raise ConfigError(*(Problem(key, f"{_CUSTOM}... takes no {key}.") for key in given))
-    known = parts_of_autoattack()
+    known = list(PARTS)
     written = (part.strip() for part in word.removeprefix(_CUSTOM).split("+"))
     parts = tuple(as_written(part, known) for part in written)
     wrong = [part for part in parts if part not in known]

@@ -60,11 +60,8 @@ class ModelFile:
         Raises `ConfigError`, with file and line, for a file or function that is missing or fails, a
         function that needs arguments, and a result that is not an `nn.Module`.
         """
-        try:
-            module = _import(self.path, self.text)
-        except Exception as error:
-            raise self._failed("the file failed", error) from error
-        function = self._find(module)
+        function = self.function_in_it()
+        self._check_arguments(function)
         try:
             with redirect_stdout(sys.stderr):  # what it prints: stdout is for results
                 model = function()
@@ -75,15 +72,23 @@ class ModelFile:
             raise ConfigError(Problem("", message, str(self)))
         return PortableModel(model, self.path.resolve())
 
-    def _find(self, module: ModuleType) -> Callable[[], Any]:
+    def function_in_it(self) -> Callable[..., Any]:
+        """Run the file. Raises `ConfigError`, with file and line, for one that is missing or fails,
+        or has no such function."""
+        try:
+            module = _import(self.path, self.text)
+        except Exception as error:
+            raise self._failed("the file failed", error) from error
         function = getattr(module, self.function, None)
         if function is None:
             message = f"there is no function {self.function!r} in {self.path}."
             raise ConfigError(Problem("", message, str(self), self._functions_hint(module)))
         if not callable(function) or isinstance(function, nn.Module):
             message = f"{self.function!r} is not a function but a {type(function).__name__}."
-            hint = "Name a function without arguments that returns the model."
-            raise ConfigError(Problem("", message, str(self), hint))
+            raise ConfigError(Problem("", message, str(self), "Name a function."))
+        return function  # type: ignore[no-any-return]
+
+    def _check_arguments(self, function: Callable[..., Any]) -> None:
         try:
             inspect.signature(function).bind()
         except TypeError as error:
@@ -91,7 +96,6 @@ class ModelFile:
             raise ConfigError(Problem("", f"{self.function}: {error}.", str(self), hint)) from None
         except ValueError:  # some builtins have no signature: calling them will show
             pass
-        return function  # type: ignore[no-any-return]
 
     def _functions_hint(self, module: ModuleType) -> str:
         functions = [

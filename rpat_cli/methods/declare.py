@@ -8,9 +8,9 @@ from typing import Any, ClassVar, TypedDict, Unpack
 from pydantic import ConfigDict
 from torch import Tensor
 
-from rpat_cli.attacks.pgd_settings import Start
 from rpat_cli.attacks.projection import Projection, Reach
 from rpat_cli.attacks.side_effects import BnMode
+from rpat_cli.attacks.start import Start
 from rpat_cli.registry import SETTINGS_OF_ENTRIES
 
 

@@ -172,6 +172,14 @@ def names_in(value: Any) -> Any:
     return names
 
 
+def files_in(value: Any) -> Any:
+    """`a.npz,b.npz` from a flag and `[a.npz, b.npz]` from a file mean the same. One file is a
+    string, as it always was."""
+    if isinstance(value, str):
+        value = [piece.strip() for piece in value.split(",") if piece.strip()]
+    return value[0] if isinstance(value, list) and len(value) == 1 else value or None
+
+
 def sides_in(value: Any) -> Any:
     """`48x64` from a flag and `[48, 64]` from a file are both a height and a width."""
     if isinstance(value, str) and "x" in value:

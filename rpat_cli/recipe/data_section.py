@@ -10,6 +10,7 @@ from rpat_cli.recipe.components import (
     Section,
     as_value_error,
     count_or_share,
+    files_in,
     names_in,
     one_of,
     sides_in,
@@ -19,6 +20,15 @@ from rpat_cli.text import Number
 
 Side = Annotated[int, Field(ge=8, le=8192)]
 """Pixels."""
+
+Share = Annotated[Number, Field(gt=0, le=1)]
+Ratio = Annotated[Number, Field(gt=0, le=100)]
+
+
+def _rising(pair: tuple[float, float]) -> tuple[float, float]:
+    if pair[0] > pair[1]:
+        raise ValueError(f"{list(pair)} must be the smallest, then the largest.")
+    return pair
 
 
 UserPath = Annotated[str, as_value_error(user_path)]
@@ -53,11 +63,36 @@ class AugmentFromSection(Section):
 class ExtraSection(Section):
     """Further training images, generated ones for example."""
 
-    path: UserPath | None = Field(
-        None, description=".npz file with more training images: uint8 images, integer labels"
+    path: Annotated[str | list[UserPath] | None, BeforeValidator(files_in)] = Field(
+        None,
+        description=(
+            ".npz or .npy files, or folders of .npy files, with more training images: uint8 "
+            "images, integer labels"
+        ),
     )
     share: Annotated[Number, Field(gt=0, lt=1)] = Field(
         0.7, description="share of these images in every batch"
+    )
+
+    @property
+    def paths(self) -> list[str]:
+        if self.path is None:
+            return []
+        return [self.path] if isinstance(self.path, str) else self.path
+
+
+class TrainCropSection(Section):
+    """Random parts of photographs in place of whole ones, in training."""
+
+    scale: Annotated[tuple[Share, Share], AfterValidator(_rising)] | None = Field(
+        None,
+        description=(
+            "smallest and largest share of the area that random crops of the training images "
+            "keep; ImageNet's usual are [0.08, 1] (default: no random crops); for imagefolder only"
+        ),
+    )
+    ratio: Annotated[tuple[Ratio, Ratio], AfterValidator(_rising)] = Field(
+        (3 / 4, 4 / 3), description="smallest and largest ratio of their width to their height"
     )
 
 
@@ -102,6 +137,7 @@ class DataSection(Section):
     interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = Field(
         "bilinear", description="how images are resized, for imagefolder only"
     )
+    train_crop: TrainCropSection = Field(default_factory=TrainCropSection)
     test_size: Annotated[Number, Field(gt=0), AfterValidator(count_or_share)] | None = Field(
         None,
         description=(
@@ -115,3 +151,8 @@ class DataSection(Section):
     memory_budget_gb: float = Field(
         2.0, ge=0, le=1e6, description="data sets larger than this stream from disk"
     )
+
+    @property
+    def memory_budget(self) -> int:
+        """In bytes."""
+        return int(self.memory_budget_gb * 2**30)

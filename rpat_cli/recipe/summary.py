@@ -41,8 +41,9 @@ def _method_parts(recipe: Recipe) -> list[str]:
 def _data_parts(recipe: Recipe) -> list[str]:
     extra, later = recipe.data.extra, recipe.data.augment_from
     parts = [recipe.data.name]
-    if extra.path:
-        parts.append(f"{extra.share:.0%} of {Path(extra.path).name}")
+    if extra.paths:
+        more = f" and {len(extra.paths) - 1} more" if extra.paths[1:] else ""
+        parts.append(f"{extra.share:.0%} of {Path(extra.paths[0]).name}{more}")
     parts += map(_augment, recipe.data.augment)
     if later.epoch is not None:
         parts.append(f"from epoch {later.epoch} {', '.join(map(_augment, later.augment))}")

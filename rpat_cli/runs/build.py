@@ -14,13 +14,15 @@ from rpat_cli.attacks.brought import BroughtAttack
 from rpat_cli.attacks.threat import Threat
 from rpat_cli.data import MIXINGS
 from rpat_cli.data.augment import Augment, build_augment
-from rpat_cli.data.base import Dataset
-from rpat_cli.data.extra import join, load_extra
+from rpat_cli.data.base import Batches, Dataset
+from rpat_cli.data.extra import load_extra
+from rpat_cli.data.images import RandomCrop
+from rpat_cli.data.joined import Joined
 from rpat_cli.data.load import load_dataset
 from rpat_cli.data.mixing import SoftLabels
 from rpat_cli.data.normalization import normalization
 from rpat_cli.data.order import SharedOrder
-from rpat_cli.data.splits import TensorSplit
+from rpat_cli.data.parts import PartsSplit
 from rpat_cli.engine.averaging import AveragedModel
 from rpat_cli.engine.callback import Callback
 from rpat_cli.engine.compute import Compute
@@ -36,7 +38,7 @@ from rpat_cli.loading.load import load_model
 from rpat_cli.methods import METHODS
 from rpat_cli.methods.compose import Composite, compose
 from rpat_cli.methods.declare import Averaged, TrainedAlong
-from rpat_cli.recipe.data_section import DataSection, ExtraSection
+from rpat_cli.recipe.data_section import DataSection
 from rpat_cli.recipe.schema import (
     AttackSection,
     OptimizerSection,
@@ -48,6 +50,7 @@ from rpat_cli.records.files import user_path
 def build_data(section: DataSection, seed: int, *, test_only: bool = False) -> Dataset:
     """Training, validation and test images, or the test images alone. Raises `DataError` for what
     is missing or damaged."""
+    crop = section.train_crop
     return load_dataset(
         section.name,
         root=Path(section.root),
@@ -55,12 +58,13 @@ def build_data(section: DataSection, seed: int, *, test_only: bool = False) -> D
         seed=seed,
         download=section.download,
         image_size=section.image_size,
-        memory_budget=int(section.memory_budget_gb * 2**30),
+        memory_budget=section.memory_budget,
         workers=section.workers,
         channels=section.channels,
         center_crop=section.center_crop,
         interpolation=section.interpolation,
         test_size=section.test_size,
+        train_crop=None if crop.scale is None else RandomCrop(crop.scale, crop.ratio),
     )
 
 
@@ -123,12 +127,13 @@ def build_relabel(recipe: Recipe, classes: int) -> SoftLabels | None:
     return SoftLabels(classes, recipe.label_smoothing, mixing)
 
 
-def build_extra(section: ExtraSection, data: Dataset) -> TensorSplit | None:
+def build_extra(section: DataSection, data: Dataset) -> PartsSplit | None:
     """The further training images of the recipe. Raises `DataError` for a file that does not fit
     the data set."""
-    if section.path is None:
+    paths = [user_path(path) for path in section.extra.paths]
+    if not paths:
         return None
-    return load_extra(user_path(section.path), data.shape, data.classes)
+    return load_extra(paths, data.shape, data.classes, section.memory_budget)
 
 
 def build_networks(
@@ -183,7 +188,7 @@ def build_loop(
     compute: Compute,
     callbacks: Sequence[Callback],
     should_stop: Callable[[TrainLoop], bool],
-    extra: TensorSplit | None = None,
+    extra: PartsSplit | None = None,
     ranks: Ranks = ALONE,
 ) -> TrainLoop:
     """The loop that trains `model`, together with the other `ranks`; `extra` are the images of
@@ -191,13 +196,13 @@ def build_loop(
     method = build_method(recipe)
     settings = recipe.optimizer
     networks = build_networks(recipe, data, model, compute.device)
-    train = data.train.to(compute.device)
+    train: Batches = data.train.to(compute.device)
     order = (
         None
         if extra is None
         else SharedOrder(len(train), len(extra), recipe.batch_size, recipe.data.extra.share)
     )
-    train = train if extra is None else join(train, extra)
+    train = train if extra is None else Joined(train, extra)
     return TrainLoop(
         model=model,
         method=method,

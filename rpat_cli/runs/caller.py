@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from rpat_cli.attacks.side_effects import differentiable, own_randomness
+from rpat_cli.data.in_memory import Given, taken_from
 from rpat_cli.errors import ConfigError, Problem
 from rpat_cli.evaluation.parallel.processes import UNGUARDED, WORKER, guard_hint
 from rpat_cli.user_code import ascribed
@@ -116,3 +117,12 @@ def _described(given: Any) -> str:
     if inspect.isclass(given):
         return f"the class {given.__name__} (an object of it: {given.__name__}(...))"
     return f"an object of the type {type(given).__name__}"
+
+
+def images_in(keys: dict[str, Any], *, training: bool) -> tuple[Given | None, dict[str, Any]]:
+    """Images that were given as `data`, and the recipe keys with the section that names them.
+    Raises `DataError` for images of another form."""
+    if "data" not in keys:
+        return None, keys
+    images, section = taken_from(keys["data"], training=training)
+    return images, {**keys, "data": section}

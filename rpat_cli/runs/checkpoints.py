@@ -96,9 +96,9 @@ def saved_form(recipe: Recipe, folder: RunFolder) -> Recipe:
     Raises `RunFolderError` if a plugin cannot be copied.
     """
     extra = recipe.data.extra
-    if extra.path is not None:
-        path = str(user_path(extra.path).resolve())
-        extra = extra.model_copy(update={"path": path})
+    if extra.paths:
+        paths = [str(user_path(path).resolve()) for path in extra.paths]
+        extra = extra.model_copy(update={"path": paths if paths[1:] else paths[0]})
     root = Path(recipe.data.root)
     # A folder that is not there holds none of the images: those of fashion-mini come with rpat.
     place = str(root.resolve()) if root.is_dir() else recipe.data.root

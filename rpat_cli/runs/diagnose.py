@@ -10,6 +10,7 @@ from torch import nn
 
 from rpat_cli.attacks.side_effects import given_copies
 from rpat_cli.data.choice import Limit
+from rpat_cli.data.reading import Images
 from rpat_cli.diagnostics import DIAGNOSTICS, Diagnostic, Result, Subject
 from rpat_cli.diagnostics.base import Measure
 from rpat_cli.errors import ConfigError, Problem, UserCodeError
@@ -56,27 +57,32 @@ def diagnose(
     file: Path,
     *,
     limit: Limit | None,
+    attacks: Sequence[AttackSpec],
     sources: Mapping[str, nn.Module],
     listener: Listener,
 ) -> dict[str, Result]:
     """Measure what was prepared, on the images that the evaluation in `file` measured, and add each
     result to that file as soon as it is there.
 
-    Until the last one is, the file lists those that are pending. `sources` are on the device.
+    Until the last one is, the file lists those that are pending. `attacks` are those of the
+    evaluation, `sources` the models that they start from, on the device.
     Raises `Interrupted` on Ctrl-C and termination signals.
     """
     if not prepared:
         return {}
     names = list(prepared)
     eval_file.add(file, {}, names)
+    images = opened.test_images(limit)
     subject = Subject(
         opened.model,
-        *opened.test_images(limit).tensors(),
+        Images(images),
+        images.labels,
         threat=opened.threat,
         device=opened.compute.device,
         seed=opened.recipe.seed,
         sources=sources,
         say=listener.say,
+        attacks=attacks,
     )
     results: dict[str, Result] = {}
     with stoppable(

@@ -76,7 +76,7 @@ def dry_run(recipe: Recipe, out: Path | None = None) -> Estimate:
     seed_everything(recipe.seed)
     model = compute.place(architecture.build())
     watch = _Stopwatch()
-    extra = build_extra(recipe.data.extra, data)
+    extra = build_extra(recipe.data, data)
     loop = build_loop(recipe, data, model, compute, [watch], lambda _: watch.is_done, extra)
     loop.epoch = recipe.epochs - 1  # everything that starts at some epoch has started
     with ascribed(model):

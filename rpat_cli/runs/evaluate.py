@@ -9,8 +9,10 @@ from typing import Any
 
 import torch
 
+from rpat_cli.attacks.surrogate import Surrogate, backward_through
 from rpat_cli.data.base import Split
 from rpat_cli.data.choice import First, Limit, Listed, images_of, recorded
+from rpat_cli.data.reading import Images
 from rpat_cli.diagnostics import Result
 from rpat_cli.engine.compute import Compute
 from rpat_cli.errors import ConfigError, Problem, RunFolderError
@@ -37,7 +39,7 @@ from rpat_cli.runs.eval_record import Unfinished, numbers_of, write_evaluation, 
 from rpat_cli.runs.identity import finished, identity_of
 from rpat_cli.runs.listener import Listener
 from rpat_cli.runs.run_log import also_logging, as_text, writer
-from rpat_cli.runs.save_adv import Saving, check_free, path_under
+from rpat_cli.runs.save_adv import Saving, check_free
 from rpat_cli.runs.target import (
     OpenedTarget,
     Target,
@@ -51,7 +53,7 @@ from rpat_cli.signals import stoppable
 
 @dataclass(frozen=True)
 class EvalOptions:
-    """How an evaluation is run, which does not alter what is attacked or with what.
+    """How an evaluation is run, whatever is attacked and with what.
 
     `batch_size`: images attacked at a time (default: follows the device). `jobs`: processes that
     share the work; more than 1 in a script of your own needs its `if __name__ == "__main__":`.
@@ -59,8 +61,9 @@ class EvalOptions:
     to go on after an interruption, for the message. `ranks`: the processes that torchrun has
     started, instead of `jobs`; see `rpat_cli.evaluation.parallel.ranks`. `out`: the folder for the
     results (default: the run's, or one under `EXTERNAL`). `fast`: long attacks search in bfloat16;
-    see `rpat_cli.evaluation.fast`. `save_adv`: a new .npz file for the worst adversarial example of
-    each image; see `rpat_cli.records.adversarial_file`.
+    see `rpat_cli.evaluation.fast`. `surrogates`: what gradients pass in place of modules of the
+    model; see `rpat_cli.attacks.surrogate`. `save_adv`: a new .npz file for the worst adversarial
+    example of each image; see `rpat_cli.records.adversarial_file`.
     """
 
     batch_size: int | None = None
@@ -70,6 +73,7 @@ class EvalOptions:
     ranks: Pool | None = None
     out: Path | None = None
     fast: bool = False
+    surrogates: Sequence[Surrogate] = ()
     save_adv: Path | None = None
 
     def __post_init__(self) -> None:
@@ -163,22 +167,23 @@ def _measure(
         listener.say(f"note: {remark}")
     opened.test_images(options.limit)  # raises for images that are not there
     if options.save_adv:
-        for each in under_each_threat(opened):
-            check_free(_own_path(each, options.save_adv))
+        check_free(opened, options.save_adv)
     prepared = prepare(diagnostics, opened, options.limit)
     sources = opened.sources(specs)
     with options.workers(specs, opened.compute, len(opened.data.test)) as workers:
         (evaluation, file), *others = _under_all(opened, specs, options, listener, sources, workers)
     opened = under_each_threat(opened)[0]
     try:
-        results = diagnose(
-            prepared,
-            opened,
-            file,
-            limit=options.limit,
-            sources=_placed(opened.compute, one_per_source(specs, sources)),
-            listener=listener,
-        )
+        with backward_through(opened.model, options.surrogates):
+            results = diagnose(
+                prepared,
+                opened,
+                file,
+                limit=options.limit,
+                attacks=specs,
+                sources=_placed(opened.compute, one_per_source(specs, sources)),
+                listener=listener,
+            )
     finally:  # a report of the evaluation is due also where a diagnostic was stopped
         if folder.metrics.exists():
             write_report(folder)
@@ -265,16 +270,15 @@ def evaluate_opened(
     images = opened.test_images(options.limit)
     save = options.save_adv is not None
     unfinished = Unfinished.begun(store, images, specs, save=save, say=listener.say)
-    x, y = images.tensors()
-    check_files(opened.threat, specs, x)
+    check_files(opened.threat, specs, Images(images))
     with stoppable(
         f"evaluation of {saved.file} stopped; the chunks done are saved. Go on with: "
         f"{options.again}"
     ):
         evaluation = evaluate(
             opened.model,
-            x,
-            y,
+            Images(images),
+            images.labels,
             located(specs),
             opened.threat,
             batch_size=options.batch_size_on(compute.device),
@@ -288,6 +292,7 @@ def evaluate_opened(
             on_remark=listener.say,
             known=unfinished.known,
             fast=options.fast,
+            surrogates=options.surrogates,
         )
         if len(images) < len(opened.data.test):
             evaluation = replace(evaluation, limit=recorded(options.limit))
@@ -313,13 +318,8 @@ def _write(
         listener.say(f"note: {error}")
     if options.save_adv and unfinished.worst:
         saving = Saving(opened, images, unfinished.worst, evaluation, number)
-        path = saving.write(_own_path(opened, options.save_adv))
-        listener.say(f"adversarial images: {path}")
+        listener.say(f"adversarial images: {saving.write(options.save_adv)}")
     return file
-
-
-def _own_path(opened: OpenedTarget, path: Path) -> Path:
-    return path_under(path, opened.threat, len(under_each_threat(opened)) > 1)
 
 
 def is_evaluated(opened: OpenedTarget, specs: Sequence[AttackSpec], options: EvalOptions) -> bool:
@@ -342,6 +342,7 @@ def _identity(
         batch_size=batch_size,
         fast=options.fast,
         saved=options.save_adv is not None,
+        surrogates=options.surrogates,
     )
 
 

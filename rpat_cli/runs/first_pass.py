@@ -86,11 +86,11 @@ def try_parts(recipe: Recipe, architecture: Architecture) -> None:
     if recipe.mix and MIXINGS.is_added(recipe.mix.name):
         mixing, y = recipe.mix.build(MIXINGS), torch.eye(classes)[[0, classes - 1]]
         with _tried(mixing, "mixing(x, y, views)"):
-            made = mixing(x.clone(), y.clone(), 1)
-            if not isinstance(made, tuple) or len(made) != 2:
-                raise _wrong(mixing, "must return two tensors, images and labels", made)
-            _check_tensor(mixing, "images", made[0], x)
-            _check_tensor(mixing, "labels", made[1], y)
+            mixed: object = mixing(x.clone(), y.clone(), 1)
+            if not isinstance(mixed, tuple) or len(mixed) != 2:
+                raise _wrong(mixing, "must return two tensors, images and labels", mixed)
+            _check_tensor(mixing, "images", mixed[0], x)
+            _check_tensor(mixing, "labels", mixed[1], y)
 
 
 @contextmanager

@@ -9,10 +9,12 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from rpat_cli.attacks.surrogate import Surrogate
 from rpat_cli.data.choice import Limit, recorded
 from rpat_cli.evaluation.parallel.store import RECORDS, key_of
 from rpat_cli.evaluation.suite import AttackSpec
 from rpat_cli.loading.saved_model import SavedModel
+from rpat_cli.loading.stand_ins import fingerprint
 from rpat_cli.records import eval_file
 from rpat_cli.records.eval_file import EvalFile
 from rpat_cli.records.files import is_file, user_path
@@ -32,9 +34,11 @@ def identity_of(
     batch_size: int,
     fast: bool = False,
     saved: bool = False,
+    surrogates: Sequence[Surrogate] = (),
 ) -> dict[str, Any]:
     """All that the results depend on, by names that a message can use."""
     threat = opened.recipe.threat
+    stand_ins = {"stand-ins": fingerprint(surrogates)} if surrogates else {}
     return {
         "weights": opened.saved.fingerprint(),
         "data": opened.data.fingerprint,
@@ -46,6 +50,7 @@ def identity_of(
         "seed": opened.recipe.seed,
         "device": opened.compute.device.type,
         "kind of records": RECORDS,
+        **stand_ins,
         "versions": {"rpat": __version__, **{name: _installed(name) for name in LIBRARIES}},
         **_files_of(specs),
         **({"adversarial images": True} if saved else {}),

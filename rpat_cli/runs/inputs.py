@@ -1,4 +1,4 @@
-"""What a training needs besides its folder: recipe, device, images and ranks; and how its epochs are
+"""What a training needs besides its folder: recipe, device, images and ranks; and how epochs are
 validated."""
 
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from rpat_cli.data.base import Dataset
-from rpat_cli.data.splits import TensorSplit
+from rpat_cli.data.parts import PartsSplit
+from rpat_cli.data.reading import Images
 from rpat_cli.engine.callbacks import Validation
 from rpat_cli.engine.compute import Compute, resolve_compute
 from rpat_cli.engine.distributed import ALONE, Ranks, parts_of
@@ -38,7 +39,7 @@ class Inputs:
     recipe: Recipe
     compute: Compute
     data: Dataset
-    extra: TensorSplit | None
+    extra: PartsSplit | None
     ranks: Ranks = ALONE
 
     @classmethod
@@ -50,7 +51,7 @@ class Inputs:
         if ranks.size > 1 and compute.device.type == "cuda":
             torch.cuda.set_device(own_gpu())  # from here on "cuda" means this one
         data = build_data(recipe.data, recipe.seed)
-        inputs = cls(recipe, compute, data, build_extra(recipe.data.extra, data), ranks)
+        inputs = cls(recipe, compute, data, build_extra(recipe.data, data), ranks)
         inputs.smallest_slice  # noqa: B018  (raises)
         return inputs
 
@@ -108,15 +109,15 @@ def _validator(
     """From a model to its clean and robust accuracy (fractions) on the validation images."""
     limit = recipe.validation.limit
     images = data.val if limit is None else limited(data.val, limit)
-    x, y = images.tensors()
+    images = images.to("cpu")  # small sets are read from disk once, not after every epoch
     specs = parse_suite(f"clean,pgd-{recipe.validation.steps}")
     threat = build_threat(recipe)
 
     def validate(model: nn.Module) -> dict[str, float]:
         result = evaluate(
             model,
-            x,
-            y,
+            Images(images),
+            images.labels,
             specs,
             threat,
             batch_size=VALIDATION_BATCH,

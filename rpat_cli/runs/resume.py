@@ -131,7 +131,7 @@ def _check_images(folder: RunFolder, state: Mapping[str, Any], inputs: Inputs) -
     for key, fingerprint in inputs.images.items():
         if before.get(key) != fingerprint:
             section = inputs.recipe.data
-            source = section.extra.path if key == "data.extra" else section.root
+            source = ", ".join(section.extra.paths) if key == "data.extra" else section.root
             raise DataError(
                 f"{folder.path} was trained on other images so far than those that are at {source} "
                 "now: their names, number, contents, or labels differ. Put the former ones back, "

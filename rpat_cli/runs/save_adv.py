@@ -9,32 +9,35 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rpat_cli.attacks.threat import Threat
 from rpat_cli.data.base import Split
 from rpat_cli.errors import ConfigError, Problem
 from rpat_cli.evaluation.results import Evaluation
 from rpat_cli.evaluation.verify import Prediction, checked_logits
 from rpat_cli.evaluation.worst_case import WorstCase
 from rpat_cli.records.adversarial_file import hash_of, write_adversarial
-from rpat_cli.runs.target import OpenedTarget
+from rpat_cli.runs.target import OpenedTarget, under_each_threat
 
 PART = 256
 """Images in memory at a time."""
 
 
-def check_free(path: Path) -> None:
+def check_free(opened: OpenedTarget, path: Path) -> None:
     """Raise `ConfigError` for a file that is there already: nothing is overwritten."""
     if path.suffix != ".npz":
         message = f"{path} must end in .npz."
         raise ConfigError(Problem("", message, "--save-adv", "Example: --save-adv adv.npz"))
-    if path.exists() or path.is_symlink():
-        message = f"{path} is there already, and is not overwritten."
-        raise ConfigError(Problem("", message, "--save-adv", "Name another file."))
+    for each in under_each_threat(opened):
+        own = _path_under(each, path)
+        if own.exists() or own.is_symlink():
+            message = f"{own} is there already, and is not overwritten."
+            raise ConfigError(Problem("", message, "--save-adv", "Name another file."))
 
 
-def path_under(path: Path, threat: Threat, several: bool) -> Path:
+def _path_under(opened: OpenedTarget, path: Path) -> Path:
     """Of several threats each has a file of its own: FILE_Linf_0.03137.npz."""
-    return path.with_stem(f"{path.stem}_{threat.norm}_{threat.eps:.4g}") if several else path
+    if len(under_each_threat(opened)) == 1:
+        return path
+    return path.with_stem(f"{path.stem}_{opened.threat.norm}_{opened.threat.eps:.4g}")
 
 
 @dataclass
@@ -54,6 +57,7 @@ class Saving:
     def write(self, path: Path) -> Path:
         """Write the file. Every image is classified again, as it is written."""
         shape = (len(self.images), *self.images.shape)
+        path = _path_under(self.opened, path)
         return write_adversarial(path, shape, self._parts(), self._others)
 
     def _parts(self) -> Iterator[NDArray[np.float32]]:

@@ -30,7 +30,7 @@ def test_inside_finite_and_without_a_trace(
 ) -> None:
     x, y = batch
     threat = Threat(norm, DEFAULT_EPS[norm])
-    attack = ATTACKS[name](threat)
+    attack = ATTACKS[name].for_training(threat, {})
     x_before, before = x.clone(), snapshot(busy_net)
     if entry == "call":
         x_adv = attack(busy_net, x, y)
@@ -59,7 +59,8 @@ def test_gradient_attacks_raise_the_loss_and_beat_noise(
         with torch.no_grad():
             return cross_entropy(net(x), y)
 
-    raised = loss(ATTACKS[name](threat)(net, x, y))
+    attack = ATTACKS[name].for_training(threat, {})
+    raised = loss(attack(net, x, y))
     assert (raised > loss(x)).all()
     assert raised.mean() > loss(ATTACKS["noise"](threat, draws=20)(net, x, y)).mean()
 

@@ -8,9 +8,10 @@ import pytest
 from rpat_cli.attacks import ATTACKS, TRAINING_ATTACKS
 from rpat_cli.attacks.autoattack import AutoAttack
 from rpat_cli.attacks.catalogue import NoAttack, Transfer
+from rpat_cli.attacks.rows import PARTS
 from rpat_cli.attacks.threat import DEFAULT_EPS, Threat
 from rpat_cli.errors import ConfigError
-from rpat_cli.evaluation.words import parse_word, parts_of_autoattack
+from rpat_cli.evaluation.words import parse_word
 
 OWN_WORDS = [name for name in ATTACKS if not ATTACKS[name].form]
 
@@ -39,9 +40,9 @@ def test_a_suite_may_set_only_what_the_attack_has(name: str) -> None:
 
 def test_the_parts_of_autoattack_are_those_that_it_knows() -> None:
     threat = Threat("Linf", 0.1)
-    for part in parts_of_autoattack():
-        assert ATTACKS[part](threat) == AutoAttack(threat, attacks=(part,))
-    with pytest.raises(ConfigError, match=f"Allowed: {', '.join(parts_of_autoattack())}"):
+    for part, row in PARTS.items():
+        assert row(threat) == AutoAttack(threat, attacks=(part,))
+    with pytest.raises(ConfigError, match=f"Allowed: {', '.join(PARTS)}"):
         AutoAttack(threat, attacks=("none",))
 
 
@@ -53,8 +54,8 @@ def test_what_is_no_attack_on_the_model_itself() -> None:
 
 
 def test_training_takes_those_that_climb_a_methods_loss() -> None:
-    assert list(TRAINING_ATTACKS) == ["noise", "fgsm", "bim", "mim", "pgd", "cw-pgd"]
-    assert len(TRAINING_ATTACKS) == 6
+    assert list(TRAINING_ATTACKS) == ["noise", "fgsm", "bim", "mim", "pgd", "cw-pgd", "apgd"]
+    assert len(TRAINING_ATTACKS) == 7
     with pytest.raises(ConfigError, match="unknown attack 'autoattack'"):
         TRAINING_ATTACKS["autoattack"]
 

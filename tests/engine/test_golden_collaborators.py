@@ -1,10 +1,8 @@
 """Weight perturbation and weight averaging against recorded steps of the published code."""
 
-from pathlib import Path
-
 import pytest
 import torch
-from helpers import METHOD_FAMILIES, Golden, family_of, golden_files
+from helpers import GOLDEN_FAMILIES, Golden, family_of, golden_files
 from torch import Tensor, nn
 
 from rpat_cli.attacks.pgd import PGD
@@ -14,9 +12,13 @@ from rpat_cli.engine.awp import WeightPerturbation
 from rpat_cli.methods import METHODS
 from rpat_cli.methods.base import StepContext
 
+FAMILIES = GOLDEN_FAMILIES["collaborators"]
 
-def sets_of(prefix: str) -> list[Path]:
-    return [file for file in golden_files() if family_of(file, METHOD_FAMILIES).startswith(prefix)]
+
+def sets_of(prefix: str) -> list[Golden]:
+    files = golden_files("collaborators")
+    goldens = [Golden(family_of(file, FAMILIES), file) for file in files]
+    return [golden for golden in goldens if golden.name.startswith(prefix)]
 
 
 class Recorded:
@@ -46,9 +48,8 @@ def perturbation_of(golden: Golden) -> WeightPerturbation:
     return WeightPerturbation(golden.hyper["awp_gamma"])
 
 
-@pytest.mark.parametrize("file", sets_of("awp_"), ids=lambda file: file.stem)
-def test_weights_loss_gradients_and_statistics(file: Path) -> None:
-    golden = Golden(family_of(file, METHOD_FAMILIES), file)
+@pytest.mark.parametrize("golden", sets_of("awp_"), ids=lambda golden: golden.file.stem)
+def test_weights_loss_gradients_and_statistics(golden: Golden) -> None:
     hyper, model = golden.hyper, golden.model()
     own = model[1] if "mean" in hyper else model
     before = {name: parameter.detach().clone() for name, parameter in own.named_parameters()}
@@ -97,9 +98,8 @@ def check_gradients(model: nn.Module, recorded: dict[str, Tensor]) -> None:
         assert float((ours[name] - grad).abs().max()) / scale < 1e-9, name
 
 
-@pytest.mark.parametrize("file", sets_of("ema_warmup"), ids=lambda file: file.stem)
-def test_the_warmed_up_average_is_the_recorded_one(file: Path) -> None:
-    golden = Golden("ema_warmup", file)
+@pytest.mark.parametrize("golden", sets_of("ema_warmup"), ids=lambda golden: golden.file.stem)
+def test_the_warmed_up_average_is_the_recorded_one(golden: Golden) -> None:
     hyper = golden.hyper
     net = nn.Linear(len(golden["start"]), 1, bias=False).double()
     averaged = AveragedModel(net, hyper["tau"], start_epoch=1, form="warm-ema")

@@ -27,8 +27,32 @@ def labels(text: str, **overrides: float) -> list[str]:
         ("zoo-2000", AttackSpec("zoo", "zoo-2000", {"queries": 2000})),
         ("autoattack-plus", AttackSpec("autoattack", "autoattack-plus", {"version": "plus"})),
         (
-            "apgd-t",
-            AttackSpec("autoattack", "apgd-t", {"version": "standard", "attacks": ("apgd-t",)}),
+            "square",
+            AttackSpec("autoattack", "square", {"version": "standard", "attacks": ("square",)}),
+        ),
+        ("apgd-t", AttackSpec("apgd-t", "apgd-t")),
+        (
+            "apgd-ce-50x2",
+            AttackSpec("apgd-ce", "apgd-ce-50x2", {"loss": "ce", "steps": 50, "restarts": 2}),
+        ),
+        ("mm-9", AttackSpec("mm", "mm-9", {"targets": 9})),
+        ("mm", AttackSpec("mm", "mm-3", {"targets": 3})),
+        ("pgd-7@eot=4", AttackSpec("pgd", "pgd-7@eot=4", {"steps": 7, "eot": 4})),
+        (
+            "apgd@loss=margin@eot=2",
+            AttackSpec("apgd", "apgd@loss=margin@eot=2", {"loss": "margin", "eot": 2}),
+        ),
+        (
+            "pgd@steps=9@step_size=2/255",
+            AttackSpec("pgd", "pgd-9@step_size=2/255", {"steps": 9, "step_size": 2 / 255}),
+        ),
+        (
+            "transfer:runs/a@mim-5@eot=3",
+            AttackSpec(
+                "transfer",
+                "transfer:a@mim-5@eot=3",
+                {"source": "runs/a", "attack": "mim", "steps": 5, "eot": 3},
+            ),
         ),
         (
             "autoattack:square+apgd-ce",

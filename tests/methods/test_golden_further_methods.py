@@ -4,22 +4,19 @@ gradient, BatchNorm's running statistics after the step, and the passes made."""
 import pytest
 import torch
 from golden_steps import STEPS, context_of
-from helpers import GOLDEN, METHOD_FAMILIES, CountForwards, Golden, family_of, golden_files
+from helpers import GOLDEN, GOLDEN_FAMILIES, CountForwards, Golden, family_of, golden_files
 from torch import Tensor, nn
 
 from rpat_cli.methods.base import Outcome
 from rpat_cli.methods.compose import compose
 
-SETS = [
-    Golden(family, file)
-    for file in golden_files()
-    if (family := family_of(file, METHOD_FAMILIES)) in STEPS
-]
+FAMILIES = GOLDEN_FAMILIES["further methods"]
+SETS = [Golden(family_of(file, FAMILIES), file) for file in golden_files("further methods")]
 every_set = pytest.mark.parametrize("golden", SETS, ids=lambda golden: golden.file.stem)
 
 
 def test_there_is_a_set_of_every_family() -> None:
-    assert {golden.name for golden in SETS if golden.file.parent == GOLDEN} == set(STEPS)
+    assert {golden.name for golden in SETS if golden.file.parent == GOLDEN} == set(FAMILIES)
 
 
 class Watched:

@@ -5,9 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 from helpers import (
-    ATTACK_FAMILIES,
     GOLDEN,
-    METHOD_FAMILIES,
+    GOLDEN_FAMILIES,
     CountForwards,
     Golden,
     family_of,
@@ -21,29 +20,22 @@ from rpat_cli.methods import METHODS, REGULARIZERS
 from rpat_cli.methods.base import StepContext
 from rpat_cli.methods.compose import Composite, compose
 
-NAMES = ["pgd", "trades", "mart", "consistency", "rebat"]
-FAMILIES = [*NAMES, *(f"{name}_ra" for name in NAMES), "consistency_trades", "consistency_mart"]
-
-KNOWN = (*METHOD_FAMILIES, *ATTACK_FAMILIES)
+FAMILIES = GOLDEN_FAMILIES["methods"]
 
 every_golden_set = pytest.mark.parametrize(
-    "file",
-    [file for file in golden_files() if family_of(file, KNOWN) in FAMILIES],
-    ids=lambda file: file.stem,
+    "file", golden_files("methods"), ids=lambda file: file.stem
 )
 
 
 def golden_of(file: Path) -> Golden:
-    return Golden(family_of(file, FAMILIES), file)
-
-
-@pytest.mark.parametrize("file", golden_files(), ids=lambda file: file.stem)
-def test_every_set_is_of_a_known_family(file: Path) -> None:
-    assert family_of(file, KNOWN), f"{file} is of no known family: {', '.join(KNOWN)}"
+    family = family_of(file, FAMILIES)
+    assert family, f"{file} is of no known family: {', '.join(FAMILIES)}"
+    return Golden(family, file)
 
 
 def test_there_is_a_set_of_every_family() -> None:
-    assert {family_of(file, KNOWN) for file in GOLDEN.glob("*.npz")} >= set(FAMILIES)
+    own = [file for file in golden_files("methods") if file.parent == GOLDEN]
+    assert {family_of(file, FAMILIES) for file in own} == set(FAMILIES)
 
 
 class Fixed:

@@ -64,7 +64,7 @@ def test_all_mistakes_come_at_once_with_their_lines(tmp_path: Path) -> None:
         ":1: unknown attack 'clen'. Did you mean 'clean'?",
         ":2: stps: unknown key 'stps'. Did you mean 'steps'?",
         ":2: restarts: 0: must be a whole number, at least 1.",
-        ":4: steps: fgsm takes no steps. It takes: step_size.",
+        ":4: steps: fgsm takes no steps. It takes: step_size, eot.",
         ":5: {'steps': 3} does not name an attack.",
         ":6: label: 'fgsm' already means another attack",
         ":7: step_size: '2/0': must be a number",

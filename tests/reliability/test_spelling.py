@@ -48,7 +48,7 @@ def test_names_of_attacks_have_no_case(written: str, read: str) -> None:
         ("i-fgsm", "bim"),
         ("mi-fgsm-10", "mim-10"),
         ("natural", "clean"),
-        ("apgd", "apgd-ce"),
+        ("autopgd", "apgd"),
     ],
 )
 def test_other_names_are_met_with_the_one_that_is_meant(written: str, meant: str) -> None:

@@ -20,7 +20,7 @@ from rpat_cli.evaluation.words import SUITES
 N = 250
 """Three chunks of at most 100 images."""
 
-BUDGET = {"queries": 300, "steps": 2}
+BUDGET = {"queries": 300, "steps": 2, "targets": 2, "rounds": 2}
 
 
 def short(word: str) -> str:

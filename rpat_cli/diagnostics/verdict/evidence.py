@@ -9,14 +9,29 @@ from torch import Tensor
 
 from rpat_cli.attacks.losses import INNER_LOSSES
 from rpat_cli.attacks.threat import Threat
+from rpat_cli.diagnostics.verdict.slopes import Slopes
 from rpat_cli.evaluation.statistics import Accuracy, sign_test
 
 WARN_BELOW, FAIL_BELOW = 0.01, 0.001
 """p-values of WARN and of FAIL: small, since every verdict makes several tests."""
 
+STAND_IN, EOT = "stand-in", "eot"
+"""Names of the attacks past modules that may hide the gradient, and by the mean of many gradients
+of a random model."""
+
 SATURATED = 17
 """1 - exp(-17) rounds to 1 in float32: with a margin above 17 the softmax is saturated, and the
 gradient of the cross-entropy vanishes."""
+
+WHITE_BOX = ("pgd-20", "pgd-50", "cw-pgd", "apgd-ce")
+"""The attacks on the model's own gradient."""
+
+
+def differing(logits: Tensor, others: Tensor) -> Tensor:
+    """(N,) bool: where two passes disagree by well more than what the order of sums in float32
+    does."""
+    gap: Tensor = (logits - others).norm(dim=1) / logits.norm(dim=1).clamp_min(1e-10)
+    return gap > 1e-4
 
 
 @dataclass(frozen=True)
@@ -33,6 +48,8 @@ class Evidence:
     `gradient_norm` (M,): L1 norm of the cross-entropy's gradient with respect to the image.
     `broken`: by attack, (M,) bool, the images that it breaks. `eps`: the attacks at larger radii,
     with their radius, rising.
+    `stand_ins`: classes of modules that the attack `STAND_IN` passes by. `slopes` of the margin at
+    images on the way of an attack.
     `losses`: mean cross-entropy before, after each step of, and at the end of PGD with 50 steps.
     `flags`: AutoAttack's own warnings. `skipped`: attacks that could not run, and why. `transfers`:
     the attacks whose images were made on other models.
@@ -54,6 +71,8 @@ class Evidence:
     skipped: Mapping[str, str]
     transfers: tuple[str, ...]
     logits_alone: Tensor = field(default_factory=lambda: torch.zeros(0, 1))
+    stand_ins: tuple[str, ...] = ()
+    slopes: Slopes = field(default_factory=Slopes.none)
 
     @property
     def right(self) -> Tensor:
@@ -63,6 +82,17 @@ class Evidence:
     @property
     def correct(self) -> Accuracy:
         return Accuracy.of(self.right)
+
+    @property
+    def moving(self) -> Tensor:
+        """(N,) bool: other logits in the second forward pass."""
+        return differing(self.logits, self.logits_again)
+
+    @property
+    def white_box(self) -> Tensor:
+        """(M,) bool: broken by an attack on the model's own gradient, of whatever loss."""
+        flags = [self.broken[name] for name in WHITE_BOX if name in self.broken]
+        return torch.stack(flags).any(dim=0)
 
     @property
     def margin(self) -> Tensor:
@@ -104,4 +134,5 @@ class Evidence:
             "autoattack_flags": list(self.flags),
             "skipped": dict(self.skipped),
             "transfers": list(self.transfers),
+            "stand_ins": list(self.stand_ins),
         }

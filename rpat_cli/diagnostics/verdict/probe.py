@@ -15,9 +15,13 @@ from rpat_cli.attacks.brought import attacked
 from rpat_cli.attacks.forward import gradient_reaches, input_gradient, unwrap
 from rpat_cli.attacks.losses import cross_entropy
 from rpat_cli.attacks.side_effects import frozen, own_randomness
+from rpat_cli.attacks.surrogate import backward_through
 from rpat_cli.attacks.threat import Threat
+from rpat_cli.data.reading import AnyImages
 from rpat_cli.data.splits import stratified_choice
-from rpat_cli.diagnostics.verdict.evidence import Evidence
+from rpat_cli.diagnostics.verdict.evidence import EOT, STAND_IN, Evidence, differing
+from rpat_cli.diagnostics.verdict.slopes import Slopes, slopes_at
+from rpat_cli.diagnostics.verdict.stand_ins import passed_by
 from rpat_cli.diagnostics.verdict.substitute import QUERIES as SUBSTITUTE_QUERIES
 from rpat_cli.diagnostics.verdict.substitute import fit_substitute
 from rpat_cli.errors import RpatError
@@ -28,6 +32,7 @@ SQUARE_QUERIES = 500
 PGD_STEPS = (5, 20, 50)
 EPS_MULTIPLES = (1, 2, 4, 8)
 NOISE_DRAWS = 10
+EOT_STEPS, EOT_PASSES = 20, 10
 ALONE = 16
 """Images that are also given alone."""
 
@@ -37,7 +42,7 @@ SUBSTITUTE = "substitute"
 
 def gather(
     model: nn.Module,
-    x: Tensor,
+    x: AnyImages,
     y: Tensor,
     threat: Threat,
     *,
@@ -74,6 +79,7 @@ def gather(
         if right.any():
             substitute = fit_substitute(model, everything, threat, device, substitute_queries)
             probe.transfer(x[right], y[right], {**sources, SUBSTITUTE: substitute}, outcome)
+            probe.past_the_gradient(x[right], y[right], outcome)
         return Evidence(
             threat=threat,
             y=y.cpu(),
@@ -111,6 +117,8 @@ class _Outcome:
     flags: tuple[str, ...] = ()
     skipped: dict[str, str] = field(default_factory=dict)
     transfers: tuple[str, ...] = ()
+    stand_ins: tuple[str, ...] = ()
+    slopes: Slopes = field(default_factory=Slopes.none)
 
 
 @dataclass(frozen=True)
@@ -168,6 +176,25 @@ class _Probe:
         for name, source in sources.items():
             outcome.broken[name] = self._verified(self.threat, x, y, partial(attack, source))
         outcome.transfers = tuple(sources)
+
+    def past_the_gradient(self, x: Tensor, y: Tensor, outcome: _Outcome) -> None:
+        """PGD on the margin whose gradient goes past modules that may hide it, if there are any;
+        and with the mean of many gradients, if the model is random."""
+        surrogates = passed_by(self.model, x[:2])
+        outcome.stand_ins = tuple(each.module for each in surrogates)
+        if surrogates:
+            with backward_through(self.model, surrogates):
+                broken = self._broken(self.threat, "cw-pgd", x, y, steps=max(PGD_STEPS))
+            outcome.broken[STAND_IN] = broken
+        if differing(self.logits(x), self.logits(x)).any():
+            settings = {"steps": EOT_STEPS, "eot": EOT_PASSES}
+            outcome.broken[EOT] = self._broken(self.threat, "cw-pgd", x, y, **settings)
+        # On the way of an attack, where it matters.
+        short = ATTACKS["pgd"](self.threat, steps=min(PGD_STEPS))
+        parts = batches(x, y, self.batch_size, x.device)
+        outcome.slopes = Slopes.joined(
+            [slopes_at(self.model, short(self.model, a, b), b, self.threat) for a, b in parts]
+        )
 
     def _radii(self, x: Tensor) -> dict[str, float]:
         """The threat's radius, multiples of it, and the one whose ball holds every image."""

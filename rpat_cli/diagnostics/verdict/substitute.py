@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from rpat_cli.attacks import ATTACKS
 from rpat_cli.attacks.threat import Threat
+from rpat_cli.data.reading import AnyImages
 from rpat_cli.evaluation.verify import checked_logits, predict
 
 QUERIES = 10_000
@@ -23,7 +24,7 @@ SHIFT = 2
 
 
 def fit_substitute(
-    model: nn.Module, x: Tensor, threat: Threat, device: torch.device, queries: int = QUERIES
+    model: nn.Module, x: AnyImages, threat: Threat, device: torch.device, queries: int = QUERIES
 ) -> nn.Module:
     """A small network whose outputs on images like `x` (N, C, H, W) follow those of `model`; in
     eval mode, on `device`.

@@ -10,9 +10,12 @@ from typing import Any
 
 from rpat_cli.diagnostics.base import Result, Subject
 from rpat_cli.diagnostics.blocks import Cells, Level, Section, Table, Text, columns
-from rpat_cli.diagnostics.verdict.checks import CHECKS, LEVELS, CheckResult
+from rpat_cli.diagnostics.verdict.checks import CHECKS, CheckResult
 from rpat_cli.diagnostics.verdict.evidence import Evidence
+from rpat_cli.diagnostics.verdict.image_by_image import LEVELS
 from rpat_cli.diagnostics.verdict.probe import gather
+from rpat_cli.diagnostics.verdict.strongest import strongest, words
+from rpat_cli.text import percent
 
 MEANING: Mapping[Level, str] = {
     "PASS": "No sign that the attacks were fooled.",
@@ -24,11 +27,17 @@ MEANING: Mapping[Level, str] = {
 
 @dataclass(frozen=True)
 class Verdict(Result):
-    """The results of all checks on `n` images, and the numbers behind them (`Evidence.to_dict`)."""
+    """The results of all checks on `n` images, and the numbers behind them (`Evidence.to_dict`).
+
+    `attack`: what to give to `rpat eval` in order to see the strongest of the attacks that were
+    tried; "" in files of versions that did not name it. `attack_acc`: what it left here.
+    """
 
     checks: tuple[CheckResult, ...]
     n: int
     evidence: Mapping[str, Any]
+    attack: str = ""
+    attack_acc: float | None = None
 
     @property
     def level(self) -> Level:
@@ -47,6 +56,8 @@ class Verdict(Result):
         return {
             "level": self.level,
             "findings": [asdict(check) for check in self.checks],
+            "attack": self.attack,
+            "attack_acc": self.attack_acc,
             "evidence": dict(self.evidence),
         }
 
@@ -54,7 +65,9 @@ class Verdict(Result):
     def from_dict(cls, values: Mapping[str, Any]) -> "Verdict":
         """What `to_dict` gave. Raises `KeyError`, `TypeError` or `ValueError` for anything else."""
         checks = tuple(CheckResult(**check) for check in values["findings"])
-        verdict = cls(checks, values["evidence"]["n"], values["evidence"])
+        evidence = values["evidence"]
+        known = values.get("attack", ""), values.get("attack_acc")
+        verdict = cls(checks, evidence["n"], evidence, *known)
         if verdict.level != values["level"]:
             raise ValueError(f"the level is {values['level']}, that of the checks {verdict.level}")
         return verdict
@@ -72,7 +85,11 @@ class Verdict(Result):
             for check in worst_first
         ]
         table = Table(columns(["", "check", "result"], []), tuple(rows))
-        blocks = (Text((MEANING[self.level],), level=self.level), table)
+        text = MEANING[self.level]
+        if self.attack and self.level != "PASS":
+            left = percent(self.attack_acc or 0.0)
+            text += f" The strongest here, rpat eval {self.attack}, leaves {left} %."
+        blocks = (Text((text,), level=self.level), table)
         return Section("Can this robustness be trusted?", self.n, blocks)
 
 
@@ -81,11 +98,15 @@ def judge(evidence: Evidence) -> Verdict:
     correct = evidence.correct
     chosen = [check for check in CHECKS if correct.correct or not check.needs_correct]
     results = tuple(check(evidence) for check in chosen)
-    return Verdict(results, correct.n, evidence.to_dict())
+    best = strongest(evidence)
+    if not best:
+        return Verdict(results, correct.n, evidence.to_dict())
+    left = evidence.robust(best).value
+    return Verdict(results, correct.n, evidence.to_dict(), words(evidence, best), left)
 
 
 def measure(s: Subject) -> Verdict:
     """The diagnostic: images made on `s.sources` are tried too."""
     return judge(
-        gather(s.model, s.x, s.y, s.threat, device=s.device, seed=s.seed, sources=s.sources)
+        gather(s.model, s.images, s.y, s.threat, device=s.device, seed=s.seed, sources=s.sources)
     )

@@ -2,12 +2,13 @@
 
 import hashlib
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
+from rpat_cli.data.reading import AnyImages, pieces_of
 from rpat_cli.evaluation.parallel.chunks import (
     ChunkResult,
     Execute,
@@ -65,7 +66,8 @@ class SampleStates:
 
 @dataclass(frozen=True)
 class StageRunner:
-    """Runs the stages of the attack `label` on `x` (N, C, H, W), `y` (N,).
+    """Runs the stages of the attack `label` on `x` (N, C, H, W), `y` (N,), reading one chunk after
+    another.
 
     `known` are chunks of an earlier, interrupted run of the same evaluation; they are taken over,
     not run. The others go to `execute`.
@@ -73,7 +75,7 @@ class StageRunner:
 
     label: str
     execute: Execute
-    x: Tensor
+    x: AnyImages
     y: Tensor
     chunk_size: int
     seed: int
@@ -104,9 +106,7 @@ class StageRunner:
             first = sum(chunk.stage == number for chunk in states.chunks)
             numbered = dict(enumerate(pieces, first))
             fresh = self._take_over(known, number, numbered, states, meter)
-            self._attack(
-                (self._task(number, index, numbered[index]) for index in fresh), states, meter
-            )
+            self._attack(self._tasks(number, fresh, numbered), states, meter)
         # Processes answer in any order; what is made of the chunks must not depend on it.
         states.chunks.sort(key=lambda chunk: (chunk.stage, chunk.chunk))
 
@@ -145,10 +145,13 @@ class StageRunner:
             meter.add(len(chunk.indices), fresh=True)
             meter.report(states)
 
-    def _task(self, stage: int, chunk: int, indices: Tensor) -> Task:
-        where = indices.to(self.x.device)
-        seed = self._chunk_seed(stage, chunk)
-        return Task(self.label, stage, chunk, indices, self.x[where], self.y[where], seed)
+    def _tasks(
+        self, stage: int, chunks: Sequence[int], pieces: Mapping[int, Tensor]
+    ) -> Iterator[Task]:
+        chosen = [pieces[chunk] for chunk in chunks]
+        for chunk, indices, x in zip(chunks, chosen, pieces_of(self.x, chosen), strict=True):
+            y, seed = self.y[indices.to(self.y.device)], self._chunk_seed(stage, chunk)
+            yield Task(self.label, stage, chunk, indices, x, y, seed)
 
     def _chunk_seed(self, stage: int, chunk: int) -> int:
         """A seed of its own for each chunk: starting points do not repeat, nor depend on what else
