@@ -111,7 +111,7 @@ class AttackSection(Section):
     step_size: Annotated[Number, Field(gt=0)] | None = Field(
         None, description="length of one step (default: follows eps and the norm, eps/4 for Linf)"
     )
-    start: Literal["uniform", "gaussian", "positive", "sign", "zero"] | None = Field(
+    start: Literal["uniform", "gaussian", "positive", "sign", "zero", "boundary"] | None = Field(
         None, description="where the attack starts (default: as in the method's paper)"
     )
     start_scale: Annotated[Number, Field(ge=0)] | None = Field(

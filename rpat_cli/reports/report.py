@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from rpat_cli.attacks.threat import Threat
+from rpat_cli.diagnostics.blocks import Examples
 from rpat_cli.evaluation.calibration import Calibration
 from rpat_cli.evaluation.results import AUTOATTACK, StageResult, strength, worst_class_dict
 from rpat_cli.evaluation.statistics import Accuracy, mean_acc, nrr
@@ -155,6 +156,7 @@ class Report:
     records are lost; `segments` are there if its last checkpoint is. `test_looks`: every evaluation
     on test images. `environment` is that of the training, or else of the
     newest evaluation. `diagnostics` are the newest ones, by key, of weights that are still there.
+    `gallery`: examples of the newest evaluation under the recipe's threat that has any.
     """
 
     path: str
@@ -173,6 +175,7 @@ class Report:
     test_looks: tuple[TestLook, ...]
     diagnostics: Mapping[str, SavedDiagnostic]
     remarks: tuple[str, ...]
+    gallery: Examples | None = None
 
     @property
     def name(self) -> str:

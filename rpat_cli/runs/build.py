@@ -71,6 +71,7 @@ def build_data(section: DataSection, seed: int, *, test_only: bool = False) -> D
         center_crop=section.center_crop,
         interpolation=section.interpolation,
         test_size=section.test_size,
+        val_folder=section.val_folder,
         train_crop=None if crop.scale is None else RandomCrop(crop.scale, crop.ratio),
     )
 

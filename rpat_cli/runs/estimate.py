@@ -75,7 +75,7 @@ def dry_run(recipe: Recipe, out: Path | None = None) -> Estimate:
     """
     folder = plan_run(recipe, out)
     compute = compute_for(recipe)
-    data, images, real = _data(recipe)
+    data, images, real = data_or_random(recipe)
     architecture = architecture_for(recipe, data)
     smallest = parts_of(min(recipe.batch_size, len(data.train)), recipe.accumulate)[-1]
     try_network(architecture.build(), architecture, recipe, smallest)
@@ -146,9 +146,9 @@ class _Stopwatch(Callback):
         return (self.ends[-1] - self.ends[first]) / (self.steps - first)
 
 
-def _data(recipe: Recipe) -> tuple[Dataset, int, bool]:
+def data_or_random(recipe: Recipe) -> tuple[Dataset, int, bool]:
     """The data set, or random images in its place; the number of training images; and whether it is
-    the data set."""
+    the data set. Nothing is downloaded."""
     try:
         data = build_data(recipe.data.model_copy(update={"download": False}), recipe.seed)
     except DataError:
