@@ -30,6 +30,7 @@ from rpat_cli.attacks.rows import (
     gradient,
     own,
     passes_of_a3,
+    passes_of_best,
     smallest,
     stepping,
 )
@@ -157,6 +158,12 @@ ATTACKS = Catalogue(
             defaults={"steps": 20},
             takes=ITERATIVE,
             needs_class=True,
+        ),
+        "best": AttackRow(
+            "rpat_cli.attacks.cascade:best",
+            "cheap strong attacks first, apgd-t on what is left: an eighth of autoattack's passes",
+            follows_gradient=True,
+            cost=passes_of_best,
         ),
         "autoattack": autoattack(
             "AutoAttack standard: apgd-ce, apgd-t, fab-t, square (Croce & Hein 2020)", "standard"

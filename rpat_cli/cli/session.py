@@ -180,22 +180,15 @@ def evaluate(
             target = newest_run().path
             listener.say(f"evaluating the newest run, {target}")
         again = shlex.join(["rpat", *sys.argv[1:]]) + (" (alone or with torchrun)" * shared)
+        how: dict[str, Any] = {"again": again, "ranks": others, "out": out, "fast": fast}
+        stand_ins = read_surrogates(surrogates)
         measured = measure_run(
             target,
             specs,
             diagnostics=diagnostics,
             checkpoint=checkpoint,
             changes=changes,
-            options=EvalOptions(
-                batch_size,
-                jobs,
-                limit,
-                again=again,
-                ranks=others,
-                out=out,
-                fast=fast,
-                surrogates=read_surrogates(surrogates),
-            ),
+            options=EvalOptions(batch_size, jobs, limit, surrogates=stand_ins, **how),
             listener=listener,
         )
         sections = [result.section() for result in measured.diagnostics.values()]

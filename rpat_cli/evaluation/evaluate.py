@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +22,7 @@ from rpat_cli.data.splits import as_classes
 from rpat_cli.errors import ConfigError
 from rpat_cli.evaluation.arguments import check_images, check_labels, check_lengths, check_pixels
 from rpat_cli.evaluation.bench import Bench, Prepared
-from rpat_cli.evaluation.fast import note_on
+from rpat_cli.evaluation.fast import note_on, search_precision
 from rpat_cli.evaluation.forecast import Forecast, Load, loads_of
 from rpat_cli.evaluation.parallel.chunks import (
     ChooseRows,
@@ -45,7 +46,6 @@ from rpat_cli.evaluation.verify import (
     checked_logits,
 )
 from rpat_cli.evaluation.words import IN_FLOAT32
-from rpat_cli.hardware import native_bf16
 from rpat_cli.user_code import ascribed
 
 __all__ = ["AttackResult", "Evaluation", "OnResult", "Progress", "default_batch_size", "evaluate"]
@@ -106,7 +106,7 @@ def evaluate(
     are not run again. `on_remark` gets a message when the model cannot be sent to the workers, and
     all work is done here. `keep` chooses the adversarial images that come with each new chunk.
 
-    `fast`: long attacks search in bfloat16 where the device computes that natively; see
+    `fast`: long attacks search in bfloat16 where that is faster on this model and device; see
     `rpat_cli.evaluation.fast`. What counts is measured in float32, as always.
 
     Raises `DataError` for images or labels of another form, `RpatError` for a model that is
@@ -126,12 +126,11 @@ def evaluate(
         own_randomness(device, seed),
         _ready(sources, specs, device) as own_sources,
     ):
-        x = x.clone() if isinstance(x, Tensor) and x.is_inference() else x
-        y = y.clone() if y.is_inference() else y
+        x, y = _out_of_inference_mode(x), _out_of_inference_mode(y)
         clean, classes, probabilities = _predict_clean(model, x, y, batch_size, device)
         whole = _without_results(threat, y, clean, classes, seed, batch_size)
         first = x[:batch_size].clone().to(device), y[:batch_size].clone().to(device)
-        search = _search_precision(fast, device, on_remark)
+        search = search_precision(fast, model, device, on_remark)
         bench = _bench(
             model,
             threat,
@@ -145,8 +144,7 @@ def evaluate(
             keep,
             surrogates,
         )
-        if on_progress:
-            on_progress = _forecast(bench, whole, on_progress)
+        on_progress = _forecast(bench, whole, on_progress) if on_progress else None
         execute = _executor(bench, workers, on_remark)
         for spec in specs:
             state, prepared = SampleStates.clean(clean, whole.y), bench.prepared(spec.label)
@@ -157,6 +155,12 @@ def evaluate(
             if on_result:
                 on_result(results[-1])
     return replace(whole, results=tuple(results))
+
+
+def _out_of_inference_mode(images: Any) -> Any:
+    """A tensor that gradients can be taken of; anything else as it is."""
+    is_inference = isinstance(images, Tensor) and images.is_inference()
+    return images.clone() if is_inference else images
 
 
 def _without_results(
@@ -213,20 +217,6 @@ def _bench(
     )
     bench.prepare_all()
     return bench
-
-
-def _search_precision(
-    fast: bool, device: torch.device, on_remark: OnRemark | None
-) -> torch.dtype | None:
-    """The reduced precision of the search, or None."""
-    if fast and native_bf16(device.type):
-        return torch.bfloat16
-    if fast and on_remark:
-        on_remark(
-            f"fast: {device.type} does not compute bfloat16 natively here, so the search is in "
-            "float32, too."
-        )
-    return None
 
 
 def _predict_clean(

@@ -1,10 +1,11 @@
 """A run folder, gathered into a `Report`."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rpat_cli.attacks.threat import Threat
 from rpat_cli.diagnostics import DIAGNOSTICS
+from rpat_cli.diagnostics.base import EVALUATION_KEYS
 from rpat_cli.diagnostics.blocks import Examples
 from rpat_cli.errors import RpatError
 from rpat_cli.evaluation.statistics import confusion, per_class_accuracy
@@ -102,6 +103,7 @@ def _newest_diagnostics(
     for measured in every:
         if not measured.checkpoints or measured.file.data != recipe.data.name:
             continue
+        remarks += _of_absent_plugins(measured)
         for name, diagnostic in DIAGNOSTICS.items():
             if not measured.file.has_diagnostic(name):
                 continue
@@ -114,6 +116,16 @@ def _newest_diagnostics(
                 continue
             newest[name] = SavedDiagnostic(title, file, content, result)
     return {name: newest[name] for name in DIAGNOSTICS if name in newest}
+
+
+def _of_absent_plugins(measured: Measured) -> list[str]:
+    known = EVALUATION_KEYS | set(DIAGNOSTICS)
+    return [
+        f"the diagnostic {name!r} in {measured.name} was left out: no plugin that is loaded has "
+        "it. Evaluate again with --plugin FILE to see it"
+        for name, content in measured.file.record.items()
+        if name not in known and isinstance(content, Mapping)
+    ]
 
 
 def _results_in(measured: Measured, checkpoint: str) -> Iterator[AttackSummary]:

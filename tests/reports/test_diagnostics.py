@@ -202,6 +202,18 @@ def test_a_damaged_diagnostic_is_left_out_and_named(run: FakeRun, name: str, dam
     assert report.rows  # its accuracies are read all the same
 
 
+def test_a_diagnostic_of_a_plugin_that_is_not_there_is_named(run: FakeRun) -> None:
+    file = run.evaluate("best", 1, an_evaluation(80, {"pgd-20": 60}))
+    add(file, {"steepness": {"n": 5, "quartiles": [1.0]}, **all_diagnostics()})
+    report = build_report(run.folder)
+    (said,) = [remark for remark in report.remarks if "steepness" in remark]
+    assert said == (
+        f"the diagnostic 'steepness' in evals/{file.name} was left out: no plugin that is loaded "
+        "has it. Evaluate again with --plugin FILE to see it"
+    )
+    assert set(report.diagnostics) == set(all_diagnostics())
+
+
 def test_nothing_was_broken(run: FakeRun) -> None:
     add(
         run.evaluate("best", 1, an_evaluation(80, {})),
