@@ -14,7 +14,7 @@ from rpat_cli.attacks import ATTACKS
 from rpat_cli.attacks.autoattack import AutoAttack
 from rpat_cli.attacks.brought import Perturb
 from rpat_cli.attacks.threat import Threat
-from rpat_cli.evaluation.results import StageResult
+from rpat_cli.evaluation.attack_result import StageResult
 from rpat_cli.evaluation.suite import AttackSpec
 from rpat_cli.evaluation.words import IN_FLOAT32
 from rpat_cli.hardware import native_bf16
