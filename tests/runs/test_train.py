@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-import rpat_cli.runs.train as train_run_module
+import rpat_cli.runs.inputs as inputs_module
 from rpat_cli.engine.callbacks import Callback
 from rpat_cli.engine.compute import resolve_compute
 from rpat_cli.errors import Interrupted
@@ -111,8 +111,8 @@ def test_a_limit_of_validation_leaves_every_class_its_share(
         seen.append(given[2])
         return really_evaluate(*given, **options)
 
-    really_evaluate = train_run_module.evaluate
-    monkeypatch.setattr(train_run_module, "evaluate", evaluate)
+    really_evaluate = inputs_module.evaluate
+    monkeypatch.setattr(inputs_module, "evaluate", evaluate)
     data = build_data(recipe.data, seed=0)
     model = architecture_for(recipe, data).build()
     _validator(recipe, data, resolve_compute("cpu", "fp32"))(model)

@@ -536,7 +536,7 @@ def test_the_section_of_the_file_is_checked_with_all_its_mistakes(
             "engine: {name: ray, adress: auto}",
             "engine.adress: unknown key. Did you mean 'address'?",
         ),
-        ("engine: {name: local, partition: gpu}", "Allowed: name, jobs."),
+        ("engine: {name: local, partition: gpu}", "Allowed: name, jobs, ranks."),
     ],
 )
 def test_each_mistake_in_the_section_is_reported(
