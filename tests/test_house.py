@@ -31,7 +31,7 @@ ORDER = (
     ("loading",),
     ("reports",),
     ("runs",),
-    ("sweep",),
+    ("sweep", "benchmark"),  # each calls runs, and neither needs the other
     ("cli",),
 )
 LEVEL = {room: level for level, rooms in enumerate(ORDER) for room in rooms}
@@ -42,7 +42,10 @@ DOORS = {
 
 # The engine may know what a method, an attack and a split of data are, but never one of them by
 # name.
-ENGINE_SEES = {"attacks.base", "methods.base", "data.base", "data.order"}
+ENGINE_SEES = {"attacks.base", "methods.base", "data.base", "data.order"} | {
+    f"attacks.{how}"
+    for how in ("compiling", "folding", "side_effects")  # attacks are computed
+}
 
 IMPORT_TO_DISTRIBUTION = {"yaml": "pyyaml", "PIL": "pillow"}
 OPTIONAL = {"autoattack"}  # accepted in place of pyautoattack where it is installed
@@ -291,13 +294,18 @@ READS_ITSELF = {
     "records/file_kinds.py",
     "loading/inert.py",
     "recipe/shipped/__init__.py",
+    "cli/launch.py",
     "cli/recipes.py",
     "cli/session.py",
     "cli/torchrun.py",
+    "benchmark/race.py",
     "data/fashion.py",
     "data/images.py",
     "data/splits.py",
+    "hardware.py",
     "runs/environment.py",
+    "runs/launchers.py",
+    "runs/threads.py",
 }
 
 

@@ -64,7 +64,7 @@ MANY_CLASSES, LONGER = 1000, 10
 
 def rounds_of(biased: bool, classes: int) -> tuple[Round, ...]:
     """All 13 rounds. As many classes as ImageNet has take longer descents and a restart more."""
-    later = FOLLOWING if biased else DISCARDING
+    later: tuple[Round, ...] = FOLLOWING if biased else DISCARDING
     if classes >= MANY_CLASSES:
         later = tuple(
             Round(each.fraction, each.steps + LONGER, each.adi, each.restarts + 1, each.is_final)

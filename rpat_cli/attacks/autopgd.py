@@ -7,7 +7,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from rpat_cli.attacks.autopgd_norms import Halving, Sparse, norm_of, radii
+from rpat_cli.attacks.autopgd_norms import Halving, Sparse, as_published, norm_of, radii
 from rpat_cli.attacks.base import LossAt, LossFn, check_pixels
 from rpat_cli.attacks.best import Best
 from rpat_cli.attacks.forward import input_gradient, input_losses
@@ -90,6 +90,10 @@ class AutoPGD:
 
         `y` are the classes (B,) that a fooled model misses; without them the loss alone counts.
         """
+        return self.search(model, x, loss_at, y).x_adv
+
+    def search(self, model: nn.Module, x: Tensor, loss_at: LossAt, y: Tensor | None) -> Best:
+        """`climb`, with which samples were fooled, as seen on the way."""
         x = x.detach()
         check_pixels(model, x)
         best = Best(x, None if self.keep == "loss" else y)
@@ -99,7 +103,7 @@ class AutoPGD:
                 if not len(at):
                     break
                 self._from_start(model, x, loss_at, at, best)
-        return best.x_adv
+        return best
 
     def remarks(self, classes: int) -> tuple[str, ...]:
         """What is to be said of this attack on a model of so many classes."""
@@ -116,9 +120,12 @@ class AutoPGD:
             run.climb()
             return
         phases = radii(self.threat, self.steps)
-        x_adv = own + first_delta(phases[0][0], self.start, own)
+        widest = phases[0][0]
+        is_drawn = self.start == "boundary"
+        far = torch.randn_like(own) if is_drawn else first_delta(widest, self.start, own)
+        x_adv = as_published(widest, own, own + far)
         for number, (threat, steps) in enumerate(phases):
-            x_adv = (own + threat.clip(own, x_adv - own)).clamp(0, 1)
+            x_adv = as_published(threat, own, x_adv).clamp(0, 1)
             counted = best if number == len(phases) - 1 else Best(x, None)
             run = _Run(self, threat, steps, model, loss_at, counted, at, own, x_adv)
             run.goes_on = True

@@ -157,7 +157,7 @@ class Sparse:
         sign = grad.sign() * (size >= threshold).view_as(grad)
         count = sign.flatten(1).abs().sum(dim=1).clamp_min(1)
         delta = x_adv + per_sample(self.step / count, x) * sign - x
-        return x + self.threat.clip(x, delta)
+        return as_published(self.threat, x, x + delta)
 
     def look(self, losses: Tensor) -> None:
         """The sparsity is all that counts here."""
@@ -176,6 +176,17 @@ class Sparse:
 
     def keep(self, which: Tensor) -> None:
         _narrow(self, which, "step", "share", "changed")
+
+
+def as_published(threat: Threat, x: Tensor, ahead: Tensor) -> Tensor:
+    """The point nearest to `ahead` in ball and box, by adding the way there.
+
+    So pixels that go back to those of x may miss them by a rounding, and count as changed, on which
+    the sparsity of later steps depends. x + clip(ahead - x) would not miss them, and find other
+    images than AutoAttack does.
+    """
+    delta = ahead - x
+    return ahead + (threat.clip(x, delta) - delta)
 
 
 def radii(threat: Threat, steps: int) -> list[tuple[Threat, int]]:

@@ -31,6 +31,7 @@ from rpat_cli.attacks.rows import (
     own,
     passes_of_a3,
     passes_of_autoattack,
+    passes_of_best,
     smallest,
     stepping,
 )
@@ -158,6 +159,12 @@ ATTACKS = Catalogue(
             defaults={"steps": 20},
             takes=ITERATIVE,
             needs_class=True,
+        ),
+        "best": AttackRow(
+            "rpat_cli.attacks.cascade:best",
+            "cheap strong attacks first, apgd-t on what is left: an eighth of autoattack's passes",
+            follows_gradient=True,
+            cost=passes_of_best,
         ),
         "autoattack": autoattack(
             "AutoAttack standard: apgd-ce, apgd-t, fab-t, square (Croce & Hein 2020)", "standard"

@@ -84,7 +84,7 @@ class L2Geometry:
 
     def project(self, delta: Tensor, eps: float, room: Tensor | None = None) -> Tensor:
         size, limit = _size_and_limit(delta, room)
-        if room is not None and (self.norm(limit) > eps).any():
+        if room is not None and exceeds(self.norm(limit), eps):
             limit = torch.minimum(limit, size * self._scale(size, limit, eps))
         return _shrunk_into(delta.sign() * limit.view_as(delta), self.norm(limit), eps)
 
@@ -154,7 +154,7 @@ class L1Geometry:
 
     def project(self, delta: Tensor, eps: float, room: Tensor | None = None) -> Tensor:
         size, limit = _size_and_limit(delta, room)
-        if (self.norm(limit) > eps).any():
+        if exceeds(self.norm(limit), eps):
             limit = torch.minimum(limit, (size - self._threshold(size, limit, eps)).clamp_min(0))
         return _shrunk_into(delta.sign() * limit.view_as(delta), self.norm(limit), eps)
 
@@ -193,6 +193,15 @@ def room_by_sign(x: Tensor) -> Callable[[Tensor], Tensor]:
     """From a perturbation to the room there is, pixel by pixel, in its direction."""
     down, up = room_around(x)
     return lambda delta: up.where(delta > 0, down)
+
+
+def exceeds(norms: Tensor, eps: float) -> bool:
+    """Is any of the norms (B,) above eps, so that the work to bring it back is to be done?
+
+    On a GPU the answer would wait for the device, which costs more than the work; that changes
+    nothing where no norm is above.
+    """
+    return norms.device.type != "cpu" or bool((norms > eps).any())
 
 
 def per_sample(values: Tensor, like: Tensor) -> Tensor:

@@ -5,7 +5,6 @@ starts differ where it matters: in the output.
 """
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Literal
 
 import torch
@@ -65,9 +64,8 @@ class OdiPGD:
                 if not len(at):
                     break
                 x_adv = self._run(model, x[at], y[at], at)
-                rises = partial(loss, y=y[at])
-                losses, logits = input_losses(model, x_adv, rises, self.eot)
-                best.update(at, x_adv, losses, logits)
+                _, logits = input_losses(model, x_adv, lambda logits: logits, self.eot)
+                best.update(at, x_adv, loss(logits, y[at]), logits)
         return best.x_adv
 
     def _run(self, model: nn.Module, x: Tensor, y: Tensor, at: Tensor) -> Tensor:

@@ -90,13 +90,19 @@ class PGD:
 
         `y` are the classes (B,) that a fooled model misses; without them the loss alone counts.
         """
+        if self.keep == "worst" or self.restarts > 1:
+            return self.search(model, x, loss_at, y).x_adv
         x = x.detach()
         check_pixels(model, x)
-        everything = torch.arange(len(x), device=x.device)
         with attack_mode(model, self.bn_mode) as model:
-            if self.keep == "last" and self.restarts == 1:
-                return self._climb(model, x, loss_at(everything))
-            best = Best(x, y)
+            return self._climb(model, x, loss_at(torch.arange(len(x), device=x.device)))
+
+    def search(self, model: nn.Module, x: Tensor, loss_at: LossAt, y: Tensor | None) -> Best:
+        """`climb`, with which samples were fooled, as seen at points that may be returned."""
+        x = x.detach()
+        check_pixels(model, x)
+        everything, best = torch.arange(len(x), device=x.device), Best(x, y)
+        with attack_mode(model, self.bn_mode) as model:
             for _ in range(self.restarts):
                 if self.keep == "worst":
                     self._climb_until_fooled(model, x, loss_at, best)
@@ -104,7 +110,7 @@ class PGD:
                     x_adv = self._climb(model, x, loss_at(everything))
                     losses, logits = input_losses(model, x_adv, loss_at(everything), self.eot)
                     best.update(everything, x_adv, losses, logits)
-            return best.x_adv
+        return best
 
     def _climb(self, model: nn.Module, x: Tensor, loss_fn: LossFn) -> Tensor:
         """PGD as in the paper: x_adv <- project(x_adv + step_size * direction of the gradient)."""

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from rpat_cli.attacks.a3_rounds import rounds_of
+from rpat_cli.attacks.cascade import STEPS_OF_BEST
 from rpat_cli.attacks.row import STEP, AttackRow, Cost, Setting
 
 OWN = ("steps", "restarts", "eot")
@@ -35,6 +36,10 @@ def passes_of_a3(settings: Mapping[str, Any]) -> float:
     plans = rounds_of(biased=False, classes=10)[: settings.get("rounds", 13)]
     steps = [plan.fraction * plan.restarts * (plan.adi + plan.steps) for plan in plans]
     return float(STEP * sum(steps) * settings.get("eot", 1))
+
+
+def passes_of_best(settings: Mapping[str, Any]) -> float:  # noqa: ARG001
+    return STEP * STEPS_OF_BEST
 
 
 def draws(settings: Mapping[str, Any]) -> float:

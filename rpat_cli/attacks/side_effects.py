@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from rpat_cli.attacks.compiling import compiled_forward, compiling_allowed
+from rpat_cli.attacks.folding import folded, folding_allowed
 from rpat_cli.attacks.forward import unwrap
 
 BnMode = Literal["eval", "train", "batch"]
@@ -19,14 +21,18 @@ def attack_mode(model: nn.Module, bn_mode: BnMode = "eval") -> Iterator[nn.Modul
     """The unwrapped model in eval or train mode, which gets copies of its images; afterwards each
     module is in its former mode.
 
-    "batch" is train mode in which BatchNorm's running statistics stay as they are.
+    "batch" is train mode in which BatchNorm's running statistics stay as they are. The weights must
+    not change in this block: where `folding` or `compiling` allows it, the model is folded or
+    compiled.
     """
     model = unwrap(model)
     was_training = [(module, module.training) for module in model.modules()]
     model.train(bn_mode != "eval")
     keeping = running_statistics_kept(model) if bn_mode == "batch" else nullcontext()
     try:
-        with given_copies(model), _out_of_inference_mode(), keeping:
+        fold = folded(model) if folding_allowed() else nullcontext()
+        compiled = compiled_forward(model) if compiling_allowed() else nullcontext()
+        with given_copies(model), fold, compiled, _out_of_inference_mode(), keeping:
             yield model
     finally:
         for module, training in was_training:
@@ -105,6 +111,30 @@ def own_randomness(device: torch.device, seed: int | None = None) -> Iterator[No
             np.random.set_state(numpy_state)
             if mps_state is not None:
                 torch.mps.set_rng_state(mps_state)
+
+
+@contextmanager
+def tensor_cores(device: torch.device, *, tf32: bool, measure: bool = False) -> Iterator[None]:
+    """In this block float32 is rounded to TF32 in products on CUDA, or it is not, as torch does in
+    convolutions unless it is told; `measure` lets cuDNN choose the fastest algorithm for each size.
+    Nothing on other devices."""
+    if device.type != "cuda":
+        yield
+        return
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = (cudnn.allow_tf32, matmul.allow_tf32, cudnn.benchmark)
+    cudnn.allow_tf32, matmul.allow_tf32, cudnn.benchmark = tf32, tf32, measure
+    try:
+        yield
+    finally:
+        cudnn.allow_tf32, matmul.allow_tf32, cudnn.benchmark = before
+
+
+@contextmanager
+def exact_float32(device: torch.device) -> Iterator[None]:
+    """In this block float32 is computed as such: without autocast and without TF32."""
+    with torch.autocast(device.type, enabled=False), tensor_cores(device, tf32=False):
+        yield
 
 
 @contextmanager

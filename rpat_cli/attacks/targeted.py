@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from rpat_cli.attacks.autopgd import AutoPGD, Kept
-from rpat_cli.attacks.base import LossAt, check_pixels
+from rpat_cli.attacks.base import check_pixels
+from rpat_cli.attacks.best import Best
 from rpat_cli.attacks.forward import input_losses
 from rpat_cli.attacks.losses import TARGETED_LOSSES, replaced
 from rpat_cli.attacks.pgd import PGD
@@ -27,8 +28,6 @@ from rpat_cli.attacks.start import Start
 from rpat_cli.attacks.targets import Order, by_logits, by_malt
 from rpat_cli.attacks.threat import Threat
 from rpat_cli.errors import ConfigError
-
-Climb = Callable[[nn.Module, Tensor, LossAt, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -80,16 +79,15 @@ class Targeted:
         check_pixels(model, x)
         found = x.clone()
         with attack_mode(model) as model:
-            logits = self._logits(model, x)
+            _, logits = input_losses(model, x, lambda logits: logits, self.eot)
             left = (logits.argmax(dim=1) == y).nonzero().squeeze(1)
             for number, target in enumerate(self.plan(model, x, y, logits, left)):
                 # The classes of all images, of which only those that are left count.
                 if not len(left):
                     break
-                x_adv = self._toward(model, x, y, target, number, left)
-                wrong = self._logits(model, x_adv).argmax(dim=1) != y[left]
-                found[left[wrong]] = x_adv[wrong]
-                left = left[~wrong]
+                best = self._toward(model, x, y, target, number, left)
+                found[left[best.fooled]] = best.x_adv[best.fooled]
+                left = left[~best.fooled]
         return found
 
     def plan(
@@ -116,14 +114,14 @@ class Targeted:
 
     def _toward(
         self, model: nn.Module, x: Tensor, y: Tensor, target: Tensor, number: int, left: Tensor
-    ) -> Tensor:
+    ) -> Best:
         start = self.start[number][left] if isinstance(self.start, Tensor) else self.start
         y, target, loss = y[left], target[left], TARGETED_LOSSES[self.loss]
 
         def loss_at(at: Tensor) -> Callable[[Tensor], Tensor]:
             return lambda logits: loss(logits, y[at], target[at])
 
-        return self._climber(start).climb(model, x[left], loss_at, y)
+        return self._climber(start).search(model, x[left], loss_at, y)
 
     def _climber(self, start: Start | Tensor) -> AutoPGD | PGD:
         same: dict[str, Any] = {"start": start, "restarts": self.restarts, "eot": self.eot}
@@ -131,9 +129,6 @@ class Targeted:
             return AutoPGD(self.threat, self.steps, keep=self.keep, rho=self.rho, **same)
         step_size = self.threat.default_step_size() if self.step_size is None else self.step_size
         return PGD(self.threat, step_size, self.steps, keep="worst", **same)
-
-    def _logits(self, model: nn.Module, x: Tensor) -> Tensor:
-        return input_losses(model, x, lambda logits: logits, self.eot)[1]
 
 
 def apgd_t(threat: Threat, **settings: Any) -> Targeted:

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 from typer.core import TyperCommand
 
+from rpat_cli.cli import bench as bench_command
 from rpat_cli.cli import console, torchrun
 from rpat_cli.cli import eval as eval_command
 from rpat_cli.cli import train as train_command
@@ -30,6 +31,7 @@ app = typer.Typer(
 COMMANDS: dict[str, tuple[Callable[..., None], str | None, type[TyperCommand] | None]] = {
     "train": (train_command.train, train_command.HELP, train_command.TrainCommand),
     "eval": (eval_command.evaluate, eval_command.HELP, None),
+    "bench": (bench_command.bench, bench_command.HELP, None),
     "compare": (compare, compare.__doc__, None),
     "sweep": (sweep, sweep.__doc__, None),
 }

@@ -182,14 +182,15 @@ def evaluate(
             target = newest_run().path
             listener.say(f"evaluating the newest run, {target}")
         again = shlex.join(["rpat", *sys.argv[1:]]) + (" (alone or with torchrun)" * shared)
-        more = (out, fast, read_surrogates(surrogates), save_adv)
+        how: dict[str, Any] = {"again": again, "ranks": others, "out": out, "fast": fast}
+        how |= {"surrogates": read_surrogates(surrogates), "save_adv": save_adv}
         measured = measure_run(
             target,
             specs,
             diagnostics=diagnostics,
             checkpoint=checkpoint,
             changes=changes,
-            options=EvalOptions(batch_size, jobs, limit, again, others, *more),
+            options=EvalOptions(batch_size, jobs, limit, **how),
             listener=listener,
         )
         sections = [result.section() for result in measured.diagnostics.values()]

@@ -124,6 +124,8 @@ OPTIONS = (
     RecipeOption("device", RUN, NAME, choices=choices_of("device")),
     RecipeOption("sync_bn", RUN),
     RecipeOption("precision", RUN, NAME, choices=choices_of("precision")),
+    RecipeOption("fast", RUN),
+    RecipeOption("compile", RUN),
 )
 """The options that set a key of the recipe, in the order of the help page."""
 

@@ -9,11 +9,12 @@ import struct
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from io import BufferedIOBase
 from pathlib import Path
 from typing import IO, Any, TypeAlias
 
 import numpy as np
+
+from rpat_cli.records.regular import open_regular
 
 NPY, ZIP = b"\x93NUMPY", b"PK\x03\x04"
 """How the two kinds of files begin."""
@@ -56,7 +57,7 @@ class ArrayFile:
         """All rows, or so many from `first` on, in blocks of some MB. Raises `OSError`."""
         end = len(self) if rows is None else first + rows
         size = max(1, BLOCK // max(1, self.row_bytes))
-        with self.path.open("rb", buffering=0) as file:
+        with open_regular(self.path, buffering=0) as file:
             for start in range(first, end, size):
                 block = np.empty((min(size, end - start), *self.shape[1:]), self.dtype)
                 self.read(file, start, block)
@@ -73,7 +74,7 @@ def npy_array(path: Path) -> ArrayFile:
     Raises `OSError`, `ValueError` or `EOFError` for a damaged file, and for one whose rows cannot
     be read one by one.
     """
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         array = _described(path, file, path.stat().st_size)
     if array is None:
         raise ValueError("its array is none of numbers in C order")
@@ -87,7 +88,7 @@ def npz_arrays(path: Path) -> dict[str, ArrayFile | None]:
     Raises `OSError`, `ValueError`, `EOFError` or `BadZipFile` for a damaged file.
     """
     found: dict[str, ArrayFile | None] = {}
-    with zipfile.ZipFile(path) as archive, path.open("rb") as file:
+    with open_regular(path) as file, zipfile.ZipFile(path) as archive:
         for member in archive.infolist():
             name = member.filename.removesuffix(".npy")
             found[name] = None
@@ -102,7 +103,7 @@ def npz_arrays(path: Path) -> dict[str, ArrayFile | None]:
     return found
 
 
-def _described(path: Path, file: BufferedIOBase, end: int) -> ArrayFile | None:
+def _described(path: Path, file: IO[bytes], end: int) -> ArrayFile | None:
     """What the header says of the array that begins here and has to end before `end`."""
     version = np.lib.format.read_magic(file)
     readers = {

@@ -88,7 +88,8 @@ class LoadOptions:
     The others are for folders of image files. `image_size`: pixels a side, or height and width.
     `channels`: 3, or 1 for gray. `center_crop`, `interpolation`: see `rpat_cli.data.images.Form`.
     `train_crop`: what an epoch of training crops out of its images.
-    `test_size`: share of a tree without splits that is held out as test images.
+    `test_size`: share of a tree without splits that is held out as test images. `val_folder`: the
+    validation images are those of `val/`.
     """
 
     root: Path
@@ -101,6 +102,7 @@ class LoadOptions:
     center_crop: float = 1.0
     interpolation: str = "bilinear"
     test_size: int | float | None = None
+    val_folder: bool = False
     train_crop: "RandomCrop | None" = None
 
 
@@ -108,14 +110,16 @@ class LoadOptions:
 class RawData:
     """A data set with the splits of its authors, before validation images are held out.
 
-    `train` may be None where only the test images were asked for. `remarks` are what a user should
-    know of how the files were read.
+    `train` may be None where only the test images were asked for. `val` are validation images that
+    come as such, where the options ask for them. `remarks` are what a user should know of how the
+    files were read.
     """
 
     train: Split | None
     test: Split
     class_names: tuple[str, ...]
     remarks: tuple[str, ...] = ()
+    val: Split | None = None
 
 
 @dataclass(frozen=True)
@@ -149,11 +153,12 @@ class DatasetSpec:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A loaded data set. `val` was held out from the training images; both are empty where only the
-    test images were asked for.
+    """A loaded data set. `val` was held out from the training images, or came as validation images;
+    both are empty where only the test images were asked for.
 
     `fingerprint` (sha256, hex) identifies the test set, `train_fingerprint` the training images
-    before any were held out ("" without them). `remarks`: see `RawData`.
+    before any were held out, with validation images that came as such ("" without them).
+    `remarks`: see `RawData`.
     """
 
     spec: DatasetSpec

@@ -17,7 +17,7 @@ from rpat_cli.data.array_files import NPY, ZIP, Array, npy_array, npz_arrays
 from rpat_cli.data.base import GIB, Shape
 from rpat_cli.data.parts import Part, PartsSplit
 from rpat_cli.errors import DataError
-from rpat_cli.records.regular import irregular
+from rpat_cli.records.regular import irregular, read_regular
 
 NAMES = {"images": ("images", "image", "x"), "labels": ("labels", "label", "y")}
 """Under which names a file, or a folder of .npy files, may hold the two arrays."""
@@ -74,8 +74,7 @@ def _arrays(path: Path, memory_budget: int) -> tuple[Array, Array, Path | None]:
         return npy_array(images_file), npy_array(labels_file), labels_file
     if what := irregular(path):
         raise DataError(f"{path} is {what}, not an .npz or .npy file of images and labels.")
-    with path.open("rb") as file:
-        begins = file.read(len(NPY))
+    begins = read_regular(path, len(NPY))
     if begins == NPY:
         labels_file = _labels_next_to(path)
         return npy_array(path), npy_array(labels_file), labels_file

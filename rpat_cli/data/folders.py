@@ -1,11 +1,12 @@
 """Folders of image files: any tree `train/CLASS/*` and `test/CLASS/*`, one of the two alone, or a
 tree `CLASS/*` without splits."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from rpat_cli.data.base import COLOR_EPS, DatasetSpec, LoadOptions, RawData
+from rpat_cli.data.base import COLOR_EPS, DatasetSpec, LoadOptions, RawData, Split
 from rpat_cli.data.images import Form, RandomCrop, printable
 from rpat_cli.data.splits import StreamSplit, counted, stratified_choice
 from rpat_cli.data.trees import SPLITS, Labeled, class_folders, labeled, split_folder
@@ -52,11 +53,23 @@ def _load(options: LoadOptions) -> RawData:
     remarks = _about_form(options)
     if options.test_only or train is None:
         return raw_data(options, root, None, labeled(test, classes), classes, remarks=remarks)
-    for unused in tests:
-        if unused != test:
-            remarks = (*remarks, _about_unused(test, unused))
     images = labeled(train, classes), labeled(test, classes)
-    return raw_data(options, root, *images, classes, remarks=remarks)
+    raw = raw_data(options, root, *images, classes, remarks=remarks)
+    if options.val_folder:
+        return replace(raw, val=_validation(options, test, classes))
+    return replace(raw, remarks=(*remarks, *_about_unused(test, tests)))
+
+
+def _validation(options: LoadOptions, test: Path, classes: list[str]) -> Split:
+    """The images of `val/`, which may lack a class: they are not trained on."""
+    folder = split_folder(options.root, "val")
+    if folder is None or folder == test:
+        raise DataError(
+            f"imagefolder: data.val_folder needs {printable(options.root.absolute())} to have both "
+            "test/CLASS/* and val/CLASS/*. Leave it out to hold validation images out of train/."
+        )
+    images = labeled(folder, class_folders(folder))
+    return raw_data(options, options.root, None, images, classes).test
 
 
 def _check_classes(classes: list[str], train: Path, test: Path) -> None:
@@ -69,11 +82,15 @@ def _check_classes(classes: list[str], train: Path, test: Path) -> None:
         )
 
 
-def _about_unused(test: Path, unused: Path) -> str:
-    return (
+def _about_unused(test: Path, folders: list[Path]) -> list[str]:
+    """A remark on each of the folders that is not read."""
+    return [
         f"the test images are those of {test.name}/; {unused.name}/ is not used: the validation "
-        "images are held out of the training images (data.val_size)"
-    )
+        "images are held out of the training images (data.val_size; --set data.val_folder=true "
+        f"takes those of {unused.name}/)"
+        for unused in folders
+        if unused != test
+    ]
 
 
 def _nothing_there(options: LoadOptions) -> DataError:

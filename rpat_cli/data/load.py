@@ -1,5 +1,6 @@
 """From a name to a data set that is ready for training: read, check, hold out validation images."""
 
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,10 @@ def load_dataset(
         raise DataError(f"{spec.name}: there are no training images.")
     _check(spec, raw.test, "test", len(raw.class_names))
     train = val = raw.test.subset(torch.arange(0))
-    if whole is not None and val_size is not None:
+    if whole is not None and raw.val is not None:
+        _check(spec, raw.val, "validation", len(raw.class_names))
+        train, val = whole, raw.val
+    elif whole is not None and val_size is not None:
         train, val = _held_out(whole, val_size, seed)
     return Dataset(
         spec=spec,
@@ -68,7 +72,7 @@ def load_dataset(
         test=raw.test,
         class_names=raw.class_names,
         fingerprint=raw.test.fingerprint(),
-        train_fingerprint="" if whole is None else _of_training(whole),
+        train_fingerprint="" if whole is None else _of_training(whole, raw.val),
         remarks=raw.remarks,
     )
 
@@ -81,8 +85,12 @@ def _held_out(train: Split, val_size: int | float, seed: int) -> tuple[Split, Sp
     return train.subset(kept.nonzero().flatten()), train.subset(held_out)
 
 
-def _of_training(train: Split) -> str:
-    """The fingerprint of the training images; millions of files are not read for it."""
+def _of_training(train: Split, val: Split | None) -> str:
+    """The fingerprint of the training images, and of validation images that came as such; millions
+    of files are not read for it."""
+    if val is not None:
+        both = _of_training(train, None) + _of_training(val, None)
+        return sha256(both.encode()).hexdigest()
     if isinstance(train, StreamSplit):
         return train.fingerprint(at_most=FILES_READ)
     return train.fingerprint()
@@ -115,6 +123,9 @@ def _check_form(spec: DatasetSpec, options: LoadOptions) -> None:
     if options.test_size is not None:
         message = f"{spec.name} has test images of its own."
         raise ConfigError(Problem("test_size", message, hint=for_folders))
+    if options.val_folder:
+        message = f"{spec.name} has no validation images of its own."
+        raise ConfigError(Problem("val_folder", message, hint=for_folders))
 
 
 def _check_raw(spec: DatasetSpec, raw: object) -> None:

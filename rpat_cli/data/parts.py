@@ -16,6 +16,7 @@ from rpat_cli.data.array_files import BLOCK, Array, ArrayFile
 from rpat_cli.data.base import GIB, Shape
 from rpat_cli.data.splits import in_chunks, unit
 from rpat_cli.errors import DataError
+from rpat_cli.records.regular import open_regular
 
 READ_WHOLE = 2 * GIB
 """Bytes of images that are read from beginning to end to identify them; of more, a sample is."""
@@ -130,6 +131,6 @@ class PartsSplit:
 
 def _opened(path: Path) -> IO[bytes]:
     try:
-        return path.open("rb", buffering=0)
+        return open_regular(path, buffering=0)
     except OSError as error:
         raise DataError(f"cannot read the images of {path}: {error.strerror}.") from error

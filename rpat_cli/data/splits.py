@@ -266,7 +266,7 @@ class StreamSplit:
         digest = hashlib.sha256(repr(self.form).encode())
         with ThreadPoolExecutor(8) as threads:  # waiting for the disk is most of it
             # In pieces: a pool that is given a million files holds a million results.
-            for piece in in_chunks(torch.arange(n), 4096):
+            for piece in in_chunks(torch.arange(n), 256):
                 indices = piece.tolist()
                 files = [self.files[i] for i in indices]
                 wanted = [i * read // n != (i + 1) * read // n for i in indices]

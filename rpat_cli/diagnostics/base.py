@@ -31,7 +31,7 @@ EVALUATION_KEYS = frozenset(
         *("format", "key", "created", "environment", "device", "checkpoint", "epoch", "model"),
         *("data", "threat", "n", "limit", "seed", "batch_size", "classes", "y", "results"),
         *("clean_acc", "clean_interval_95", "robust_acc", "robust_interval_95", "strongest"),
-        *("per_class", "worst_class", "clean_calibration"),
+        *("per_class", "worst_class", "clean_calibration", "remarks", "weights"),
         *("clean_predicted", "clean_margin", "clean_confidence", EPOCHS_DONE, ORDER),
         PENDING,
     }

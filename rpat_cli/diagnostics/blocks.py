@@ -1,4 +1,4 @@
-"""What a diagnostic has to show, as plain data: text, tables, line charts and heat maps.
+"""What a diagnostic has to show, as plain data: text, tables, line charts, heat maps and images.
 
 A diagnostic says what is to be seen and not how: rpat_cli.reports renders these blocks for the
 terminal (diagnostics_terminal) and for the page (diagnostics_page). Numbers in text and tables are
@@ -108,7 +108,36 @@ class Pictures:
     note: str = ""
 
 
-Block: TypeAlias = Text | Table | Pictures
+@dataclass(frozen=True)
+class Raster:
+    """A small image, shown enlarged: `pixels` are `height` rows of `width` pixels of `channels` (1
+    or 3) bytes each. `text` is what stands below."""
+
+    width: int
+    height: int
+    channels: int
+    pixels: bytes
+    text: str
+
+
+@dataclass(frozen=True)
+class Example:
+    """Images that belong together, side by side, by their title; `detail` in smaller type."""
+
+    title: str
+    images: tuple[Raster, ...]
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Images of the data set and what was made of them, with a note on how to read them."""
+
+    examples: tuple[Example, ...]
+    note: str = ""
+
+
+Block: TypeAlias = Text | Table | Pictures | Examples
 
 
 @dataclass(frozen=True)

@@ -71,8 +71,9 @@ class Corruption:
 class Corruptions(Result):
     """The errors on `n` images of each severity in `folder`. All means are fractions.
 
-    `labels` is a checksum of the labels: only results with equal ones are of the same images.
-    `baseline` is the name of the model that `ce` is relative to.
+    `labels` and `pixels` are checksums: only results with equal ones are of the same images.
+    Results of earlier versions have no `pixels`. `baseline` is the name of the model that `ce` is
+    relative to.
     """
 
     folder: str
@@ -80,6 +81,7 @@ class Corruptions(Result):
     labels: str
     corruptions: tuple[Corruption, ...]
     baseline: str | None = None
+    pixels: str = ""
 
     @property
     def standard(self) -> tuple[Corruption, ...]:
@@ -113,6 +115,7 @@ class Corruptions(Result):
             "folder": self.folder,
             "n": self.n,
             "labels": self.labels,
+            "pixels": self.pixels,
             "mean_error": self.mean_error,
             "extra_mean_error": self.extra_mean_error,
             "baseline": self.baseline,
@@ -125,7 +128,12 @@ class Corruptions(Result):
         """What `to_dict` gave. Raises `KeyError`, `TypeError` or `ValueError` for anything else."""
         corruptions = tuple(map(Corruption.from_dict, values["corruptions"]))
         found = cls(
-            values["folder"], values["n"], values["labels"], corruptions, values["baseline"]
+            values["folder"],
+            values["n"],
+            values["labels"],
+            corruptions,
+            values["baseline"],
+            values.get("pixels", ""),
         )
         if len(found.standard) != len(STANDARD):
             raise ValueError(f"there are only {len(found.standard)} of the standard corruptions")
@@ -178,6 +186,7 @@ class Baseline:
     name: str
     labels: str
     errors: Mapping[str, tuple[float, ...]]
+    pixels: str = ""
 
     @classmethod
     def from_dict(cls, name: str, found: Mapping[str, Any]) -> "Baseline":
@@ -187,7 +196,7 @@ class Baseline:
             errors = {}
             for each in found["corruptions"]:
                 errors[each["name"]] = tuple(map(float, each["errors"]))
-            labels = str(found["labels"])
+            labels, pixels = str(found["labels"]), str(found.get("pixels", ""))
         except (KeyError, TypeError, ValueError):
             raise DataError(
                 f"the baseline {name} does not hold errors as rpat eval --corruptions writes them."
@@ -203,11 +212,12 @@ class Baseline:
                 f"the baseline {name} makes no error on {', '.join(perfect)}: CE, which divides "
                 "by it, is not defined. Choose another baseline or more images."
             )
-        return cls(name, labels, errors)
+        return cls(name, labels, errors, pixels)
 
     def check(self, images: CorruptedImages) -> None:
         """Raises `DataError` unless it was measured on the same images."""
-        if self.labels != images.fingerprint():
+        other_pixels = self.pixels and self.pixels != images.pixels()
+        if self.labels != images.fingerprint() or other_pixels:
             raise DataError(
                 f"the baseline {self.name} was measured on other images than the "
                 f"{len(images.labels)} of each severity in {images.root}. Measure both on the same "
@@ -292,7 +302,12 @@ def measure_corruptions(
                 say(f"{done}  {name}  mean error {percent(found[-1].mean_error)} %")
     name_of = baseline.name if baseline else None
     return Corruptions(
-        str(images.root), len(images.labels), images.fingerprint(), tuple(found), name_of
+        folder=str(images.root),
+        n=len(images.labels),
+        labels=images.fingerprint(),
+        corruptions=tuple(found),
+        baseline=name_of,
+        pixels=images.pixels(),
     )
 
 

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 
 from rpat_cli.attacks import ATTACKS
-from rpat_cli.attacks.side_effects import frozen, own_randomness
 from rpat_cli.attacks.threat import Threat
 from rpat_cli.data.base import Dataset
 from rpat_cli.data.choice import Limit
@@ -31,7 +30,7 @@ from rpat_cli.diagnostics.blocks import (
     Text,
     columns,
 )
-from rpat_cli.errors import DataError
+from rpat_cli.diagnostics.examining import examining
 from rpat_cli.evaluation.statistics import Accuracy
 from rpat_cli.evaluation.verify import batches, checked_logits, verify
 from rpat_cli.text import count, percent, percent_range
@@ -193,15 +192,8 @@ def measure_eps_curve(
     were. Raises `DataError` without images, `RpatError` for a model without finite logits (B,
     classes), `MissingExtraError` for "fmn" without foolbox.
     """
-    if not len(x):
-        raise DataError("there are no images to examine.")
-    device = device or x.device
     steps = STEPS[attack] if steps is None else steps
-    with (
-        frozen(model) as model,
-        torch.autocast(device.type, enabled=False),
-        own_randomness(device, seed),
-    ):
+    with examining(model, x, device, seed) as (model, device):
         parts = _Right.of(model, x, y, batch_size, device)
         whole = threat.whole_box(x[:1])
         search = _by_pgd if attack == "pgd" else _by_fmn

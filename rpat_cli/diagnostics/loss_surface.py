@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from rpat_cli.attacks.base import LossFn
 from rpat_cli.attacks.forward import input_gradient
 from rpat_cli.attacks.losses import INNER_LOSSES
-from rpat_cli.attacks.side_effects import frozen, own_randomness
 from rpat_cli.attacks.threat import Threat
 from rpat_cli.data.reading import AnyImages
 from rpat_cli.diagnostics.base import Result, Subject
@@ -33,7 +32,8 @@ from rpat_cli.diagnostics.blocks import (
     Text,
     columns,
 )
-from rpat_cli.errors import ConfigError, DataError
+from rpat_cli.diagnostics.examining import examining
+from rpat_cli.errors import ConfigError
 from rpat_cli.evaluation.verify import batches, checked_logits
 from rpat_cli.text import show_number
 
@@ -202,21 +202,14 @@ def measure_loss_surface(
     `ConfigError` unless `side` is odd, so that the image itself is among the points, and at least
     3, `RpatError` for a model without finite logits (B, classes).
     """
-    if not len(x):
-        raise DataError("there are no images to examine.")
     if side < 3 or side % 2 == 0:
         raise ConfigError(
             f"a loss surface needs an odd number of points on each side, at least 3; given {side}."
         )
-    device = device or x.device
     half = side // 2
     shares = tuple(k / half for k in range(-half, half + 1))  # with an exact 0 among them
     sums = {name: _Sums(torch.zeros(side, side, dtype=torch.float64)) for name in LOSSES}
-    with (
-        frozen(model) as model,
-        torch.autocast(device.type, enabled=False),
-        own_randomness(device, seed),
-    ):
+    with examining(model, x, device, seed) as (model, device):
         for x_part, y_part in batches(x, y, batch_size, device):
             _add_batch(model, x_part, y_part, threat, shares, sums)
     surfaces = {name: each.mean(len(x)) for name, each in sums.items()}

@@ -32,6 +32,7 @@ from rpat_cli.diagnostics.blocks import (
     Pictures,
     Section,
     Table,
+    Text,
     columns,
 )
 from rpat_cli.errors import ConfigError, Problem
@@ -108,16 +109,18 @@ class Optimality(Result):
         return {
             "threat": asdict(self.threat),
             "reach": self.reach,
-            "attacks": [
-                {
-                    "label": attack.label,
-                    "optimality": None if math.isnan(self.of(attack)) else self.of(attack),
-                    "distances": [d if math.isfinite(d) else None for d in attack.distances],
-                    "forward": attack.forward,
-                    "backward": attack.backward,
-                }
-                for attack in self.attacks
-            ],
+            "attacks": [self._saved(attack) for attack in self.attacks],
+        }
+
+    def _saved(self, attack: Attacked) -> dict[str, Any]:
+        """JSON has neither infinity nor `nan`."""
+        xi = self.of(attack)
+        return {
+            "label": attack.label,
+            "optimality": None if math.isnan(xi) else xi,
+            "distances": [d if math.isfinite(d) else None for d in attack.distances],
+            "forward": attack.forward,
+            "backward": attack.backward,
         }
 
     @classmethod
@@ -132,14 +135,17 @@ class Optimality(Result):
         return cls(Threat(**values["threat"]), float(values["reach"]), tuple(attacks))
 
     def section(self) -> Section:
-        note = (
-            "Optimality (AttackBench): 100 % finds the best known perturbation of every image, 0 % "
-            "none. Passes are of the whole search, for each image."
+        text = Text(
+            ("100 % finds the best known perturbation of every image, 0 % none.",),
+            title="Optimality",
+            note="The area between an attack's curve and that of the best known, as a share of all "
+            "that there is to gain (AttackBench, arXiv 2404.19460). Passes are those of the whole "
+            "search, for each image.",
         )
         return Section(
             "How good are the attacks?",
             self.n,
-            (Pictures((self._chart(),), self._table(), note), self._table()),
+            (Pictures((self._chart(),)), text, self._table()),
             detail=f"{self.threat.norm} up to {self.reach:.4g}",
         )
 

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 
 from rpat_cli.attacks import ATTACKS
-from rpat_cli.attacks.side_effects import frozen, own_randomness
 from rpat_cli.attacks.threat import Threat
 from rpat_cli.data.reading import AnyImages
 from rpat_cli.diagnostics.base import Result, Subject
@@ -29,7 +28,7 @@ from rpat_cli.diagnostics.blocks import (
     Text,
     columns,
 )
-from rpat_cli.errors import DataError
+from rpat_cli.diagnostics.examining import examining
 from rpat_cli.evaluation.statistics import Accuracy, welch_interval
 from rpat_cli.evaluation.verify import batches, checked_logits
 from rpat_cli.text import DASH, count, percent
@@ -234,19 +233,12 @@ def measure_perception(
     generators stay as they were. Raises `DataError` without images, `RpatError` for a model without
     finite logits (B, classes).
     """
-    if not len(x):
-        raise DataError("there are no images to examine.")
-    device = device or x.device
     attacks = {
         "adversarial": ATTACKS["pgd"](threat, steps=steps),
         "random": ATTACKS["noise"](threat),
     }
     walks: dict[str, list[_Walk]] = {kind: [] for kind in attacks}
-    with (
-        frozen(model) as model,
-        torch.autocast(device.type, enabled=False),
-        own_randomness(device, seed),
-    ):
+    with examining(model, x, device, seed) as (model, device):
         for x_part, y_part in batches(x, y, batch_size, device):
             for kind, attack in attacks.items():
                 logits = _logits_on_the_way(model, x_part, attack(model, x_part, y_part))

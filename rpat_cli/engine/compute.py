@@ -1,15 +1,20 @@
 """Where and in which precision to compute: one small object instead of `.cuda()` everywhere."""
 
 import random
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import nn
 
+from rpat_cli.attacks.compiling import compiling
+from rpat_cli.attacks.folding import folding
+from rpat_cli.attacks.side_effects import tensor_cores
 from rpat_cli.errors import ConfigError
+from rpat_cli.hardware import native_bf16
 from rpat_cli.user_code import brought_class
 
 ModelT = TypeVar("ModelT", bound=nn.Module)
@@ -19,10 +24,19 @@ DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclass(frozen=True)
 class Compute:
-    """A device and the reduced precision of forward passes on it (`None`: float32 throughout)."""
+    """A device, the reduced precision of forward passes on it (`None`: float32 throughout), and how
+    to be faster.
+
+    tf32: float32 products may be rounded to 10 bits of mantissa, as tensor cores compute them.
+    fast: attacks fold BatchNorm into convolutions: the same up to rounding.
+    compiled: attacks compile the networks that they attack (`torch.compile`).
+    """
 
     device: torch.device
     dtype: torch.dtype | None = None
+    tf32: bool = False
+    fast: bool = False
+    compiled: bool = False
 
     def place(self, model: ModelT) -> ModelT:
         """Move a model to the device, in the memory format that convolutions are fastest in.
@@ -35,10 +49,22 @@ class Compute:
             return model.to(self.device)
         return model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
-    def autocast(self) -> AbstractContextManager[Any]:
-        if self.dtype is None:
-            return nullcontext()
-        return torch.autocast(self.device.type, dtype=self.dtype)
+    @contextmanager
+    def autocast(self) -> Iterator[None]:
+        """Forward passes in this block, and attacks, compute as asked for here."""
+        with ExitStack() as stack:
+            if self.dtype is not None:
+                stack.enter_context(torch.autocast(self.device.type, dtype=self.dtype))
+            if self.compiled:
+                stack.enter_context(compiling())
+            elif self.fast:  # a compiler fuses BatchNorm by itself
+                stack.enter_context(folding())
+            yield
+
+    def settings(self) -> AbstractContextManager[None]:
+        """The settings of the process to train under, afterwards as they were: TF32 as asked for,
+        and on CUDA the convolutions that are measured to be fastest."""
+        return tensor_cores(self.device, tf32=self.tf32, measure=True)
 
     def scaler(self) -> torch.amp.GradScaler:
         """float16 gradients underflow without loss scaling; in any other precision the scaler does
@@ -47,14 +73,19 @@ class Compute:
 
     @property
     def precision(self) -> str:
+        if self.tf32:
+            return "tf32"
         return next((name for name, dtype in DTYPES.items() if dtype is self.dtype), "fp32")
 
 
-def resolve_compute(device: str = "auto", precision: str = "auto") -> Compute:
+def resolve_compute(
+    device: str = "auto", precision: str = "auto", *, fast: bool = False, compiled: bool = False
+) -> Compute:
     """The device and precision by name; `auto` picks what this machine has.
 
     `auto` precision is bfloat16 on GPUs that support it natively and float32 elsewhere. Raises
-    `ConfigError` for a device that this machine lacks and for float16 on the CPU.
+    `ConfigError` for a device that this machine lacks, for float16 on the CPU, and for TF32
+    anywhere but on CUDA.
     """
     available = {
         "cpu": True,
@@ -71,13 +102,16 @@ def resolve_compute(device: str = "auto", precision: str = "auto") -> Compute:
         )
     if precision == "auto":
         # Emulated bfloat16, as on older GPUs, would be slower than float32.
-        native = device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-        precision = "bf16" if native else "fp32"
+        precision = "bf16" if device == "cuda" and native_bf16(device) else "fp32"
     if precision == "fp16" and device == "cpu":
         raise ConfigError(
             "precision 'fp16': float16 training needs a GPU. Allowed on the CPU: fp32, bf16."
         )
-    return Compute(torch.device(device), DTYPES.get(precision))
+    if precision == "tf32" and device != "cuda":
+        raise ConfigError(
+            f"precision 'tf32' needs an NVIDIA GPU (cuda). Allowed on {device}: fp32, bf16."
+        )
+    return Compute(torch.device(device), DTYPES.get(precision), precision == "tf32", fast, compiled)
 
 
 def seed_everything(seed: int) -> None:

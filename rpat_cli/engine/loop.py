@@ -122,7 +122,8 @@ class TrainLoop:
         for callback in self.callbacks:
             callback.on_start(self)
         while self.epoch < self.epochs:
-            whole = self._run_epoch()
+            with self.compute.settings():
+                whole = self._run_epoch()
             # After the last epoch there is nothing left to stop.
             if not whole or (self.epoch < self.epochs and self.should_stop(self)):
                 check_weights(self._trained, self._place)

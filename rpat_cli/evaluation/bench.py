@@ -17,14 +17,15 @@ from rpat_cli.attacks import ATTACKS
 from rpat_cli.attacks.audited import Audited
 from rpat_cli.attacks.autoattack import AutoAttack, Ensemble
 from rpat_cli.attacks.brought import Perturb, attacked
+from rpat_cli.attacks.cascade import Cascade
 from rpat_cli.attacks.catalogue import NoAttack, Transfer
-from rpat_cli.attacks.side_effects import frozen, own_randomness
+from rpat_cli.attacks.side_effects import exact_float32, frozen, own_randomness
 from rpat_cli.attacks.surrogate import Surrogate, backward_through
 from rpat_cli.attacks.threat import Threat
 from rpat_cli.errors import ConfigError, Problem
 from rpat_cli.evaluation.fast import Reduced, check_in_float32, is_worth_it
 from rpat_cli.evaluation.parallel.chunks import ChooseRows, ChunkResult, Kept, Task
-from rpat_cli.evaluation.suite import AttackSpec
+from rpat_cli.evaluation.suite import AttackSpec, parse_suite
 from rpat_cli.evaluation.verify import Verified, verify
 from rpat_cli.evaluation.words import row_of_stage
 from rpat_cli.passes import count_passes
@@ -42,10 +43,10 @@ class Prepared:
     """An attack of the suite, ready for a model.
 
     `attack`: its name in the catalogue. `stages`: what it consists of, by name; the attack alone,
-    or the parts of AutoAttack, whose `ensemble` is there only then. `settings` are resolved, for
-    the record. `flags` are warnings, and `notes` remarks, that hold from the start. `fast`: it
-    searches in reduced precision, and its last stage attacks in float32 what is left. `audited`: it
-    attacks a random sample only.
+    the parts of a cascade, or those of AutoAttack, whose `ensemble` is there only then. `settings`
+    are resolved, for the record. `flags` are warnings, and `notes` remarks, that hold from the
+    start. `fast`: it searches in reduced precision, and its last stage attacks in float32 what is
+    left. `audited`: it attacks a random sample only.
     """
 
     attack: str
@@ -194,7 +195,7 @@ class Bench:
         x, y = task.x.to(self.device), task.y.to(self.device)
         with (
             frozen(self.model) as model,
-            torch.autocast(self.device.type, enabled=False),
+            exact_float32(self.device),
             count_passes(model) as passes,
             own_randomness(self.device, task.seed),
         ):
@@ -238,6 +239,8 @@ class Bench:
         return prepared.then_checked(*check, self.search)
 
     def _on(self, model: nn.Module, attack: Any, spec: AttackSpec) -> Prepared:
+        if isinstance(attack, Cascade):
+            return self._of_cascade(model, attack, spec.name)
         if isinstance(attack, AutoAttack):
             return _of_autoattack(replace(attack, seed=self.seed).on(model, self.x, self.y), attack)
         if isinstance(attack, Audited):
@@ -248,6 +251,17 @@ class Bench:
         stages = {spec.name: partial(attack, model)}
         settings = _settings_of(attack, spec.settings)
         return Prepared(spec.name, stages, settings, notes=_remarks(attack, self.classes))
+
+    def _of_cascade(self, model: nn.Module, cascade: Cascade, name: str) -> Prepared:
+        stages: dict[str, Perturb] = {}
+        settings: dict[str, Any] = {}
+        notes: list[str] = []
+        for spec in parse_suite(cascade.words):
+            attack = ATTACKS[spec.name](self.threat, **spec.settings)
+            stages[spec.label] = partial(attack, model)
+            settings[spec.label] = _settings_of(attack, spec.settings)
+            notes += _remarks(attack, self.classes)
+        return Prepared(name, stages, {"attacks": settings}, notes=tuple(dict.fromkeys(notes)))
 
 
 def _of_autoattack(ensemble: Ensemble, attack: AutoAttack) -> Prepared:

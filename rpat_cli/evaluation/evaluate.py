@@ -25,6 +25,7 @@ from rpat_cli.evaluation.attack_result import AttackResult
 from rpat_cli.evaluation.audited import after_all, run_audit
 from rpat_cli.evaluation.bench import Bench
 from rpat_cli.evaluation.conclude import conclude
+from rpat_cli.evaluation.fast import search_precision
 from rpat_cli.evaluation.forecast import Forecast, Load, loads_of
 from rpat_cli.evaluation.parallel.chunks import (
     ChooseRows,
@@ -47,7 +48,6 @@ from rpat_cli.evaluation.verify import (
     check_precision,
     checked_logits,
 )
-from rpat_cli.hardware import native_bf16
 from rpat_cli.user_code import ascribed
 
 __all__ = ["AttackResult", "Evaluation", "OnResult", "Progress", "default_batch_size", "evaluate"]
@@ -108,7 +108,7 @@ def evaluate(
     are not run again. `on_remark` gets a message when the model cannot be sent to the workers, and
     all work is done here. `keep` chooses the adversarial images that come with each new chunk.
 
-    `fast`: long attacks search in bfloat16 where the device computes that natively; see
+    `fast`: long attacks search in bfloat16 where that is faster on this model and device; see
     `rpat_cli.evaluation.fast`. What counts is measured in float32, as always.
 
     Raises `DataError` for images or labels of another form, `RpatError` for a model that is
@@ -132,7 +132,8 @@ def evaluate(
         clean, classes, probabilities = _predict_clean(model, x, y, batch_size, device)
         whole = _without_results(threat, y, clean, classes, seed, batch_size)
         first = x[:batch_size].clone().to(device), y[:batch_size].clone().to(device)
-        more = (classes, probabilities, _precision(fast, device, on_remark), keep, surrogates)
+        search = search_precision(fast, model, device, on_remark)
+        more = (classes, probabilities, search, keep, surrogates)
         bench = _bench(model, threat, specs, first, seed, own_sources, *more)
         on_progress = on_progress and _forecast(bench, whole, on_progress)
         execute = _executor(bench, workers, on_remark)
@@ -231,18 +232,6 @@ def _bench(
     )
     bench.prepare_all()
     return bench
-
-
-def _precision(fast: bool, device: torch.device, on_remark: OnRemark | None) -> torch.dtype | None:
-    """The reduced precision of the search, or None."""
-    if fast and native_bf16(device.type):
-        return torch.bfloat16
-    if fast and on_remark:
-        on_remark(
-            f"fast: {device.type} does not compute bfloat16 natively here, so the search is in "
-            "float32, too."
-        )
-    return None
 
 
 def _predict_clean(

@@ -22,7 +22,8 @@ class Load:
 def loads_of(spec: AttackSpec, stages: Sequence[str], settings: Mapping[str, Any]) -> list[Load]:
     """What an attack with these `stages`, each a name of the catalogue, will cost.
 
-    `settings` are resolved; those of AutoAttack hold the settings of each stage in `attacks`.
+    `settings` are resolved; where an attack has several stages, they hold those of each in
+    `attacks`.
     """
     own = settings.get("attacks", {})
     rows = {stage: row_of_stage(spec.name, stage) for stage in stages}

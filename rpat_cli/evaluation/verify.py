@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from rpat_cli.attacks.losses import margin
+from rpat_cli.attacks.side_effects import exact_float32
 from rpat_cli.attacks.threat import Threat
 from rpat_cli.data.reading import AnyImages, Images
 from rpat_cli.errors import RpatError
@@ -94,7 +95,7 @@ def checked_logits(model: nn.Module, x: Tensor) -> Tensor:
 
     Raises `RpatError` when the model does not return finite logits (B, classes) in float32.
     """
-    with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
+    with torch.no_grad(), exact_float32(x.device):
         logits = model(x.float())
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(x):
         raise RpatError(

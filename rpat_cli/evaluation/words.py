@@ -74,10 +74,16 @@ IN_FLOAT32 = " in float32"
 
 
 def row_of_stage(attack: str, stage: str) -> AttackRow:
-    """The row of a stage of the attack of that name; those of AutoAttack are its parts."""
+    """The row of a stage of the attack of that name.
+
+    The stages of AutoAttack are its parts, those of a cascade words, and any other attack is its
+    own only one.
+    """
     if stage.endswith(IN_FLOAT32):
         return PARTS[stage.removesuffix(IN_FLOAT32)]
-    return PARTS[stage] if attack in ("autoattack", "audit") else ATTACKS[stage]
+    if attack in ("autoattack", "audit"):
+        return PARTS[stage]
+    return row_of_word(split_settings(stage)[0]) or ATTACKS[stage]
 
 
 def parse_word(

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Sequence
 from contextlib import redirect_stdout, suppress
 from dataclasses import replace
-from math import prod
 from pathlib import Path
 
 import torch
@@ -18,11 +17,12 @@ from rpat_cli.data import DATASETS
 from rpat_cli.errors import ConfigError, Problem, RpatError
 from rpat_cli.evaluation.verify import check_precision, checked_logits
 from rpat_cli.loading.architecture import Architecture, image_shape
+from rpat_cli.loading.in_pairs import REMARK, InPairs, companion
 from rpat_cli.loading.model_file import ModelFile
 from rpat_cli.loading.published import names_data
 from rpat_cli.loading.saved_model import EXTERNAL, SavedModel
 from rpat_cli.models import PRETRAINED_MODELS, in_library
-from rpat_cli.models.libraries import preprocessing
+from rpat_cli.models.libraries import class_names_of, preprocessing
 from rpat_cli.models.normalize import Classifier
 from rpat_cli.recipe.layers import Layer, resolve
 from rpat_cli.recipe.schema import Recipe
@@ -47,7 +47,7 @@ def load_external(name: str, given: Sequence[Layer]) -> SavedModel | None:
         # torch announces downloads on stdout, which is for results alone.
         with redirect_stdout(sys.stderr):
             model = PRETRAINED_MODELS[library](member, image_shape(recipe.data))
-        return _saved(model, name, recipe)
+        return replace(_saved(model, name, recipe), class_names=class_names_of(name))
     if file is None:
         return None
     text, recipe = file.text, _recipe(name, given)
@@ -98,7 +98,17 @@ def _saved(
     constants: tuple[tuple[float, ...], ...] = ((), ())
     if isinstance(model, Classifier):
         constants = tuple(model.mean.flatten().tolist()), tuple(model.std.flatten().tolist())
-    architecture = Architecture(name, shape, _classes(model, name, shape), *constants)
+    remarks: tuple[str, ...] = ()
+    try:
+        classes = _classes(model, name, shape)
+    except RpatError:
+        in_pairs = InPairs(model)
+        with suppress(RpatError):
+            classes = _classes(in_pairs, name, shape)
+            model, remarks = in_pairs, (REMARK,)
+        if not remarks:
+            raise
+    architecture = Architecture(name, shape, classes, *constants)
     readable = re.sub(r"[^\w+-]+", "-", name.replace(".py:", "-"))
     return SavedModel(
         model,
@@ -108,14 +118,14 @@ def _saved(
         recipe,
         RunFolder(EXTERNAL / readable),
         source,
+        remarks=remarks,
     )
 
 
 def _classes(model: nn.Module, name: str, shape: tuple[int, int, int]) -> int:
     """How many logits the model returns for an image. Raises `RpatError` if it fails."""
     parameter = next(model.parameters(), None)
-    # Not of one color: networks that standardize each image divide by its deviation.
-    x = torch.linspace(0.25, 0.75, prod(shape)).view(1, *shape)
+    x = companion(torch.empty(1, *shape)).flip(-1)
     try:
         check_precision(model)
         with frozen(model) as model:

@@ -107,8 +107,10 @@ def load_inert(path: Path) -> Any:
     """
     with path.open("rb") as file:
         is_zip = file.read(4) == b"PK\x03\x04"
-    # Asked of torch's own reader: another one might see other members in a forged archive.
-    if is_zip and "constants.pkl" in torch._C.PyTorchFileReader(str(path)).get_all_records():
-        raise RefusedError("TorchScript")
+        file.seek(0)
+        # Asked of torch's own reader: another one might see other members in a forged archive. It
+        # is given the file, since its path may hold bytes that are no text.
+        if is_zip and "constants.pkl" in torch._C.PyTorchFileReader(file).get_all_records():
+            raise RefusedError("TorchScript")
     reader = SimpleNamespace(Unpickler=_Unpickler, load=_load, __name__="inert")
     return torch.load(path, map_location="cpu", pickle_module=reader, weights_only=False)

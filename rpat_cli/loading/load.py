@@ -73,6 +73,7 @@ def load_model(
         content["epoch"],
         recipe,
         recorded_acc=_recorded_accuracy(content, file),
+        class_names=_class_names(content, architecture.classes),
     )
 
 
@@ -82,6 +83,14 @@ def _recorded_accuracy(content: Mapping[str, Any], file: Path) -> float | None:
     validation = content.get("validation")
     found = validation.get(f"clean_acc{suffix}") if isinstance(validation, Mapping) else None
     return float(found) if isinstance(found, int | float) else None
+
+
+def _class_names(content: Mapping[str, Any], outputs: int) -> tuple[str, ...]:
+    """Of the outputs; empty where the file does not name each of them."""
+    names = content.get("class_names")
+    if not isinstance(names, list) or len(names) != outputs:
+        return ()
+    return tuple(map(str, names))
 
 
 def split_key(path: Path) -> tuple[Path, str]:

@@ -1,6 +1,7 @@
 """Models that a function in a user's own Python file returns: `FILE.py:FUNCTION`."""
 
 import inspect
+import os
 import pickle
 import re
 import sys
@@ -142,7 +143,9 @@ def _import(path: Path, text: str) -> ModuleType:
     """The file as a module, run once per process and program text; the module's name follows from
     path and text, so that pickled classes are found under it in every process."""
     path = path.resolve()
-    name = f"rpat_model_{path.stem}_{sha256(f'{path}:{text}'.encode()).hexdigest()[:8]}"
+    # The path may hold bytes that are no text.
+    digest = sha256(os.fsencode(path) + b":" + text.encode()).hexdigest()
+    name = f"rpat_model_{path.stem}_{digest[:8]}"
     if name in sys.modules:
         return sys.modules[name]
     return import_file(path, name)

@@ -28,6 +28,7 @@ class SavedModel:
     the caller's. Of a file of other code: `normalized`: how its normalization is known ("" where
     that is not in question); `recorded_acc`: the clean accuracy that the file records; `key`: the
     weights in it that were chosen. `remarks`: what its user may want to know of how it was loaded.
+    `class_names`: of its outputs, where they are known.
     """
 
     model: nn.Module
@@ -42,6 +43,7 @@ class SavedModel:
     recorded_acc: float | None = None
     key: str = ""
     remarks: tuple[str, ...] = ()
+    class_names: tuple[str, ...] = ()
 
     @property
     def folder(self) -> RunFolder:

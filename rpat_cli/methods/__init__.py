@@ -35,6 +35,8 @@ METHODS: Registry[type[Any]] = Registry(
         "ikl": "rpat_cli.methods.ikl:Ikl",
         "gkl": "rpat_cli.methods.ikl:Gkl",
         "adr": "rpat_cli.methods.adr:Adr",
+        "e-at": "rpat_cli.methods.eat:Eat",
+        "multi-norm": "rpat_cli.methods.eat:MultiNorm",
     },
 )
 

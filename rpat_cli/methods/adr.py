@@ -12,6 +12,7 @@ from pydantic import Field
 from torch import Tensor
 
 from rpat_cli.attacks.forward import forward, full_precision
+from rpat_cli.attacks.losses import hard_labels
 from rpat_cli.methods.base import Outcome, StepContext
 from rpat_cli.methods.declare import Averaged, Needs, Network, attack_settings
 from rpat_cli.methods.losses import kl, label_probabilities, probabilities
@@ -54,7 +55,7 @@ class Adr(Needs):
         temperature = annealed(self.temperature_high, self.temperature_low, step.progress)
         share = annealed(self.interpolation_low, self.interpolation_high, step.progress)
         q = probabilities(forward(step.networks["teacher"], step.x) / temperature)
-        confidence_in_y = q.gather(1, step.y[:, None]).squeeze(1)
+        confidence_in_y = q.gather(1, hard_labels(step.y)[:, None]).squeeze(1)
         w = (share - (q.amax(dim=1) - confidence_in_y)).clamp(0, 1)[:, None]
         return w * q + (1 - w) * label_probabilities(step.y, q)
 

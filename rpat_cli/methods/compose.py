@@ -58,8 +58,8 @@ class Composite:
         return self.method.leaves_ball
 
     @property
-    def needs_pgd(self) -> bool:
-        return self.method.needs_pgd
+    def own_examples(self) -> bool:
+        return self.method.own_examples
 
     def initial_state(self, classes: int) -> dict[str, Tensor]:
         return self.method.initial_state(classes)

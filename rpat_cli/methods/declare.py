@@ -79,8 +79,8 @@ class Needs:
 
     leaves_ball: ClassVar[bool] = False
     """Does it train on points outside the ball on purpose?"""
-    needs_pgd: ClassVar[bool] = False
-    """Does it make its adversarial examples itself, with threat and step size of PGD?"""
+    own_examples: ClassVar[bool] = False
+    """Does it make its adversarial examples itself, with settings of the recipe's PGD?"""
     remembers: ClassVar[tuple[str, ...]] = ()
     """Names of tensors shaped like the images that it keeps for every training image: see
     `StepContext.memory`. They begin as zeros."""

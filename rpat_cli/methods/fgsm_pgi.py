@@ -29,7 +29,7 @@ class FgsmPgi(Needs):
     step, all in train mode; two float tensors of the size of the training set.
     """
 
-    needs_pgd: ClassVar[bool] = True
+    own_examples: ClassVar[bool] = True
     needs_class: ClassVar[bool] = True
     remembers: ClassVar[tuple[str, ...]] = ("delta", "momentum")
     attack_defaults = attack_settings(steps=1, step_per_eps=1.0, bn_mode="train")
@@ -45,7 +45,7 @@ class FgsmPgi(Needs):
 
     def __call__(self, step: StepContext) -> Outcome:
         attack = step.attack
-        assert isinstance(attack, PGD)  # the recipe allows no other: `needs_pgd`
+        assert isinstance(attack, PGD)  # the recipe allows no other: `own_examples`
         delta, momentum = self._remembered(step, attack)
         x_start = (step.x + delta).detach().requires_grad_()
         logits_start = step.model(x_start)

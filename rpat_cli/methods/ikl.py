@@ -10,6 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from rpat_cli.attacks.forward import full_precision
+from rpat_cli.attacks.losses import hard_labels
 from rpat_cli.methods.base import Outcome, StepContext
 from rpat_cli.methods.declare import Needs, attack_settings
 from rpat_cli.methods.losses import probabilities
@@ -84,7 +85,7 @@ class Gkl(Needs):
 
     def __call__(self, step: StepContext) -> Outcome:
         state = table_in(step)
-        table_rows = state["table"].to(step.x)[step.y]
+        table_rows = state["table"].to(step.x)[hard_labels(step.y)]
         weights, inner_weights = table_rows**self.gamma, table_rows**self.inner_gamma
         clean = clean_prediction(step)
         x_adv = step.attack.perturb(
@@ -104,7 +105,7 @@ class Gkl(Needs):
             soft = share * self.alpha * soft_cross_entropy(logits[view], logits_adv[view])
             terms["pairwise"] = terms.get("pairwise", 0) + pairs
             terms["soft_ce"] = terms.get("soft_ce", 0) + soft
-        state = self._collected(state, step.y, logits.detach())
+        state = self._collected(state, hard_labels(step.y), logits.detach())
         return replace(Outcome(terms, step.x, x_adv, logits_adv, logits), state=state)
 
     def _views(self, rows: int) -> list[slice]:

@@ -10,6 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from rpat_cli.attacks.forward import forward, full_precision
+from rpat_cli.attacks.losses import hard_labels
 from rpat_cli.attacks.side_effects import attack_mode
 from rpat_cli.methods.base import Outcome, StepContext
 from rpat_cli.methods.declare import Needs, attack_settings
@@ -47,8 +48,9 @@ class Boundary:
 
 def boundary_of(model: nn.Module, x: Tensor, x_adv: Tensor, near: Tensor, y: Tensor) -> Boundary:
     """Three passes of the model, in eval mode, without a gradient."""
+    classes = hard_labels(y)
     with attack_mode(model) as model:
-        clean, adv, nearby = (forward(model, z).argmax(dim=1) != y for z in (x, x_adv, near))
+        clean, adv, nearby = (forward(model, z).argmax(dim=1) != classes for z in (x, x_adv, near))
     return Boundary(clean, ~clean & adv & nearby)
 
 
@@ -163,7 +165,7 @@ class RaatMart(Needs):
         }
         if self.late_selection:
             with attack_mode(step.model) as model:
-                wrong = forward(model, step.x).argmax(dim=1) != step.y
+                wrong = forward(model, step.x).argmax(dim=1) != hard_labels(step.y)
             found = replace(found, misclassified=wrong)
         term = interpolation_term(
             step, x_adv, found.pairs, drawn_mix(self.beta_alpha), self.temperature
@@ -236,5 +238,5 @@ class RaatWa(Needs):
         # Before averaging has started the average is a copy of the model.
         with attack_mode(step.teacher or step.model) as teacher:
             found = boundary_of(teacher, x_1, adv_1, near, y)
-            wrong_2 = forward(teacher, x_2).argmax(dim=1) != y
+            wrong_2 = forward(teacher, x_2).argmax(dim=1) != hard_labels(y)
         return found.boundary, ~(found.misclassified | wrong_2)

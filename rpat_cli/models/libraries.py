@@ -108,6 +108,16 @@ def preprocessing(name: str) -> dict[str, Any]:
     return {"image_size": size, "center_crop": crop, "interpolation": interpolation}
 
 
+def class_names_of(name: str) -> tuple[str, ...]:
+    """What the outputs of a trained network stand for; empty where its library does not say."""
+    library, _, member = name.partition(":")
+    if library != "torchvision":
+        return ()
+    from torchvision import models
+
+    return tuple(models.get_model_weights(member).DEFAULT.meta["categories"])
+
+
 def has_weights(name: str) -> bool:
     """Whether the trained weights of `torchvision:NAME` or `timm:NAME` are on this machine, so that
     using them downloads nothing. Raises as `preprocessing` does."""

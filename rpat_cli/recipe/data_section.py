@@ -63,7 +63,7 @@ class AugmentFromSection(Section):
 class ExtraSection(Section):
     """Further training images, generated ones for example."""
 
-    path: Annotated[str | list[UserPath] | None, BeforeValidator(files_in)] = Field(
+    path: Annotated[UserPath | list[UserPath] | None, BeforeValidator(files_in)] = Field(
         None,
         description=(
             ".npz or .npy files, or folders of .npy files, with more training images: uint8 "
@@ -104,6 +104,13 @@ class DataSection(Section):
         1000,
         description=(
             "images held out of the training set for validation: a count, or a share below 1"
+        ),
+    )
+    val_folder: bool = Field(
+        False,
+        description=(
+            "validate on the images of val/ instead of ones held out of train/; for imagefolder "
+            "only"
         ),
     )
     augment: Augmentations = Field(

@@ -144,10 +144,10 @@ def _own_examples(recipe: Recipe) -> Iterator[Problem]:
         )
     except ConfigError:  # said by `_attack`
         return
-    if method.needs_pgd and not isinstance(built, PGD):
+    if method.own_examples and not isinstance(built, PGD):
         message = f"the method {recipe.method.name!r} makes its adversarial examples itself."
         yield Problem("attack.name", message, hint="Leave it out.")
-    if method.needs_pgd and recipe.awp:
+    if method.own_examples and recipe.awp:
         message = f"{recipe.method.name!r} makes its adversarial examples while it takes its loss."
         yield Problem("awp", message, hint="Leave awp out: it needs them before.")
     if attack.eps_warmup_epochs and not isinstance(built, PGD):

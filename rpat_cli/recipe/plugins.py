@@ -6,6 +6,7 @@ and `DIAGNOSTICS`; from then on its names are checked, explained and recorded as
 announces its plugin under the entry-point group `rpat.plugins`.
 """
 
+import os
 import sys
 import traceback
 from collections.abc import Iterable
@@ -139,7 +140,7 @@ def _load(path: Path, source: str) -> ModuleType:
         raise ConfigError(
             Problem("plugins", f"{path} is not a Python file.", source, "Its name must end in .py.")
         )
-    name = f"rpat_plugin_{path.stem}_{sha256(str(path).encode()).hexdigest()[:8]}"
+    name = f"rpat_plugin_{path.stem}_{sha256(os.fsencode(path)).hexdigest()[:8]}"
     before = [set(table) for table, _ in CHECKS]
     try:
         _contents[path] = read_regular(path)

@@ -111,7 +111,7 @@ class AttackSection(Section):
     step_size: Annotated[Number, Field(gt=0)] | None = Field(
         None, description="length of one step (default: follows eps and the norm, eps/4 for Linf)"
     )
-    start: Literal["uniform", "gaussian", "positive", "sign", "zero"] | None = Field(
+    start: Literal["uniform", "gaussian", "positive", "sign", "zero", "boundary"] | None = Field(
         None, description="where the attack starts (default: as in the method's paper)"
     )
     start_scale: Annotated[Number, Field(ge=0)] | None = Field(
@@ -239,8 +239,18 @@ class Recipe(Section):
             "threats of the final report, such as Linf:8/255 and L2:0.5 (default: the recipe's own)"
         ),
     )
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+    precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = Field(
         "auto", description="arithmetic of training; evaluation is always fp32"
+    )
+    fast: bool = Field(
+        False,
+        description=(
+            "attacks in training fold BatchNorm into convolutions: faster, equal up to rounding"
+        ),
+    )
+    compile: bool = Field(
+        False,
+        description="attacks in training compile the network (torch.compile; CUDA graphs on a GPU)",
     )
     device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="where to compute")
     seed: int = Field(0, ge=0, lt=2**32, description="seed of everything random")

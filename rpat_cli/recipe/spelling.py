@@ -28,7 +28,7 @@ NAMES: Mapping[str, Iterable[str]] = {
     "attack.bn_mode": ("eval", "train"),
     "ra.form": ("mse", "kl", "cosine", "teacher-kl"),
     "device": ("auto", "cpu", "cuda", "mps"),
-    "precision": ("auto", "fp32", "bf16", "fp16"),
+    "precision": ("auto", "fp32", "tf32", "bf16", "fp16"),
 }
 """Keys whose values are names, and the names; `method` stands for `method.name` too."""
 

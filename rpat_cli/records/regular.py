@@ -5,6 +5,7 @@ import errno
 import os
 import stat
 from pathlib import Path
+from typing import IO
 
 NO_WAITING = getattr(os, "O_NONBLOCK", 0)  # Windows does not have it
 BINARY = getattr(os, "O_BINARY", 0)  # only Windows has it
@@ -28,8 +29,8 @@ def irregular(path: Path) -> str:
     return KINDS.get(stat.S_IFMT(mode), "")
 
 
-def read_regular(path: Path, at_most: int = -1) -> bytes:
-    """The content of a file, or its first `at_most` bytes.
+def open_regular(path: Path, buffering: int = -1) -> IO[bytes]:
+    """A file, open for reading.
 
     Raises `OSError`, whose `strerror` says what is wrong, also for a name that no file can have and
     for what is no file: a pipe is not waited for.
@@ -38,7 +39,13 @@ def read_regular(path: Path, at_most: int = -1) -> bytes:
         number = os.open(path, os.O_RDONLY | NO_WAITING | BINARY)
     except ValueError:
         raise OSError(errno.EINVAL, "no file can have this name", str(path)) from None
-    with open(number, "rb") as file:  # noqa: PTH123  (a number, not a path)
-        if what := KINDS.get(stat.S_IFMT(os.fstat(number).st_mode), ""):
-            raise OSError(errno.EINVAL, f"it is {what}", str(path))
+    if what := KINDS.get(stat.S_IFMT(os.fstat(number).st_mode), ""):
+        os.close(number)
+        raise OSError(errno.EINVAL, f"it is {what}", str(path))
+    return open(number, "rb", buffering)  # noqa: PTH123  (a number, closed by the caller)
+
+
+def read_regular(path: Path, at_most: int = -1) -> bytes:
+    """The content of a file, or its first `at_most` bytes. Raises as `open_regular` does."""
+    with open_regular(path) as file:
         return file.read(at_most)

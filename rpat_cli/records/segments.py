@@ -24,8 +24,9 @@ class Segment:
 
     It began when `epoch` epochs, and `step` steps of the next one, were done. `recipe` has the
     values of the watched keys, `schedule` is that of the learning rate. `device` is what it was
-    computed on, `threads` on how many on a CPU; None in segments of versions that did not record
-    them. `ranks` is the number of processes that shared it.
+    computed on, `threads` on how many on a CPU, `precision` in which arithmetic (fp32, tf32, bf16
+    or fp16, whatever "auto" was); None in segments of versions that did not record them. `ranks` is
+    the number of processes that shared it.
     """
 
     epoch: int
@@ -35,6 +36,7 @@ class Segment:
     device: str | None = None
     threads: int | None = None
     ranks: int = 1
+    precision: str | None = None
 
     @property
     def epochs(self) -> int:
@@ -44,7 +46,11 @@ class Segment:
     def follows_from(self, before: "Segment") -> bool:
         """Is it the same stretch, as far as is known?"""
         same_recipe = self.recipe == before.recipe
-        machines = ((self.device, before.device), (self.threads, before.threads))
+        machines = (
+            (self.device, before.device),
+            (self.threads, before.threads),
+            (self.precision, before.precision),
+        )
         same_machine = all(None in pair or pair[0] == pair[1] for pair in machines)
         return same_recipe and same_machine and self.ranks == before.ranks
 
@@ -61,6 +67,7 @@ def segment_of(
     device: str | None = None,
     threads: int | None = None,
     ranks: int = 1,
+    precision: str | None = None,
 ) -> Segment:
     """The segment that begins there under a recipe, given as plain builtins."""
     watched: dict[str, Any] = {}
@@ -70,7 +77,8 @@ def segment_of(
             watched |= {f"{key}.{name}": inner for name, inner in value.items()}
         else:
             watched[key] = value
-    return Segment(epoch, step, watched, str(recipe["schedule"]["name"]), device, threads, ranks)
+    schedule = str(recipe["schedule"]["name"])
+    return Segment(epoch, step, watched, schedule, device, threads, ranks, precision)
 
 
 def segments_in(checkpoint: Mapping[str, Any]) -> list[Segment]:
@@ -111,6 +119,8 @@ def in_words(segments: Sequence[Segment]) -> list[str]:
             text += f", on {segment.device}"
         if len({each.threads for each in segments} - {None}) > 1:
             text += f", threads: {segment.threads}"
+        if len({each.precision for each in segments} - {None}) > 1:
+            text += f", in {segment.precision}"
         if any(each.ranks > 1 for each in segments):
             text += f", ranks: {segment.ranks}"
         lines.append(text)
@@ -156,10 +166,16 @@ def _unrepeatable(segments: Sequence[Segment]) -> str:
     for segment in segments[1:]:
         if segment.step:
             return f"it was changed within epoch {segment.epoch + 1}, after step {segment.step}"
-    for name in ("device", "threads", "ranks"):
+    names = {
+        "device": "devices",
+        "threads": "threads",
+        "ranks": "ranks",
+        "precision": "precisions",
+    }
+    for name, plural in names.items():
         values = {getattr(each, name) for each in segments} - {None}
         if len(values) > 1:
-            return f"its segments had different {'devices' if name == 'device' else name}"
+            return f"its segments had different {plural}"
     return ""
 
 

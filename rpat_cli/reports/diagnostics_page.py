@@ -4,7 +4,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, TypeAlias
 
-from rpat_cli.diagnostics.blocks import Block, HeatMap, LineChart, Pictures, Section, Table, Text
+from rpat_cli.diagnostics.blocks import (
+    Block,
+    Examples,
+    HeatMap,
+    LineChart,
+    Pictures,
+    Raster,
+    Section,
+    Table,
+    Text,
+)
+from rpat_cli.reports.image_data import data_uri
 from rpat_cli.reports.plots import Chart, Series, Tick, line_chart
 from rpat_cli.reports.saved_diagnostic import SavedDiagnostic
 from rpat_cli.text import percent
@@ -64,13 +75,41 @@ class Gallery:
 
 
 @dataclass(frozen=True)
+class Shown:
+    """An image as the page holds it: all of it in its address."""
+
+    source: Raster
+    address: str
+
+
+@dataclass(frozen=True)
+class Strip:
+    """Images side by side, their title above."""
+
+    title: str
+    detail: str
+    images: tuple[Shown, ...]
+
+
+@dataclass(frozen=True)
+class Strips:
+    """Examples, as many beside each other as there is room for, and a note below."""
+
+    strips: tuple[Strip, ...]
+    note: str
+
+
+Group: TypeAlias = Panel | Gallery | Strips
+
+
+@dataclass(frozen=True)
 class PageSection:
     """One diagnostic on the page; `name` is its key, for the ids of its pictures."""
 
     name: str
     saved: SavedDiagnostic
     section: Section
-    groups: tuple[Panel | Gallery, ...]
+    groups: tuple[Group, ...]
 
 
 def page_sections(diagnostics: Mapping[str, SavedDiagnostic]) -> list[PageSection]:
@@ -82,12 +121,23 @@ def page_sections(diagnostics: Mapping[str, SavedDiagnostic]) -> list[PageSectio
     return sections
 
 
-def _grouped(blocks: Sequence[Block]) -> list[Panel | Gallery]:
-    groups: list[Panel | Gallery] = []
+def strips(block: Examples) -> Strips:
+    """Examples with their images as data, so that the page asks for nothing."""
+    shown = []
+    for example in block.examples:
+        images = tuple(Shown(raster, data_uri(raster)) for raster in example.images)
+        shown.append(Strip(example.title, example.detail, images))
+    return Strips(tuple(shown), block.note)
+
+
+def _grouped(blocks: Sequence[Block]) -> list[Group]:
+    groups: list[Group] = []
     for block in blocks:
         last = groups[-1] if groups else None
         if isinstance(block, Pictures):
             groups.append(Gallery(_drawn(block), block.note))
+        elif isinstance(block, Examples):
+            groups.append(strips(block))
         elif isinstance(last, Gallery) and isinstance(block, Text):
             groups[-1] = replace(last, texts=(*last.texts, block))
         elif isinstance(last, Panel):

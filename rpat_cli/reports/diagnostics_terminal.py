@@ -5,7 +5,7 @@ from rich import table as rich_table
 from rich.console import Group, RenderableType
 from rich.text import Text as RichText
 
-from rpat_cli.diagnostics.blocks import Block, Pictures, Section, Table, Text
+from rpat_cli.diagnostics.blocks import Block, Examples, Pictures, Section, Table, Text
 from rpat_cli.text import count
 
 
@@ -28,6 +28,8 @@ def _rendered(block: Block) -> list[RenderableType]:
         return [_text(block)]
     if isinstance(block, Pictures):
         return [_table(block.table)] if block.table else []
+    if isinstance(block, Examples):
+        return [RichText(f"  {each.title}, {each.detail}") for each in block.examples]
     return [_table(block)]
 
 

@@ -1,18 +1,22 @@
 """A run folder, gathered into a `Report`."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rpat_cli.attacks.threat import Threat
 from rpat_cli.diagnostics import DIAGNOSTICS
+from rpat_cli.diagnostics.base import EVALUATION_KEYS
+from rpat_cli.diagnostics.blocks import Examples
 from rpat_cli.errors import RpatError
 from rpat_cli.evaluation.statistics import confusion, per_class_accuracy
 from rpat_cli.recipe.layers import read_recipe, resolve
 from rpat_cli.recipe.schema import Recipe
 from rpat_cli.recipe.summary import summary
+from rpat_cli.records.examples import read_examples
 from rpat_cli.records.regular import read_regular
 from rpat_cli.records.run_folder import RunFolder
 from rpat_cli.reports.evaluations import Measured, fitting, read_evaluations, unions_of
+from rpat_cli.reports.gallery import gallery
 from rpat_cli.reports.report import AttackSummary, Report
 from rpat_cli.reports.saved_diagnostic import SavedDiagnostic
 from rpat_cli.reports.test_looks import look_of, remarks_on
@@ -70,7 +74,16 @@ def build_report(folder: RunFolder) -> Report:
             *remarks,
             *_remarks_on_results(results),
         ),
+        gallery=_newest_gallery(counted, Threat(recipe.threat.norm, recipe.threat.eps)),
     )
+
+
+def _newest_gallery(counted: Sequence[Measured], threat: Threat) -> Examples | None:
+    for each in reversed(counted):
+        kept = read_examples(each.file.path) if each.evaluation.threat == threat else None
+        if kept is not None and (found := gallery(kept, each.file.class_names)):
+            return found
+    return None
 
 
 def _newest_results(evaluations: Iterable[Measured]) -> tuple[AttackSummary, ...]:
@@ -91,6 +104,7 @@ def _newest_diagnostics(
     for measured in every:
         if not measured.checkpoints or measured.file.data != recipe.data.name:
             continue
+        remarks += _of_absent_plugins(measured)
         for name, diagnostic in DIAGNOSTICS.items():
             if not measured.file.has_diagnostic(name):
                 continue
@@ -103,6 +117,16 @@ def _newest_diagnostics(
                 continue
             newest[name] = SavedDiagnostic(title, file, content, result)
     return {name: newest[name] for name in DIAGNOSTICS if name in newest}
+
+
+def _of_absent_plugins(measured: Measured) -> list[str]:
+    known = EVALUATION_KEYS | set(DIAGNOSTICS)
+    return [
+        f"the diagnostic {name!r} in {measured.name} was left out: no plugin that is loaded has "
+        "it. Evaluate again with --plugin FILE to see it"
+        for name, content in measured.file.record.items()
+        if name not in known and isinstance(content, Mapping)
+    ]
 
 
 def _results_in(measured: Measured, checkpoint: str) -> Iterator[AttackSummary]:

@@ -13,7 +13,7 @@ from rpat_cli.evaluation.statistics import Accuracy
 from rpat_cli.evaluation.suite import parse_suite
 from rpat_cli.records.metrics import AVERAGED
 from rpat_cli.reports.confusion import Cell, frequent_confusions, heat_map
-from rpat_cli.reports.diagnostics_page import page_sections
+from rpat_cli.reports.diagnostics_page import page_sections, strips
 from rpat_cli.reports.plots import Chart, Series, line_chart
 from rpat_cli.reports.reliability import Reliability, reliability
 from rpat_cli.reports.report import AttackSummary, Report, ReportRow
@@ -80,6 +80,7 @@ def render_html(report: Report) -> str:
         hidden_classes=_class_count(head) - len(classes),
         **_confusion(report, head),
         calibrations=calibrations(head) if head else [],
+        gallery=report.gallery and strips(report.gallery),
         diagnostics=page_sections(report.diagnostics),
         commands=_commands(report),
     )

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from rpat_cli.attacks.threat import Threat
+from rpat_cli.diagnostics.blocks import Examples
 from rpat_cli.evaluation.attack_result import StageResult
 from rpat_cli.evaluation.audit import Audit
 from rpat_cli.evaluation.calibration import Calibration
@@ -160,6 +161,7 @@ class Report:
     records are lost; `segments` are there if its last checkpoint is. `test_looks`: every evaluation
     on test images. `environment` is that of the training, or else of the
     newest evaluation. `diagnostics` are the newest ones, by key, of weights that are still there.
+    `gallery`: examples of the newest evaluation under the recipe's threat that has any.
     """
 
     path: str
@@ -178,6 +180,7 @@ class Report:
     test_looks: tuple[TestLook, ...]
     diagnostics: Mapping[str, SavedDiagnostic]
     remarks: tuple[str, ...]
+    gallery: Examples | None = None
     unions: tuple[CheckpointUnion, ...] = ()
 
     @property

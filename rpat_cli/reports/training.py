@@ -3,6 +3,7 @@ records are lost."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -109,13 +110,22 @@ def read_checkpoints(folder: RunFolder) -> tuple[CheckpointRef, ...]:
     return Training(tuple(records), **facts).checkpoints
 
 
+def _is_text(path: Path) -> bool:
+    """Torch maps no files whose path holds bytes that are no text."""
+    try:
+        str(path.absolute()).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _facts_of_checkpoint(folder: RunFolder, remarks: list[str]) -> dict[str, Any]:
     """What the last checkpoint says besides its weights, which stay on disk."""
     path = folder.checkpoint("last")
     if not path.is_file():  # reading a pipe would never end
         return {}
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_text(path))
         training = content["training"]
         best = content.get("best", {})
         return {

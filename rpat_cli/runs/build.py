@@ -25,7 +25,7 @@ from rpat_cli.data.order import SharedOrder
 from rpat_cli.data.parts import PartsSplit
 from rpat_cli.engine.averaging import AveragedModel
 from rpat_cli.engine.callback import Callback
-from rpat_cli.engine.compute import Compute
+from rpat_cli.engine.compute import Compute, resolve_compute
 from rpat_cli.engine.distributed import ALONE, Ranks
 from rpat_cli.engine.loop import TrainLoop
 from rpat_cli.engine.memory import Memory
@@ -47,6 +47,13 @@ from rpat_cli.recipe.schema import (
 from rpat_cli.records.files import user_path
 
 
+def compute_for(recipe: Recipe) -> Compute:
+    """Where and how to train. Raises `ConfigError` for what this machine lacks."""
+    return resolve_compute(
+        recipe.device, recipe.precision, fast=recipe.fast, compiled=recipe.compile
+    )
+
+
 def build_data(section: DataSection, seed: int, *, test_only: bool = False) -> Dataset:
     """Training, validation and test images, or the test images alone. Raises `DataError` for what
     is missing or damaged."""
@@ -64,6 +71,7 @@ def build_data(section: DataSection, seed: int, *, test_only: bool = False) -> D
         center_crop=section.center_crop,
         interpolation=section.interpolation,
         test_size=section.test_size,
+        val_folder=section.val_folder,
         train_crop=None if crop.scale is None else RandomCrop(crop.scale, crop.ratio),
     )
 
@@ -172,12 +180,17 @@ def build_optimizer(
     section: OptimizerSection, parameters: Iterable[nn.Parameter]
 ) -> torch.optim.Optimizer:
     """SGD with the section's settings."""
+    parameters = list(parameters)
+    # One pass over the memory of each parameter instead of five, and on a GPU a few kernels for
+    # all; with the same bits as the plain one on the CPUs that it was compared on.
+    fused = all(p.device.type in ("cpu", "cuda") and p.is_floating_point() for p in parameters)
     return torch.optim.SGD(
         parameters,
         lr=section.lr,
         momentum=section.momentum,
         weight_decay=section.weight_decay,
         nesterov=section.nesterov,
+        fused=fused,
     )
 
 

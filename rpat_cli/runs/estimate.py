@@ -15,13 +15,19 @@ from rpat_cli.data import DATASETS
 from rpat_cli.data.base import Dataset, DatasetSpec, Shape
 from rpat_cli.data.splits import TensorSplit
 from rpat_cli.engine.callback import Callback, StepRecord
-from rpat_cli.engine.compute import Compute, resolve_compute, seed_everything
+from rpat_cli.engine.compute import Compute, seed_everything
 from rpat_cli.engine.distributed import parts_of
 from rpat_cli.engine.loop import TrainLoop
 from rpat_cli.errors import DataError
 from rpat_cli.passes import count_passes
 from rpat_cli.recipe.schema import Recipe
-from rpat_cli.runs.build import architecture_for, build_data, build_extra, build_loop
+from rpat_cli.runs.build import (
+    architecture_for,
+    build_data,
+    build_extra,
+    build_loop,
+    compute_for,
+)
 from rpat_cli.runs.first_pass import try_network
 from rpat_cli.runs.new_run import plan_run
 from rpat_cli.text import duration
@@ -68,8 +74,8 @@ def dry_run(recipe: Recipe, out: Path | None = None) -> Estimate:
     only its files define.
     """
     folder = plan_run(recipe, out)
-    compute = resolve_compute(recipe.device, recipe.precision)
-    data, images, real = _data(recipe)
+    compute = compute_for(recipe)
+    data, images, real = data_or_random(recipe)
     architecture = architecture_for(recipe, data)
     smallest = parts_of(min(recipe.batch_size, len(data.train)), recipe.accumulate)[-1]
     try_network(architecture.build(), architecture, recipe, smallest)
@@ -140,9 +146,9 @@ class _Stopwatch(Callback):
         return (self.ends[-1] - self.ends[first]) / (self.steps - first)
 
 
-def _data(recipe: Recipe) -> tuple[Dataset, int, bool]:
+def data_or_random(recipe: Recipe) -> tuple[Dataset, int, bool]:
     """The data set, or random images in its place; the number of training images; and whether it is
-    the data set."""
+    the data set. Nothing is downloaded."""
     try:
         data = build_data(recipe.data.model_copy(update={"download": False}), recipe.seed)
     except DataError:

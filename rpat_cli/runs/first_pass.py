@@ -25,11 +25,13 @@ def try_network(
     model: nn.Module, architecture: Architecture, recipe: Recipe, smallest: int
 ) -> None:
     """Raises `UserCodeError` for a network of a plugin that does not map images to logits, in train
-    mode as in eval mode. `smallest` is the fewest that it will get; `model` is not to be used
-    afterwards."""
-    if not MODELS.is_added(recipe.model):
+    mode as in eval mode, and for any network that fails on a single image where it will get one.
+    `smallest` is the fewest images that it will get; `model` is not to be used afterwards."""
+    where = f"the model {recipe.model!r}"
+    if MODELS.is_added(recipe.model):
+        where = f"{where_defined(MODELS[recipe.model])}: {where}"
+    elif smallest > 1:
         return
-    where = f"{where_defined(MODELS[recipe.model])}: the model {recipe.model!r}"
     try:
         check_precision(model)
     except RpatError as error:
@@ -86,7 +88,7 @@ def try_parts(recipe: Recipe, architecture: Architecture) -> None:
     if recipe.mix and MIXINGS.is_added(recipe.mix.name):
         mixing, y = recipe.mix.build(MIXINGS), torch.eye(classes)[[0, classes - 1]]
         with _tried(mixing, "mixing(x, y, views)"):
-            mixed: object = mixing(x.clone(), y.clone(), 1)
+            mixed: Any = mixing(x.clone(), y.clone(), 1)
             if not isinstance(mixed, tuple) or len(mixed) != 2:
                 raise _wrong(mixing, "must return two tensors, images and labels", mixed)
             _check_tensor(mixing, "images", mixed[0], x)

@@ -13,7 +13,7 @@ from rpat_cli.data.base import Dataset
 from rpat_cli.data.parts import PartsSplit
 from rpat_cli.data.reading import Images
 from rpat_cli.engine.callbacks import Validation
-from rpat_cli.engine.compute import Compute, resolve_compute
+from rpat_cli.engine.compute import Compute
 from rpat_cli.engine.distributed import ALONE, Ranks, parts_of
 from rpat_cli.errors import ConfigError, Problem
 from rpat_cli.evaluation.evaluate import evaluate
@@ -24,7 +24,13 @@ from rpat_cli.loading.architecture import Architecture
 from rpat_cli.recipe.schema import Recipe
 from rpat_cli.records.metrics import EpochRecord
 from rpat_cli.records.segments import Segment, segment_of, with_next
-from rpat_cli.runs.build import architecture_for, build_data, build_extra, build_threat
+from rpat_cli.runs.build import (
+    architecture_for,
+    build_data,
+    build_extra,
+    build_threat,
+    compute_for,
+)
 from rpat_cli.runs.target import limited
 
 VALIDATION_BATCH = 250
@@ -46,7 +52,7 @@ class Inputs:
     def of(cls, recipe: Recipe, ranks: Ranks = ALONE) -> "Inputs":
         """Choose the device and read the data. Raises `ConfigError` and `DataError`; the former
         also for batches that the ranks cannot share."""
-        compute = resolve_compute(recipe.device, recipe.precision)
+        compute = compute_for(recipe)
         _check_sync_bn(recipe, compute)
         if ranks.size > 1 and compute.device.type == "cuda":
             torch.cuda.set_device(own_gpu())  # from here on "cuda" means this one
@@ -81,7 +87,15 @@ class Inputs:
         device = self.compute.device.type
         threads = torch.get_num_threads() if device == "cpu" else None
         recipe = self.recipe.model_dump(mode="json")
-        new = segment_of(recipe, epoch, step, device=device, threads=threads, ranks=self.ranks.size)
+        new = segment_of(
+            recipe,
+            epoch,
+            step,
+            device=device,
+            threads=threads,
+            ranks=self.ranks.size,
+            precision=self.compute.precision,
+        )
         return with_next(before, new)
 
 

@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from rpat_cli.records.files import write_whole
+from rpat_cli.records.regular import read_regular
 from rpat_cli.records.run_folder import RUNS, RunFolder, is_run
 
 
@@ -47,7 +48,7 @@ def begun_by(launchers: Iterable[str], out: Path | None) -> RunFolder | None:
 
 def _noted(folder: RunFolder) -> set[str]:
     try:
-        return set(json.loads(folder.launchers.read_text(encoding="utf-8")))
+        return set(json.loads(read_regular(folder.launchers)))
     except (OSError, ValueError, TypeError):  # none, or not ours
         return set()
 

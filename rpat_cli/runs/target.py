@@ -17,6 +17,7 @@ from rpat_cli.errors import CheckpointError, ConfigError, Problem, RpatError
 from rpat_cli.evaluation.suite import AttackSpec
 from rpat_cli.evaluation.words import absolute_source
 from rpat_cli.loading.architecture import Architecture
+from rpat_cli.loading.by_name import in_order_of
 from rpat_cli.loading.external import module_at_hand
 from rpat_cli.loading.load import load_model
 from rpat_cli.loading.saved_model import SavedModel, with_home
@@ -135,8 +136,9 @@ def _check_normalization(saved: SavedModel, changes: Sequence[Layer]) -> None:
 
 
 def _check_fit(saved: SavedModel, data: Dataset) -> SavedModel:
-    """The model with a remark if it knows more classes than the data set. Raises `CheckpointError`
-    if it takes other images, or knows fewer classes."""
+    """The model with its outputs in the order of the data set's classes, as far as names say, and a
+    remark if it knows more classes. Raises `CheckpointError` if it takes other images, or knows
+    fewer classes."""
     shape, outputs, classes = saved.architecture.shape, saved.architecture.classes, data.classes
     if data.shape != shape or classes > outputs:
         raise CheckpointError(
@@ -144,8 +146,9 @@ def _check_fit(saved: SavedModel, data: Dataset) -> SavedModel:
             f"{data.shape} in {classes}. Choose the data set that the model was trained on with "
             "--data."
         )
-    if classes == outputs:
-        return saved
+    named = in_order_of(saved, data.class_names)
+    if named is not saved or classes == outputs:
+        return named
     remark = (
         f"the model has {outputs} outputs, the data set {classes} classes: output 0 is taken for "
         f"{data.class_names[0]!r}, and so on to {data.class_names[-1]!r}; outputs from {classes} "

@@ -196,8 +196,8 @@ def test_what_fails_in_one_rank_is_said_once_and_ends_all(folder: Path) -> None:
     ("arguments", "message"),
     [
         (
-            ("train", "--epochs", "1"),
-            "`rpat train` runs in one: each of them would write the same files",
+            ("sweep", "sweep.yaml"),
+            "`rpat sweep` runs in one: each of them would write the same files",
         ),
         (
             ("eval", "net.pt", "--jobs", "2"),

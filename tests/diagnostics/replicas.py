@@ -263,9 +263,12 @@ def nuclear_norm(threat: Threat, weight: float) -> Loss:
 
 @dataclass(frozen=True)
 class Replica:
-    """A broken defense: how it is made, the check that has to find it with its level, and what to
-    type to break it; None where the attacks are not what is wrong. `fooled`: an attack that the
-    defense was believed for. `images` and `queries`: what it takes to see the check's reason."""
+    """A broken defense.
+
+    How it is made; the check that has to find it, at this level or a worse one; what to type to
+    break it, or `None` where the attacks are not what is wrong; and an attack that it may be
+    believed for. `images` and `queries`: what it takes to see the check's reason.
+    """
 
     make: Callable[[Nets], nn.Module]
     check: str
@@ -298,6 +301,7 @@ REPLICAS: dict[str, Replica] = {
         SLOPE,
         "FAIL",
         PAST.format("MeanSparse"),
+        images=100,
     ),
     "winners take all": Replica(
         lambda nets: nets.winners, SLOPE, "WARN", "--attack square", images=100, queries=200
@@ -306,9 +310,9 @@ REPLICAS: dict[str, Replica] = {
         lambda nets: DummyClasses(nets.with_dummies),
         SLOPE,
         "WARN",
-        "--attack square",
+        "--attack ",  # a longer one on the gradient, or square: they are close
+        fooled="pgd-5",
         images=100,
-        queries=300,
     ),
     "shattered gradient": Replica(
         lambda nets: nn.Sequential(Shattering(), nets.honest),
@@ -327,12 +331,14 @@ REPLICAS: dict[str, Replica] = {
         "deterministic output",
         "FAIL",
         "--attack cw-pgd-20@eot=10",
+        fooled="square",
     ),
     "randomized input": Replica(
         lambda nets: nn.Sequential(Randomized(), nets.honest),
         "deterministic output",
         "FAIL",
         "--attack cw-pgd-20@eot=10",
+        fooled="square",
     ),
     "dropout left on": Replica(
         lambda nets: nn.Sequential(StubbornDropout(0.2), nets.honest), "eval mode", "FAIL"
@@ -345,10 +351,11 @@ REPLICAS: dict[str, Replica] = {
         "--attack cw-pgd-50",
     ),
     "long features": Replica(
-        lambda nets: with_long_features(nets.honest, 1000.0),
+        lambda nets: with_long_features(nets.honest, 1e5),
         "logits in a sane range",
         "FAIL",
         "--attack cw-pgd-50",
+        images=100,
     ),
     "softmax output": Replica(
         lambda nets: nn.Sequential(nets.honest, nn.Softmax(dim=1)),
@@ -360,6 +367,7 @@ REPLICAS: dict[str, Replica] = {
         "nonzero gradients",
         "FAIL",
         "--attack cw-pgd-50 --surrogate Scaled=identity --surrogate Softmax=identity",
+        images=100,
     ),
     "collapsed on one step": Replica(
         lambda nets: nets.collapsed,

@@ -119,6 +119,20 @@ def test_a_baseline_of_other_images_is_no_baseline(tmp_path: Path, measured: Cor
         measure_corruptions(Reader(), images(tmp_path / "C", limit=10), baseline=baseline)
 
 
+def test_so_is_one_of_other_pixels_under_the_same_labels(tmp_path: Path) -> None:
+    first = images(tmp_path / "C", limit=10)
+    record = measure_corruptions(Reader(), first).to_dict()
+    assert record["pixels"] == first.pixels()
+    Baseline.from_dict("zero", record).check(first)
+    fog = np.load(tmp_path / "C" / "fog.npy")
+    fog[int(first.chosen[0]), 0, 0, 0] ^= 1
+    np.save(tmp_path / "C" / "fog.npy", fog)
+    with pytest.raises(DataError, match="measured on other images"):
+        Baseline.from_dict("zero", record).check(first)
+    before = {key: value for key, value in record.items() if key != "pixels"}
+    Baseline.from_dict("zero", before).check(first)  # of a version that did not compare them
+
+
 def test_a_baseline_has_to_have_errors_to_divide_by(measured: Corruptions) -> None:
     record = measured.to_dict()
     with pytest.raises(DataError, match="does not hold errors"):

@@ -10,13 +10,14 @@ from replicas import REPLICAS, Nets, Replica
 from torch import Tensor, nn
 
 from rpat_cli.attacks.threat import Threat
+from rpat_cli.diagnostics.verdict.image_by_image import LEVELS
 from rpat_cli.diagnostics.verdict.probe import gather
 from rpat_cli.diagnostics.verdict.verdict import judge
 from rpat_cli.evaluation.evaluate import evaluate
 from rpat_cli.evaluation.suite import parse_suite
 from rpat_cli.loading.stand_ins import read_surrogates
 
-ATTACKED = 150
+ATTACKED = 100
 
 
 class FewQueries(pyautoattack.AutoAttack):  # type: ignore[misc]
@@ -24,7 +25,7 @@ class FewQueries(pyautoattack.AutoAttack):  # type: ignore[misc]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.square.n_queries = 500
+        self.square.n_queries = 300
 
 
 @pytest.fixture(scope="module")
@@ -51,12 +52,16 @@ def test_a_broken_defense_is_found_and_broken_by_the_attack_named(
     evidence = gather(model, honest.x, honest.y, threat, substitute_queries=100, **budgets)
     verdict = judge(evidence)
     report = {found.name: (found.level, found.reason) for found in verdict.checks}
-    assert report[replica.check][0] == replica.level, report
+    level = report[replica.check][0]
+    assert LEVELS.index(level) >= LEVELS.index(replica.level) > 0, report
+    assert verdict.level == "FAIL" or replica.level == "WARN"
     if replica.attack is None:
         return
-    assert verdict.attack == replica.attack, {k: int(v.sum()) for k, v in evidence.broken.items()}
+    assert verdict.attack.startswith(replica.attack), {
+        k: int(v.sum()) for k, v in evidence.broken.items()
+    }
     monkeypatch.setattr(pyautoattack, "AutoAttack", FewQueries)
     x, y = honest.x[:ATTACKED], honest.y[:ATTACKED]
     weak = broken_by(model, x, y, threat, "--attack " + replica.fooled)
     strong = broken_by(model, x, y, threat, verdict.attack)
-    assert strong >= 1.2 * weak + 2, (strong, weak)
+    assert strong >= max(1.15 * weak, weak + 3), (strong, weak)

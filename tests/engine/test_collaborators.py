@@ -57,6 +57,8 @@ def test_every_method_trains_with_everything_and_goes_on_to_the_same_bits(
     if collaborators == "cutmix" and getattr(METHODS[name], "needs_class", False):
         pytest.skip("not defined: the recipe refuses it")
     settings = dict(WITH[collaborators])
+    if "awp" in settings and METHODS[name].own_examples:
+        pytest.skip("not defined: the recipe refuses it")
     if METHODS[name]().needs_teacher:
         settings.setdefault("wa", WITH["wa"]["wa"])
     method, recorder = method_with(name, ra), Recorder()

@@ -23,7 +23,8 @@ pytestmark = pytest.mark.usefixtures("small_budgets")
 @pytest.fixture(autouse=True)
 def native(monkeypatch: pytest.MonkeyPatch) -> None:
     """bfloat16 is emulated where it is not native, with the same results."""
-    monkeypatch.setattr("rpat_cli.evaluation.evaluate.native_bf16", lambda device: True)
+    monkeypatch.setattr(fast, "native_bf16", lambda device: True)
+    monkeypatch.setattr(fast, "SMALL", 0)
 
 
 def run(toy: Any, attacks: str, **options: Any) -> Evaluation:
@@ -61,7 +62,7 @@ def test_a_search_that_finds_nothing_leaves_what_the_check_finds(
         fast.Reduced, "forward", lambda self, x: 0 * x.flatten(1)[:, :1] + self.inner(toy.x[:1])
     )
     (result,) = run(toy, "autoattack").results
-    (alone,) = run(toy, "apgd-dlr", fast=False).results
+    (alone,) = run(toy, "autoattack:apgd-dlr", fast=False).results
     assert torch.equal(result.correct_after, alone.correct_after)
     assert 0 < result.robust_acc < run(toy, "clean").clean.value
 
@@ -89,13 +90,16 @@ def test_what_a_check_would_cost_as_much_as_is_not_searched_fast(toy: Any) -> No
 def test_without_native_bfloat16_it_is_the_exact_evaluation(
     toy: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rpat_cli.evaluation.evaluate.native_bf16", lambda device: False)
+    monkeypatch.setattr(fast, "native_bf16", lambda device: False)
     said: list[str] = []
     result = run(toy, "autoattack", on_remark=said.append)
     assert result.to_dict()["results"][0]["stages"][-1]["name"] == "square"
-    assert said == [
-        "fast: cpu does not compute bfloat16 natively here, so the search is in float32, too."
-    ]
+    begin = "fast: the search is in float32, too: "
+    assert said.pop() == f"{begin}cpu does not compute bfloat16 natively here."
+    monkeypatch.setattr(fast, "native_bf16", lambda device: True)
+    monkeypatch.setattr(fast, "SMALL", 1_000_000)
+    run(toy, "autoattack:square", on_remark=said.append)
+    assert said == [f"{begin}networks of less than 1,000,000 parameters are slower in bfloat16."]
 
 
 def test_other_attacks_are_searched_fast_and_read_back(

@@ -218,6 +218,14 @@ def fgsm_pgi(golden: Golden) -> Step:
     return Step(method, pgd(golden), {"memory": memory, "epoch": 1})
 
 
+def eat(golden: Golden) -> Step:
+    hyper = golden.hyper
+    radii = {"linf": 0.0, "l2": 0.0, "l1": 0.0} | {hyper["norm"].lower(): hyper["epsilon"]}
+    method = METHODS["e-at"](**radii)
+    state = {"robust": torch.zeros(1), "attacked": torch.zeros(1)}
+    return Step(method, pgd(golden, step_size=1.0), {"state": state})
+
+
 STEPS: dict[str, Callable[[Golden], Step]] = {
     "fgsm_rs": fgsm_rs,
     "n_fgsm": n_fgsm,
@@ -240,6 +248,9 @@ STEPS: dict[str, Callable[[Golden], Step]] = {
     "gkl": ikl,
     "adr": adr,
     "fgsm_pgi": fgsm_pgi,
+    "eat_linf": eat,
+    "eat_l2": eat,
+    "eat_l1": eat,
 }
 """By family of golden sets."""
 

@@ -45,10 +45,10 @@ def repeat(golden: Golden, monkeypatch: pytest.MonkeyPatch) -> tuple[nn.Module, 
         monkeypatch.setattr(torch.distributions.Beta, "sample", lambda *_: draw)
     step = STEPS[golden.name](golden)
     model = golden.model()
-    watched = step.attack if step.method.needs_pgd else Watched(step.attack)
+    watched = step.attack if step.method.own_examples else Watched(step.attack)
     context = context_of(golden, model, type(step)(step.method, watched, step.context))
     outcome = compose(step.method)(context)
-    if step.method.needs_pgd:
+    if step.method.own_examples:
         return model, outcome, outcome.x_adv
     of_views = golden.name == "raat_wa"
     x_adv = torch.cat(watched.made) if of_views else watched.made[-1]
@@ -102,3 +102,36 @@ def test_passes_are_never_more_than_published(
     repeat(golden, monkeypatch)
     assert sum(count.train for count in counts) <= int(golden["n_train_forwards"])
     assert sum(count.eval for count in counts) <= int(golden["n_eval_forwards"])
+
+
+@pytest.mark.parametrize("family", ["eat_linf", "eat_l2", "eat_l1"])
+def test_an_image_is_robust_that_is_right_all_the_way(
+    family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for golden in (each for each in SETS if each.name == family):
+        _, outcome, _ = repeat(golden, monkeypatch)
+        assert int(outcome.state["robust"]) == int(golden["robust"].sum())
+        assert int(outcome.state["attacked"]) == len(golden["y"])
+
+
+@pytest.mark.parametrize("family", ["ikl", "gkl"])
+def test_the_class_table_collects_what_it_is_to(
+    family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for golden in (each for each in SETS if each.name == family):
+        _, outcome, _ = repeat(golden, monkeypatch)
+        torch.testing.assert_close(outcome.state["sums"], golden["class_table_sum"])
+
+
+def test_the_memory_of_fgsm_pgi_is_the_recorded_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    for golden in (each for each in SETS if each.name == "fgsm_pgi"):
+        _, outcome, _ = repeat(golden, monkeypatch)
+        torch.testing.assert_close(outcome.memory["delta"], golden["delta_next"])
+        torch.testing.assert_close(outcome.memory["momentum"], golden["momentum_next"])
+
+
+def test_the_rectified_labels_are_the_recorded_ones() -> None:
+    for golden in (each for each in SETS if each.name == "adr"):
+        step = STEPS["adr"](golden)
+        y_soft = step.method.rectified(context_of(golden, golden.model(), step))
+        torch.testing.assert_close(y_soft, golden["y_soft"])

@@ -22,17 +22,25 @@ from rpat_cli.methods.compose import compose
 from rpat_cli.methods.losses import jsd, kl
 
 Batch = tuple[Tensor, Tensor]
-FORMS = ["mse", "kl", "cosine", "teacher-kl"]
+FORMS = ["mse", "paper", "kl", "cosine", "teacher-kl"]
 STEPS = 3
 
 
 def context(
     model: nn.Module, method: Any, batch: Batch, norm: str = "Linf", **changes: Any
 ) -> StepContext:
+    threat = Threat(norm, DEFAULT_EPS[norm])
     settings = {"steps": STEPS, **method.attack_defaults}
-    return StepContext(
-        model, ATTACKS["pgd"](Threat(norm, DEFAULT_EPS[norm]), **settings), *batch, **changes
-    )
+    if "step_per_eps" in settings:
+        settings["step_size"] = settings.pop("step_per_eps") * threat.eps
+    x, y = batch
+    asked = {
+        "networks": {name: teacher() for name in method.networks},
+        "state": method.initial_state(10),
+        "memory": {name: torch.zeros_like(x) for name in method.remembers},
+        **changes,
+    }
+    return StepContext(model, ATTACKS["pgd"](threat, **settings), x, y, **asked)
 
 
 def updated(method: Method, batch: Batch, **changes: Any) -> dict[str, Any]:
@@ -49,9 +57,17 @@ def teacher() -> nn.Module:
     return tiny_net().eval()
 
 
+ON_EVERY_FORM = ("pgd", "trades", "consistency", "rebat")
+"""What a form makes of an outcome does not depend on the method: all forms on a few."""
+RA = [
+    (name, form)
+    for name in METHODS
+    for form in ([None, *FORMS] if name in ON_EVERY_FORM else [None, "mse"])
+]
+
+
 @pytest.mark.parametrize("norm", DEFAULT_EPS)
-@pytest.mark.parametrize("form", [None, *FORMS])
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize(("name", "form"), RA)
 def test_every_method_with_and_without_ra_in_every_norm(
     name: str, form: str | None, norm: str, batch: Batch
 ) -> None:
@@ -63,11 +79,12 @@ def test_every_method_with_and_without_ra_in_every_norm(
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in model.parameters())
     assert ("ra" in outcome.terms) == (form is not None)
     assert outcome.x_adv.shape == outcome.x.shape
-    assert Threat(norm, DEFAULT_EPS[norm]).contains(outcome.x, outcome.x_adv).all()
+    if not METHODS[name].own_examples:  # those have radii of their own
+        reach = 3 if METHODS[name].leaves_ball else 1
+        assert Threat(norm, reach * DEFAULT_EPS[norm]).contains(outcome.x, outcome.x_adv).all()
 
 
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize(("name", "form"), [each for each in RA if each[1]])
 def test_weight_zero_and_before_its_epoch_ra_is_not_there(
     name: str, form: str, batch: Batch
 ) -> None:
@@ -79,6 +96,28 @@ def test_weight_zero_and_before_its_epoch_ra_is_not_there(
     from_now = compose(METHODS[name](), REGULARIZERS["ra"](form=form, start_epoch=3))
     with pytest.raises(AssertionError, match="changed"):
         assert_same(bare, updated(from_now, batch, teacher=guide, epoch=3))
+
+
+def test_the_papers_form_is_the_published_scale_over_a_square(batch: Batch) -> None:
+    for mix in (0.5, 0.3):
+        terms = []
+        for form in ("mse", "paper"):
+            torch.manual_seed(3)
+            method = compose(METHODS["trades"](), REGULARIZERS["ra"](form=form, mix=mix))
+            terms.append(method(context(tiny_net(), method, batch)).terms["ra"].item())
+        assert terms[1] == pytest.approx(terms[0] / (mix * (1 - mix)) ** 2, rel=1e-5)
+    with pytest.raises(ValueError, match="0 < mix < 1"):
+        REGULARIZERS["ra"](form="paper", mix=1.0)
+
+
+def test_the_papers_form_is_its_formula(batch: Batch) -> None:
+    net, mix = tiny_net().eval(), 0.3
+    method = compose(METHODS["trades"](), REGULARIZERS["ra"](form="paper", mix=mix))
+    outcome = method(context(net, method, batch))
+    x, x_adv = outcome.x, outcome.x_adv
+    at_mix = net((1 - mix) * x + mix * x_adv)
+    slopes = (at_mix - net(x)) / mix, (net(x_adv) - at_mix) / (1 - mix)
+    assert outcome.terms["ra"].item() == pytest.approx(F.mse_loss(*slopes).item(), rel=1e-4)
 
 
 def test_consistency_weight_zero_is_pgd(batch: Batch) -> None:

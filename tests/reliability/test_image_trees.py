@@ -13,7 +13,7 @@ from PIL import Image
 from rpat_cli.attacks.threat import Threat
 from rpat_cli.data.load import load_dataset
 from rpat_cli.data.splits import TensorSplit
-from rpat_cli.errors import DataError
+from rpat_cli.errors import ConfigError, DataError
 from rpat_cli.evaluation.evaluate import evaluate
 from rpat_cli.evaluation.suite import parse_suite
 
@@ -97,6 +97,34 @@ def test_a_tree_without_splits(tmp_path):
     assert not {*data.train.files, *data.val.files} & {*data.test.files}
     assert data.test.labels.tolist() == [0, 0, 1, 1]
     assert load(tmp_path, None, test_size=0.2).test.files == data.test.files  # as trained
+
+
+def test_validation_images_of_their_own(tmp_path):
+    write_tree(tmp_path, "train", "test", per_class=10)
+    held_out = load(tmp_path)
+    with pytest.raises(DataError, match=r"to have both test/CLASS/\* and val/CLASS/\*"):
+        load(tmp_path, val_folder=True)
+    write_tree(tmp_path, "valid", per_class=3)
+    assert "--set data.val_folder=true" in load(tmp_path).remarks[0]
+    assert load(tmp_path).train_fingerprint == held_out.train_fingerprint
+    data = load(tmp_path, val_folder=True)
+    assert (len(data.train), len(data.val), len(data.test)) == (20, 6, 20)
+    assert {file.split("/")[0] for file in data.val.files} == {"valid"}
+    assert data.val.labels.tolist() == [0] * 3 + [1] * 3
+    assert data.remarks == ()
+    assert data.fingerprint == held_out.fingerprint
+    assert data.train_fingerprint != held_out.train_fingerprint
+    for file in (tmp_path / "valid/ant").iterdir():
+        file.rename(file.with_name(f"x{file.name}"))
+    assert load(tmp_path, val_folder=True).train_fingerprint != data.train_fingerprint
+    (tmp_path / "valid" / "ant").rename(tmp_path / "valid" / "wasp")
+    with pytest.raises(DataError, match="wasp"):
+        load(tmp_path, val_folder=True)
+
+
+def test_only_folders_have_validation_images_of_their_own(tmp_path):
+    with pytest.raises(ConfigError, match=r"val_folder: .*for imagefolder only"):
+        load_dataset("fashion-mini", root=tmp_path, val_size=100, val_folder=True)
 
 
 def test_a_class_may_be_called_like_a_split(tmp_path):

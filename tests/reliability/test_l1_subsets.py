@@ -26,7 +26,7 @@ def test_a_part_runs_alike_alone_and_in_a_list(norm: str, part: str) -> None:
 
 @pytest.mark.usefixtures("small_budgets")
 def test_no_image_that_a_part_breaks_in_l1_survives_the_list(toy: Toy) -> None:
-    specs = parse_suite("apgd-ce,autoattack:apgd-ce+square")
+    specs = parse_suite("autoattack:apgd-ce,autoattack:apgd-ce+square")
     part, whole = evaluate(toy.model, toy.x, toy.y, specs, Threat("L1", 4.0), batch_size=48).results
     assert part.robust_acc < 1
     assert not (whole.correct_after & ~part.correct_after).any()

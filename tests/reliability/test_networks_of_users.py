@@ -89,14 +89,6 @@ def test_an_answer_that_depends_on_the_batch_is_found(
     assert verdict.failed or not kind
 
 
-@pytest.mark.usefixtures("_elsewhere")
-@pytest.mark.filterwarnings("ignore:std")
-def test_a_network_that_fails_on_one_image_alone_is_told_why(honest: Honest) -> None:
-    model = ByBatch(honest.model, "deviation").eval()
-    with pytest.raises(RpatError, match="Or does it normalize over the batch"):
-        rpat.evaluate(model, "clean", data="fashion-mini", limit=10)
-
-
 class PerImage(nn.Module):
     def __init__(self) -> None:
         super().__init__()

@@ -1,13 +1,15 @@
 """Schedules, augmentations, mixings and models of plugins: what does not have their form is said
 where it is added, with file and line, and what returns something else before the training."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import rpat_cli as rpat
-from rpat_cli.data import AUGMENTATIONS, MIXINGS
+from rpat_cli.cli.app import app
+from rpat_cli.data import AUGMENTATIONS, DATASETS, MIXINGS
 from rpat_cli.engine.schedules import SCHEDULES
 from rpat_cli.errors import ConfigError, RpatError, UserCodeError
 from rpat_cli.methods import METHODS
@@ -18,7 +20,7 @@ from rpat_cli.recipe.plugins import load_plugins
 HEAD = """from __future__ import annotations
 from dataclasses import dataclass
 import torch
-from rpat_cli.data import AUGMENTATIONS, MIXINGS
+from rpat_cli.data import AUGMENTATIONS, DATASETS, MIXINGS
 from rpat_cli.engine.schedules import SCHEDULES
 from rpat_cli.methods import METHODS
 from rpat_cli.methods.declare import Needs
@@ -38,7 +40,7 @@ SMALL: dict[str, Any] = {
 def _tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(plugins, "_loaded", {})
-    for table in (AUGMENTATIONS, MIXINGS, SCHEDULES, METHODS, MODELS):
+    for table in (AUGMENTATIONS, DATASETS, MIXINGS, SCHEDULES, METHODS, MODELS):
         monkeypatch.setattr(table, "_entries", dict(table._entries))
 
 
@@ -168,3 +170,25 @@ def test_what_has_the_right_form_is_trained_with() -> None:
     keys = {**SMALL, "data": data, "schedule": {"name": "mine", "a": 0.5}, "mix": "mine"}
     run = rpat.train(**keys, plugins=[plugin(text)], out="new")
     assert run.report.exists()
+
+
+def test_a_data_set_with_few_images_is_evaluated_without_holding_any_out() -> None:
+    """`data.val_size` is about trainings, and more than there are images here."""
+    text = (
+        "from rpat_cli.data.base import DatasetSpec, RawData\n"
+        "from rpat_cli.data.splits import TensorSplit\n"
+        "def few(options):\n"
+        "    images = torch.zeros(60, 1, 8, 8, dtype=torch.uint8)\n"
+        "    split = TensorSplit(images, torch.arange(60) % 2)\n"
+        "    return RawData(split, split, ('a', 'b'))\n"
+        "eps = {'Linf': 0.1}\n"
+        "DATASETS.add('few', DatasetSpec('few', (1, 8, 8), 2, (0.5,), (0.3,), eps, few))\n"
+    )
+    Path("net.py").write_text(
+        "from torch import nn\ndef build(): return nn.Sequential(nn.Flatten(), nn.Linear(64, 2))\n"
+    )
+    arguments = ["eval", "--model-file", "net.py:build", "--data", "few", "--attack", "clean"]
+    arguments += ["--plugin", plugin(text), "--quiet", "--jobs", "1"]
+    app(arguments, prog_name="rpat", standalone_mode=False)
+    (file,) = Path("runs/external").rglob("*.json")
+    assert json.loads(file.read_text())["n"] == 60

@@ -2,6 +2,7 @@
 terminal show them."""
 
 import json
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from rpat_cli.diagnostics.blocks import HeatMap, LineChart, Pictures
 from rpat_cli.diagnostics.corruptions import Corruption, Corruptions
 from rpat_cli.diagnostics.eps_curve import EpsCurve, Point
 from rpat_cli.diagnostics.loss_surface import LossSurface, Surface
+from rpat_cli.diagnostics.optimality import Attacked, Optimality
 from rpat_cli.diagnostics.perception import MIXES, analyze_walks
 from rpat_cli.evaluation.statistics import Accuracy
 from rpat_cli.reports.diagnostics_page import HeatPicture, chart_of, heat_picture
@@ -57,6 +59,11 @@ def a_curve(attack: str = "pgd-20", threat: Threat = LINF) -> EpsCurve:
     )
 
 
+def an_optimality() -> Optimality:
+    attacks = (Attacked("pgd-20", (0.0, 0.1, 0.2), 80, 70), Attacked("fgsm", (0.0, 0.1, inf), 9, 4))
+    return Optimality(LINF, 0.4, attacks)
+
+
 def a_surface(norm: str = "Linf") -> LossSurface:
     plane = Surface(((0.1, 0.6, 1.1), (0.0, 0.5, 1.0), (-0.1, 0.4, 0.9)), 0.125, 0.5, 0.25)
     flat = Surface(((1.0,) * 3,) * 3, 0.0, 0.0, 0.0)
@@ -78,6 +85,7 @@ def all_diagnostics() -> dict[str, Any]:
         "perception": a_perception().to_dict(),
         "eps_curve": a_curve().to_dict(),
         "eps_curve_fmn": a_curve("fmn-100").to_dict(),
+        "optimality": an_optimality().to_dict(),
         "loss_surface": a_surface().to_dict(),
         "corruptions": Corruptions("CIFAR-10-C", 100, "ab", tuple(errors), "runs/base").to_dict(),
     }
@@ -194,6 +202,18 @@ def test_a_damaged_diagnostic_is_left_out_and_named(run: FakeRun, name: str, dam
     assert report.rows  # its accuracies are read all the same
 
 
+def test_a_diagnostic_of_a_plugin_that_is_not_there_is_named(run: FakeRun) -> None:
+    file = run.evaluate("best", 1, an_evaluation(80, {"pgd-20": 60}))
+    add(file, {"steepness": {"n": 5, "quartiles": [1.0]}, **all_diagnostics()})
+    report = build_report(run.folder)
+    (said,) = [remark for remark in report.remarks if "steepness" in remark]
+    assert said == (
+        f"the diagnostic 'steepness' in evals/{file.name} was left out: no plugin that is loaded "
+        "has it. Evaluate again with --plugin FILE to see it"
+    )
+    assert set(report.diagnostics) == set(all_diagnostics())
+
+
 def test_nothing_was_broken(run: FakeRun) -> None:
     add(
         run.evaluate("best", 1, an_evaluation(80, {})),
@@ -264,6 +284,7 @@ def test_the_terminal_shows_each_diagnostic_with_its_own_words(name: str) -> Non
         "verdict": ("Can this robustness be trusted? (200 images)", "WARN: Some signs", "[Athalye"),
         "eps_curve": ("Where does the robustness end? (pgd-20, Linf, 100 images)", "40.00"),
         "eps_curve_fmn": ("Where does the robustness end? (fmn-100, Linf, 100 images)", "40.00"),
+        "optimality": ("How good are the attacks? (Linf up to 0.4, 3 images)", "best known"),
         "loss_surface": (
             "around the images (Linf, eps 0.1, 64 images)",
             "gradient predicts +0.5 and gives +0.25",

@@ -70,7 +70,7 @@ def _candidates(module: nn.Module) -> Iterator[nn.Module]:
 def _has_weights(module: nn.Module) -> bool:
     """A matrix or filters: passing it by would be another network. A value for each channel is
     none."""
-    return any(sum(side > 1 for side in p.shape) > 1 for p in module.parameters())
+    return any(p.squeeze().ndim > 1 for p in module.parameters())
 
 
 def _is_identity_backward(module: nn.Module, given: Tensor) -> bool:

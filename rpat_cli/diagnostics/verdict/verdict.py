@@ -53,11 +53,11 @@ class Verdict(Result):
         return {check.name: check for check in self.checks}[name]
 
     def to_dict(self) -> dict[str, Any]:
+        named = {"attack": self.attack, "attack_acc": self.attack_acc} if self.attack else {}
         return {
             "level": self.level,
             "findings": [asdict(check) for check in self.checks],
-            "attack": self.attack,
-            "attack_acc": self.attack_acc,
+            **named,
             "evidence": dict(self.evidence),
         }
 

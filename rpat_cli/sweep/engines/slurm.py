@@ -16,6 +16,7 @@ Slurm's commands; they do not cover a cluster of many nodes.
 import hashlib
 import io
 import logging
+import os
 import pickle
 import signal
 import time
@@ -120,7 +121,7 @@ class Slurm:
         """Queue a job, or take over the one that an earlier call has queued for the same folder."""
         log = job.log.resolve()
         folder = log.with_name("slurm")
-        name = f"rpat-{job.name}-{hashlib.sha256(str(log.parent).encode()).hexdigest()[:8]}"
+        name = f"rpat-{job.name}-{hashlib.sha256(os.fsencode(log.parent)).hexdigest()[:8]}"
         job_id = self._cluster.queued().get(name)
         if job_id and job_id not in self._ended:
             slurm_job = self._submitit.SlurmJob(folder, job_id)

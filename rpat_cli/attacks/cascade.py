@@ -1,0 +1,25 @@
+"""Attacks one after another, each on the images that those before it have not broken."""
+
+from dataclasses import dataclass
+
+from rpat_cli.attacks.threat import Threat
+
+BEST = ("apgd-dlr-20", "mm-3", "mm-9@steps=10", "apgd-t-80")
+"""The cheap first: what breaks most images for a pass, then another loss toward three classes and
+toward nine, each from a start of its own; then AutoAttack's strongest part on what is left."""
+
+STEPS_OF_BEST = 20 + 3 * 20 + 9 * 10 + 9 * 80
+"""Gradient steps for an image that resists them all."""
+
+
+@dataclass(frozen=True)
+class Cascade:
+    """`words` of the language of `--attack`; what runs an evaluation makes a stage of each."""
+
+    threat: Threat
+    words: tuple[str, ...]
+
+
+def best(threat: Threat) -> Cascade:
+    """For models that mask no gradients: an eighth of AutoAttack's passes."""
+    return Cascade(threat, BEST)
