@@ -183,7 +183,7 @@ ATTACKS = Catalogue(
             "AutoAttack on a random sample of what the other attacks leave: how many points lower "
             "may it be?",
             takes=("width", "level"),
-            form="audit:POINTS",
+            form="audit:0.25",
             cost=passes_of_autoattack,
         ),
         "file": AttackRow(

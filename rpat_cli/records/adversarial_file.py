@@ -114,6 +114,17 @@ class AdversarialFile:
         return found, missing
 
 
+def contents_of(path: Path) -> list[list[Any]]:
+    """Name, size and checksum of each array of a file; empty for what is none."""
+    if irregular(path):
+        return []
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return [[each.filename, each.file_size, each.CRC] for each in archive.infolist()]
+    except _DAMAGE:
+        return []
+
+
 def _mapped(path: Path, name: str) -> NDArray[np.float32]:
     """The array of a member that is not compressed, read from the disk where it is used."""
     with zipfile.ZipFile(path) as archive:
@@ -130,9 +141,7 @@ def _mapped(path: Path, name: str) -> NDArray[np.float32]:
             header = member.tell()
     if dtype != np.dtype("<f4") or len(shape) != 4 or fortran:
         raise ValueError(f"images must be float32 (N, C, H, W), not {dtype} {shape}")
-    with path.open("rb") as file:
-        file.seek(info.header_offset + 26)
-        lengths = file.read(4)
-    name_length, extra_length = (int.from_bytes(lengths[i : i + 2], "little") for i in (0, 2))
+    lengths = np.memmap(path, dtype="<u2", mode="r", offset=info.header_offset + 26, shape=2)
+    name_length, extra_length = map(int, lengths)
     offset = info.header_offset + 30 + name_length + extra_length + header
     return np.memmap(path, dtype="<f4", mode="r", offset=offset, shape=shape)

@@ -4,7 +4,6 @@ Chunks of a stopped evaluation are used by an evaluation of the same identity on
 evaluation whose key is on disk need not be run again.
 """
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -16,8 +15,9 @@ from rpat_cli.evaluation.suite import AttackSpec
 from rpat_cli.loading.saved_model import SavedModel
 from rpat_cli.loading.stand_ins import fingerprint
 from rpat_cli.records import eval_file
+from rpat_cli.records.adversarial_file import contents_of
 from rpat_cli.records.eval_file import EvalFile
-from rpat_cli.records.files import is_file, user_path
+from rpat_cli.records.files import user_path
 from rpat_cli.runs.target import OpenedTarget
 from rpat_cli.version import __version__
 
@@ -65,12 +65,11 @@ def _settings_of(spec: AttackSpec) -> dict[str, Any]:
 
 def _files_of(specs: Sequence[AttackSpec]) -> dict[str, Any]:
     """What is in the files of saved examples: another file of the same name is another attack."""
-    found = {}
-    for spec in specs:
-        path = user_path(str(spec.settings.get("path", "")))
-        if spec.name == "file" and is_file(path):
-            with path.open("rb") as file:
-                found[spec.label] = hashlib.file_digest(file, "sha256").hexdigest()
+    found = {
+        spec.label: contents_of(user_path(str(spec.settings["path"])))
+        for spec in specs
+        if spec.name == "file"
+    }
     return {"files": found} if found else {}
 
 

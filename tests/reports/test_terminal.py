@@ -198,7 +198,7 @@ def test_an_audit_is_said_in_table_and_report(run):
     assert words in shown(evaluation_summary(evaluation, NAMES))
     run.evaluate("best", 1, evaluation)
     report = build_report(run.folder)
-    assert f"audit:0.25 on best (epoch 1): {words}" in shown(report_table(report))
+    assert f"audit:0.25 on best (epoch 1): {words}" in " ".join(shown(report_table(report)).split())
     assert f"audit:0.25 on best (epoch 1): {words}" in render_html(report)
     (result,) = [each for each in report.to_dict()["results"] if each["label"] == "audit:0.25"]
     assert result["audit"]["gap"] == 0.02

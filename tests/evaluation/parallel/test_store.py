@@ -151,7 +151,7 @@ def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "attacks", ["pgd-3,autoattack:square+apgd-ce+apgd-t+fab-t", "fgsm,audit:25"]
+    "attacks", ["pgd-3,autoattack:square+apgd-ce+apgd-t+fab-t", "fgsm,audit:12"]
 )
 def test_killed_ten_times_it_ends_with_the_flags_of_one_uninterrupted_run(
     tmp_path: Path, attacks: str
@@ -170,7 +170,7 @@ def test_killed_ten_times_it_ends_with_the_flags_of_one_uninterrupted_run(
     whole, resumed = (without_seconds(tmp_path / f"{name}.json") for name in ("whole", "resumed"))
     assert whole == resumed
     attacked = (tmp_path / "resumed.attacked").read_text().splitlines()
-    assert len(attacked) == len(set(attacked)) > 15  # what was on disk was never attacked again
+    assert len(attacked) == len(set(attacked)) > 11  # what was on disk was never attacked again
     assert not list(tmp_path.glob("*.partial"))
 
 
