@@ -266,14 +266,14 @@ class Replica:
     """A broken defense.
 
     How it is made; the check that has to find it, at this level or a worse one; what to type to
-    break it, or `None` where the attacks are not what is wrong; and an attack that it may be
+    break it, one of these, or `None` where the attacks are not what is wrong; and an attack that it may be
     believed for. `images` and `queries`: what it takes to see the check's reason.
     """
 
     make: Callable[[Nets], nn.Module]
     check: str
     level: str
-    attack: str | None = None
+    attack: str | tuple[str, ...] | None = None
     threat: Threat | None = None
     fooled: str = "pgd-50"
     images: int = 40
@@ -310,7 +310,7 @@ REPLICAS: dict[str, Replica] = {
         lambda nets: DummyClasses(nets.with_dummies),
         SLOPE,
         "WARN",
-        "--attack ",  # a longer one on the gradient, or square: they are close
+        ("--attack apgd-ce", "--attack cw-pgd-50", "--attack square"),  # they are close
         fooled="pgd-5",
         images=100,
     ),
@@ -373,7 +373,7 @@ REPLICAS: dict[str, Replica] = {
         lambda nets: nets.collapsed,
         "one step shows what many do",
         "WARN",
-        "--attack cw-pgd-50",
+        ("--attack apgd-ce", "--attack cw-pgd-50"),
         COLLAPSED_AT,
         fooled="fgsm",
     ),

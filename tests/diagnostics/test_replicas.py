@@ -42,7 +42,13 @@ def broken_by(model: nn.Module, x: Tensor, y: Tensor, threat: Threat, words: str
     return evaluation.clean.correct - evaluation.results[0].accuracy.correct
 
 
-@pytest.mark.parametrize("name", REPLICAS)
+def _timed(name: str) -> Any:
+    """Those that are trained, or need many images, take ten seconds or so."""
+    is_slow = REPLICAS[name].images > 40 or REPLICAS[name].threat is not None
+    return pytest.param(name, marks=pytest.mark.slow if is_slow else ())
+
+
+@pytest.mark.parametrize("name", map(_timed, REPLICAS))
 def test_a_broken_defense_is_found_and_broken_by_the_attack_named(
     name: str, nets: Nets, honest: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
