@@ -30,6 +30,7 @@ from rpat_cli.attacks.rows import (
     gradient,
     own,
     passes_of_a3,
+    passes_of_autoattack,
     passes_of_best,
     smallest,
     stepping,
@@ -161,8 +162,7 @@ ATTACKS = Catalogue(
         ),
         "best": AttackRow(
             "rpat_cli.attacks.cascade:best",
-            "cheap strong attacks first, apgd-t on what is left: as strong as autoattack on honest "
-            "models, eight times cheaper",
+            "cheap strong attacks first, apgd-t on what is left: an eighth of autoattack's passes",
             follows_gradient=True,
             cost=passes_of_best,
         ),
@@ -174,6 +174,23 @@ ATTACKS = Catalogue(
         ),
         "autoattack-rand": autoattack(
             "AutoAttack for randomized models: apgd-ce, apgd-dlr, EOT over 20 gradients", "rand"
+        ),
+        "autoattack-apgd": autoattack(
+            "AutoAttack standard without fab-t and square", "standard", "apgd-ce", "apgd-t"
+        ),
+        "audit": AttackRow(
+            "rpat_cli.attacks.audited:audited",
+            "AutoAttack on a random sample of what the other attacks leave: how many points lower "
+            "may it be?",
+            takes=("width", "level"),
+            form="audit:POINTS",
+            cost=passes_of_autoattack,
+        ),
+        "file": AttackRow(
+            "rpat_cli.attacks.saved:SavedExamples",
+            "examples that --save-adv has written, checked as those of any attack",
+            form="file:FILE.npz",
+            cost=passes_per_step(1.0),
         ),
         "fab": PARTS["fab"],
         "fab-t": PARTS["fab-t"],

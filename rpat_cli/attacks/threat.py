@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rpat_cli.errors import ConfigError, Problem
-from rpat_cli.registry import Registry
+from rpat_cli.registry import Registry, as_written
+from rpat_cli.text import parse_number
 
 if TYPE_CHECKING:  # the recipe layer reads the defaults below without paying for torch
     from collections.abc import Callable
@@ -60,6 +61,22 @@ def wider_than_ball(step_size: float, eps: float) -> str:
         f"the step size {step_size:.4g} is longer than the ball is wide (2 eps = {2 * eps:.4g}): "
         f"did you mean {step_size:g}/255?"
     )
+
+
+def parse_threat(text: str) -> tuple[str, float]:
+    """`Linf:8/255`: the norm, as it is written here, and the eps. Raises `ConfigError`."""
+    norm, _, number = text.partition(":")
+    norm = as_written(norm, GEOMETRIES)
+    try:
+        eps = float(parse_number(number.strip()))
+    except (ValueError, TypeError):
+        eps = 0.0
+    problem = "" if norm in GEOMETRIES and eps > 0 else "is not of the form NORM:EPS"
+    problem = problem or too_long(norm, eps)
+    if problem or not math.isfinite(eps):
+        hint = f"Norms: {', '.join(GEOMETRIES)}. Example: Linf:8/255."
+        raise ConfigError(Problem("", f"{text!r} {problem}.".replace("..", "."), hint=hint))
+    return norm, eps
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,8 @@ class _Images(torch_data.Dataset[tuple[list[Tensor], int]]):
         self._pixels, self._labels, self._views = pixels, labels, views
         steps: list[object] = []
         for name in names:
-            steps += ONE_BY_ONE.get(name, lambda _: [])(pixels.shape[1])
+            if name in ONE_BY_ONE:
+                steps += ONE_BY_ONE[name](pixels.shape[1])
         self._transform: Callable[[Image.Image], Tensor] = _composed(steps)
 
     def __len__(self) -> int:

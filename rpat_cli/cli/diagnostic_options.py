@@ -1,19 +1,17 @@
 """The options of `rpat eval` that ask for diagnostics, generated from `DIAGNOSTICS`."""
 
 from collections.abc import Callable, Mapping
-from functools import wraps
-from inspect import Parameter, Signature, signature
+from inspect import Parameter
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from rpat_cli.cli.splice import Command, spliced
 from rpat_cli.diagnostics import DIAGNOSTICS, Option
 
 BY_NAME = "diagnostic"
 """The parameter of `--diagnostic NAME`, with which a plugin's diagnostics are asked for."""
-
-Command = Callable[..., None]
 
 
 def with_diagnostics(panel: str) -> Callable[[Command], Command]:
@@ -22,25 +20,7 @@ def with_diagnostics(panel: str) -> Callable[[Command], Command]:
     The command gets the names of those asked for, each with the settings that its options give.
     """
 
-    def decorate(command: Command) -> Command:
-        options = _parameters(panel)
-        names = [option.name for option in options]
-
-        @wraps(command)
-        def run(**values: Any) -> None:
-            given = {name: values.pop(name) for name in names}
-            command(**values, diagnostics=asked_for(given))
-
-        # typer reads the signature of a command, and its annotations.
-        before = signature(command)
-        parameters: list[Parameter] = []
-        for parameter in before.parameters.values():
-            parameters += options if parameter.name == "diagnostics" else [parameter]
-        run.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
-        run.__annotations__ = {each.name: each.annotation for each in parameters}
-        return run
-
-    return decorate
+    return spliced("diagnostics", _parameters(panel), asked_for)
 
 
 def asked_for(given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -10,6 +10,7 @@ from rpat_cli.cli import console
 from rpat_cli.cli import eval_options as o
 from rpat_cli.cli.diagnostic_options import with_diagnostics
 from rpat_cli.cli.options import parse_jobs
+from rpat_cli.cli.splice import spliced
 from rpat_cli.diagnostics import DIAGNOSTICS
 from rpat_cli.errors import ConfigError, Problem
 from rpat_cli.evaluation.suite import Overrides, list_attacks
@@ -24,7 +25,7 @@ from rpat_cli.user_code import speaking_on_stderr
 if TYPE_CHECKING:
     from rpat_cli.data.choice import Limit
 
-NO_DIAGNOSTICS: Mapping[str, Mapping[str, Any]] = {}
+NOTHING: Mapping[str, Any] = {}
 
 
 HELP = """Measure how robust a trained model is, on the whole test set, in float32.
@@ -45,7 +46,11 @@ Examples:
 
   rpat eval runs/my-run/checkpoints/last.pt --norm L2 --eps 0.5 --attack quick
 
+  rpat eval --attack pgd-50 --threat Linf:8/255 --threat L2:0.5 --threat L1:12
+
   rpat eval --attack autoattack:apgd-ce+square --json
+
+  rpat eval --attack autoattack --audit 0.25
 
   rpat eval --attack pgd-50,transfer:runs/other,my-suite.yaml
 
@@ -74,35 +79,30 @@ Examples:
 
 
 @with_diagnostics(o.WHAT)
+@spliced("flags", o.recipe_parameters(), o.by_flag)
 def evaluate(
     *,
     target: o.Target = None,
     attack: o.Attack = "standard",
-    norm: o.Norm = None,
-    eps: o.Eps = None,
+    audit: o.Audit = None,
+    flags: Mapping[str, Any] = NOTHING,
     steps: o.Steps = None,
     step_size: o.StepSize = None,
     restarts: o.Restarts = None,
     surrogate: o.Surrogates = None,
     checkpoint: o.Checkpoint = "best",
-    model: o.Model = None,
     model_file: o.ModelFile = None,
-    data: o.Data = None,
-    normalize: o.Normalize = None,
     limit: o.Limit = None,
     images: o.Images = None,
-    diagnostics: Mapping[str, Mapping[str, Any]] = NO_DIAGNOSTICS,
+    diagnostics: Mapping[str, Mapping[str, Any]] = NOTHING,
     plugin: o.Plugins = None,
     trust: o.Trust = False,
     assign: o.Assign = None,
-    data_root: o.DataRoot = None,
-    download: o.Download = None,
     batch_size: o.BatchSize = None,
     jobs: o.JobCount = "auto",
     fast: o.Fast = False,
-    seed: o.Seed = None,
-    device: o.Device = None,
     out: o.Out = None,
+    save_adv: o.SaveAdv = None,
     quiet: o.Quiet = False,
     as_json: o.AsJson = False,
 ) -> None:
@@ -110,11 +110,9 @@ def evaluate(
     plugins = _loaded(plugin)  # first: other options may name its attacks and diagnostics
     if _listed(attack, diagnostics):
         return
-    specs = read_suite(attack, Overrides(steps, _number("--step-size", step_size), restarts))
-    of_data = {"--data": data, "--data-root": data_root, "--download": download}
-    rest = {"--norm": norm, "--eps": eps, "--model": model, "--seed": seed, "--device": device}
-    more = {"--normalize": normalize, "--plugin": plugins or None}
-    changes = _changes({**of_data, **rest, **more}, assign or [])
+    overrides = Overrides(steps, _number("--step-size", step_size), restarts)
+    specs = read_suite(_audited(attack, audit), overrides)
+    changes = _changes({**flags, "--plugin": plugins or None}, assign or [])
     target = _target(target, model_file)
     with _answered(trust, target, attack, changes, surrogate or []):
         _session().evaluate(
@@ -122,6 +120,7 @@ def evaluate(
             specs=specs,
             changes=changes,
             diagnostics=diagnostics,
+            save_adv=save_adv,
             quiet=quiet,
             as_json=as_json,
             surrogates=surrogate or [],
@@ -192,6 +191,9 @@ def _listed(attack: str, diagnostics: Mapping[str, Any]) -> bool:
 
 def _changes(flags: Mapping[str, Any], assignments: list[str]) -> list[Layer]:
     """Layers of a recipe: from `--set`, then from the flags that set its keys."""
+    if flags.get("--threat") and (flags.get("--norm") or flags.get("--eps")):
+        message = "cannot be combined with --norm and --eps: it names both."
+        raise ConfigError(Problem("", message, "--threat", "Example: --threat Linf:8/255"))
     given = {flag: (o.RECIPE_KEYS[flag], value) for flag, value in flags.items()}
     return [*parse_assignments(assignments), *flag_layers(given)]
 
@@ -215,6 +217,11 @@ def _target(target: Path | None, model_file: str | None) -> Path | None:
         message = f"{model_file!r} is not of the form FILE.py:FUNCTION."
         raise ConfigError(Problem("", message, "--model-file", "Example: my.py:build"))
     return Path(model_file)
+
+
+def _audited(attack: str, audit: str | None) -> str:
+    """`--audit 0.25` is the word `audit:0.25` at the end of the suite."""
+    return attack if audit is None else f"{attack},audit:{audit.strip()}"
 
 
 def _number(flag: str, text: str | None) -> float | None:

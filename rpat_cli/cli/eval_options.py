@@ -1,6 +1,7 @@
 """The options of `rpat eval`, as types to declare its parameters with."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from inspect import Parameter
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,6 +18,7 @@ HOW = "How to run it"
 RECIPE_KEYS = {
     "--norm": ("threat", "norm"),
     "--eps": ("threat", "eps"),
+    "--threat": ("eval_threats",),
     "--model": ("model",),
     "--data": ("data", "name"),
     "--normalize": ("data", "normalize_as"),
@@ -69,6 +71,16 @@ Attack = Annotated[
         autocompletion=lambda: list(list_attacks()),
     ),
 ]
+Audit = Annotated[
+    str | None,
+    _option(
+        "--audit",
+        panel=WHAT,
+        metavar="POINTS",
+        help="Bound how many points lower AutoAttack would be, at 95 %: it attacks a random sample "
+        "of what the other attacks leave, as large as it must be.",
+    ),
+]
 Norm = Annotated[
     str | None,
     _option(
@@ -77,6 +89,16 @@ Norm = Annotated[
         metavar="NORM",
         help="Norm of the perturbation: Linf, L2, L1 (default: the run's).",
         choices=choices_of("threat.norm"),
+    ),
+]
+Threats = Annotated[
+    list[str] | None,
+    _option(
+        "--threat",
+        panel=WHAT,
+        metavar="NORM:EPS",
+        help="A threat such as Linf:8/255; repeated, all of them and their union: the images that "
+        "are right under all.",
     ),
 ]
 Eps = Annotated[
@@ -188,6 +210,16 @@ Out = Annotated[
         "for runs that cannot be written to).",
     ),
 ]
+SaveAdv = Annotated[
+    Path | None,
+    _option(
+        "--save-adv",
+        panel=HOW,
+        metavar="FILE.npz",
+        help="Write the worst adversarial example of each image to a new file; --attack "
+        "file:FILE.npz reads it.",
+    ),
+]
 Assign = Annotated[
     list[str] | None,
     _option(
@@ -288,3 +320,28 @@ Quiet = Annotated[
 AsJson = Annotated[
     bool, typer.Option("--json", help="Print the result as JSON.", rich_help_panel=HOW)
 ]
+
+
+def recipe_parameters() -> list[Parameter]:
+    """The options that change the run's recipe, as parameters of a command."""
+    options = {
+        "norm": Norm,
+        "eps": Eps,
+        "threat": Threats,
+        "model": Model,
+        "data": Data,
+        "normalize": Normalize,
+        "data_root": DataRoot,
+        "download": Download,
+        "seed": Seed,
+        "device": Device,
+    }
+    return [
+        Parameter(name, Parameter.KEYWORD_ONLY, default=None, annotation=option)
+        for name, option in options.items()
+    ]
+
+
+def by_flag(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of parameters by the flags that they are given with."""
+    return {f"--{name.replace('_', '-')}": value for name, value in values.items()}

@@ -37,6 +37,7 @@ from rpat_cli.reports.terminal import (
     remarks_text,
     report_table,
 )
+from rpat_cli.reports.unions import union_table
 from rpat_cli.runs import estimate as cost
 from rpat_cli.runs.compare import match
 from rpat_cli.runs.diagnose import Wanted
@@ -162,6 +163,7 @@ def evaluate(
     limit: Limit | None,
     out: Path | None = None,
     fast: bool = False,
+    save_adv: Path | None = None,
     surrogates: Sequence[str] = (),
     quiet: bool,
     as_json: bool,
@@ -181,34 +183,47 @@ def evaluate(
             listener.say(f"evaluating the newest run, {target}")
         again = shlex.join(["rpat", *sys.argv[1:]]) + (" (alone or with torchrun)" * shared)
         how: dict[str, Any] = {"again": again, "ranks": others, "out": out, "fast": fast}
-        stand_ins = read_surrogates(surrogates)
+        how |= {"surrogates": read_surrogates(surrogates), "save_adv": save_adv}
         measured = measure_run(
             target,
             specs,
             diagnostics=diagnostics,
             checkpoint=checkpoint,
             changes=changes,
-            options=EvalOptions(batch_size, jobs, limit, surrogates=stand_ins, **how),
+            options=EvalOptions(batch_size, jobs, limit, **how),
             listener=listener,
         )
         sections = [result.section() for result in measured.diagnostics.values()]
     if as_json:
-        print(measured.file.read_text(encoding="utf-8"))
+        print(_as_json(measured))
     else:
         _show_evaluation(measured, sections)
     if any(result.failed for result in measured.diagnostics.values()):
         raise typer.Exit(3)
 
 
+def _as_json(measured: Measured) -> str:
+    """The evaluation's file; with several threats all files, and the union."""
+    if measured.union is None:
+        return measured.file.read_text(encoding="utf-8")
+    files = [measured.file, *(file for _, file in measured.others)]
+    records = [dict(eval_file.read(file).record) for file in files]
+    return json.dumps({"evaluations": records, "union": measured.union.to_dict()})
+
+
 def _show_evaluation(measured: Measured, sections: Iterable[Section]) -> None:
-    evaluation, file = measured.evaluation, measured.file
-    console.out.print(evaluation_table(evaluation))
-    written = eval_file.read(file)
-    console.out.print(evaluation_summary(evaluation, written.class_names))
-    console.out.print(remarks_text([*written.remarks, *evaluation_remarks(evaluation)]))
+    file = measured.file
+    for evaluation, path in ((measured.evaluation, file), *measured.others):
+        console.out.print(evaluation_table(evaluation))
+        written = eval_file.read(path)
+        console.out.print(evaluation_summary(evaluation, written.class_names))
+        console.out.print(remarks_text([*written.remarks, *evaluation_remarks(evaluation)]))
+    if measured.union:
+        console.out.print(union_table(measured.union))
     for section in sections:
         console.out.print(for_terminal(section))
-    console.out.print(f"result: {file}", markup=False, soft_wrap=True)
+    for path in (file, *(path for _, path in measured.others)):
+        console.out.print(f"result: {path}", markup=False, soft_wrap=True)
 
 
 def compare(a: Path, b: Path, *, checkpoint: str | None, changed: bool, as_json: bool) -> None:

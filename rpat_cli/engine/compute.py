@@ -14,6 +14,7 @@ from rpat_cli.attacks.compiling import compiling
 from rpat_cli.attacks.folding import folding
 from rpat_cli.attacks.side_effects import tensor_cores
 from rpat_cli.errors import ConfigError
+from rpat_cli.hardware import native_bf16
 from rpat_cli.user_code import brought_class
 
 ModelT = TypeVar("ModelT", bound=nn.Module)
@@ -101,8 +102,7 @@ def resolve_compute(
         )
     if precision == "auto":
         # Emulated bfloat16, as on older GPUs, would be slower than float32.
-        native = device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-        precision = "bf16" if native else "fp32"
+        precision = "bf16" if device == "cuda" and native_bf16(device) else "fp32"
     if precision == "fp16" and device == "cpu":
         raise ConfigError(
             "precision 'fp16': float16 training needs a GPU. Allowed on the CPU: fp32, bf16."

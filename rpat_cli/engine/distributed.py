@@ -88,8 +88,8 @@ class Ranks:
 
     @torch.no_grad()
     def combine(self, model: nn.Module, weight: float, *counts: int) -> list[int]:
-        """Add up the gradients of all ranks, and give the buffers one value in all of them; returns
-        the `counts` (of anything: it saves a message) summed over the ranks.
+        """Add up the gradients of all ranks, and give the buffers, but for counters, one value in
+        all of them; returns the `counts` (of anything: it saves a message) summed over the ranks.
 
         Gradients are to be weighted already: those of `weight` times a mean. A running statistic of
         BatchNorm becomes the weighted mean; any other buffer (a constant, in general) that of rank
@@ -99,8 +99,11 @@ class Ranks:
             return list(counts)
         parameters = [p for p in model.parameters() if p.requires_grad]
         present = [int(p.grad is not None) for p in parameters]
-        totals = self._over_all([*counts, *present], torch.int64)
-        for parameter, having in zip(parameters, totals[len(counts) :], strict=True):
+        totals = torch.tensor([*counts, *present])
+        with noticing_losses():
+            dist.all_reduce(totals)
+        summed = totals.tolist()
+        for parameter, having in zip(parameters, summed[len(counts) :], strict=True):
             if having and parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
         gradients = [p.grad for p in parameters if p.grad is not None]
@@ -113,13 +116,16 @@ class Ranks:
         self._add_up([*gradients, *shared])
         for buffer, value in zip(buffers, shared, strict=True):
             buffer.copy_(value)
-        return totals[: len(counts)]
+        return summed[: len(counts)]
 
     def sums(self, values: Mapping[str, float]) -> dict[str, float]:
-        """Every value, by name, summed over the ranks."""
-        if self.size == 1:
-            return dict(values)
-        return dict(zip(values, self._over_all(list(values.values()), torch.float64), strict=True))
+        """Every value, by name, summed over the ranks. A rank may lack some: a term that is over
+        some images of a batch only is not made where a slice has none of them."""
+        total: dict[str, float] = {}
+        for of_one in self.from_all(dict(values)):
+            for name, value in of_one.items():
+                total[name] = total.get(name, 0.0) + value
+        return total
 
     def highest(self, number: int) -> int:
         """The highest of the ranks' numbers. Returns when all ranks have called it."""
@@ -158,12 +164,6 @@ class Ranks:
             with noticing_losses():
                 dist.broadcast(flat, 0, group=self.gradients)
             _unflatten(flat, bucket)
-
-    def _over_all(self, numbers: Sequence[float], dtype: torch.dtype) -> list[Any]:
-        summed = torch.tensor(numbers, dtype=dtype)
-        with noticing_losses():
-            dist.all_reduce(summed)
-        return summed.tolist()
 
     def _add_up(self, tensors: Sequence[Tensor]) -> None:
         for bucket in _buckets(tensors):

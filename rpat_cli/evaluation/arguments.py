@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from rpat_cli.attacks import ATTACKS
 from rpat_cli.attacks.threat import Threat, too_long
-from rpat_cli.data.reading import AnyImages
+from rpat_cli.data.reading import AnyImages, Images
 from rpat_cli.errors import ConfigError, DataError, Problem
 from rpat_cli.evaluation.suite import AttackSpec
 from rpat_cli.evaluation.verify import check_precision
@@ -52,6 +53,16 @@ def check_lengths(threat: Threat, specs: Sequence[AttackSpec], x: Tensor) -> Non
             problems.append(Problem("step_size", f"{step_size:g}: {problem}", spec.label))
     if problems:
         raise ConfigError(*problems, title="these lengths are impossible" if problems[1:] else "")
+
+
+def check_files(threat: Threat, specs: Sequence[AttackSpec], x: Images) -> None:
+    """Raise `ConfigError` where a file of saved examples is not for the images `x` (N, C, H, W), or
+    not for the threat."""
+    for spec in specs:
+        if spec.name == "file":
+            attack = ATTACKS[spec.name](threat, **spec.settings)
+            for part in x.batches(256, "cpu"):
+                attack.check(part)
 
 
 def check_labels(y: Tensor, classes: int) -> None:

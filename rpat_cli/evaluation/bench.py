@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from rpat_cli.attacks import ATTACKS
+from rpat_cli.attacks.audited import Audited
 from rpat_cli.attacks.autoattack import AutoAttack, Ensemble
 from rpat_cli.attacks.brought import Perturb, attacked
 from rpat_cli.attacks.cascade import Cascade
@@ -45,7 +46,7 @@ class Prepared:
     the parts of a cascade, or those of AutoAttack, whose `ensemble` is there only then. `settings`
     are resolved, for the record. `flags` are warnings, and `notes` remarks, that hold from the
     start. `fast`: it searches in reduced precision, and its last stage attacks in float32 what is
-    left.
+    left. `audited`: it attacks a random sample only.
     """
 
     attack: str
@@ -53,6 +54,7 @@ class Prepared:
     settings: Mapping[str, Any]
     ensemble: Ensemble | None = None
     flags: tuple[str, ...] = ()
+    audited: Audited | None = None
     notes: tuple[str, ...] = ()
     fast: bool = False
 
@@ -229,7 +231,8 @@ class Bench:
         attack = ATTACKS[spec.name](self.threat, **spec.settings)
         if isinstance(attack, NoAttack):
             return Prepared(spec.name, {}, {})
-        if self.search is None or label in self.sources or not is_worth_it(spec):
+        exact = isinstance(attack, Audited)  # its bound is on AutoAttack as it is
+        if self.search is None or exact or label in self.sources or not is_worth_it(spec):
             return self._on(model, attack, spec)
         check = check_in_float32(model, self.threat, self.x, self.y, self.seed)
         prepared = self._on(Reduced(model, self.search), attack, spec)
@@ -240,6 +243,11 @@ class Bench:
             return self._of_cascade(model, attack, spec.name)
         if isinstance(attack, AutoAttack):
             return _of_autoattack(replace(attack, seed=self.seed).on(model, self.x, self.y), attack)
+        if isinstance(attack, Audited):
+            inner = replace(attack.autoattack, seed=self.seed)
+            prepared = _of_autoattack(inner.on(model, self.x, self.y), inner)
+            asked = {"width": attack.width, "level": attack.level}
+            return replace(prepared, settings={**prepared.settings, **asked}, audited=attack)
         stages = {spec.name: partial(attack, model)}
         settings = _settings_of(attack, spec.settings)
         return Prepared(spec.name, stages, settings, notes=_remarks(attack, self.classes))

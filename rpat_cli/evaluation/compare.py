@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from rpat_cli.errors import DataError
-from rpat_cli.evaluation.results import AttackResult, Evaluation
+from rpat_cli.evaluation.attack_result import AttackResult
+from rpat_cli.evaluation.results import Evaluation
 from rpat_cli.evaluation.statistics import Accuracy, sign_test
 
 WORST = "worst case"
@@ -81,10 +82,10 @@ def compare(a: Evaluation, b: Evaluation) -> list[Comparison]:
             "example --step-size. Evaluate both with the same settings, or give one of the attacks "
             "a label of its own in a suite file."
         )
-    pairs = [_compare("clean", a.clean_predicted == a.y, b.clean_predicted == b.y)]
-    pairs += [_compare(label, a[label].correct_after, b[label].correct_after) for label in labels]
+    pairs = [compared("clean", a.clean_predicted == a.y, b.clean_predicted == b.y)]
+    pairs += [compared(label, a[label].correct_after, b[label].correct_after) for label in labels]
     if len(labels) > 1 and {result.label for result in a.results} == set(labels_b):
-        pairs.append(_compare(WORST, a.worst_case, b.worst_case))
+        pairs.append(compared(WORST, a.worst_case, b.worst_case))
     return pairs
 
 
@@ -123,7 +124,7 @@ def settings_differ(a: AttackResult, b: AttackResult) -> bool:
     return any(a.settings[key] != b.settings[key] for key in known)
 
 
-def _compare(label: str, a: Tensor, b: Tensor) -> Comparison:
+def compared(label: str, a: Tensor, b: Tensor) -> Comparison:
     """`a`, `b` (N,) bool: which images each model gets right."""
     only_a, only_b = _indices(a & ~b), _indices(b & ~a)
     p = mcnemar(len(only_a), len(only_b))

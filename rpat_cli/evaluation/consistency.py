@@ -12,7 +12,9 @@ from torch import Tensor
 from rpat_cli.evaluation.statistics import Accuracy
 
 if TYPE_CHECKING:
-    from rpat_cli.evaluation.results import AttackResult, Evaluation
+    from rpat_cli.evaluation.attack_result import AttackResult
+    from rpat_cli.evaluation.audit import Audit
+    from rpat_cli.evaluation.results import Evaluation
 
 MAX_CLASSES = 100_000
 """More than any data set has: a damaged number of them must not ask for a table of its square."""
@@ -44,6 +46,8 @@ def _problem_of(result: "AttackResult") -> str:
     if not all(isinstance(text, str) for text in (*result.flags, *result.notes)):
         return "flags and notes are not texts"
     dict(result.settings)
+    if result.audit and not _is_plausible(result.audit, len(result.correct_after)):
+        return "the numbers of its audit do not fit together"
     numbers = [result.seconds, result.forward, result.backward]
     for stage in result.stages:
         numbers += [stage.attacked, stage.broken, stage.seconds]
@@ -54,6 +58,15 @@ def _problem_of(result: "AttackResult") -> str:
         if not isinstance(number, int | float) or not 0 <= number < 1e18:
             return f"{number!r} is no time, and no number of images or passes"
     return ""
+
+
+def _is_plausible(audit: "Audit", n: int) -> bool:
+    counts = [audit.broken, audit.sampled, audit.survivors, audit.n]
+    whole = all(isinstance(number, int) for number in (*counts, audit.unseen, audit.seed))
+    texts = isinstance(audit.reason, str)
+    shares = 0 < audit.width <= 100 and 0 < audit.level < 1
+    fits = len(audit.sample) == audit.sampled and 0 <= audit.unseen <= audit.survivors
+    return whole and texts and shares and fits and counts == sorted(counts) and audit.n == n
 
 
 def _wrong_total(evaluation: "Evaluation", record: Mapping[str, Any]) -> str:

@@ -16,13 +16,16 @@ from torch import Tensor, nn
 from rpat_cli.attacks.forward import gradient_reaches
 from rpat_cli.attacks.side_effects import differentiable, frozen, own_randomness
 from rpat_cli.attacks.surrogate import Surrogate, backward_through
-from rpat_cli.attacks.threat import Threat, wider_than_ball
+from rpat_cli.attacks.threat import Threat
 from rpat_cli.data.reading import AnyImages
 from rpat_cli.data.splits import as_classes
 from rpat_cli.errors import ConfigError
 from rpat_cli.evaluation.arguments import check_images, check_labels, check_lengths, check_pixels
-from rpat_cli.evaluation.bench import Bench, Prepared
-from rpat_cli.evaluation.fast import note_on, why_not
+from rpat_cli.evaluation.attack_result import AttackResult
+from rpat_cli.evaluation.audited import after_all, run_audit
+from rpat_cli.evaluation.bench import Bench
+from rpat_cli.evaluation.conclude import conclude
+from rpat_cli.evaluation.fast import search_precision
 from rpat_cli.evaluation.forecast import Forecast, Load, loads_of
 from rpat_cli.evaluation.parallel.chunks import (
     ChooseRows,
@@ -35,7 +38,7 @@ from rpat_cli.evaluation.parallel.chunks import (
 from rpat_cli.evaluation.parallel.desk import NotPortableError
 from rpat_cli.evaluation.parallel.processes import Pool
 from rpat_cli.evaluation.parallel.stages import SampleStates, StageRunner
-from rpat_cli.evaluation.results import AttackResult, Evaluation, StageResult
+from rpat_cli.evaluation.results import Evaluation
 from rpat_cli.evaluation.suite import AttackSpec
 from rpat_cli.evaluation.verify import (
     NotFiniteError,
@@ -45,7 +48,6 @@ from rpat_cli.evaluation.verify import (
     check_precision,
     checked_logits,
 )
-from rpat_cli.evaluation.words import IN_FLOAT32
 from rpat_cli.user_code import ascribed
 
 __all__ = ["AttackResult", "Evaluation", "OnResult", "Progress", "default_batch_size", "evaluate"]
@@ -117,7 +119,7 @@ def evaluate(
     batch_size = default_batch_size(device) if batch_size is None else batch_size
     check_images(model, x, y, batch_size)
     y, known = as_classes(y), list(known)
-    results: list[AttackResult] = []
+    states: list[SampleStates] = []
     with (
         ascribed(model),
         differentiable(),
@@ -126,41 +128,54 @@ def evaluate(
         own_randomness(device, seed),
         _ready(sources, specs, device) as own_sources,
     ):
-        x, y = _out_of_inference_mode(x), _out_of_inference_mode(y)
+        x, y = _usable(x), _usable(y)
         clean, classes, probabilities = _predict_clean(model, x, y, batch_size, device)
         whole = _without_results(threat, y, clean, classes, seed, batch_size)
         first = x[:batch_size].clone().to(device), y[:batch_size].clone().to(device)
-        search = _search_precision(fast, model, device, on_remark)
-        bench = _bench(
-            model,
-            threat,
-            specs,
-            first,
-            seed,
-            own_sources,
-            classes,
-            probabilities,
-            search,
-            keep,
-            surrogates,
-        )
-        on_progress = _forecast(bench, whole, on_progress) if on_progress else None
+        search = search_precision(fast, model, device, on_remark)
+        more = (classes, probabilities, search, keep, surrogates)
+        bench = _bench(model, threat, specs, first, seed, own_sources, *more)
+        on_progress = on_progress and _forecast(bench, whole, on_progress)
         execute = _executor(bench, workers, on_remark)
         for spec in specs:
-            state, prepared = SampleStates.clean(clean, whole.y), bench.prepared(spec.label)
             settings = (batch_size, seed, known, on_progress, on_chunk)
             runner = StageRunner(spec.label, execute, x, y, *settings)
-            runner.run(list(prepared.stages), state)
-            results.append(_result(spec, prepared, state, whole))
+            states.append(SampleStates.clean(clean, whole.y))
+            whole = _attack(runner, spec, bench, states, whole, on_remark)
             if on_result:
-                on_result(results[-1])
-    return replace(whole, results=tuple(results))
+                on_result(whole.results[-1])
+    return whole
 
 
-def _out_of_inference_mode(images: Any) -> Any:
-    """A tensor that gradients can be taken of; anything else as it is."""
-    is_inference = isinstance(images, Tensor) and images.is_inference()
-    return images.clone() if is_inference else images
+def _usable(x: Any) -> Any:
+    """Outside of `torch.inference_mode`, whose tensors no attack can follow a gradient to."""
+    return x.clone() if isinstance(x, Tensor) and x.is_inference() else x
+
+
+def _attack(
+    runner: StageRunner,
+    spec: AttackSpec,
+    bench: Bench,
+    states: list[SampleStates],
+    whole: Evaluation,
+    on_remark: OnRemark | None,
+) -> Evaluation:
+    """Attack all samples that the model gets right, or audit what the attacks before have left: the
+    evaluation with the result.
+
+    `states` are those of the attacks before and, last, a clean one, which becomes that of this
+    attack.
+    """
+    prepared = bench.prepared(spec.label)
+    stages, audit = list(prepared.stages), None
+    if prepared.audited:
+        *before, clean = states
+        states[-1] = after_all(before, clean)
+        audit = run_audit(runner, stages, states[-1], prepared.audited, on_remark)
+    else:
+        runner.run(stages, states[-1])
+    result = conclude(spec, prepared, states[-1], whole, audit)
+    return replace(whole, results=(*whole.results, result))
 
 
 def _without_results(
@@ -217,17 +232,6 @@ def _bench(
     )
     bench.prepare_all()
     return bench
-
-
-def _search_precision(
-    fast: bool, model: nn.Module, device: torch.device, on_remark: OnRemark | None
-) -> torch.dtype | None:
-    """The reduced precision of the search; None where it is in float32, which is said if it was to
-    be fast."""
-    reason = why_not(model, device) if fast else ""
-    if reason and on_remark:
-        on_remark(f"fast: the search is in float32, too: {reason}.")
-    return torch.bfloat16 if fast and not reason else None
 
 
 def _predict_clean(
@@ -298,81 +302,6 @@ def _executor(bench: Bench, workers: Pool | None, on_remark: OnRemark | None) ->
     return bench.attack_all
 
 
-def _result(
-    spec: AttackSpec, prepared: Prepared, state: SampleStates, whole: Evaluation
-) -> AttackResult:
-    stages = _stages(prepared, state, whole.clean.correct)
-    flags = list(prepared.flags)
-    notes = [note_on(stages)] if prepared.fast else []
-    notes += [*prepared.notes, *_doubt(whole.threat, spec.settings)]
-    if prepared.ensemble:
-        prepared.ensemble.look_at_result(_accuracies(whole, stages))
-        flags += prepared.ensemble.flags
-        notes += prepared.ensemble.notes
-    for chunk in state.chunks:
-        flags += chunk.flags
-    if strays := sum(chunk.strays for chunk in state.chunks):
-        notes.append(
-            f"{strays} images that the attack returned were outside the threat model and did not "
-            "count"
-        )
-    return AttackResult(
-        name=spec.name,
-        label=spec.label,
-        threat=whole.threat,
-        settings=prepared.settings,
-        correct_after=state.robust,
-        predicted=state.predicted,
-        broken_by=state.broken_by,
-        distance=state.distance,
-        margin=state.margin,
-        confidence=state.confidence,
-        stages=tuple(stages),
-        seconds=sum(chunk.seconds for chunk in state.chunks),
-        forward=sum(chunk.forward for chunk in state.chunks),
-        backward=sum(chunk.backward for chunk in state.chunks),
-        flags=tuple(dict.fromkeys(flags)),
-        notes=tuple(notes),
-    )
-
-
-def _stages(prepared: Prepared, state: SampleStates, attacked: int) -> list[StageResult]:
-    """What each stage did; those that no image was left for are left out."""
-    stages = []
-    for number, name in enumerate(prepared.stages):
-        chunks = [chunk for chunk in state.chunks if chunk.stage == number]
-        if not chunks:
-            break
-        stage = StageResult(
-            name,
-            attacked=attacked,
-            broken=sum(int(chunk.broken.sum()) for chunk in chunks),
-            seconds=sum(chunk.seconds for chunk in chunks),
-            forward=sum(chunk.forward for chunk in chunks),
-            backward=sum(chunk.backward for chunk in chunks),
-        )
-        stages.append(stage)
-        attacked -= stage.broken
-    return stages
-
-
-def _accuracies(whole: Evaluation, stages: Sequence[StageResult]) -> dict[str, float]:
-    """Robust accuracy after each stage, with "clean" first, as AutoAttack's last check takes it."""
-    accuracy = {"clean": whole.clean.correct / whole.n}
-    for stage in stages:
-        # What attacks again after Square would hide that Square was the strongest.
-        if stage.name.endswith(IN_FLOAT32):
-            continue
-        accuracy[stage.name] = (stage.attacked - stage.broken) / whole.n
-    return accuracy
-
-
 def _device_of(model: nn.Module) -> torch.device:
     parameter = next(model.parameters(), None)
     return torch.device("cpu") if parameter is None else parameter.device
-
-
-def _doubt(threat: Threat, settings: Mapping[str, object]) -> list[str]:
-    step_size = settings.get("step_size")
-    doubt = wider_than_ball(step_size, threat.eps) if isinstance(step_size, int | float) else ""
-    return [doubt] if doubt else []

@@ -5,7 +5,7 @@ returns is verified in float32. What it leaves is attacked once more in float32,
 strong part of AutoAttack; so the robust accuracy is at most what that part alone leaves.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from rpat_cli.attacks import ATTACKS
 from rpat_cli.attacks.autoattack import AutoAttack
 from rpat_cli.attacks.brought import Perturb
 from rpat_cli.attacks.threat import Threat
-from rpat_cli.evaluation.results import StageResult
+from rpat_cli.evaluation.attack_result import StageResult
 from rpat_cli.evaluation.suite import AttackSpec
 from rpat_cli.evaluation.words import IN_FLOAT32
 from rpat_cli.hardware import native_bf16
@@ -59,6 +59,17 @@ def why_not(model: nn.Module, device: torch.device) -> str:
     if parameters < SMALL:
         return f"networks of less than {SMALL:,} parameters are slower in bfloat16"
     return ""
+
+
+def search_precision(
+    fast: bool, model: nn.Module, device: torch.device, on_remark: Callable[[str], None] | None
+) -> torch.dtype | None:
+    """The reduced precision of the search; None where it is in float32, which is said if it was to
+    be fast."""
+    reason = why_not(model, device) if fast else ""
+    if reason and on_remark:
+        on_remark(f"fast: the search is in float32, too: {reason}.")
+    return torch.bfloat16 if fast and not reason else None
 
 
 def is_worth_it(spec: AttackSpec) -> bool:

@@ -4,6 +4,7 @@
     quick    standard    full                named suites; they mix with names
     autoattack:apgd-ce+square                AutoAttack with a list of your own
     transfer:runs/other@pgd-50               images made on another model (default: by pgd-20)
+    audit:0.25                               AutoAttack on a sample of what is left, at the end
     pgd-50@eot=10    apgd@loss=margin        any other setting of an attack
 
 A suite may also be a list, of such words and of mappings where a word is too short:
@@ -21,6 +22,7 @@ from typing import Any
 from rpat_cli.attacks import ATTACKS
 from rpat_cli.attacks.row import Setting
 from rpat_cli.errors import ConfigError, Problem, unknown
+from rpat_cli.evaluation.audit_word import with_audit_last
 from rpat_cli.evaluation.words import (
     MAX_COUNT,
     SUITES,
@@ -130,7 +132,7 @@ def parse_entries(
     if problems:
         heading = f"{len(problems)} mistakes in the attacks" if len(problems) > 1 else ""
         raise ConfigError(*problems, title=heading)
-    return list(specs.values())
+    return with_audit_last(list(specs.values()))
 
 
 def _wrong_overrides(wanted: Mapping[str, Setting]) -> list[Problem]:

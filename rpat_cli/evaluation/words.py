@@ -16,6 +16,7 @@ from rpat_cli.attacks.rows import PARTS
 from rpat_cli.errors import ConfigError, Problem, unknown
 from rpat_cli.evaluation.spelling import meant_by
 from rpat_cli.registry import as_written
+from rpat_cli.text import parse_number
 
 SUITES: Mapping[str, tuple[str, ...]] = {
     "quick": ("clean", "pgd"),
@@ -26,6 +27,8 @@ SUITES: Mapping[str, tuple[str, ...]] = {
 
 _CUSTOM = "autoattack:"
 _TRANSFER = "transfer:"
+_AUDIT = "audit:"
+_FILE = "file:"
 _MADE_BY = "pgd"
 _COUNTED = re.compile(r"(?P<name>.+?)-(?P<count>[0-9]+)(?:[xX](?P<restarts>[0-9]+))?")
 
@@ -78,7 +81,7 @@ def row_of_stage(attack: str, stage: str) -> AttackRow:
     """
     if stage.endswith(IN_FLOAT32):
         return PARTS[stage.removesuffix(IN_FLOAT32)]
-    if attack == "autoattack":
+    if attack in ("autoattack", "audit"):
         return PARTS[stage]
     return row_of_word(split_settings(stage)[0]) or ATTACKS[stage]
 
@@ -96,6 +99,10 @@ def parse_word(
         return _parse_transfer(word, wanted, given)
     if word.startswith(_CUSTOM):
         return _parse_custom(word, given), set()
+    if word.startswith(_AUDIT):
+        return _parse_audit(word, given), set()
+    if word.startswith(_FILE):
+        return _parse_file(word, given), set()
     name, counts = _split(word)
     row = ATTACKS[name]
     _check_given(row, word, given, counts)
@@ -133,13 +140,16 @@ def row_of_word(word: str) -> AttackRow | None:
     word = _prefix_spelled(word)
     if word.startswith(_TRANSFER):
         word = source_and_attack(word)[1]
+    for prefix in (_AUDIT, _FILE):
+        if word.startswith(prefix):
+            return ATTACKS[prefix.removesuffix(":")]
     name, _ = _name_and_counts(word)
     return ATTACKS[name] if _is_word(name) else None
 
 
 def _prefix_spelled(word: str) -> str:
-    """The same word with `transfer:` or `autoattack:` as it is written here."""
-    for prefix in (_TRANSFER, _CUSTOM):
+    """The same word with `transfer:` or another prefix as it is written here."""
+    for prefix in (_TRANSFER, _CUSTOM, _AUDIT, _FILE):
         if word.casefold().startswith(prefix):
             return prefix + word[len(prefix) :]
     return word
@@ -281,6 +291,29 @@ def _parse_custom(word: str, given: Mapping[str, Setting]) -> AttackSpec:
         raise ConfigError(*(unknown("part of AutoAttack", part, known) for part in wrong))
     settings: dict[str, Setting] = {"version": "custom", "attacks": parts}
     return AttackSpec("autoattack", _CUSTOM + "+".join(parts), settings)
+
+
+def _parse_audit(word: str, given: Mapping[str, Setting]) -> AttackSpec:
+    """`audit:0.25`: the bound that is asked for, in points."""
+    text = word.removeprefix(_AUDIT)
+    try:
+        width = float(parse_number(text))
+    except (ValueError, TypeError):
+        width = 0.0
+    if not 0 < width <= 100:
+        message = f"{word!r}: {text!r} must be points of accuracy, above 0 and at most 100."
+        raise ConfigError(Problem("", message, hint="Example: audit:0.25"))
+    _check_given(ATTACKS["audit"], word, given, {"width": width})
+    return AttackSpec("audit", f"{_AUDIT}{width:g}", {"width": width, **given})
+
+
+def _parse_file(word: str, given: Mapping[str, Setting]) -> AttackSpec:
+    """`file:FILE.npz`."""
+    path = word.removeprefix(_FILE).strip()
+    if not path:
+        raise ConfigError(Problem("", f"{word!r} names no file.", hint="Example: file:adv.npz"))
+    _check_given(ATTACKS["file"], word, given, {"path": path})
+    return AttackSpec("file", f"{_FILE}{PurePath(path).name}", {"path": path})
 
 
 def _label_of(word: str) -> str:

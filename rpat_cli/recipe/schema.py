@@ -19,7 +19,7 @@ from pydantic import (
 )
 
 from rpat_cli.attacks import TRAINING_ATTACKS
-from rpat_cli.attacks.threat import too_long
+from rpat_cli.attacks.threat import parse_threat, too_long
 from rpat_cli.data import MIXINGS
 from rpat_cli.engine import COLLABORATORS
 from rpat_cli.engine.schedules import SCHEDULES
@@ -233,6 +233,12 @@ class Recipe(Section):
         BeforeValidator(names_in),
         as_value_error(_check_suite),
     ] = Field(["clean", "pgd-20"], description="attacks of the final report, on the test set")
+    eval_threats: list[Annotated[str, as_value_error(parse_threat)]] = Field(
+        [],
+        description=(
+            "threats of the final report, such as Linf:8/255 and L2:0.5 (default: the recipe's own)"
+        ),
+    )
     precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = Field(
         "auto", description="arithmetic of training; evaluation is always fp32"
     )

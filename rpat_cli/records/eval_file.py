@@ -22,6 +22,8 @@ from rpat_cli.records.regular import read_regular
 # can be exchanged between versions.
 PENDING = "closer_looks_left"
 ORDER = "order"
+THREATS = "threats"
+"""The threats, as mappings of norm and eps, that were evaluated by one command, if several."""
 EPOCHS_DONE = "epochs_done"
 """How many epochs of the run were done when the evaluation was made."""
 

@@ -116,6 +116,20 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 
 @contextmanager
+def creating(path: Path) -> Iterator[tuple[BinaryIO, list[Path]]]:
+    """A file to write into, which gets the name `path`, or the first of `NAME-2`, ... that is free,
+    when the block ends well; that name is then in the list.
+
+    Raises `OSError` if that fails.
+    """
+    place: list[Path] = []
+    with _temporary(path) as (temporary, file):
+        yield file, place
+        through_to_disk(file)
+        place.append(_named(temporary, path))
+
+
+@contextmanager
 def appending(path: Path) -> Iterator[IO[str]]:
     """A text file to append to, made if it is missing. Raises `RunFolderError` if that fails, or if
     it is a link or no file."""

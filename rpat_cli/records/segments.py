@@ -166,10 +166,16 @@ def _unrepeatable(segments: Sequence[Segment]) -> str:
     for segment in segments[1:]:
         if segment.step:
             return f"it was changed within epoch {segment.epoch + 1}, after step {segment.step}"
-    for name in ("device", "threads", "ranks"):
+    names = {
+        "device": "devices",
+        "threads": "threads",
+        "ranks": "ranks",
+        "precision": "precisions",
+    }
+    for name, plural in names.items():
         values = {getattr(each, name) for each in segments} - {None}
         if len(values) > 1:
-            return f"its segments had different {'devices' if name == 'device' else name}"
+            return f"its segments had different {plural}"
     return ""
 
 

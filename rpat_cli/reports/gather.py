@@ -15,7 +15,7 @@ from rpat_cli.recipe.summary import summary
 from rpat_cli.records.examples import read_examples
 from rpat_cli.records.regular import read_regular
 from rpat_cli.records.run_folder import RunFolder
-from rpat_cli.reports.evaluations import Measured, fitting, read_evaluations
+from rpat_cli.reports.evaluations import Measured, fitting, read_evaluations, unions_of
 from rpat_cli.reports.gallery import gallery
 from rpat_cli.reports.report import AttackSummary, Report
 from rpat_cli.reports.saved_diagnostic import SavedDiagnostic
@@ -66,6 +66,7 @@ def build_report(folder: RunFolder) -> Report:
         checkpoints=training.checkpoints,
         test_looks=looks,
         results=results,
+        unions=unions_of(counted),
         diagnostics=_newest_diagnostics(every, recipe, remarks),
         remarks=(
             *training.remarks(folder, recipe),
@@ -165,6 +166,7 @@ def _results_in(measured: Measured, checkpoint: str) -> Iterator[AttackSummary]:
             backward=result.backward,
             flags=result.flags,
             notes=result.notes,
+            audit=result.audit,
             **origin,
         )
 

@@ -44,9 +44,12 @@ class Bar:
 
 @dataclass(frozen=True)
 class Waterfall:
+    """`before` of the images were right when the first stage began, after `what`."""
+
     result: AttackSummary
     title: str
-    clean: int
+    what: str
+    before: int
     bars: tuple[Bar, ...]
 
 
@@ -190,19 +193,23 @@ def _short(value: float) -> str:
 
 def waterfalls(row: ReportRow) -> list[Waterfall]:
     """For every attack that consists of several: how many images each of them broke, in order."""
-    clean = row.results["clean"].accuracy.correct
-    return [
-        Waterfall(result, f"{result.label} on {row.checkpoint.title}", clean, _bars(result))
-        for result in row.results.values()
-        if len(result.stages) > 1
-    ]
+    found = []
+    for result in row.results.values():
+        if len(result.stages) > 1:
+            title = f"{result.label} on {row.checkpoint.title}"
+            what = "the other attacks" if result.audit else "clean"
+            before = result.accuracy.correct + sum(stage.broken for stage in result.stages)
+            found.append(Waterfall(result, title, what, before, _bars(result)))
+    return found
 
 
 def _bars(result: AttackSummary) -> tuple[Bar, ...]:
     n = result.accuracy.n
+    # From the end: an audit attacks a sample, and does not say how many were right before.
+    left = result.accuracy.correct + sum(stage.broken for stage in result.stages)
     bars = []
     for stage in result.stages:
-        left = stage.attacked - stage.broken
+        left -= stage.broken
         bars.append(Bar(stage.name, stage.broken, left, left / n, stage.broken / n, stage.seconds))
     return tuple(bars)
 

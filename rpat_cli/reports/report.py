@@ -10,8 +10,10 @@ from torch import Tensor
 
 from rpat_cli.attacks.threat import Threat
 from rpat_cli.diagnostics.blocks import Examples
+from rpat_cli.evaluation.attack_result import StageResult
+from rpat_cli.evaluation.audit import Audit
 from rpat_cli.evaluation.calibration import Calibration
-from rpat_cli.evaluation.results import AUTOATTACK, StageResult, strength, worst_class_dict
+from rpat_cli.evaluation.results import AUTOATTACK, strength, worst_class_dict
 from rpat_cli.evaluation.statistics import Accuracy, mean_acc, nrr
 from rpat_cli.evaluation.suite import list_attacks
 from rpat_cli.recipe.schema import Recipe
@@ -19,6 +21,7 @@ from rpat_cli.records.metrics import AVERAGED
 from rpat_cli.records.segments import Segment
 from rpat_cli.reports.saved_diagnostic import SavedDiagnostic
 from rpat_cli.reports.test_looks import TestLook
+from rpat_cli.reports.unions import CheckpointUnion
 
 REPORT_FORMAT = 1
 
@@ -72,6 +75,7 @@ class AttackSummary:
     backward: int = 0
     flags: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    audit: Audit | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain builtins, ready for JSON. The confusion is left out: it is in the scores."""
@@ -95,6 +99,7 @@ class AttackSummary:
             "backward": self.backward,
             "flags": list(self.flags),
             "notes": list(self.notes),
+            **({"audit": self.audit.to_dict()} if self.audit else {}),
         }
 
 
@@ -176,6 +181,7 @@ class Report:
     diagnostics: Mapping[str, SavedDiagnostic]
     remarks: tuple[str, ...]
     gallery: Examples | None = None
+    unions: tuple[CheckpointUnion, ...] = ()
 
     @property
     def name(self) -> str:
@@ -200,6 +206,18 @@ class Report:
     def backward(self) -> int | None:
         """Backward passes of batches in training; None where they were not recorded."""
         return _total(self.epochs, "backward")
+
+    @property
+    def lines_below(self) -> list[str]:
+        """How much lower AutoAttack may be than the accuracy of each audit; and what is right under
+        several threats."""
+        audits = [
+            f"{result.label} on {row.checkpoint.title}: {result.audit.headline}"
+            for row in self.rows
+            for result in row.results.values()
+            if result.audit
+        ]
+        return [*audits, *(union.line for union in self.unions)]
 
     @cached_property
     def labels(self) -> tuple[str, ...]:
@@ -264,6 +282,7 @@ class Report:
             "test_looks": [look.to_dict() for look in self.test_looks],
             "checkpoints": [asdict(checkpoint) for checkpoint in self.checkpoints],
             "results": [result.to_dict() for result in self.results],
+            "unions": [union.to_dict() for union in self.unions],
             "scores": [row.to_dict() for row in self.rows],
             # The name that diagnostics had when the format was made.
             "closer_looks": {name: saved.to_dict() for name, saved in self.diagnostics.items()},

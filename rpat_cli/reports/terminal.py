@@ -7,7 +7,8 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from rpat_cli.evaluation.results import AttackResult, Evaluation
+from rpat_cli.evaluation.attack_result import AttackResult
+from rpat_cli.evaluation.results import Evaluation
 from rpat_cli.evaluation.statistics import Accuracy, worst_class
 from rpat_cli.reports.report import AttackSummary, Report, ReportRow
 from rpat_cli.reports.words import class_name, show_threat
@@ -39,7 +40,7 @@ def report_table(report: Report) -> Table:
     for cells in grid[1:]:
         table.add_row(*cells)
     table.min_width = 48  # room for title and caption of an empty table
-    table.caption = _caption(rows, scored)
+    table.caption = "\n".join([_caption(rows, scored), *report.lines_below])
     table.caption_justify = "left"
     return table
 
@@ -108,8 +109,12 @@ def evaluation_table(evaluation: Evaluation, title: str = "") -> Table:
 
 
 def evaluation_summary(evaluation: Evaluation, class_names: Sequence[str]) -> Table:
-    """Two lines below the table: the worst class and the calibration error, in percent."""
+    """Some lines below the table: how much lower AutoAttack may be, if that was audited; the worst
+    class and the calibration error, in percent."""
     table = Table.grid(padding=(0, 2), pad_edge=True)
+    for result in evaluation.results:
+        if result.audit:
+            table.add_row("audit", result.audit.headline)
     worst = worst_class(evaluation.per_class)
     if worst is not None:
         accuracy = evaluation.per_class[worst]

@@ -14,13 +14,15 @@ import torch
 from rpat_cli.attacks.threat import Threat
 from rpat_cli.data.splits import limited_choice
 from rpat_cli.errors import DataError, RunFolderError
+from rpat_cli.evaluation.attack_result import AttackResult
 from rpat_cli.evaluation.compare import Comparison, compare, restricted, settings_differ
-from rpat_cli.evaluation.results import AttackResult, Evaluation, parse_evaluation
+from rpat_cli.evaluation.results import Evaluation, parse_evaluation
 from rpat_cli.records import eval_file
 from rpat_cli.records.run_folder import RunFolder, is_run, open_run
 from rpat_cli.reports.evaluations import Measured, read_evaluations
 from rpat_cli.reports.training import read_checkpoints
 from rpat_cli.reports.words import show_threat
+from rpat_cli.runs.compare_more import audits, compared_unions
 
 BEST = "best"
 
@@ -97,9 +99,10 @@ def match(a: Path, b: Path, checkpoint: str | None = None) -> Matched:
         for others, _ in pairs[1:]
     ]
     files_a, files_b, said = _gathered(chosen_a, chosen_b)
+    said += [*audits("A", files_a), *audits("B", files_b)]
     joined_a, joined_b = _joined(chosen_a, files_a), _joined(chosen_b, files_b)
     return Matched(
-        compare(joined_a, joined_b),
+        [*compare(joined_a, joined_b), *compared_unions(first.evaluations, second.evaluations)],
         first.checkpoint,
         second.checkpoint,
         {source.file.path: list(results) for source, results in files_a},

@@ -1,6 +1,7 @@
 """What is on disk of an evaluation: while it runs, its chunks and the examples that they brought;
 then its JSON file, and beside it the worst adversarial examples."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -8,13 +9,16 @@ from typing import Any
 
 from torch import Tensor
 
+from rpat_cli.attacks.threat import parse_threat
 from rpat_cli.data.base import Dataset, Split
 from rpat_cli.data.choice import Limit, choose
-from rpat_cli.evaluation.gallery import Gallery
-from rpat_cli.evaluation.parallel.chunks import ChunkResult
+from rpat_cli.evaluation.gallery import Gallery, worst_rows
+from rpat_cli.evaluation.parallel.chunks import ChooseRows, ChunkResult
 from rpat_cli.evaluation.parallel.store import ChunkStore
 from rpat_cli.evaluation.plausible import implausible
 from rpat_cli.evaluation.results import Evaluation
+from rpat_cli.evaluation.suite import AttackSpec
+from rpat_cli.evaluation.worst_case import WorstCase, all_rows
 from rpat_cli.loading.published import ASSUMED, GIVEN
 from rpat_cli.loading.saved_model import SavedModel
 from rpat_cli.records import eval_file
@@ -25,6 +29,8 @@ from rpat_cli.runs.target import OpenedTarget
 
 EVAL_FORMAT = 1
 
+Say = Callable[[str], None]
+
 
 @dataclass(frozen=True)
 class Unfinished:
@@ -32,6 +38,30 @@ class Unfinished:
 
     store: ChunkStore
     gallery: Gallery
+    known: tuple[ChunkResult, ...]
+    worst: WorstCase | None = None
+
+    @classmethod
+    def begun(
+        cls, store: ChunkStore, images: Split, specs: Sequence[AttackSpec], *, save: bool, say: Say
+    ) -> "Unfinished":
+        """With what an earlier, interrupted run has left; `save`: all adversarial images are
+        collected."""
+        gallery = Gallery(images.labels, store.path.with_suffix(".npz"))
+        if not save:
+            return cls(store, gallery, store.known)
+        path, shape = store.path.with_suffix(".adv"), (len(images), *images.shape)
+        known = store.known
+        if known and not WorstCase.is_there(path, shape):
+            say(f"{path} is lost: all images are attacked again")
+            known = ()
+        labels = [spec.label for spec in specs]
+        return cls(store, gallery, known, WorstCase(path, shape, labels, known))
+
+    @property
+    def keep(self) -> ChooseRows:
+        """Whose adversarial images are to come with each chunk."""
+        return worst_rows if self.worst is None else all_rows
 
     def add(self, chunk: ChunkResult) -> None:
         """Keep one chunk, through to the disk; last, that it is known: then it is not run again.
@@ -39,11 +69,15 @@ class Unfinished:
         Raises `RunFolderError` if that fails.
         """
         self.gallery.add(chunk)
+        if self.worst:
+            self.worst.add(chunk)
         self.store.add(chunk)
 
     def remove(self) -> None:
         """Forget it all, once the result is written."""
         self.gallery.remove()
+        if self.worst:
+            self.worst.remove()
         self.store.remove()
 
 
@@ -91,6 +125,9 @@ def write_evaluation(opened: OpenedTarget, evaluation: Evaluation, key: str) -> 
     }
     if remarks := [*saved.remarks, *warnings_of(saved, evaluation, data)]:
         record["remarks"] = remarks
+    asked = dict.fromkeys(map(parse_threat, opened.recipe.eval_threats))
+    if len(asked) > 1:
+        record[eval_file.THREATS] = [{"norm": norm, "eps": eps} for norm, eps in asked]
     if saved.key:
         record["weights"] = saved.key
     if records := read_metrics(saved.folder.metrics):

@@ -10,16 +10,19 @@ from typing import Any
 import torch
 
 from rpat_cli.attacks.surrogate import Surrogate, backward_through
+from rpat_cli.data.base import Split
 from rpat_cli.data.choice import First, Limit, Listed, images_of, recorded
 from rpat_cli.data.reading import Images
 from rpat_cli.diagnostics import Result
 from rpat_cli.engine.compute import Compute
 from rpat_cli.errors import ConfigError, Problem, RunFolderError
+from rpat_cli.evaluation.arguments import check_files
 from rpat_cli.evaluation.evaluate import Evaluation, default_batch_size, evaluate
-from rpat_cli.evaluation.gallery import Gallery, worst_rows
 from rpat_cli.evaluation.parallel.processes import Jobs, Pool, count_jobs, sharing
 from rpat_cli.evaluation.parallel.store import ChunkStore
+from rpat_cli.evaluation.results import parse_evaluation
 from rpat_cli.evaluation.suite import AttackSpec
+from rpat_cli.evaluation.union import ThreatUnion
 from rpat_cli.loading.saved_model import SavedModel
 from rpat_cli.recipe.layers import Layer
 from rpat_cli.reports.diagnostics_terminal import for_terminal
@@ -29,13 +32,22 @@ from rpat_cli.reports.terminal import (
     evaluation_table,
     remarks_text,
 )
+from rpat_cli.reports.words import show_threat
 from rpat_cli.reports.write import write_report
 from rpat_cli.runs.diagnose import Wanted, diagnose, one_per_source, prepare
 from rpat_cli.runs.eval_record import Unfinished, numbers_of, write_evaluation, write_gallery
 from rpat_cli.runs.identity import finished, identity_of
 from rpat_cli.runs.listener import Listener
 from rpat_cli.runs.run_log import also_logging, as_text, writer
-from rpat_cli.runs.target import OpenedTarget, Target, located, on_its_device, open_target
+from rpat_cli.runs.save_adv import Saving, check_free
+from rpat_cli.runs.target import (
+    OpenedTarget,
+    Target,
+    located,
+    on_its_device,
+    open_target,
+    under_each_threat,
+)
 from rpat_cli.signals import stoppable
 
 
@@ -50,7 +62,8 @@ class EvalOptions:
     started, instead of `jobs`; see `rpat_cli.evaluation.parallel.ranks`. `out`: the folder for the
     results (default: the run's, or one under `EXTERNAL`). `fast`: long attacks search in bfloat16;
     see `rpat_cli.evaluation.fast`. `surrogates`: what gradients pass in place of modules of the
-    model; see `rpat_cli.attacks.surrogate`.
+    model; see `rpat_cli.attacks.surrogate`. `save_adv`: a new .npz file for the worst adversarial
+    example of each image; see `rpat_cli.records.adversarial_file`.
     """
 
     batch_size: int | None = None
@@ -61,6 +74,7 @@ class EvalOptions:
     out: Path | None = None
     fast: bool = False
     surrogates: Sequence[Surrogate] = ()
+    save_adv: Path | None = None
 
     def __post_init__(self) -> None:
         """Raises `ConfigError` for counts that are none."""
@@ -97,11 +111,21 @@ class EvalOptions:
 @dataclass(frozen=True)
 class Measured:
     """What `measure_run` returns: the evaluation, the JSON file that holds it, and the results of
-    the diagnostics, by name."""
+    the diagnostics, by name.
+
+    Under several threats these are of the first; `others` are those of the others, and `union` is
+    over all.
+    """
 
     evaluation: Evaluation
     file: Path
     diagnostics: Mapping[str, Result]
+    others: tuple[tuple[Evaluation, Path], ...] = ()
+
+    @property
+    def union(self) -> ThreatUnion | None:
+        evaluations = [self.evaluation, *(evaluation for evaluation, _ in self.others)]
+        return ThreatUnion.of(evaluations) if self.others else None
 
 
 def measure_run(
@@ -142,10 +166,13 @@ def _measure(
     for remark in (*opened.saved.remarks, *opened.data.remarks):
         listener.say(f"note: {remark}")
     opened.test_images(options.limit)  # raises for images that are not there
+    if options.save_adv:
+        check_free(opened, options.save_adv)
     prepared = prepare(diagnostics, opened, options.limit)
     sources = opened.sources(specs)
     with options.workers(specs, opened.compute, len(opened.data.test)) as workers:
-        evaluation, file = evaluate_opened(opened, specs, options, listener, sources, workers)
+        (evaluation, file), *others = _under_all(opened, specs, options, listener, sources, workers)
+    opened = under_each_threat(opened)[0]
     try:
         with backward_through(opened.model, options.surrogates):
             results = diagnose(
@@ -170,7 +197,30 @@ def _measure(
                 f"result: {file}",
             )
         )
-    return Measured(evaluation, file, results)
+    return Measured(evaluation, file, results, tuple(others))
+
+
+def _under_all(
+    opened: OpenedTarget,
+    specs: Sequence[AttackSpec],
+    options: EvalOptions,
+    listener: Listener,
+    sources: Mapping[str, SavedModel],
+    workers: Pool | None,
+) -> list[tuple[Evaluation, Path]]:
+    """An evaluation under each threat. Those that an interrupted run of the same command has
+    finished are not measured again: they are newer than the last threat's."""
+    *first, last = under_each_threat(opened)
+    before = finished(last, _identity(last, specs, sources, options))
+    found = []
+    for each in first:
+        done = finished(each, _identity(each, specs, sources, options))
+        if done and (not before or done[-1].age > before[-1].age):
+            listener.say(f"resuming: {show_threat(each.threat)} is known, from {done[-1].path}")
+            found.append((parse_evaluation(done[-1]), done[-1].path))
+        else:
+            found.append(evaluate_opened(each, specs, options, listener, sources, workers))
+    return [*found, evaluate_opened(last, specs, options, listener, sources, workers)]
 
 
 def eval_run(
@@ -218,7 +268,9 @@ def evaluate_opened(
             return Evaluation.from_dict(known.record), known.path
     store = ChunkStore.open(saved.folder.evals / "partial", identity, listener.say)
     images = opened.test_images(options.limit)
-    unfinished = Unfinished(store, Gallery(images.labels, store.path.with_suffix(".npz")))
+    save = options.save_adv is not None
+    unfinished = Unfinished.begun(store, images, specs, save=save, say=listener.say)
+    check_files(opened.threat, specs, Images(images))
     with stoppable(
         f"evaluation of {saved.file} stopped; the chunks done are saved. Go on with: "
         f"{options.again}"
@@ -236,22 +288,38 @@ def evaluate_opened(
             workers=workers,
             on_progress=listener.on_progress,
             on_chunk=unfinished.add,
-            keep=worst_rows,
+            keep=unfinished.keep,
             on_remark=listener.say,
-            known=store.known,
+            known=unfinished.known,
             fast=options.fast,
             surrogates=options.surrogates,
         )
         if len(images) < len(opened.data.test):
             evaluation = replace(evaluation, limit=recorded(options.limit))
-        file = write_evaluation(opened, evaluation, store.key)
-        number = numbers_of(opened.data.test, options.limit)
-        try:
-            write_gallery(file, unfinished.gallery, evaluation, images, number)
-        except RunFolderError as error:  # the result itself is written
-            listener.say(f"note: {error}")
+        file = _write(opened, evaluation, images, unfinished, options, listener)
     unfinished.remove()
     return evaluation, file
+
+
+def _write(
+    opened: OpenedTarget,
+    evaluation: Evaluation,
+    images: Split,
+    unfinished: Unfinished,
+    options: EvalOptions,
+    listener: Listener,
+) -> Path:
+    """The JSON file, then the examples that were kept."""
+    file = write_evaluation(opened, evaluation, unfinished.store.key)
+    number = numbers_of(opened.data.test, options.limit)
+    try:
+        write_gallery(file, unfinished.gallery, evaluation, images, number)
+    except RunFolderError as error:  # the result itself is written
+        listener.say(f"note: {error}")
+    if options.save_adv and unfinished.worst:
+        saving = Saving(opened, images, unfinished.worst, evaluation, number)
+        listener.say(f"adversarial images: {saving.write(options.save_adv)}")
+    return file
 
 
 def is_evaluated(opened: OpenedTarget, specs: Sequence[AttackSpec], options: EvalOptions) -> bool:
@@ -273,6 +341,7 @@ def _identity(
         limit=options.limit,
         batch_size=batch_size,
         fast=options.fast,
+        saved=options.save_adv is not None,
         surrogates=options.surrogates,
     )
 

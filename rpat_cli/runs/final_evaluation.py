@@ -15,7 +15,7 @@ from rpat_cli.records.metrics import AVERAGED
 from rpat_cli.records.run_folder import RunFolder
 from rpat_cli.runs.evaluate import EvalOptions, evaluate_opened, is_evaluated
 from rpat_cli.runs.listener import Listener
-from rpat_cli.runs.target import OpenedTarget
+from rpat_cli.runs.target import OpenedTarget, under_each_threat
 
 
 def evaluate_checkpoints(
@@ -39,12 +39,13 @@ def evaluate_checkpoints(
     # Worker processes take seconds to start: once for all checkpoints.
     with options.workers(specs, compute, len(data.test)) as workers:
         for name, saved in _checkpoints(folder, bool(recipe.wa), listener.say):
-            opened = OpenedTarget(saved, recipe, data)
-            if is_evaluated(opened, specs, options):
-                listener.say(f"{name} (epoch {saved.epoch}) has been evaluated already")
-                continue
-            listener.say(f"evaluating {name} (epoch {saved.epoch}) on {len(data.test)} test images")
-            evaluate_opened(opened, specs, options, listener, workers=workers)
+            for opened in under_each_threat(OpenedTarget(saved, recipe, data)):
+                if is_evaluated(opened, specs, options):
+                    listener.say(f"{name} (epoch {saved.epoch}) has been evaluated already")
+                    continue
+                images = f"{len(data.test)} test images"
+                listener.say(f"evaluating {name} (epoch {saved.epoch}) on {images}")
+                evaluate_opened(opened, specs, options, listener, workers=workers)
 
 
 def _checkpoints(

@@ -4,6 +4,7 @@ Chunks of a stopped evaluation are used by an evaluation of the same identity on
 evaluation whose key is on disk need not be run again.
 """
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -16,6 +17,7 @@ from rpat_cli.loading.saved_model import SavedModel
 from rpat_cli.loading.stand_ins import fingerprint
 from rpat_cli.records import eval_file
 from rpat_cli.records.eval_file import EvalFile
+from rpat_cli.records.files import is_file, user_path
 from rpat_cli.runs.target import OpenedTarget
 from rpat_cli.version import __version__
 
@@ -31,6 +33,7 @@ def identity_of(
     limit: Limit | None,
     batch_size: int,
     fast: bool = False,
+    saved: bool = False,
     surrogates: Sequence[Surrogate] = (),
 ) -> dict[str, Any]:
     """All that the results depend on, by names that a message can use."""
@@ -49,6 +52,8 @@ def identity_of(
         "kind of records": RECORDS,
         **stand_ins,
         "versions": {"rpat": __version__, **{name: _installed(name) for name in LIBRARIES}},
+        **_files_of(specs),
+        **({"adversarial images": True} if saved else {}),
         **({"fast": True} if fast else {}),  # keys from before there was such a choice stay
     }
 
@@ -56,6 +61,17 @@ def identity_of(
 def _settings_of(spec: AttackSpec) -> dict[str, Any]:
     """Without where the source model lies, which may be written in many ways: its weights count."""
     return {key: value for key, value in spec.settings.items() if key != "source"}
+
+
+def _files_of(specs: Sequence[AttackSpec]) -> dict[str, Any]:
+    """What is in the files of saved examples: another file of the same name is another attack."""
+    found = {}
+    for spec in specs:
+        path = user_path(str(spec.settings.get("path", "")))
+        if spec.name == "file" and is_file(path):
+            with path.open("rb") as file:
+                found[spec.label] = hashlib.file_digest(file, "sha256").hexdigest()
+    return {"files": found} if found else {}
 
 
 def _installed(name: str) -> str | None:

@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 from torch import nn
 
-from rpat_cli.attacks.threat import Threat
+from rpat_cli.attacks.threat import Threat, parse_threat
 from rpat_cli.data.base import Dataset, Split
 from rpat_cli.data.choice import Limit, choose
 from rpat_cli.engine.compute import Compute, resolve_compute
@@ -112,7 +112,18 @@ def _with_changes(recipe: Recipe, changes: Sequence[Layer]) -> Recipe:
     if norms and norms[-1] != recipe.threat.norm:
         values["threat"] = {}
         values["attack"]["step_size"] = None
+    if any(threats):  # one threat is asked for, not those of the run's report
+        values["eval_threats"] = []
     return resolve([Layer("the run's recipe", values), *changes])
+
+
+def under_each_threat(opened: OpenedTarget) -> list[OpenedTarget]:
+    """The target under each threat of the recipe's `eval_threats`; under its own if it has none."""
+    found = []
+    for norm, eps in dict.fromkeys(map(parse_threat, opened.recipe.eval_threats)):
+        section = opened.recipe.threat.model_copy(update={"norm": norm, "eps": eps})
+        found.append(replace(opened, recipe=opened.recipe.model_copy(update={"threat": section})))
+    return found or [opened]
 
 
 def _check_normalization(saved: SavedModel, changes: Sequence[Layer]) -> None:

@@ -223,6 +223,8 @@ def train_stretch(
             inputs.extra,
             ranks,
         )
+        for network in loop.networks.by_name().values():
+            ranks.copy_from_first(network.state_dict().values())
         if inputs.recipe.sync_bn:  # after its average was copied, which never trains
             ranks.synchronize_batchnorm(model)
         if state is not None:

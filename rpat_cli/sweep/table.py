@@ -15,7 +15,7 @@ from rpat_cli.evaluation.statistics import mean_acc, nrr
 from rpat_cli.evaluation.suite import parse_suite
 from rpat_cli.records.metrics import AVERAGED
 from rpat_cli.sweep.expand import Plan, Trial, Variant, checkpoints_of
-from rpat_cli.sweep.folder import Results
+from rpat_cli.sweep.folder import Results, union_labels
 from rpat_cli.sweep.intervals import Difference, Stat, paired_difference
 from rpat_cli.sweep.markup import latex_text, markdown_block, markdown_text, one_line
 from rpat_cli.sweep.sweep_file import SHIPPED
@@ -96,6 +96,7 @@ def _metrics(plan: Plan) -> tuple[str, ...]:
     labels = ["clean"]
     for variant in plan.variants:
         labels += [spec.label for spec in parse_suite(variant.recipe.eval)]
+        labels += union_labels(variant.recipe.eval_threats)
     scores = SCORES if AUTOATTACK in labels else ()
     return (*dict.fromkeys(labels), *scores)
 

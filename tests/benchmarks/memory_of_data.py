@@ -161,7 +161,7 @@ def peaks_of_all(root: Path) -> dict[str, float]:
     disk."""
     from rpat_cli.diagnostics.verdict.probe import gather
 
-    gather.__kwdefaults__["substitute_queries"] = 100
+    gather.__kwdefaults__.update(images=50, square_queries=20, substitute_queries=100)
     peaks = {}
     for name, task in TASKS.items():
         gc.collect()
@@ -274,14 +274,14 @@ def main() -> None:
     elif given.command == "extra":
         for name, figures in extra(given.gigabytes, given.where).items():
             print(f"{name:>15}  peak {figures['peak_mb']:.0f} MB, {figures['step']:.4f} s a step")
-    elif given.task == "epochs":
-        print(json.dumps(memory_by_epoch(Path(given.argument))))
-    elif given.task == "all":
-        print(json.dumps(peaks_of_all(Path(given.argument))))
     elif given.command == "epochs":
         with tempfile.TemporaryDirectory() as folder:
             found = measured("epochs", folder)
         print(" ".join(f"{found[epoch - 1]:.0f}" for epoch in (1, 20, 50, 100, 150, 200)), "MB")
+    elif given.task == "epochs":
+        print(json.dumps(memory_by_epoch(Path(given.argument))))
+    elif given.task == "all":
+        print(json.dumps(peaks_of_all(Path(given.argument))))
     elif given.task == "extra":
         step = train_on_extra([path for path in given.argument.split(",") if path])
         print(json.dumps({"peak_mb": peak_mb(), "step": step}))

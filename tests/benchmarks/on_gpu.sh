@@ -10,11 +10,12 @@ failed=0
 nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader 2>/dev/null
 timeout 240 "$python" -m pytest -q -m gpu tests/engine || failed=1
 
-if [ "$device" = cpu ]; then
-    race=(--device cpu --precisions fp32 bf16 --ways plain fast --rounds 3)
-    timeout 120 "$python" tests/benchmarks/step_race.py --model small-cnn --shape 1 28 28 --batch 32 "${race[@]}" || failed=1
-    exit $failed
-fi
-timeout 120 "$python" tests/benchmarks/step_race.py --model preact-resnet18 --batch 128 --rounds 20 || failed=1
-timeout 110 "$python" tests/benchmarks/step_race.py --model wrn-28-10 --batch 128 --rounds 5 --precisions tf32 bf16 || failed=1
+race() { # MODEL SECONDS FLAGS...: exact, fast and the floor of a step of pgd with robust perception, taking turns
+    timeout $(($2 + 40)) "$python" -m rpat_cli bench --data cifar10 --model "$1" --batch-size 128 --method pgd --ra \
+        --device "$device" --seconds "$2" "${@:3}" || failed=1
+}
+race preact-resnet18 15
+race preact-resnet18 15 --fast
+race preact-resnet18 15 --compile
+race wrn-28-10 15 --compile
 exit $failed

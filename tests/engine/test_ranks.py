@@ -35,9 +35,8 @@ def at_work(count: int, folder: Path) -> list[dict[str, Any]]:
         )
         for rank in range(count)
     ]
-    for process in processes:
-        _, err = process.communicate(timeout=300)
-        assert process.returncode == 0, err
+    said = [process.communicate(timeout=300)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0] * count, "\n".join(said)
     return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(count)]
 
 

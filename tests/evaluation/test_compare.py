@@ -7,8 +7,9 @@ import torch
 
 from rpat_cli.attacks.threat import Threat
 from rpat_cli.errors import DataError, RunFolderError
+from rpat_cli.evaluation.attack_result import AttackResult
 from rpat_cli.evaluation.compare import WORST, compare, mcnemar
-from rpat_cli.evaluation.results import AttackResult, Evaluation
+from rpat_cli.evaluation.results import Evaluation
 from rpat_cli.records.eval_file import write_new
 from rpat_cli.reports.comparison import changed_images
 from rpat_cli.runs.compare import compare_files

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from rpat_cli.attacks.threat import Threat
+from rpat_cli.evaluation.attack_result import AttackResult, StageResult
 from rpat_cli.evaluation.calibration import Calibration
 from rpat_cli.evaluation.evaluate import evaluate
 from rpat_cli.evaluation.parallel.chunks import ChunkResult
 from rpat_cli.evaluation.parallel.stages import SampleStates
-from rpat_cli.evaluation.results import AttackResult, Evaluation, StageResult
+from rpat_cli.evaluation.results import Evaluation
 from rpat_cli.evaluation.statistics import Accuracy
 from rpat_cli.evaluation.suite import parse_suite
 from rpat_cli.evaluation.verify import Prediction

@@ -12,7 +12,8 @@ from rpat_cli.attacks.threat import Threat
 from rpat_cli.cli import session
 from rpat_cli.data.splits import limited_choice
 from rpat_cli.errors import DataError, RunFolderError
-from rpat_cli.evaluation.results import AttackResult, Evaluation
+from rpat_cli.evaluation.attack_result import AttackResult
+from rpat_cli.evaluation.results import Evaluation
 from rpat_cli.recipe.layers import Layer, resolve, to_yaml
 from rpat_cli.records.eval_file import write_new
 from rpat_cli.records.metrics import EpochRecord, append_metrics

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from rpat_cli.engine.callbacks import Validation
+from rpat_cli.engine.compute import resolve_compute
 from rpat_cli.evaluation.suite import parse_suite
 from rpat_cli.loading.load import load_model
 from rpat_cli.recipe.layers import Layer, resolve
@@ -149,7 +150,8 @@ def test_a_run_of_one_piece_is_repeated_by_its_recipe(tmp_path: Path) -> None:
     assert before[0] == f"Repeat this run: rpat train --config {run.recipe}"
     resume_run(run.path)
     assert head_of(run) == before
-    assert len(load_checkpoint(run.checkpoint("last"))["segments"]) == 1
+    [whole] = load_checkpoint(run.checkpoint("last"))["segments"]
+    assert whole["precision"] == resolve_compute().precision  # what "auto" was
     assert not any("segments" in remark for remark in build_report(run).remarks)
 
 
@@ -169,6 +171,9 @@ def test_what_cannot_be_repeated_is_said() -> None:
     )
     assert "had different threads" in said(
         segment(0, 3, device="cpu", threads=4), segment(1, 3, device="cpu", threads=2)
+    )
+    assert "had different precisions" in said(
+        segment(0, 3, precision="bf16"), segment(1, 3, precision="fp32")
     )
     text = said(segment(0, 4), segment(1, 6))
     assert "--set epochs=4 --stop-after 1" in text

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from rpat_cli.attacks.threat import Threat
-from rpat_cli.evaluation.results import AttackResult, Evaluation, StageResult
+from rpat_cli.evaluation.attack_result import AttackResult, StageResult
+from rpat_cli.evaluation.results import Evaluation
 from rpat_cli.recipe.layers import Layer, resolve, to_yaml
 from rpat_cli.records.checkpoint import save_checkpoint
 from rpat_cli.records.eval_file import write_new

@@ -171,7 +171,7 @@ def test_waterfall_goes_from_clean_to_robust(make_run):
     row = build(make_run, attacked={"pgd-20": 60, "autoattack": 40}).rows[0]
     (fall,) = waterfalls(row)
     assert [bar.name for bar in fall.bars] == ["apgd-ce", "apgd-t", "fab-t", "square"]
-    assert (fall.clean, fall.bars[-1].left) == (80, 40)
+    assert (fall.before, fall.bars[-1].left) == (80, 40)
     assert fall.bars[0].start + fall.bars[0].width == pytest.approx(0.8)
     assert fall.bars[-1].start == pytest.approx(0.4)
     for before, after in zip(fall.bars, fall.bars[1:], strict=False):

@@ -1,13 +1,16 @@
 """Tables carry the numbers, fit the terminal, and need no color."""
 
 import io
+from dataclasses import replace
 
 import pytest
 from fake_runs import NAMES, an_epoch, an_evaluation
 from rich.console import Console
 
+from rpat_cli.evaluation.audit import Audit, Look
 from rpat_cli.evaluation.statistics import mean_acc, nrr, wilson_interval
 from rpat_cli.reports.gather import build_report
+from rpat_cli.reports.html import render_html
 from rpat_cli.reports.terminal import (
     evaluation_remarks,
     evaluation_summary,
@@ -184,3 +187,22 @@ def test_numbers_for_people():
         "1.23M",
         "8G",
     ]
+
+
+def test_an_audit_is_said_in_table_and_report(run):
+    audit = Audit(0.25, 0.95, 100, 40, 20, 1, 2, 0, tuple(range(20)), (Look(20, 1, 0.03),))
+    evaluation = an_evaluation(80, {"pgd-20": 40, "audit:0.25": 39})
+    first, last = evaluation.results[-2:]
+    evaluation = replace(evaluation, results=(first, replace(last, audit=audit)))
+    words = "AutoAttack is at most 2.00 points lower (95 %)"
+    assert words in shown(evaluation_summary(evaluation, NAMES))
+    run.evaluate("best", 1, evaluation)
+    report = build_report(run.folder)
+    assert f"audit:0.25 on best (epoch 1): {words}" in shown(report_table(report))
+    assert f"audit:0.25 on best (epoch 1): {words}" in render_html(report)
+    (result,) = [each for each in report.to_dict()["results"] if each["label"] == "audit:0.25"]
+    assert result["audit"]["gap"] == 0.02
+    assert result["audit"]["statement"].endswith(
+        "it broke 1 of 20 images drawn at random from the 40 that the other attacks left. This "
+        "bounds the gap to AutoAttack, not to the truth: a stronger attack may break more"
+    )

@@ -367,7 +367,7 @@ def test_settings_reach_sbatch(slurm: Path, tmp_path: Path) -> None:
     )
     assert engine.submit(shell(tmp_path / "trial", "echo $A $OMP_NUM_THREADS; exit 4"))
     assert ended(engine) == {"trial": 4}
-    assert (tmp_path / "trial" / "log.txt").read_text() == "1 3\n"
+    assert (tmp_path / "trial" / "log.txt").read_text() == "1 1\n"  # 3 cores for 2 ranks
     options = {
         line.removeprefix("#SBATCH --")
         for line in (slurm / "1" / "script").read_text().splitlines()

@@ -83,21 +83,30 @@ class StageRunner:
     on_progress: OnProgress | None = None
     on_chunk: OnChunk | None = None
 
-    def run(self, stages: Sequence[str], states: SampleStates) -> None:
+    def run(
+        self, stages: Sequence[str], states: SampleStates, *, among: Tensor | None = None
+    ) -> None:
         """Let every stage attack what is still robust when it begins, and write what happens into
-        `states`."""
+        `states`.
+
+        `among` (K,): of these samples only. Another call goes on with others; the chunks of each
+        stage are numbered on.
+        """
         own = [chunk for chunk in self.known if chunk.label == self.label]
         known = {(chunk.stage, chunk.chunk): chunk for chunk in own}
         began = time.perf_counter()
+        chosen = torch.arange(len(states.robust)) if among is None else among.sort().values
         for number in range(len(stages)):
-            todo = states.robust.nonzero().squeeze(1)
+            todo = chosen[states.robust[chosen]]
             if not len(todo):
                 break
             pieces = even_pieces(todo, self.chunk_size)
             meter = _Meter(self, stages, number, len(pieces), len(todo), began)
             meter.report(states)
-            fresh = self._take_over(known, number, pieces, states, meter)
-            self._attack(self._tasks(number, fresh, pieces), states, meter)
+            first = sum(chunk.stage == number for chunk in states.chunks)
+            numbered = dict(enumerate(pieces, first))
+            fresh = self._take_over(known, number, numbered, states, meter)
+            self._attack(self._tasks(number, fresh, numbered), states, meter)
         # Processes answer in any order; what is made of the chunks must not depend on it.
         states.chunks.sort(key=lambda chunk: (chunk.stage, chunk.chunk))
 
@@ -105,13 +114,13 @@ class StageRunner:
         self,
         known: Mapping[tuple[int, int], ChunkResult],
         stage: int,
-        pieces: Sequence[Tensor],
+        pieces: Mapping[int, Tensor],
         states: SampleStates,
         meter: "_Meter",
     ) -> list[int]:
         """Add the known chunks of a stage; the numbers of those that are not."""
         fresh = []
-        for index, indices in enumerate(pieces):
+        for index, indices in pieces.items():
             chunk = known.get((stage, index))
             # An earlier run may have found other samples robust, where it rounded differently.
             if chunk is None or not torch.equal(chunk.indices, indices):
@@ -136,7 +145,9 @@ class StageRunner:
             meter.add(len(chunk.indices), fresh=True)
             meter.report(states)
 
-    def _tasks(self, stage: int, chunks: Sequence[int], pieces: Sequence[Tensor]) -> Iterator[Task]:
+    def _tasks(
+        self, stage: int, chunks: Sequence[int], pieces: Mapping[int, Tensor]
+    ) -> Iterator[Task]:
         chosen = [pieces[chunk] for chunk in chunks]
         for chunk, indices, x in zip(chunks, chosen, pieces_of(self.x, chosen), strict=True):
             y, seed = self.y[indices.to(self.y.device)], self._chunk_seed(stage, chunk)

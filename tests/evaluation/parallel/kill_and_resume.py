@@ -1,7 +1,7 @@
 """Evaluate a toy in child processes that are killed at random moments, until one comes to its end,
 and once in a child that is left alone.
 
-Run as a script, `kill_and_resume.py FOLDER KILLS`: writes FOLDER/resumed.json and
+Run as a script, `kill_and_resume.py FOLDER KILLS ATTACKS`: writes FOLDER/resumed.json and
 FOLDER/whole.json, prints one JSON object. A process of its own, since it forks. All children are
 forked from it and compute with its one thread: so their results can be compared bit for bit.
 """
@@ -27,11 +27,11 @@ from rpat_cli.evaluation.parallel.store import ChunkStore
 from rpat_cli.evaluation.suite import parse_suite
 
 
-def main(folder: Path, kills: int) -> None:
+def main(folder: Path, kills: int, attacks: str) -> None:
     torch.set_num_threads(1)  # no threads, so that forking is safe
     pyautoattack.AutoAttack = Quick
     toy = make_toy(10)
-    suite = parse_suite("pgd-3,autoattack:square+apgd-ce+apgd-t+fab-t")
+    suite = parse_suite(attacks)
 
     def child(name: str, to_be_killed: bool) -> None:
         store = ChunkStore.open(folder / f"{name}.partial", {"model": "toy"}, lambda _: None)
@@ -80,4 +80,4 @@ def fork(child: Callable[[str, bool], None], name: str, to_be_killed: bool) -> i
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))
+    main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3])

@@ -150,11 +150,16 @@ def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:
         store.add(chunk())
 
 
-def test_killed_ten_times_it_ends_with_the_flags_of_one_uninterrupted_run(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "attacks", ["pgd-3,autoattack:square+apgd-ce+apgd-t+fab-t", "fgsm,audit:25"]
+)
+def test_killed_ten_times_it_ends_with_the_flags_of_one_uninterrupted_run(
+    tmp_path: Path, attacks: str
+) -> None:
     """SIGKILL at random moments; every start takes over what the ones before have written."""
     script = Path(__file__).with_name("kill_and_resume.py")
     done = subprocess.run(
-        [sys.executable, str(script), str(tmp_path), "10"],
+        [sys.executable, str(script), str(tmp_path), "10", attacks],
         capture_output=True,
         text=True,
         timeout=300,
