@@ -2,13 +2,13 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from rpat_cli.errors import ConfigError, Problem
-from rpat_cli.recipe.data_section import DataSection
 from rpat_cli.recipe.layers import Layer, read_all, resolve, with_plugins_in
 from rpat_cli.recipe.schema import Recipe
 from rpat_cli.recipe.shipped import find
@@ -21,8 +21,30 @@ from rpat_cli.sweep.sweep_file import check_sweep, sweep_error
 UNTRAINED_DATA = ("root", "download", "workers", "memory_budget_gb")
 """Keys of the recipe's `data` that a trained model does not depend on either."""
 
-ADDED_DATA = ("channels", "center_crop", "interpolation", "test_size")
-"""Keys of the recipe's `data` that sweep folders of earlier versions do not know."""
+FIRST_KEYS = frozenset(
+    {
+        *("accumulate", "awp", "batch_size", "consistency", "device", "epochs", "eval"),
+        *("label_smoothing", "method", "mix", "model", "plugins", "precision", "ra", "schedule"),
+        *("seed", "wa", "threat.eps", "threat.norm"),
+        *("attack.bn_mode", "attack.name", "attack.restarts", "attack.start", "attack.step_size"),
+        *("attack.steps", "attack.strong.eps", "attack.strong.from_epoch", "attack.strong.steps"),
+        *("data.augment", "data.augment_from.augment", "data.augment_from.epoch"),
+        *("data.extra.path", "data.extra.share", "data.image_size", "data.name"),
+        *("data.normalize_as", "data.val_size"),
+        *("optimizer.clip_norm", "optimizer.lr", "optimizer.momentum", "optimizer.nesterov"),
+        *("optimizer.warmup_epochs", "optimizer.weight_decay"),
+        *("validation.every", "validation.limit", "validation.steps"),
+    }
+)
+"""The keys of a recipe when the first sweep folders were written."""
+
+ADDED_SETTINGS: Mapping[str, Mapping[str, str]] = {
+    "trades": {"passes": "clean-first"},
+    "wa": {"form": "ema", "buffers": "average"},
+    "awp": {"parameters": "weights", "statistics": "perturbed"},
+}
+"""Settings that entries of the tables have been given since, with the defaults that mean what was
+done before."""
 
 
 @dataclass(frozen=True)
@@ -220,13 +242,38 @@ def recipe_name(recipe: Recipe) -> str:
     values = recipe.model_dump(mode="json", exclude=set(UNTRAINED))
     for key in UNTRAINED_DATA:
         values["data"].pop(key)
-    # With their defaults they mean what was done before they were there.
-    for key in ADDED_DATA:
-        if values["data"][key] == DataSection.model_fields[key].default:
-            del values["data"][key]
+    values = _without_added(values, _defaults(type(recipe)))
+    for name, added in ADDED_SETTINGS.items():
+        section = values["method"] if recipe.method.name == name else values.get(name)
+        for setting, default in added.items():
+            if isinstance(section, dict) and section.get(setting) == default:
+                del section[setting]
     # The name that this key had when the first sweep folders were written: theirs stay valid.
     values["data"]["normalise_as"] = values["data"].pop("normalize_as")
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _without_added(
+    values: Mapping[str, Any], defaults: Mapping[str, Any], prefix: str = ""
+) -> dict[str, Any]:
+    """Without the keys that were added later and have their default: with that they mean what was
+    done before they were there, and folders keep their names."""
+    kept: dict[str, Any] = {}
+    for key, value in values.items():
+        default = defaults.get(key)
+        if f"{prefix}{key}" in FIRST_KEYS:
+            kept[key] = value
+        elif isinstance(value, dict) and isinstance(default, dict):
+            if inner := _without_added(value, default, f"{prefix}{key}."):
+                kept[key] = inner
+        elif value != default:
+            kept[key] = value
+    return kept
+
+
+@cache
+def _defaults(kind: type[Recipe]) -> dict[str, Any]:
+    return kind().model_dump(mode="json")
 
 
 def _with_baselines(

@@ -183,7 +183,8 @@ def test_from_the_command_to_the_verdict(tmp_path: Path, monkeypatch: pytest.Mon
     record = json.loads(file.read_text())
     (result,) = record["results"]
     assert result["label"] == "transfer:my.py:other@pgd-2"
-    assert (result["settings"]["source"], result["settings"]["attack"]) == ("my.py:other", "pgd")
+    source = f"{tmp_path}/my.py:other"  # found from everywhere
+    assert (result["settings"]["source"], result["settings"]["attack"]) == (source, "pgd")
     opened = open_target(target, "best", DATA)
     assert is_evaluated(opened, specs, options)
     seen: dict[str, Any] = {}
