@@ -266,8 +266,8 @@ class Replica:
     """A broken defense.
 
     How it is made; the check that has to find it, at this level or a worse one; what to type to
-    break it, one of these, or `None` where the attacks are not what is wrong; and an attack that it may be
-    believed for. `images` and `queries`: what it takes to see the check's reason.
+    break it, one of these, or `None` where the attacks are not what is wrong; and an attack that it
+    may be believed for. `images` and `queries`: what it takes to see the check's reason.
     """
 
     make: Callable[[Nets], nn.Module]

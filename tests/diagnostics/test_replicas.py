@@ -48,7 +48,7 @@ def _timed(name: str) -> Any:
     return pytest.param(name, marks=pytest.mark.slow if is_slow else ())
 
 
-@pytest.mark.parametrize("name", map(_timed, REPLICAS))
+@pytest.mark.parametrize("name", [_timed(name) for name in REPLICAS])
 def test_a_broken_defense_is_found_and_broken_by_the_attack_named(
     name: str, nets: Nets, honest: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
