@@ -136,10 +136,9 @@ def evaluate(
         more = (classes, probabilities, search, keep, surrogates)
         bench = _bench(model, threat, specs, first, seed, own_sources, *more)
         on_progress = on_progress and _forecast(bench, whole, on_progress)
-        execute = _executor(bench, workers, on_remark)
+        shared = (_executor(bench, workers, on_remark), x, y, batch_size, seed, known)
         for spec in specs:
-            settings = (batch_size, seed, known, on_progress, on_chunk)
-            runner = StageRunner(spec.label, execute, x, y, *settings)
+            runner = StageRunner(spec.label, *shared, on_progress, on_chunk)
             states.append(SampleStates.clean(clean, whole.y))
             whole = _attack(runner, spec, bench, states, whole, on_remark)
             if on_result:
