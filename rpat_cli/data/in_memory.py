@@ -78,18 +78,23 @@ def taken_from(data: object, *, training: bool) -> tuple[Given | None, Any]:
     if not {"train", "test"} & set(data):
         return None, data
     parts = {which: as_split(data[which]) for which in ("train", "test") if which in data}
-    train, test = parts.get("train"), parts.get("test")
-    if training and train is None:
-        raise DataError("data: a training needs training images: data={'train': (x, y), ...}.")
-    if not training and test is None:
-        raise DataError("data: an evaluation needs test images: data=(x, y).")
-    if len({split.shape for split in parts.values()}) > 1:
-        shapes = " and ".join(str(split.shape) for split in parts.values())
-        raise DataError(f"data: training and test images have different shapes: {shapes}.")
-    given = Given(train if training else None, test, _class_names(data, parts))
+    _check_parts(parts, training=training)
+    train = parts["train"] if training else None
+    given = Given(train, parts.get("test"), _class_names(data, parts))
     channels, height, width = given.shape
     section = {key: data[key] for key in data if key not in ("train", "test", "class_names")}
     return given, {"name": NAME, "image_size": [height, width], "channels": channels, **section}
+
+
+def _check_parts(parts: Mapping[str, Split], *, training: bool) -> None:
+    if training and "train" not in parts:
+        raise DataError("data: a training needs training images: data={'train': (x, y), ...}.")
+    if not training and "test" not in parts:
+        raise DataError("data: an evaluation needs test images: data=(x, y).")
+    shapes = [split.shape for split in parts.values()]
+    if len(set(shapes)) > 1:
+        both = " and ".join(map(str, shapes))
+        raise DataError(f"data: training and test images have different shapes: {both}.")
 
 
 def _class_names(data: Mapping[str, Any], parts: Mapping[str, Split]) -> tuple[str, ...]:
