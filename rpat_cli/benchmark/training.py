@@ -16,7 +16,7 @@ from rpat_cli.benchmark.published import ORDERS, PublishedOrder, WholeBackward
 from rpat_cli.benchmark.race import Contestant, OnTurn, Spread, Times, busy, race, silent
 from rpat_cli.data.base import Dataset
 from rpat_cli.engine.callback import Callback, StepRecord
-from rpat_cli.engine.compute import Compute, resolve_compute, seed_everything
+from rpat_cli.engine.compute import Compute, seed_everything
 from rpat_cli.engine.loop import TrainLoop
 from rpat_cli.loading.architecture import Architecture
 from rpat_cli.recipe.schema import Recipe
@@ -28,6 +28,7 @@ from rpat_cli.runs.build import (
     build_method,
     build_optimizer,
     build_threat,
+    compute_for,
 )
 from rpat_cli.runs.estimate import data_or_random
 
@@ -198,8 +199,8 @@ def bench_training(
 def _ours(
     name: str, recipe: Recipe, precision: str, data: Dataset, architecture: Architecture
 ) -> OurSteps:
-    recipe = recipe.model_copy(update={"precision": precision})
-    compute = resolve_compute(recipe.device, precision)
+    recipe = recipe.model_copy(update={"precision": precision, "fast": name == FAST})
+    compute = compute_for(recipe)
     return OurSteps(name, recipe, data, compute, architecture)
 
 

@@ -91,9 +91,10 @@ def _check_parts(parts: Mapping[str, Split], *, training: bool) -> None:
         raise DataError("data: a training needs training images: data={'train': (x, y), ...}.")
     if not training and "test" not in parts:
         raise DataError("data: an evaluation needs test images: data=(x, y).")
-    if len({split.shape for split in parts.values()}) > 1:
-        shapes = " and ".join(str(split.shape) for split in parts.values())
-        raise DataError(f"data: training and test images have different shapes: {shapes}.")
+    shapes = [split.shape for split in parts.values()]
+    if len(set(shapes)) > 1:
+        both = " and ".join(map(str, shapes))
+        raise DataError(f"data: training and test images have different shapes: {both}.")
 
 
 def _class_names(data: Mapping[str, Any], parts: Mapping[str, Split]) -> tuple[str, ...]:

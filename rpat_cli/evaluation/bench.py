@@ -24,6 +24,7 @@ from rpat_cli.attacks.surrogate import Surrogate, backward_through
 from rpat_cli.attacks.threat import Threat
 from rpat_cli.errors import ConfigError, Problem
 from rpat_cli.evaluation.fast import Reduced, check_in_float32, is_worth_it
+from rpat_cli.evaluation.heap import give_back
 from rpat_cli.evaluation.parallel.chunks import ChooseRows, ChunkResult, Kept, Task
 from rpat_cli.evaluation.suite import AttackSpec, parse_suite
 from rpat_cli.evaluation.verify import Verified, verify
@@ -202,6 +203,7 @@ class Bench:
             with backward_through(self.model, self.surrogates):
                 x_adv = attacked(perturb, x, y)
             verified = verify(model, self.threat, x, y, x_adv)
+        give_back()
         return ChunkResult(
             label=task.label,
             stage=task.stage,
