@@ -93,7 +93,7 @@ def one_step_of_everything(ranks: Ranks) -> dict[str, str]:
             given = dict(settings)
             if key in ("cutmix", "parts") and name not in ("pgd", "consistency"):
                 continue
-            if settings.get("awp") and METHODS[name].needs_pgd:  # the recipe refuses it
+            if "awp" in given and METHODS[name].own_examples:  # the recipe refuses it
                 continue
             if METHODS[name]().needs_teacher:
                 given.setdefault("wa", TOGETHER["wa"]["wa"])
