@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 
-PAUSE = 1.0
+PAUSE = 0.25
 """Seconds between two times: what an attack frees in between is little, and looking through it
 takes some milliseconds."""
 
@@ -27,7 +27,7 @@ _last = 0.0
 
 
 def give_back() -> None:
-    """Do so, unless it was done within the last second."""
+    """Do so, unless it was done just before."""
     global _last
     now = time.monotonic()
     if _malloc_trim is not None and now - _last >= PAUSE:
