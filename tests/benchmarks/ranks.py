@@ -102,6 +102,8 @@ def as_rank(options: argparse.Namespace) -> None:
     loop.run()
     if ranks.rank == 0:
         print(json.dumps(list(zip(*times[1:], strict=True))))  # the first step warms up
+    if ranks.size > 1:
+        group.leave()
 
 
 def main() -> None:
