@@ -168,6 +168,7 @@ def peaks_of_all(root: Path) -> dict[str, float]:
         Path("/proc/self/clear_refs").write_text("5")  # the peak begins at what is in use now
         task(root, memory_budget_gb=0, workers=0)
         peaks[name] = peak_mb()
+        print(f"{name}: {peaks[name]:.0f} MB", file=sys.stderr)
     return peaks
 
 
