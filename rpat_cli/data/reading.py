@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from rpat_cli.data.base import Batches, Split
+from rpat_cli.data.heap import give_back
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +42,7 @@ class Images:
         """All of them, in their order, in batches of at most `size` on the device."""
         for x, _ in self.source.batches(torch.arange(len(self)), size, device):
             yield x
+            give_back()
 
 
 AnyImages: TypeAlias = Tensor | Images

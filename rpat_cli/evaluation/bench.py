@@ -22,9 +22,9 @@ from rpat_cli.attacks.catalogue import NoAttack, Transfer
 from rpat_cli.attacks.side_effects import exact_float32, frozen, own_randomness
 from rpat_cli.attacks.surrogate import Surrogate, backward_through
 from rpat_cli.attacks.threat import Threat
+from rpat_cli.data.heap import give_back
 from rpat_cli.errors import ConfigError, Problem
 from rpat_cli.evaluation.fast import Reduced, check_in_float32, is_worth_it
-from rpat_cli.evaluation.heap import give_back
 from rpat_cli.evaluation.parallel.chunks import ChooseRows, ChunkResult, Kept, Task
 from rpat_cli.evaluation.suite import AttackSpec, parse_suite
 from rpat_cli.evaluation.verify import Verified, verify
