@@ -135,7 +135,7 @@ class Sparse:
 
     @classmethod
     def begin(cls, threat: Threat, steps: int, share: Tensor, x: Tensor) -> "Sparse":
-        pixels = x[0].numel() if len(x) else 1
+        pixels = x.flatten(1).shape[1]
         return cls(
             threat,
             interval=max(int(0.04 * steps), 1),
@@ -147,7 +147,7 @@ class Sparse:
     def goes_on_from(self, x: Tensor, x_adv: Tensor) -> None:
         """Take the sparsity of a start into account: that of the end of a run before."""
         self.changed = _changed(x, x_adv)
-        self.share = self.changed / x[0].numel() / SPARSER
+        self.share = self.changed / x.flatten(1).shape[1] / SPARSER
 
     def move(self, x: Tensor, x_adv: Tensor, x_old: Tensor, grad: Tensor, first: bool) -> Tensor:  # noqa: ARG002
         size = grad.flatten(1).abs()
@@ -168,7 +168,7 @@ class Sparse:
             return None
         changed, eps = _changed(x, top), self.threat.eps
         fewer = changed / self.changed < STAYED
-        self.share = changed / x[0].numel() / SPARSER
+        self.share = changed / x.flatten(1).shape[1] / SPARSER
         shorter = (self.step / SPARSER).clamp_min(eps / TEN)
         self.step = torch.where(fewer, torch.full_like(self.step, eps), shorter)
         self.changed, self.since = changed, 0

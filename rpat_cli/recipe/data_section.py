@@ -34,6 +34,11 @@ def _rising(pair: tuple[float, float]) -> tuple[float, float]:
 UserPath = Annotated[str, as_value_error(user_path)]
 
 
+def _check_files(paths: str | list[str] | None) -> None:
+    for path in [paths] if isinstance(paths, str) else paths or []:
+        user_path(path)
+
+
 def _check_augment(specs: list[Any]) -> None:
     from rpat_cli.data.augment import build_augment
 
@@ -63,7 +68,9 @@ class AugmentFromSection(Section):
 class ExtraSection(Section):
     """Further training images, generated ones for example."""
 
-    path: Annotated[UserPath | list[UserPath] | None, BeforeValidator(files_in)] = Field(
+    path: Annotated[
+        str | list[str] | None, BeforeValidator(files_in), as_value_error(_check_files)
+    ] = Field(
         None,
         description=(
             ".npz or .npy files, or folders of .npy files, with more training images: uint8 "

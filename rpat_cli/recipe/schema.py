@@ -50,6 +50,9 @@ else:  # these import torch: `switch` builds them through their registry, once a
 
 Norm = Literal["Linf", "L2", "L1"]
 
+MOST_ATTACKS = 1000
+"""In one list: what is wrong with each is looked for, which takes a while for thousands."""
+
 
 def _check_model(name: str) -> None:
     if not is_model_name(name):
@@ -232,7 +235,11 @@ class Recipe(Section):
         list[Annotated[Any, as_value_error(_check_entry)]],
         BeforeValidator(names_in),
         as_value_error(_check_suite),
-    ] = Field(["clean", "pgd-20"], description="attacks of the final report, on the test set")
+    ] = Field(
+        ["clean", "pgd-20"],
+        max_length=MOST_ATTACKS,
+        description="attacks of the final report, on the test set",
+    )
     eval_threats: list[Annotated[str, as_value_error(parse_threat)]] = Field(
         [],
         description=(

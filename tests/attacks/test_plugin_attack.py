@@ -114,7 +114,7 @@ def test_it_is_evaluated_in_one_process_or_shared_over_two(folder: Path) -> None
 
 def test_it_makes_images_on_another_model(folder: Path) -> None:
     (result,) = results(folder, "transfer:run@corners-3").values()
-    assert result["settings"] == {"source": "run", "attack": "corners", "steps": 3}
+    assert result["settings"] == {"source": str(folder / "run"), "attack": "corners", "steps": 3}
 
 
 def test_it_is_listed(folder: Path) -> None:

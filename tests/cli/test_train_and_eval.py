@@ -89,7 +89,7 @@ def test_eval_without_arguments_takes_the_newest_run(run: Path, tmp_path: Path) 
 
 
 def test_eval_writes_a_new_file_with_every_setting(run: Path, tmp_path: Path) -> None:
-    before = set((run / "evals").iterdir())
+    before = set((run / "evals").glob("*.json"))
     for _ in range(2):
         assert (
             call(
@@ -105,7 +105,7 @@ def test_eval_writes_a_new_file_with_every_setting(run: Path, tmp_path: Path) ->
             ).code
             == 0
         )
-    new = sorted(set((run / "evals").iterdir()) - before)
+    new = sorted(set((run / "evals").glob("*.json")) - before)
     assert len(new) == 2
     record = json.loads(new[0].read_text())
     assert record["threat"] == {

@@ -40,7 +40,7 @@ def test_no_two_options_share_a_flag_or_a_parameter() -> None:
     assert len(set(flags)) == len(flags)
     parameters = inspect.signature(train).parameters
     assert {option.parameter for option in OPTIONS} < set(parameters)
-    assert len(parameters) == len(OPTIONS) + 12
+    assert len(parameters) == len(OPTIONS) + 14
 
 
 @pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.long)
@@ -82,7 +82,7 @@ def test_help_lists_what_a_plugin_adds(rpat: Rpat, tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(PLUGIN)
     page = rpat("train", "--plugin", str(tmp_path / "mine.py"), "--help").out
     words = " ".join(re.sub(r"[│╭╮╰╯─]", " ", page).split())
-    assert "rebat, mine." in words
+    assert "multi-norm, mine." in words
     assert "Regularizers of plugins: squeeze=true." in words
     assert "squeeze" not in rpat("train", "--help").out
     missing = rpat("train", "--help", "--plugin=gone.py")

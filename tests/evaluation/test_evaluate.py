@@ -113,6 +113,10 @@ def test_steps_restarts_and_passes_are_what_was_asked_for(toy: Any) -> None:
         "keep": "last",
         "loss": "ce",
         "decay": 0.0,
+        "start_scale": 1.0,
+        "projection": "exact",
+        "reach": 1.0,
+        "eot": 1,
     }
 
 

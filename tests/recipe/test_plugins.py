@@ -105,7 +105,9 @@ def test_a_regularizer_of_ones_own_is_a_key_of_the_recipe_and_goes_with_every_me
     tmp_path: Path, method: str
 ) -> None:
     path = write(tmp_path, SQUEEZING)
-    recipe = load_recipe([], [f"method={method}", "squeeze=true", "ra=true"], flag(path))
+    learns_from = {"hat": ["method.helper=RUN"], "rslad": ["method.teacher=RUN"]}.get(method, [])
+    settings = [f"method={method}", "squeeze=true", "ra=true", *learns_from]
+    recipe = load_recipe([], settings, flag(path))
     assert [type(part).__name__ for part in recipe.parts()[1:]] == [
         "RobustPerception",
         "LogitSqueezing",
@@ -151,7 +153,8 @@ def test_the_recipe_remembers_it_and_a_file_names_it_from_where_it_lies(tmp_path
     config = write(tmp_path / "lab", "plugins: [mine.py]\nmethod: alp\n", "recipe.yaml")
     other = write(
         tmp_path,
-        "from rpat_cli.models import MODELS\nMODELS.add('net', 'nowhere:net')\n",
+        "from rpat_cli.models import MODELS\n"
+        "MODELS.add('net', lambda channels, image_size, classes: None)\n",
         "other.py",
     )
     with trusting(everything=True):

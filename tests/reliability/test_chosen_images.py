@@ -76,7 +76,7 @@ def test_lists_that_do_not_fit(tmp_path, text, message):
 
 def test_what_cannot_be_a_list(tmp_path):
     os.mkfifo(tmp_path / "pipe")
-    for name, message in (("none.txt", "cannot be read"), ("pipe", "no regular file")):
+    for name, message in (("none.txt", "cannot be read"), ("pipe", "it is a pipe")):
         with pytest.raises(ConfigError, match=message):
             chosen_by(None, tmp_path / name)
     with pytest.raises(ConfigError, match="cannot be combined with --limit"):

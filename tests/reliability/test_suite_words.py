@@ -32,7 +32,7 @@ def short(word: str) -> str:
 
 
 def words() -> list[str]:
-    return [word for word in list_attacks() if not word.startswith("transfer:")]
+    return [word for word in list_attacks() if not word.startswith(("transfer:", "file:"))]
 
 
 def threat_for(word: str) -> Threat:

@@ -278,8 +278,8 @@ def test_a_bug_of_rpat_is_called_one(
     """Also where a user's model is being evaluated."""
     scope = {"error": error, "__name__": "rpat_cli.attacks.pgd"}
     code = "def broken(self, *args):\n    raise error\n"
-    exec(compile(code, PGD._attack.__code__.co_filename, "exec"), scope)
-    monkeypatch.setattr(PGD, "_attack", scope["broken"])
+    exec(compile(code, PGD.climb.__code__.co_filename, "exec"), scope)
+    monkeypatch.setattr(PGD, "climb", scope["broken"])
     (tmp_path / "my.py").write_text(NET.format(line=""))
     arguments = ("--model-file", "my.py:build", *ON_MINI, "-a", "pgd-2", "--jobs", "1")
     status, _, message = here("eval", *arguments)
