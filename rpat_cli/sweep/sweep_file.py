@@ -67,7 +67,8 @@ def check_sweep(path: Path) -> tuple[SweepSpec, Layer, list[Problem]]:
             found = error.errors()[:MOST]
             problems += [_problem(dict(item), layer) for item in found]
             wrong = values.keys() & {item["loc"][0] for item in found if item["loc"]}
-            if not wrong:  # a rule over several keys, such as the lengths under zip
+            # A rule over several keys, such as the lengths under zip; or more than can be read.
+            if not wrong or len(problems) >= MOST:
                 raise sweep_error(problems) from None
             values = {key: value for key, value in values.items() if key not in wrong}
 
