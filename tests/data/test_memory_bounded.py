@@ -7,6 +7,7 @@ import pytest
 from tests.benchmarks.memory_of_data import TASKS, measured, write_jpegs
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="Linux tells the peak")
 def test_twice_as_many_files_need_no_more_memory(tmp_path: Path) -> None:
     """As float32, the further 2,000 images would take 98 MB, as bytes 25 MB."""
