@@ -3,7 +3,7 @@ keeps quiet.
 
     python tests/benchmarks/honest_models.py FOLDER train --cifar TREE
     python tests/benchmarks/honest_models.py FOLDER attack best autoattack --images 100
-    python tests/benchmarks/honest_models.py FOLDER attack --models pgd-linf pgd-20 mm-3 apgd-t
+    python tests/benchmarks/honest_models.py FOLDER attack pgd-20 mm-3 apgd-t --models pgd-linf
     python tests/benchmarks/honest_models.py FOLDER verdict
     python tests/benchmarks/honest_models.py FOLDER show
 
@@ -42,7 +42,7 @@ MODELS = {
     "consistency-l2": "--method consistency --norm L2",
     "resnet-pgd-linf": f"--method pgd {RESNET}",
     "resnet-trades-l2": f"--method trades --norm L2 --epochs 6 {RESNET}",
-    "cifar-pgd-linf": "--method pgd --image-size 32 --eps 8/255 --epochs 8 --data imagefolder",
+    "cifar-pgd-linf": "--method pgd --image-size 32 --eps 8/255 --epochs 5 --data imagefolder",
 }
 """What `rpat train` is given."""
 
