@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from inspect import Parameter
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
@@ -112,12 +112,11 @@ Eps = Annotated[
     ),
 ]
 Steps = Annotated[
-    int | None,
+    str | None,
     _option(
         "--steps",
         panel=WHAT,
         metavar="N",
-        min=1,
         help="Steps of the attacks that do not fix them in their name.",
     ),
 ]
@@ -131,12 +130,11 @@ StepSize = Annotated[
     ),
 ]
 Restarts = Annotated[
-    int | None,
+    str | None,
     _option(
         "--restarts",
         panel=WHAT,
         metavar="N",
-        min=1,
         help="Random restarts of the attacks that have them.",
     ),
 ]
@@ -150,10 +148,13 @@ Surrogates = Annotated[
         "be repeated.",
     ),
 ]
+CHECKPOINTS = ("best", "last", "best_wa", "last_wa")
 Checkpoint = Annotated[
-    Literal["best", "last", "best_wa", "last_wa"],
+    str,
     typer.Option(
         "--checkpoint",
+        metavar=f"[{'|'.join(CHECKPOINTS)}]",
+        autocompletion=lambda: list(CHECKPOINTS),
         help="Which model of a run folder; _wa: averaged (EMA).",
         rich_help_panel=WHAT,
     ),
@@ -253,13 +254,12 @@ Download = Annotated[
     _option("--download/--no-download", panel=HOW, help="Download the data set if it is missing."),
 ]
 BatchSize = Annotated[
-    int | None,
+    str | None,
     _option(
         "--batch-size",
         "-b",
         panel=HOW,
         metavar="N",
-        min=1,
         help="Images attacked at a time (default: 100 on a CPU, 250 elsewhere).",
     ),
 ]
