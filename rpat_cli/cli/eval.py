@@ -66,6 +66,8 @@ Examples:
 
   rpat eval published/last.model --data cifar10 --data-root ~/data --attack autoattack
 
+  rpat eval runs/my-run --test-data ~/data/cifar10.1_v6_data.npy --attack clean,pgd-20
+
   rpat eval published/model.pt:ema --data cifar10 --normalize none --attack autoattack
 
   rpat eval torchvision:resnet18 --data imagefolder --data-root ~/imagenet
