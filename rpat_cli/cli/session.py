@@ -203,15 +203,14 @@ def evaluate(
             target = newest_run().path
             listener.say(f"evaluating the newest run, {target}")
         again = shlex.join(["rpat", *sys.argv[1:]]) + (" (alone or with torchrun)" * shared)
+        how = (batch_size, jobs, limit, again, others, out, fast, stand_ins, save_adv)
         measured = measure_run(
             target,
             specs,
             diagnostics=diagnostics,
             checkpoint=checkpoint,
             changes=changes,
-            options=EvalOptions(
-                batch_size, jobs, limit, again, others, out, fast, stand_ins, save_adv
-            ),
+            options=EvalOptions(*how),
             listener=listener,
         )
         sections = [result.section() for result in measured.diagnostics.values()]

@@ -50,13 +50,11 @@ def load_dataset(
     """
     spec = DATASETS[name]
     test_only = val_size is None
-    if test_data and not test_only:
-        message = "is for evaluations: the report of a training is on the data set's own images."
-        raise ConfigError(Problem("data.test_data", message, hint="Leave it out."))
     options = LoadOptions(
         user_path(root), download, image_size, memory_budget, workers, test_only, **form
     )
     _check_form(spec, options)
+    _check_further(test_data, test_only)
     with calling(spec.load, "load(options)"):
         raw = spec.load(options)
     _check_raw(spec, raw)
@@ -105,6 +103,12 @@ def _of_training(train: Split, val: Split | None) -> str:
     if isinstance(train, StreamSplit):
         return train.fingerprint(at_most=FILES_READ)
     return train.fingerprint()
+
+
+def _check_further(test_data: str | None, test_only: bool) -> None:
+    if test_data and not test_only:
+        message = "is for evaluations: the report of a training is on the data set's own images."
+        raise ConfigError(Problem("data.test_data", message, hint="Leave it out."))
 
 
 def _check_form(spec: DatasetSpec, options: LoadOptions) -> None:
