@@ -31,7 +31,7 @@ ORDER = (
     ("loading",),
     ("reports",),
     ("runs",),
-    ("sweep", "benchmark"),  # each calls runs, and neither needs the other
+    ("sweep", "benchmark", "export"),  # each calls what is above, and none needs another
     ("cli",),
 )
 LEVEL = {room: level for level, rooms in enumerate(ORDER) for room in rooms}
