@@ -1,14 +1,14 @@
 """Networks against the published ones: names, order, shapes, parameter counts and logits."""
 
 import json
-import math
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor, nn
+from golden_networks import filled, wave
+from torch import nn
 
 from rpat_cli.errors import ConfigError
 from rpat_cli.models import MODELS, is_model_name, model_names
@@ -28,31 +28,6 @@ PUBLISHED = {
 }
 
 
-def filled(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The fixed rule of tests/golden/README.md."""
-    return {name: _fill(k, name, entry) for k, (name, entry) in enumerate(state.items())}
-
-
-def _fill(k: int, name: str, entry: Tensor) -> Tensor:
-    s = torch.sin(0.37 * torch.arange(entry.numel(), dtype=torch.float64) + k).reshape(entry.shape)
-    if not entry.is_floating_point():
-        return torch.zeros_like(entry)
-    if name.endswith("running_var"):
-        return 1 + 0.2 * s**2
-    if name.endswith("running_mean"):
-        return 0.05 * s
-    if entry.dim() == 1:
-        return 1 + 0.1 * s if name.endswith("weight") else 0.05 * s
-    return s * math.sqrt(2 / entry[0].numel())
-
-
-def wave(size: int) -> Tensor:
-    """The fixed input of tests/golden/README.md."""
-    return (0.5 + 0.5 * torch.sin(0.11 * torch.arange(6 * size * size, dtype=torch.float64))).view(
-        2, 3, size, size
-    )
-
-
 def test_every_golden_network_is_tested() -> None:
     assert set(PUBLISHED) == set(GOLDEN)
 
@@ -66,7 +41,7 @@ def test_reproduces_the_published_network(published: str) -> None:
         golden["state"].items()
     )
     assert sum(p.numel() for p in net.parameters()) == golden["parameters"]
-    net.load_state_dict(filled(state))
+    net.load_state_dict(filled({name: tuple(entry.shape) for name, entry in state.items()}))
     with torch.no_grad():
         logits = net(wave(golden["image_size"]))
     expected = torch.tensor(golden["logits"], dtype=torch.float64)
@@ -77,7 +52,11 @@ def test_resnet18_is_the_usual_one() -> None:
     assert sum(p.numel() for p in MODELS["resnet18"](3, 32, 10).parameters()) == 11_173_962
 
 
-@pytest.mark.parametrize("name", list(MODELS))
+LARGE = ("resnest-152", "ra-wrn-70-16", "meansparse-ra-wrn-70-16", "bit-r152x2-gn-128px")
+EVERY = [pytest.param(name, marks=pytest.mark.slow if name in LARGE else ()) for name in MODELS]
+
+
+@pytest.mark.parametrize("name", EVERY)
 @pytest.mark.parametrize(("channels", "size", "classes"), [(1, 28, 3), (3, 64, 200)])
 def test_any_channels_size_and_classes(name: str, channels: int, size: int, classes: int) -> None:
     with torch.device("meta"):  # shapes are all that is asked: no need to compute wide networks
@@ -88,7 +67,7 @@ def test_any_channels_size_and_classes(name: str, channels: int, size: int, clas
 SMALLEST = {"small-cnn": 16, "vgg16": 16, "wrn-28-10": 4, "wrn-34-10": 4}  # all others: 8
 
 
-@pytest.mark.parametrize("name", list(MODELS))
+@pytest.mark.parametrize("name", EVERY)
 def test_smallest_allowed_image_works_and_the_next_smaller_is_refused(name: str) -> None:
     size = SMALLEST.get(name, 8)
     with torch.device("meta"):
@@ -150,4 +129,5 @@ def test_unknown_names(name: str) -> None:
 
 
 def test_names_for_help() -> None:
-    assert model_names() == [*MODELS, "torchvision:NAME", "timm:NAME"]
+    forms = [family.form for family in MODELS.families]
+    assert model_names() == [*MODELS, *forms, "torchvision:NAME", "timm:NAME"]
