@@ -17,7 +17,7 @@ from typing import Any, Generic, TypeVar, cast
 
 from pydantic import ConfigDict
 
-from rpat_cli.errors import ConfigError, did_you_mean, unknown
+from rpat_cli.errors import ConfigError, unknown
 from rpat_cli.user_code import imported_apart
 
 T = TypeVar("T")
@@ -125,8 +125,7 @@ class Registry(Mapping[str, T], Generic[T]):
         problem = family.problem(name) if family else ""
         if problem:
             return f"unknown {self.kind} {name!r}: {problem}."
-        near = did_you_mean(name, self.examples())
-        return unknown(self.kind, name, allowed, meant=near[14:-2] if near else "")
+        return unknown(self.kind, name, allowed, names=self.examples())
 
     def _family_of(self, name: str) -> Family[T] | None:
         return next((family for family in self.families if family.matches(name)), None)

@@ -6,7 +6,7 @@ downloaded: the files are taken from a folder that is laid out as RobustBench la
 """
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
@@ -196,8 +196,3 @@ def entries_of_file(file: Path, data: str) -> list[Entry]:
 def preferred_key(alike: Sequence[Entry]) -> str:
     """Under which key a file of these entries has the weights, if it has several."""
     return next((entry.key for entry in alike), "")
-
-
-def loadable_names() -> Iterable[str]:
-    """`robustbench:NAME` of all that can be loaded, for a shell to complete."""
-    return dict.fromkeys(PREFIX + entry.name for entry in entries() if entry.network)

@@ -11,7 +11,7 @@ from rpat_cli.registry import Family
 if TYPE_CHECKING:
     from rpat_cli.models.base import ModelBuilder
 
-NUMBER = "[1-9][0-9]{0,3}"
+NUMBER = "[1-9][0-9]{0,2}"
 ACTIVATION = "(?:-(?P<activation>relu|silu|pssilu))?"
 SIZE = f"(?P<depth>{NUMBER})-(?P<width>{NUMBER})"
 

@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,15 +19,17 @@ from torchvision import datasets
 from rpat_cli.cli.app import app
 from rpat_cli.data import DATASETS
 from rpat_cli.errors import CheckpointError, ConfigError
+from rpat_cli.evaluation.statistics import Accuracy
 from rpat_cli.evaluation.suite import parse_suite
 from rpat_cli.loading.architecture import Architecture
 from rpat_cli.loading.load import load_model
-from rpat_cli.loading.robustbench import FOLDER, entries, find_entry, loadable_names
+from rpat_cli.loading.robustbench import FOLDER, entries, find_entry
 from rpat_cli.loading.saved_model import SavedModel
 from rpat_cli.models import MODELS, is_model_name
 from rpat_cli.models.combined import Ensemble, PerImage
 from rpat_cli.models.normalize import Classifier
 from rpat_cli.recipe.layers import Layer, flag_layers, resolve
+from rpat_cli.runs.eval_record import warnings_of
 from rpat_cli.runs.target import load_sources
 
 ROOT = Path(__file__).parents[2]
@@ -252,9 +255,6 @@ def test_what_an_entry_fixes_cannot_be_given() -> None:
 def test_every_entry_that_can_be_loaded_is_found_by_its_full_name() -> None:
     loadable = [entry for entry in entries() if entry.network]
     assert [find_entry(str(entry), None, None) for entry in loadable] == loadable
-    assert {entry.name for entry in loadable} == {
-        name.removeprefix("robustbench:") for name in loadable_names()
-    }
 
 
 def test_an_entry_is_a_source_of_transfer_attacks(tmp_path: Path) -> None:
@@ -284,6 +284,27 @@ def test_an_ensemble_gives_the_logarithm_of_the_mean_probability() -> None:
     x = torch.rand(5, 4)
     mean = (a(x).softmax(1) + b(x).softmax(1)) / 2
     torch.testing.assert_close(Ensemble([a, b])(x).exp(), mean)
+
+
+@pytest.mark.parametrize(
+    ("normalized", "said"),
+    [
+        (
+            "assumed",
+            r"try --normalize .* order of the classes, or the network \(wrn-28-10: --model\)",
+        ),
+        ("as in RobustBench", "The normalization .as in RobustBench. may be another one"),
+        ("of the file", "the order of classes and the range of pixels"),
+    ],
+)
+def test_an_accuracy_near_chance_says_what_to_look_at(normalized: str, said: str) -> None:
+    saved: Any = SimpleNamespace(
+        normalized=normalized, recorded_acc=None, architecture=SimpleNamespace(name="wrn-28-10")
+    )
+    evaluation: Any = SimpleNamespace(clean=Accuracy(10, 100))
+    data: Any = SimpleNamespace(classes=10)
+    (warning,) = warnings_of(saved, evaluation, data)
+    assert re.search(f"near chance .*{said}", warning)
 
 
 # ---- whole models against the recorded ones
