@@ -112,8 +112,9 @@ def find_entry(name: str, data: str | None, norm: str | None) -> Entry:
     """The entry of `robustbench:NAME` or `robustbench:DATASET/THREAT/NAME`.
 
     The same name is often on several leaderboards: `data` and `norm`, where they are given, choose
-    among them; without a norm it is the one of Linf, if there is one. Raises `ConfigError` for a
-    name that is unknown, is on several leaderboards still, or has no network in rpat.
+    among them; without a norm it is the one of Linf, if there is one, and one that can be loaded.
+    Raises `ConfigError` for a name that is unknown, is on several leaderboards still, or has no
+    network in rpat.
     """
     *board, last = name.removeprefix(PREFIX).split("/")
     named = [entry for entry in entries() if entry.name.lower() == last.lower()]
@@ -123,6 +124,7 @@ def find_entry(name: str, data: str | None, norm: str | None) -> Entry:
         raise ConfigError(Problem("", _unknown(last), shortened(name)))
     named = [entry for entry in named if entry.data == data] or named
     named = [entry for entry in named if entry.threat == (norm or "Linf")] or named
+    named = [entry for entry in named if entry.network] or named
     if len(named) > 1:
         several = ", ".join(map(str, named))
         message = f"is on {len(named)} leaderboards."
