@@ -122,14 +122,19 @@ def find_entry(name: str, data: str | None, norm: str | None) -> Entry:
         named = [entry for entry in named if [entry.dataset, entry.threat] == board]
     if not named:
         raise ConfigError(Problem("", _unknown(last), shortened(name)))
-    named = [entry for entry in named if entry.data == data] or named
-    named = [entry for entry in named if entry.threat == (norm or "Linf")] or named
-    named = [entry for entry in named if entry.network] or named
+    named = _narrowed(named, data, norm)
     if len(named) > 1:
         several = ", ".join(map(str, named))
         message = f"is on {len(named)} leaderboards."
         raise ConfigError(Problem("", message, name, f"Name one of them: {several}."))
     return _with_network(named[0])
+
+
+def _narrowed(named: list[Entry], data: str | None, norm: str | None) -> list[Entry]:
+    """Those of the data set, then of the norm, then with a network; what leaves none is ignored."""
+    named = [entry for entry in named if entry.data == data] or named
+    named = [entry for entry in named if entry.threat == (norm or "Linf")] or named
+    return [entry for entry in named if entry.network] or named
 
 
 def _with_network(entry: Entry) -> Entry:
