@@ -24,7 +24,7 @@ from rpat_cli.data import AUGMENTATIONS, DATASETS, MIXINGS
 from rpat_cli.engine.schedules import SCHEDULES
 from rpat_cli.errors import ConfigError, Mistakes
 from rpat_cli.methods import METHODS
-from rpat_cli.models import model_names
+from rpat_cli.models import model_examples, model_names
 from rpat_cli.recipe.layers import code_named_in, flag_layers, parse_assignments
 from rpat_cli.recipe.plugins import load_plugins
 from rpat_cli.recipe.schema import added_regularizers
@@ -99,7 +99,7 @@ OPTIONS = (
         "--beta",
         help="weight of the robust term of trades, mart and rebat",
     ),
-    RecipeOption("model", WHAT, NAME, choices=model_names),
+    RecipeOption("model", WHAT, NAME, choices=model_names, completed=model_examples),
     RecipeOption("threat.norm", THREAT, "NORM", choices=choices_of("threat.norm")),
     RecipeOption("threat.eps", THREAT, NUMBER),
     RecipeOption("attack.name", THREAT, NAME, "--attack", choices=TRAINING_ATTACKS.keys),

@@ -23,10 +23,10 @@ from rpat_cli.attacks.threat import parse_threat, too_long
 from rpat_cli.data import MIXINGS
 from rpat_cli.engine import COLLABORATORS
 from rpat_cli.engine.schedules import SCHEDULES
-from rpat_cli.errors import ConfigError, unknown
+from rpat_cli.errors import ConfigError
 from rpat_cli.evaluation.suite import parse_suite
 from rpat_cli.methods import METHODS, REGULARIZERS
-from rpat_cli.models import is_model_name, model_names
+from rpat_cli.models import MODELS, is_model_name, model_names
 from rpat_cli.recipe.components import (
     Component,
     Section,
@@ -56,7 +56,7 @@ MOST_ATTACKS = 1000
 
 def _check_model(name: str) -> None:
     if not is_model_name(name):
-        raise ConfigError(unknown("model", name, model_names()))
+        raise ConfigError(MODELS.refusal(name, model_names()))
 
 
 def _check_suite(entries: list[Any]) -> None:
