@@ -18,6 +18,7 @@ from rpat_cli.cli.options import (
     with_recipe_options,
 )
 from rpat_cli.data import AUGMENTATIONS, DATASETS, MIXINGS
+from rpat_cli.engine import OPTIMIZERS
 from rpat_cli.engine.schedules import SCHEDULES
 from rpat_cli.methods import METHODS
 from rpat_cli.models import model_names
@@ -88,6 +89,7 @@ OPTIONS = (
         "--awp-gamma",
         help="length of the weight perturbation, relative to each layer's weights",
     ),
+    RecipeOption("sam", WHAT),
     RecipeOption(
         "method.beta",
         WHAT,
@@ -104,6 +106,7 @@ OPTIONS = (
     RecipeOption("epochs", STEPS, COUNT, short="-e"),
     RecipeOption("batch_size", STEPS, COUNT, short="-b"),
     RecipeOption("accumulate", STEPS, COUNT),
+    RecipeOption("optimizer.name", STEPS, NAME, "--optimizer", choices=OPTIMIZERS.keys),
     RecipeOption("optimizer.clip_norm", STEPS, NUMBER),
     RecipeOption("optimizer.lr", STEPS, NUMBER),
     RecipeOption("optimizer.weight_decay", STEPS, NUMBER),

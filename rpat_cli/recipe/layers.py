@@ -27,7 +27,7 @@ from rpat_cli.recipe.yaml_lines import KeyPath, read_document
 from rpat_cli.recipe.yaml_loader import Loader
 from rpat_cli.records.files import user_path
 
-NAMED = ("data", "method", "schedule", "attack", "mix")
+NAMED = ("data", "method", "schedule", "attack", "mix", "optimizer")
 """Sections that may be written as a bare name: `method: trades`."""
 
 RENAMED: dict[KeyPath, KeyPath] = {("data", "normalise_as"): ("data", "normalize_as")}

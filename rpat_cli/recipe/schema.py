@@ -37,16 +37,19 @@ from rpat_cli.recipe.components import (
     switch,
 )
 from rpat_cli.recipe.data_section import DataSection
+from rpat_cli.recipe.optimizer_section import OptimizerSection
 from rpat_cli.text import Number
 
 if TYPE_CHECKING:
     from rpat_cli.engine.averaging import WeightAveraging
     from rpat_cli.engine.awp import WeightPerturbation
+    from rpat_cli.engine.sam import SharpnessAware
     from rpat_cli.methods.base import Part, Regularizer
     from rpat_cli.methods.consistency import Consistency
     from rpat_cli.methods.robust_perception import RobustPerception
 else:  # these import torch: `switch` builds them through their registry, once a recipe has them on
     RobustPerception = Consistency = WeightAveraging = WeightPerturbation = Any
+    SharpnessAware = Any
 
 Norm = Literal["Linf", "L2", "L1"]
 
@@ -152,22 +155,6 @@ class AttackSection(Section):
         return self.model_dump(exclude=others, exclude_none=True)
 
 
-class OptimizerSection(Section):
-    lr: Annotated[Number, Field(gt=0, le=1e6)] = Field(0.1, description="peak learning rate")
-    momentum: Annotated[Number, Field(ge=0, lt=1)] = Field(0.9, description="momentum of SGD")
-    weight_decay: Annotated[Number, Field(ge=0, le=1e6)] = Field(5e-4, description="weight decay")
-    nesterov: bool = Field(False, description="Nesterov momentum")
-    warmup_epochs: Annotated[Number, Field(ge=0)] = Field(
-        0.0, description="epochs over which the learning rate rises from 0"
-    )
-    clip_norm: Annotated[Number, Field(gt=0)] | None = Field(
-        None,
-        description=(
-            "max gradient norm (L2): a larger gradient is scaled down to it (default: no limit)"
-        ),
-    )
-
-
 class ValidationSection(Section):
     """Robust accuracy on the held-out split, which picks the best epoch."""
 
@@ -205,6 +192,9 @@ class Recipe(Section):
     )
     awp: Annotated[WeightPerturbation | None, switch(COLLABORATORS, "awp")] = Field(
         None, description="adversarial weight perturbation, on top of any method"
+    )
+    sam: Annotated[SharpnessAware | None, switch(COLLABORATORS, "sam")] = Field(
+        None, description="sharpness-aware minimization (SAM, ASAM), around any optimizer"
     )
     mix: Annotated[Component | None, entry_of(MIXINGS, none_allowed=True)] = Field(
         None, description="mix images and their labels; `none` turns it off"

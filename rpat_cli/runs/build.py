@@ -4,6 +4,7 @@ registries meet."""
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -23,6 +24,7 @@ from rpat_cli.data.mixing import SoftLabels
 from rpat_cli.data.normalization import normalization
 from rpat_cli.data.order import SharedOrder
 from rpat_cli.data.parts import PartsSplit
+from rpat_cli.engine import OPTIMIZERS
 from rpat_cli.engine.averaging import AveragedModel
 from rpat_cli.engine.callback import Callback
 from rpat_cli.engine.compute import Compute, resolve_compute
@@ -30,6 +32,7 @@ from rpat_cli.engine.distributed import ALONE, Ranks
 from rpat_cli.engine.loop import TrainLoop
 from rpat_cli.engine.memory import Memory
 from rpat_cli.engine.networks import Networks
+from rpat_cli.engine.optimizers import parameter_groups
 from rpat_cli.engine.schedules import SCHEDULES
 from rpat_cli.engine.stages import EpsWarmup, FromEpoch
 from rpat_cli.errors import ConfigError, Problem
@@ -39,11 +42,8 @@ from rpat_cli.methods import METHODS
 from rpat_cli.methods.compose import Composite, compose
 from rpat_cli.methods.declare import Averaged, TrainedAlong
 from rpat_cli.recipe.data_section import DataSection
-from rpat_cli.recipe.schema import (
-    AttackSection,
-    OptimizerSection,
-    Recipe,
-)
+from rpat_cli.recipe.optimizer_section import OptimizerSection
+from rpat_cli.recipe.schema import AttackSection, Recipe
 from rpat_cli.records.files import user_path
 
 
@@ -177,21 +177,15 @@ def build_memory(method: Composite, data: Dataset, count: int, device: torch.dev
 
 
 def build_optimizer(
-    section: OptimizerSection, parameters: Iterable[nn.Parameter]
+    section: OptimizerSection, parameters: Iterable[nn.Parameter] | Iterable[dict[str, Any]]
 ) -> torch.optim.Optimizer:
-    """SGD with the section's settings."""
-    parameters = list(parameters)
-    # A few kernels for all parameters. Not on CPUs, where it rounds otherwise than the plain one:
-    # a training is to give the same bits as in earlier versions.
-    fused = all(p.device.type == "cuda" and p.is_floating_point() for p in parameters)
-    return torch.optim.SGD(
-        parameters,
-        lr=section.lr,
-        momentum=section.momentum,
-        weight_decay=section.weight_decay,
-        nesterov=section.nesterov,
-        fused=fused,
+    """The optimizer with the section's settings, for parameters or groups of them."""
+    row = OPTIMIZERS[section.name]
+    settings = {key: getattr(section, key) for key in row.takes}
+    made: torch.optim.Optimizer = row.build(
+        list(parameters), lr=section.lr, weight_decay=section.weight_decay, **settings
     )
+    return made
 
 
 def build_loop(
@@ -220,7 +214,15 @@ def build_loop(
         model=model,
         method=method,
         attack=build_attack(recipe.attack, build_threat(recipe)),
-        optimizer=build_optimizer(settings, [*model.parameters(), *networks.parameters()]),
+        optimizer=build_optimizer(
+            settings,
+            parameter_groups(
+                [model, *networks.trained.values()],
+                settings.weight_decay,
+                settings.decayed,
+                settings.layer_decay,
+            ),
+        ),
         schedule=recipe.schedule.build(SCHEDULES),
         late_attack=build_strong_attack(recipe),
         train=train,
@@ -231,7 +233,8 @@ def build_loop(
         late_augment=build_late_augment(recipe.data, data.shape[-1]),
         relabel=build_relabel(recipe, data.classes),
         averaging=recipe.wa.of(model, recipe.epochs) if recipe.wa else None,
-        awp=recipe.awp,
+        awp=recipe.awp or recipe.sam,
+        momentum=settings.cycle_momentum,
         accumulate=recipe.accumulate,
         clip_norm=settings.clip_norm,
         augment=build_augment(recipe.data.augment, data.shape[-1]),
