@@ -98,6 +98,7 @@ OPTIONS = (
         help="weight of the robust term of trades, mart and rebat",
     ),
     RecipeOption("model", WHAT, NAME, choices=model_names),
+    RecipeOption("init", WHAT, "SOURCE"),
     RecipeOption("threat.norm", THREAT, "NORM", choices=choices_of("threat.norm")),
     RecipeOption("threat.eps", THREAT, NUMBER),
     RecipeOption("attack.name", THREAT, NAME, "--attack", choices=TRAINING_ATTACKS.keys),

@@ -38,6 +38,7 @@ from rpat_cli.recipe.components import (
 )
 from rpat_cli.recipe.data_section import DataSection
 from rpat_cli.recipe.optimizer_section import OptimizerSection
+from rpat_cli.recipe.start import check_init
 from rpat_cli.text import Number
 
 if TYPE_CHECKING:
@@ -171,6 +172,13 @@ class Recipe(Section):
     data: DataSection = Field(default_factory=DataSection)
     model: Annotated[str, as_value_error(_check_model)] = Field(
         "preact-resnet18", description="network"
+    )
+    init: Annotated[str | None, as_value_error(check_init)] = Field(
+        None,
+        description=(
+            "begin with the weights of RUN, FILE, torchvision:NAME@WEIGHTS, timm:NAME@pretrained "
+            "or hf:OWNER/REPO; what does not fit, such as a head of other classes, is new"
+        ),
     )
     threat: ThreatSection = Field(default_factory=ThreatSection)
     attack: AttackSection = Field(default_factory=AttackSection)

@@ -21,6 +21,7 @@ from rpat_cli.evaluation.parallel.group import own_gpu
 from rpat_cli.evaluation.parallel.ranks import Together
 from rpat_cli.evaluation.suite import parse_suite
 from rpat_cli.loading.architecture import Architecture
+from rpat_cli.loading.start import Start
 from rpat_cli.recipe.schema import Recipe
 from rpat_cli.records.metrics import EpochRecord
 from rpat_cli.records.segments import Segment, segment_of, with_next
@@ -40,16 +41,18 @@ best does not depend on them."""
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a training needs besides its folder."""
+    """What a training needs besides its folder. `start` are the weights that it begins with, where
+    they are not random."""
 
     recipe: Recipe
     compute: Compute
     data: Dataset
     extra: PartsSplit | None
     ranks: Ranks = ALONE
+    start: Start | None = None
 
     @classmethod
-    def of(cls, recipe: Recipe, ranks: Ranks = ALONE) -> "Inputs":
+    def of(cls, recipe: Recipe, ranks: Ranks = ALONE, start: Start | None = None) -> "Inputs":
         """Choose the device and read the data. Raises `ConfigError` and `DataError`; the former
         also for batches that the ranks cannot share."""
         compute = compute_for(recipe)
@@ -57,7 +60,7 @@ class Inputs:
         if ranks.size > 1 and compute.device.type == "cuda":
             torch.cuda.set_device(own_gpu())  # from here on "cuda" means this one
         data = build_data(recipe.data, recipe.seed)
-        inputs = cls(recipe, compute, data, build_extra(recipe.data, data), ranks)
+        inputs = cls(recipe, compute, data, build_extra(recipe.data, data), ranks, start)
         inputs.smallest_slice  # noqa: B018  (raises)
         return inputs
 
