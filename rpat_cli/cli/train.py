@@ -36,6 +36,8 @@ STEPS = "Optimization"
 DATA = "Data"
 RUN = "Run"
 
+ACTIONS = ("off", "warn", "stop", "rollback")
+
 NUMBER = "NUMBER"
 NAME = "NAME"
 COUNT = "N"
@@ -113,6 +115,7 @@ OPTIONS = (
     RecipeOption("optimizer.weight_decay", STEPS, NUMBER),
     RecipeOption("optimizer.warmup_epochs", STEPS, NUMBER),
     RecipeOption("schedule.name", STEPS, NAME, "--schedule", choices=SCHEDULES.keys),
+    RecipeOption("on_collapse", STEPS, "ACTION", choices=lambda: ACTIONS),
     RecipeOption("data.name", DATA, NAME, "--data", "-d", choices=DATASETS.keys),
     RecipeOption("data.root", DATA, "DIR", "--data-root"),
     RecipeOption("data.download", DATA),

@@ -93,6 +93,7 @@ class TrainLoop:
     def __post_init__(self) -> None:
         self.epoch = 0
         self.step = 0
+        self.ended = False
         self._tally = EpochTally()
         self._scaler = self.compute.scaler()
         self._order = self.order or EachOnce(len(self.train))
@@ -105,6 +106,11 @@ class TrainLoop:
     @property
     def steps_per_epoch(self) -> int:
         return max(1, len(self._order) // self.batch_size)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether there is nothing left to train: a callback may have `ended` it early."""
+        return self.ended or self.epoch >= self.epochs
 
     @property
     def models(self) -> dict[str, nn.Module]:
@@ -123,11 +129,11 @@ class TrainLoop:
         """
         for callback in self.callbacks:
             callback.on_start(self)
-        while self.epoch < self.epochs:
+        while not self.is_done:
             with self.compute.settings():
                 whole = self._run_epoch()
             # After the last epoch there is nothing left to stop.
-            if not whole or (self.epoch < self.epochs and self.should_stop(self)):
+            if not whole or (not self.is_done and self.should_stop(self)):
                 check_weights(self._trained, self._place)
                 for callback in self.callbacks:
                     callback.on_stop(self)
@@ -148,8 +154,9 @@ class TrainLoop:
             began = time.perf_counter()  # so that reading the next batch counts, callbacks do not
         check_weights(self._trained, self._place)
         epoch_record = self._close_epoch()
-        for callback in self.callbacks:
-            callback.on_epoch_end(self, epoch_record)
+        if all(callback.accepts(self, epoch_record) for callback in self.callbacks):
+            for callback in self.callbacks:
+                callback.on_epoch_end(self, epoch_record)
         return True
 
     def _batches(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:

@@ -172,6 +172,24 @@ def _own_examples(recipe: Recipe) -> Iterator[Problem]:
         yield Problem("attack.reach", message, hint=hint)
 
 
+def _collapse(recipe: Recipe) -> Iterator[Problem]:
+    from rpat_cli.attacks.pgd import PGD
+    from rpat_cli.attacks.threat import Threat
+
+    action = recipe.on_collapse
+    if action in (None, "off"):
+        return
+    if not recipe.attack.steps:
+        message = f"has no effect: {recipe.method.name!r} takes no attack steps."
+        yield Problem("on_collapse", message, hint="Leave it out.")
+    if action == "rollback":
+        threat = Threat(recipe.threat.norm, recipe.threat.eps)
+        built = TRAINING_ATTACKS[recipe.attack.name].for_training(threat, recipe.attack.settings())
+        if METHODS[recipe.method.name].own_examples or not isinstance(built, PGD):
+            message = f"only PGD can be given more steps, not {recipe.method.name} and its attack."
+            yield Problem("on_collapse", message, hint="Choose stop or warn.")
+
+
 def _networks(recipe: Recipe) -> Iterator[Problem]:
     from rpat_cli.methods.declare import Frozen
 
@@ -286,6 +304,7 @@ def _data(recipe: Recipe) -> Iterator[Problem]:
 CHECKS = (
     _attack,
     _own_examples,
+    _collapse,
     _networks,
     _lengths,
     _strong_attack,

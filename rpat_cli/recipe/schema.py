@@ -244,6 +244,14 @@ class Recipe(Section):
             "threats of the final report, such as Linf:8/255 and L2:0.5 (default: the recipe's own)"
         ),
     )
+    on_collapse: Literal["off", "warn", "stop", "rollback"] | None = Field(
+        None,
+        description=(
+            "watch for catastrophic overfitting to a weak attack after every epoch, and warn, stop "
+            "the training, or roll back an epoch and go on with a stronger attack (default: warn "
+            "where the attack has one step, else off)"
+        ),
+    )
     precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = Field(
         "auto", description="arithmetic of training; evaluation is always fp32"
     )
@@ -273,6 +281,10 @@ class Recipe(Section):
     def collaborators(self) -> dict[str, Any]:
         """Weight averaging and weight perturbation, where they are turned on."""
         return _turned_on(self, COLLABORATORS)
+
+    def action_on_collapse(self) -> Literal["off", "warn", "stop", "rollback"]:
+        """What the collapse guard does."""
+        return self.on_collapse or ("warn" if self.attack.steps == 1 else "off")
 
     def parts(self) -> "list[Part]":
         """The method, then the regularizers that are turned on."""

@@ -1,13 +1,14 @@
 """What a run folder says of its training: the records of its epochs, and the last checkpoint where
 records are lost."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from rpat_cli.engine.collapse import Watched, collapse_in_words
 from rpat_cli.errors import RunFolderError
 from rpat_cli.loading.start import start_in_words
 from rpat_cli.recipe.schema import Recipe
@@ -77,6 +78,7 @@ class Training:
                 f"trained in {len(self.segments)} segments, so that the recipe alone does not "
                 f"repeat this run ({lines}): the head of {folder.recipe.name} says what does"
             )
+        remarks += _on_collapses(self.records)
         if self.saved_epochs:  # then there is a last checkpoint, and there should be the others
             remarks += [
                 f"checkpoints/{each.name}.pt is missing; evaluations that were made of it remain"
@@ -84,6 +86,24 @@ class Training:
                 if not folder.checkpoint(each.name).exists()
             ]
         return remarks
+
+
+def _on_collapses(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What the collapse guard saw."""
+    remarks = []
+    watched = {record["epoch"]: record.get("watched", {}) for record in records}
+    for epoch, seen in watched.items():
+        if seen.get("rolled_back"):
+            remarks.append(
+                f"the training collapsed in epoch {epoch} (catastrophic overfitting) and was "
+                "rolled back: from that epoch on its attack was PGD with many steps"
+            )
+    collapsed = [epoch for epoch, seen in watched.items() if seen.get("collapsed")]
+    if collapsed:
+        seen = watched[collapsed[0]]
+        numbers = Watched(seen.get("single_acc", 0.0), seen.get("multi_acc", 0.0))
+        remarks.append(collapse_in_words(collapsed[0], numbers))
+    return remarks
 
 
 def read_training(folder: RunFolder, recipe: Recipe, remarks: list[str]) -> Training:

@@ -12,6 +12,7 @@ from torch import nn
 from rpat_cli.attacks import ATTACKS, TRAINING_ATTACKS
 from rpat_cli.attacks.base import Attack
 from rpat_cli.attacks.brought import BroughtAttack
+from rpat_cli.attacks.pgd import PGD
 from rpat_cli.attacks.threat import Threat
 from rpat_cli.data import MIXINGS
 from rpat_cli.data.augment import Augment, build_augment
@@ -42,6 +43,7 @@ from rpat_cli.methods import METHODS
 from rpat_cli.methods.compose import Composite, compose
 from rpat_cli.methods.declare import Averaged, TrainedAlong
 from rpat_cli.recipe.data_section import DataSection
+from rpat_cli.recipe.defaults import STEPS
 from rpat_cli.recipe.optimizer_section import OptimizerSection
 from rpat_cli.recipe.schema import AttackSection, Recipe
 from rpat_cli.records.files import user_path
@@ -110,6 +112,15 @@ def build_strong_attack(recipe: Recipe) -> FromEpoch[Attack] | None:
     return FromEpoch(
         strong.from_epoch, build_attack(section, Threat(recipe.threat.norm, strong.eps))
     )
+
+
+def build_stronger_attack(recipe: Recipe) -> PGD:
+    """PGD of at least the usual steps from a uniform start: what a training goes on with that has
+    collapsed under a weaker attack."""
+    threat, section = build_threat(recipe), recipe.attack
+    steps = max(STEPS, section.steps or 0)
+    mode = section.bn_mode or "eval"
+    return PGD(threat, threat.default_step_size(), steps, start="uniform", bn_mode=mode)
 
 
 def build_eps_warmup(section: AttackSection) -> EpsWarmup | None:

@@ -37,7 +37,7 @@ from rpat_cli.runs.build import build_loop
 from rpat_cli.runs.checkpoints import CheckpointWriter, saved_form
 from rpat_cli.runs.final_evaluation import evaluate_checkpoints
 from rpat_cli.runs.first_pass import try_network, try_parts
-from rpat_cli.runs.inputs import Inputs, validating
+from rpat_cli.runs.inputs import Inputs, guarding, validating
 from rpat_cli.runs.listener import Listener
 from rpat_cli.runs.new_run import create_run
 from rpat_cli.runs.restore import restore
@@ -148,6 +148,7 @@ def _whole_session(
     )
     validation = validating(inputs, saver.save_best)
     callbacks = [
+        *guarding(inputs, listener.say),
         validation,
         MetricsLog(folder.metrics),
         *listener.callbacks,
