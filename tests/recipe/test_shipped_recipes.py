@@ -68,7 +68,8 @@ def test_its_header_says_what_it_is_and_where_it_comes_from(name: str) -> None:
     assert re.match(r"# \S.*\n#\n", text), "the first line says what it is, the second is empty"
     assert "# Source: " in text
     if not name.startswith(BASES):
-        assert f"# Launch: rpat train --recipe {name}\n" in text
+        launch = f"# Launch: rpat train --recipe {name}{' --init RUN' * ('finetune' in name)}\n"
+        assert launch in text
         assert "# Expected: " in text
         expected = re.search(r"# Expected: .*\d.*", text)
         assert expected is None or "second-hand transcription" in expected.group()
