@@ -21,6 +21,7 @@ from rpat_cli.recipe.start import FORMS, HUB
 from rpat_cli.recipe.trust import trust, unasked_download
 from rpat_cli.records.checkpoint import checksum, load_checkpoint
 from rpat_cli.records.files import user_path
+from rpat_cli.records.regular import open_regular
 from rpat_cli.records.run_folder import open_run
 
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
@@ -208,5 +209,5 @@ def _check_download(init: str, *, here: bool) -> None:
 
 def sha256_of(file: Path) -> str:
     """Of a file's content (hex)."""
-    with file.open("rb") as opened:
+    with open_regular(file) as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()

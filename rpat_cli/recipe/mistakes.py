@@ -157,10 +157,6 @@ def _own_examples(recipe: Recipe) -> Iterator[Problem]:
     if method.own_examples and not isinstance(built, PGD):
         message = f"the method {recipe.method.name!r} makes its adversarial examples itself."
         yield Problem("attack.name", message, hint="Leave it out.")
-    for key in ("awp", "sam"):
-        if method.own_examples and getattr(recipe, key):
-            message = f"{recipe.method.name!r} makes its adversarial examples with its loss."
-            yield Problem(key, message, hint=f"Leave {key} out: it takes two losses of the same.")
     if attack.eps_warmup_epochs and not isinstance(built, PGD):
         message = f"only PGD and its variants can grow, not {attack.name}."
         yield Problem("attack.eps_warmup_epochs", message, hint="Leave it out.")
@@ -170,6 +166,21 @@ def _own_examples(recipe: Recipe) -> Iterator[Problem]:
         message = f"{recipe.method.name!r} trains on images within eps."
         hint = f"Leave attack.reach and attack.start_scale at 1. Methods that leave: {leaving}."
         yield Problem("attack.reach", message, hint=hint)
+
+
+def _worse_weights(recipe: Recipe) -> Iterator[Problem]:
+    """AWP and SAM."""
+    if recipe.awp and recipe.sam:
+        message = (
+            "cannot be combined with awp: both take the loss of a step at worse weights of their "
+            "own."
+        )
+        yield Problem("sam", message, hint="Leave one of them out.")
+    if not METHODS[recipe.method.name].own_examples:
+        return
+    for key in (key for key in ("awp", "sam") if getattr(recipe, key)):
+        message = f"{recipe.method.name!r} makes its adversarial examples while it takes its loss."
+        yield Problem(key, message, hint=f"Leave {key} out: it needs them before.")
 
 
 def _collapse(recipe: Recipe) -> Iterator[Problem]:
@@ -274,12 +285,6 @@ def _optimizer(recipe: Recipe) -> Iterator[Problem]:
     if lowest > highest:
         message = f"the lowest momentum comes first, and {lowest:g} is above {highest:g}."
         yield Problem("optimizer.cycle_momentum", message)
-    if recipe.awp and recipe.sam:
-        message = (
-            "cannot be combined with awp: both take the loss of a step at worse weights of their "
-            "own."
-        )
-        yield Problem("sam", message, hint="Leave one of them out.")
 
 
 def _data(recipe: Recipe) -> Iterator[Problem]:
@@ -304,6 +309,7 @@ def _data(recipe: Recipe) -> Iterator[Problem]:
 CHECKS = (
     _attack,
     _own_examples,
+    _worse_weights,
     _collapse,
     _networks,
     _lengths,

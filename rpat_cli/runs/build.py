@@ -199,6 +199,14 @@ def build_optimizer(
     return made
 
 
+def optimizer_for(
+    section: OptimizerSection, networks: Iterable[nn.Module]
+) -> torch.optim.Optimizer:
+    """The optimizer of all the networks, each parameter with its share of rate and decay."""
+    groups = parameter_groups(networks, section.weight_decay, section.decayed, section.layer_decay)
+    return build_optimizer(section, groups)
+
+
 def build_loop(
     recipe: Recipe,
     data: Dataset,
@@ -225,15 +233,7 @@ def build_loop(
         model=model,
         method=method,
         attack=build_attack(recipe.attack, build_threat(recipe)),
-        optimizer=build_optimizer(
-            settings,
-            parameter_groups(
-                [model, *networks.trained.values()],
-                settings.weight_decay,
-                settings.decayed,
-                settings.layer_decay,
-            ),
-        ),
+        optimizer=optimizer_for(settings, [model, *networks.trained.values()]),
         schedule=recipe.schedule.build(SCHEDULES),
         late_attack=build_strong_attack(recipe),
         train=train,
