@@ -210,4 +210,7 @@ def _check_download(init: str, *, here: bool) -> None:
 def sha256_of(file: Path) -> str:
     """Of a file's content (hex)."""
     with open_regular(file) as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
+        digest = hashlib.sha256()
+        while part := opened.read(1 << 20):
+            digest.update(part)
+    return digest.hexdigest()

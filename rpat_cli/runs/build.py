@@ -155,6 +155,13 @@ def build_extra(section: DataSection, data: Dataset) -> PartsSplit | None:
     return load_extra(paths, data.shape, data.classes, section.memory_budget)
 
 
+def build_order(recipe: Recipe, count: int, extra: PartsSplit | None) -> SharedOrder | None:
+    """Of `count` images and the extra ones; None where there are no others."""
+    if extra is None:
+        return None
+    return SharedOrder(count, len(extra), recipe.batch_size, recipe.data.extra.share)
+
+
 def build_networks(
     recipe: Recipe, data: Dataset, model: nn.Module, device: torch.device
 ) -> Networks:
@@ -223,11 +230,7 @@ def build_loop(
     settings = recipe.optimizer
     networks = build_networks(recipe, data, model, compute.device)
     train: Batches = data.train.to(compute.device)
-    order = (
-        None
-        if extra is None
-        else SharedOrder(len(train), len(extra), recipe.batch_size, recipe.data.extra.share)
-    )
+    order = build_order(recipe, len(train), extra)
     train = train if extra is None else Joined(train, extra)
     return TrainLoop(
         model=model,
