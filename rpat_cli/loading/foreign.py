@@ -122,7 +122,7 @@ def misfit(given: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> str:
 def _fill(net: nn.Module, imported: ImportedState, name: str) -> None:
     """Copy the weights into `net`. Raises `CheckpointError` that lists the differences."""
     target = net.state_dict()
-    given = _renamed(imported.tensors, target)
+    given = renamed(imported.tensors, target)
     differences = misfit(given, target) or _not_floats(given, target)
     if differences:
         raise CheckpointError(
@@ -143,7 +143,7 @@ def _not_floats(given: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> st
     return f"{len(names)} are integers: {listed(names)}" if names else ""
 
 
-def _renamed(given: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> State:
+def renamed(given: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> State:
     """`given` under the names of `target`, where published networks differ in naming only."""
     # TRADES-style wide networks have a `sub_block1` that their forward pass never uses.
     state = {
@@ -197,7 +197,7 @@ def in_common(state: Mapping[str, Tensor], name: str) -> float:
         target = _shapes(name, MODELS.source(name), channels, classes)
     except (ConfigError, RuntimeError, NotImplementedError):
         return 0.0  # a plugin's network need not be buildable this way
-    given = _renamed(state, target)
+    given = renamed(state, target)
     names = _without_counters(target.keys() | given.keys())
     same = 0
     for key in names:

@@ -10,6 +10,7 @@ from typing import Any
 from rpat_cli.attacks import TRAINING_ATTACKS
 from rpat_cli.attacks.threat import DEFAULT_EPS
 from rpat_cli.data import DATASETS, MIXINGS
+from rpat_cli.engine import OPTIMIZERS
 from rpat_cli.engine.schedules import SCHEDULES
 from rpat_cli.methods import METHODS
 from rpat_cli.models import MODELS
@@ -20,6 +21,7 @@ NAMES: Mapping[str, Iterable[str]] = {
     "method": METHODS,
     "attack": TRAINING_ATTACKS,
     "schedule": SCHEDULES,
+    "optimizer": OPTIMIZERS,
     "mix": MIXINGS,
     "data": DATASETS,
     "model": MODELS,
