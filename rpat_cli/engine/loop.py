@@ -218,7 +218,7 @@ class TrainLoop:
         step = self._step_context(x, y, index, lr)
         with self._weights_for(step, len(y) / whole) as step:
             outcome = self._outcome(step)
-            loss = _loss(outcome)
+            loss = outcome.loss
             self._scaler.scale(share * loss).backward()  # type: ignore[no-untyped-call]
         self.memory.remember(index, outcome, self.ranks, len(y) / whole)
         return _metrics(outcome, loss, step.y)
@@ -253,7 +253,7 @@ class TrainLoop:
             return nullcontext(step)
         return self.awp.worst_weights(
             step,
-            lambda step: _loss(self._outcome(step)),
+            lambda step: self._outcome(step).loss,
             lambda gradients: self.ranks.mean(gradients, weight),
         )
 
@@ -328,11 +328,6 @@ class TrainLoop:
         for callback in self.callbacks:
             callback.load_state_dict(state["callbacks"].get(type(callback).__name__, {}))
         set_rng_state(state["rng"], self.compute.device)
-
-
-def _loss(outcome: Outcome) -> Tensor:
-    """The sum of all terms, in float32 also under autocast."""
-    return torch.stack([term.float() for term in outcome.terms.values()]).sum()
 
 
 def _metrics(outcome: Outcome, loss: Tensor, y: Tensor) -> Metrics:
