@@ -15,6 +15,7 @@ from rpat_cli.cli import eval as eval_command
 from rpat_cli.cli import train as train_command
 from rpat_cli.cli.compare import compare
 from rpat_cli.cli.recipes import recipes
+from rpat_cli.cli.runs import runs
 from rpat_cli.cli.streams import make_streams_safe
 from rpat_cli.cli.sweep import sweep
 from rpat_cli.errors import RpatError, without_pastes
@@ -39,6 +40,7 @@ COMMANDS: dict[str, tuple[Callable[..., None], str | None, type[TyperCommand] | 
 
 for name, (function, text, kind) in COMMANDS.items():
     app.command(name, help=console.help_text(text or ""), cls=kind)(function)
+app.add_typer(runs, name="runs")
 app.add_typer(recipes, name="recipes")
 
 
