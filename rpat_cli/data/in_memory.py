@@ -107,7 +107,9 @@ def _class_names(data: Mapping[str, Any], parts: Mapping[str, Split]) -> tuple[s
 
 def as_split(images: object) -> Split:
     """(x, y), with x (N, C, H, W) uint8, or floats in [0, 1], and y (N,) integers; or a `Dataset`
-    of pairs of an image and its class. Raises `DataError` for anything else."""
+    of pairs of an image and its class, or a `DataLoader`. Raises `DataError` for anything else."""
+    if isinstance(images, torch_data.DataLoader):
+        images = _loaded(images)
     if isinstance(images, tuple | list) and len(images) == 2:
         x, y = (torch.as_tensor(part) for part in images)
         if x.dtype == torch.uint8:
@@ -122,9 +124,32 @@ def as_split(images: object) -> Split:
         kind = f"{type(images).__module__}.{type(images).__name__}"
         raise DataError(
             "data: images must be (x, y), or a torch.utils.data.Dataset with __getitem__ and "
-            f"__len__, given {kind}."
+            f"__len__, or a DataLoader, given {kind}."
         )
     return DatasetSplit(images)
+
+
+def _loaded(loader: "torch_data.DataLoader[Any]") -> object:
+    """The dataset that a loader reads; or the batches of one that reads only a part of it, streams,
+    or collates in a way of its own, which have to be kept in memory."""
+    samplers = (torch_data.SequentialSampler, torch_data.RandomSampler)
+    dataset, sampler = loader.dataset, loader.sampler
+    usual = loader.collate_fn is torch_data.default_collate and not loader.drop_last
+    streams = isinstance(dataset, torch_data.IterableDataset)
+    if usual and not streams and isinstance(sampler, samplers):
+        whole: Any = dataset
+        again = getattr(sampler, "replacement", False)
+        if len(sampler) == len(whole) and not again:
+            return dataset
+    batches = []
+    for batch in loader:
+        if not (isinstance(batch, tuple | list) and len(batch) == 2):
+            raise DataError("data: the batches of a DataLoader must be pairs (x, y).")
+        batches.append(batch)
+    if not batches:
+        raise DataError("data: the DataLoader has no batches.")
+    x, y = zip(*batches, strict=True)
+    return torch.cat(x), torch.cat(y)
 
 
 @dataclass(frozen=True)
