@@ -287,7 +287,15 @@ def _labels_of(items: Any) -> Tensor:
         if listed is not None and len(listed) == len(items):
             return as_classes(torch.as_tensor(listed))
     with _seeded(""):
-        return as_classes(torch.tensor([int(items[index][1]) for index in range(len(items))]))
+        return as_classes(torch.tensor([_class_of(items, index) for index in range(len(items))]))
+
+
+def _class_of(items: Any, index: int) -> int:
+    """Raises `DataError` for an item that is no pair of an image and its class."""
+    item = items[index]
+    if not (isinstance(item, tuple | list) and len(item) > 1):
+        raise DataError(f"data: item {index} must be a pair of an image and its class.")
+    return int(item[1])
 
 
 def _load(options: LoadOptions) -> RawData:
