@@ -31,7 +31,7 @@ ORDER = (
     ("loading",),
     ("reports",),
     ("runs",),
-    ("sweep", "benchmark"),  # each calls runs, and neither needs the other
+    ("sweep", "benchmark", "export"),  # each calls what is above, and none needs another
     ("cli",),
     ("calls",),  # from Python; the names of its keywords are those of the command line's options
     ("api",),  # the package `rpat`: names only

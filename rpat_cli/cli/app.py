@@ -14,6 +14,9 @@ from rpat_cli.cli import console, torchrun
 from rpat_cli.cli import eval as eval_command
 from rpat_cli.cli import train as train_command
 from rpat_cli.cli.compare import compare
+from rpat_cli.cli.doctor import doctor
+from rpat_cli.cli.export import export
+from rpat_cli.cli.predict import predict
 from rpat_cli.cli.recipes import recipes
 from rpat_cli.cli.runs import runs
 from rpat_cli.cli.streams import make_streams_safe
@@ -34,7 +37,10 @@ COMMANDS: dict[str, tuple[Callable[..., None], str | None, type[TyperCommand] | 
     "eval": (eval_command.evaluate, eval_command.HELP, None),
     "bench": (bench_command.bench, bench_command.HELP, None),
     "compare": (compare, compare.__doc__, None),
+    "predict": (predict, predict.__doc__, None),
+    "export": (export, export.__doc__, None),
     "sweep": (sweep, sweep.__doc__, None),
+    "doctor": (doctor, doctor.__doc__, None),
 }
 """Name -> the function, its help text, and the class of the command if it is one of ours."""
 
