@@ -99,7 +99,8 @@ def test_installed_it_runs_from_anywhere(
 ) -> None:
     """In an environment of its own, that sees the libraries of this one but not this rpat."""
     environment = tmp_path / "venv"
-    subprocess.run([sys.executable, "-m", "venv", environment], check=True, timeout=200)
+    bare = [sys.executable, "-m", "venv", "--without-pip", environment]
+    subprocess.run(bare, check=True, timeout=200)
     python = environment / ("Scripts" if os.name == "nt" else "bin") / "python"
     what = ["--editable", str(source)] if editable else [str(wheel)]
     here = sysconfig.get_path("purelib")

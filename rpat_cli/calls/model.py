@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from rpat_cli.attacks.threat import Threat
 from rpat_cli.calls.options import PathLike, layers_from, several
 from rpat_cli.cli.eval_options import RECIPE_KEYS
-from rpat_cli.data.images import Form, decode, shaped
+from rpat_cli.data.images import decode, shaped
 from rpat_cli.errors import DataError
 from rpat_cli.loading.load import load_model as load
 from rpat_cli.loading.saved_model import SavedModel
@@ -21,6 +21,7 @@ from rpat_cli.recipe.schema import Recipe
 from rpat_cli.recipe.trust import trusting
 from rpat_cli.runs.build import build_threat
 from rpat_cli.runs.caller import as_target, called, named
+from rpat_cli.runs.predict import form_for
 
 CALL = "load_model"
 
@@ -85,11 +86,11 @@ class LoadedModel(nn.Module):
         if isinstance(image, Tensor):
             pixels = image
         elif isinstance(image, Image.Image):
-            pixels = shaped(image, self._form())
+            pixels = shaped(image, form_for(self.saved))
         elif isinstance(image, np.ndarray):
-            pixels = shaped(Image.fromarray(image.squeeze()), self._form())
+            pixels = shaped(Image.fromarray(image.squeeze()), form_for(self.saved))
         else:
-            pixels = decode(Path(image), self._form())
+            pixels = decode(Path(image), form_for(self.saved))
         x = pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels.float()
         if x.shape != self.image_shape:
             raise DataError(f"the model takes images {self.image_shape}, given {tuple(x.shape)}.")
@@ -104,11 +105,6 @@ class LoadedModel(nn.Module):
         """The most likely class (B,) of images (B, C, H, W) in [0, 1]."""
         logits: Tensor = self(x)
         return logits.argmax(dim=1)
-
-    def _form(self) -> Form:
-        channels, height, width = self.image_shape
-        data = self.saved.recipe.data
-        return Form(height, width, channels, data.center_crop, data.interpolation)
 
     def extra_repr(self) -> str:
         names = f", {', '.join(self.class_names[:10])}" if self.class_names else ""

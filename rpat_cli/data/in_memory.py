@@ -1,5 +1,5 @@
 """Images that a Python program has: tensors, or any `torch.utils.data.Dataset` that is indexed by
-numbers. They are given to `rpat_cli.train` and `rpat_cli.evaluate` as `data=...`, and to plugins as
+numbers. They are given to `rpat.train` and `rpat.evaluate` as `data=...`, and to plugins as
 splits."""
 
 import hashlib
@@ -303,7 +303,7 @@ def _load(options: LoadOptions) -> RawData:
     if given is None:
         raise DataError(
             "the data set in-memory is of images that were given in Python: give them again, as "
-            "data=(x, y) of rpat_cli.train or rpat_cli.evaluate."
+            "data=(x, y) of rpat.train or rpat.evaluate."
         )
     sides = given.shape[1:]
     asked = options.image_size
