@@ -1,6 +1,6 @@
-"""The package behind `rpat`. `import rpat` is what people use (`rpat_cli/api/`): its functions have
-the names and types of the command line's options. The three below have taken recipe keys instead
-since before that; they go on doing so, and run the same code.
+"""The package behind `rpat`. `import rpat` is what people use (`rpat_cli/api/rpat/`): its functions
+have the names and types of the command line's options. The three below have taken recipe keys since
+before that; they go on doing so, and run the same code.
 
 import rpat_cli
 run = rpat_cli.train(method="consistency", ra=True, epochs=10)

@@ -2,7 +2,6 @@
 
 import signal
 import sys
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import pytest
@@ -11,22 +10,9 @@ from helpers import tiny_net
 from torch import Tensor, nn
 from toys import honest, small_budgets, toy  # noqa: F401  (fixtures of many tests)
 
-RPAT = Path(__file__).parent.parent / "rpat_cli" / "api"
-
-
-def _rpat_of_this_checkout() -> None:
-    """`import rpat` is a folder inside rpat_cli, which only an installation maps; the tests are of
-    the checkout that they are in, whatever is installed."""
-    spec = spec_from_file_location(
-        "rpat", RPAT / "__init__.py", submodule_search_locations=[str(RPAT)]
-    )
-    assert spec is not None
-    assert spec.loader is not None
-    sys.modules["rpat"] = module_from_spec(spec)
-    spec.loader.exec_module(sys.modules["rpat"])
-
-
-_rpat_of_this_checkout()
+# `import rpat` is a folder inside rpat_cli, which only an installation maps: the tests are of the
+# checkout that they are in, whatever is installed.
+sys.path.insert(0, str(Path(__file__).parent.parent / "rpat_cli" / "api"))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -8,7 +8,7 @@ notebooks. A test holds the two together.
 import os
 from collections.abc import Collection, Mapping, Sequence
 from inspect import Parameter, signature
-from typing import TYPE_CHECKING, Any, ForwardRef, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, ForwardRef, Literal, TypedDict, TypeVar
 
 from rpat_cli.errors import ConfigError, Problem, did_you_mean
 from rpat_cli.recipe.layers import Layer, nested
@@ -35,6 +35,8 @@ Number = float | str
 """A number, or text such as "8/255"."""
 
 PathLike = str | os.PathLike[str]
+F = TypeVar("F", bound="Callable[..., Any]")
+
 Norm = Literal["Linf", "L2", "L1"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
 
@@ -135,11 +137,11 @@ def several(given: "PathLike | Sequence[PathLike] | None") -> list[PathLike]:
     return list(given)
 
 
-def with_options(options: type) -> "Callable[[Callable[..., Any]], Callable[..., Any]]":
+def with_options(options: type) -> "Callable[[F], F]":
     """Decorate a function whose `**options` are those of a `TypedDict`: its signature lists them
     one by one, for `help()` and for completion in notebooks."""
 
-    def decorate(function: "Callable[..., Any]") -> "Callable[..., Any]":
+    def decorate(function: F) -> F:
         whole = signature(function)
         own = [each for each in whole.parameters.values() if each.kind is not Parameter.VAR_KEYWORD]
         keywords = [

@@ -1,5 +1,6 @@
 """A run as Python sees it."""
 
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -96,5 +97,5 @@ class Run:
 def open_run(run: PathLike = LAST) -> Run:
     """The run in a folder; "last" is the newest one under `runs/`. Raises `RunFolderError` for any
     other folder, naming near ones."""
-    folder = newest_run() if run == LAST else find_run(user_path(run))
+    folder = newest_run() if run == LAST else find_run(user_path(os.fspath(run)))
     return Run(folder.path)
