@@ -8,7 +8,7 @@ check: ## lint, formatting, types
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m mypy
 
-test: ## the whole suite, on two processes; make test ARGS="tests/attacks -k pgd" runs a part of it
+test: ## all but the slow tests, on two processes; make test ARGS="tests/attacks -k pgd" runs a part, ARGS='-m ""' all
 	$(PYTHON) -m pytest -n 2 $(ARGS)
 
 fix: ## apply the formatting, and the corrections that ruff can make

@@ -431,6 +431,19 @@ def test_a_waiting_job_is_taken_from_the_queue_and_a_running_one_saves(
     assert ended(engine) == {"running": 0}
 
 
+def test_however_often_a_job_is_asked_to_stop_its_trial_is_told_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[int, int]] = []
+    monkeypatch.setattr(node.os, "kill", lambda *sent: told.append(sent))
+    attempt = node.Attempt(Work((), tmp_path / "log.txt", {}, tmp_path), b"")
+    attempt._ask_to_save()  # before there is a process
+    attempt.process = 42
+    for _ in range(3):
+        attempt._ask_to_save()
+    assert told == [(42, signal.SIGTERM)]
+
+
 def test_a_warning_of_the_cluster_queues_the_job_again(slurm: Path, tmp_path: Path) -> None:
     folder = tmp_path / "trial"
     trial = fake(folder, epochs=30)

@@ -189,6 +189,7 @@ class Attempt:
     requeued: bool = False
     process: int | None = field(default=None, init=False)
     _asked: bool = field(default=False, init=False)
+    _told: bool = field(default=False, init=False)
 
     def __call__(self) -> int:
         from submitit.core.utils import UncompletedJobError
@@ -244,7 +245,10 @@ class Attempt:
 
     def _ask_to_save(self) -> None:
         self._asked = True
-        if self.process is not None:
+        # Once only, though the sweep asks again and again: a SIGTERM that reaches a trial which has
+        # saved and is about to exit kills it, and 75 is lost.
+        if self.process is not None and not self._told:
+            self._told = True
             with suppress(ProcessLookupError):
                 os.kill(self.process, signal.SIGTERM)
 
