@@ -1,7 +1,10 @@
 """`import rpat`: what it offers, that its names are the command line's, what its calls return."""
 
 import inspect
+import logging
 import os
+import random
+import signal
 import subprocess
 import sys
 from copy import deepcopy
@@ -209,6 +212,28 @@ def test_mistakes_name_the_keyword() -> None:
         rpat.evaluate("run", "fgsm", step_size="wide")
     with pytest.raises(ConfigError, match=r"callbacks: 3 is neither a function"):
         rpat.train(callbacks=[3])  # type: ignore[list-item]
+
+
+def state() -> dict[str, Any]:
+    root = logging.getLogger()
+    return {
+        "random": (random.getstate(), torch.get_rng_state().tolist()),
+        "threads": torch.get_num_threads(),
+        "logging": (root.level, list(root.handlers), logging.root.manager.disable),
+        "signals": [signal.getsignal(number) for number in (2, 10, 15)],
+        "streams": (sys.stdout, sys.stderr),
+    }
+
+
+def test_the_caller_is_left_as_it_was(
+    run: "rpat.Run", images: Batch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = state()
+    model = rpat.load_model(run)
+    rpat.evaluate(run, "clean,pgd-1", data=images, limit=20, progress=True)
+    rpat.attacks.attack("apgd-ce-2", eps=0.1)(model, *images)
+    assert state() == before
+    assert capsys.readouterr().out == ""
 
 
 # ---- progress and callbacks
