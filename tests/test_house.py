@@ -33,6 +33,8 @@ ORDER = (
     ("runs",),
     ("sweep", "benchmark", "export"),  # each calls what is above, and none needs another
     ("cli",),
+    ("calls",),  # from Python; the names of its keywords are those of the command line's options
+    ("api",),  # the package `rpat`: names only
 )
 LEVEL = {room: level for level, rooms in enumerate(ORDER) for room in rooms}
 DOORS = {

@@ -116,17 +116,31 @@ def given_flags(
 def check_flags(table: Sequence[RecipeOption], values: Mapping[str, Any]) -> None:
     """Raises `ConfigError` when something is turned off and set up at once."""
     given = [option for option in table if values.get(option.parameter) is not None]
-    turned_off = [option for option in given if values[option.parameter] is False]
-    problems: list[Problem] = []
-    for switch in turned_off:
-        message = f"cannot be combined with --no-{switch.long[2:]}."
-        problems += [
-            Problem("", message, option.long, "Leave one of them out.")
-            for option in given
-            if option is not switch and option.path[: len(switch.path)] == switch.path
-        ]
+    problems = [
+        Problem("", f"cannot be combined with --no-{off.long[2:]}.", option.long, LEAVE_OUT)
+        for off, option in contradictions(table, values)
+    ]
     if problems:
         raise ConfigError(*problems)
+
+
+LEAVE_OUT = "Leave one of them out."
+
+
+def contradictions(
+    table: Sequence[RecipeOption], values: Mapping[str, Any]
+) -> list[tuple[RecipeOption, RecipeOption]]:
+    """What is turned off and set up at once: the switch, and the option of what it turns off."""
+    given = [option for option in table if values.get(option.parameter) is not None]
+    found = []
+    for switch in given:
+        if values[switch.parameter] is False:
+            found += [
+                (switch, option)
+                for option in given
+                if option is not switch and option.path[: len(switch.path)] == switch.path
+            ]
+    return found
 
 
 def trust_option(panel: str | None) -> Any:

@@ -16,7 +16,6 @@ from rpat_cli.attacks.surrogate import Surrogate
 from rpat_cli.cli import console, together, torchrun
 from rpat_cli.cli.progress import listening
 from rpat_cli.data.choice import Limit
-from rpat_cli.diagnostics.blocks import Section
 from rpat_cli.errors import ConfigError, Mistakes
 from rpat_cli.evaluation.parallel import ranks
 from rpat_cli.evaluation.parallel.processes import Jobs
@@ -29,22 +28,15 @@ from rpat_cli.recipe.trust import trusting
 from rpat_cli.records import eval_file
 from rpat_cli.records.run_folder import newest_run
 from rpat_cli.reports.comparison import MAX_LISTED, changed_images, comparison_table
-from rpat_cli.reports.diagnostics_terminal import for_terminal
 from rpat_cli.reports.gather import build_report
 from rpat_cli.reports.report import Report
-from rpat_cli.reports.terminal import (
-    evaluation_remarks,
-    evaluation_summary,
-    evaluation_table,
-    remarks_text,
-    report_table,
-)
-from rpat_cli.reports.unions import union_table
+from rpat_cli.reports.terminal import remarks_text, report_table
 from rpat_cli.runs import estimate as cost
 from rpat_cli.runs.compare import match
 from rpat_cli.runs.diagnose import Wanted, check_wanted
 from rpat_cli.runs.evaluate import EvalOptions, Measured, measure_run
 from rpat_cli.runs.resume import resume_run
+from rpat_cli.runs.shown import shown
 from rpat_cli.runs.target import check_changes
 from rpat_cli.runs.train import train_run
 from rpat_cli.user_code import speaking_on_stderr
@@ -213,11 +205,10 @@ def evaluate(
             options=EvalOptions(*how),
             listener=listener,
         )
-        sections = [result.section() for result in measured.diagnostics.values()]
     if as_json:
         print(_as_json(measured))
     else:
-        _show_evaluation(measured, sections)
+        _show_evaluation(measured)
     if any(result.failed for result in measured.diagnostics.values()):
         raise typer.Exit(3)
 
@@ -252,18 +243,10 @@ def _as_json(measured: Measured) -> str:
     return json.dumps({"evaluations": records, "union": measured.union.to_dict()})
 
 
-def _show_evaluation(measured: Measured, sections: Iterable[Section]) -> None:
-    file = measured.file
-    for evaluation, path in ((measured.evaluation, file), *measured.others):
-        console.out.print(evaluation_table(evaluation))
-        written = eval_file.read(path)
-        console.out.print(evaluation_summary(evaluation, written.class_names))
-        console.out.print(remarks_text([*written.remarks, *evaluation_remarks(evaluation)]))
-    if measured.union:
-        console.out.print(union_table(measured.union))
-    for section in sections:
-        console.out.print(for_terminal(section))
-    for path in (file, *(path for _, path in measured.others)):
+def _show_evaluation(measured: Measured) -> None:
+    for part in shown(measured):
+        console.out.print(part)
+    for path in (measured.file, *(path for _, path in measured.others)):
         console.out.print(f"result: {path}", markup=False, soft_wrap=True)
 
 

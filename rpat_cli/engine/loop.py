@@ -18,7 +18,7 @@ from rpat_cli.engine.callback import Callback, StepRecord
 from rpat_cli.engine.compute import Compute, rng_state, set_rng_state
 from rpat_cli.engine.distributed import ALONE, Ranks, parts_of
 from rpat_cli.engine.finite import check_gradient, check_loss, check_weights, largest_gradient
-from rpat_cli.engine.measured import Metrics, loss_of, metrics_of
+from rpat_cli.engine.measured import Metrics, metrics_of
 from rpat_cli.engine.memory import Memory
 from rpat_cli.engine.networks import Networks
 from rpat_cli.engine.optimizers import rate_of, set_rates
@@ -227,7 +227,7 @@ class TrainLoop:
         step = self._step_context(x, y, index, lr)
         with self._weights_for(step, len(y) / whole) as step:
             outcome = self._outcome(step)
-            loss = loss_of(outcome)
+            loss = outcome.loss
             self._scaler.scale(share * loss).backward()  # type: ignore[no-untyped-call]
         self.memory.remember(index, outcome, self.ranks, len(y) / whole)
         return metrics_of(outcome, loss, step.y)
@@ -262,7 +262,7 @@ class TrainLoop:
             return nullcontext(step)
         return self.awp.worst_weights(
             step,
-            lambda step: loss_of(self._outcome(step)),
+            lambda step: self._outcome(step).loss,
             lambda gradients: self.ranks.mean(gradients, weight),
         )
 

@@ -1,17 +1,11 @@
-"""What a step measures: its loss, from the terms of an outcome, and the metrics of its batch."""
+"""What a step measures: the metrics of its batch."""
 
-import torch
 from torch import Tensor
 
 from rpat_cli.methods.base import Outcome
 
 Metrics = dict[str, Tensor]
 """Loss, loss terms and accuracies on the batch by name: scalars, still on the device."""
-
-
-def loss_of(outcome: Outcome) -> Tensor:
-    """The sum of all terms, in float32 also under autocast."""
-    return torch.stack([term.float() for term in outcome.terms.values()]).sum()
 
 
 def metrics_of(outcome: Outcome, loss: Tensor, y: Tensor) -> Metrics:

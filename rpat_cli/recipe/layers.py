@@ -153,7 +153,7 @@ def parse_assignments(assignments: Sequence[str]) -> list[Layer]:
             parsed = yaml.load(value, Loader=Loader)
         except yaml.YAMLError:
             parsed = value
-        values = _nested(tuple(key.strip().split(".")), parsed)
+        values = nested(tuple(key.strip().split(".")), parsed)
         layers.append(Layer(f"--set {shortened(text)}", values, by_user=True))
     if problems:
         raise ConfigError(*problems)
@@ -163,7 +163,7 @@ def parse_assignments(assignments: Sequence[str]) -> list[Layer]:
 def flag_layers(flags: Mapping[str, tuple[KeyPath, Any]]) -> list[Layer]:
     """One layer for each flag that was given: `{"--beta": (("method", "beta"), "3")}`."""
     return [
-        Layer(flag, _nested(path, value), by_user=True)
+        Layer(flag, nested(path, value), by_user=True)
         for flag, (path, value) in flags.items()
         if value is not None
     ]
@@ -197,7 +197,8 @@ def layers_of(
     return layers
 
 
-def _nested(path: KeyPath, value: Any) -> dict[str, Any]:
+def nested(path: KeyPath, value: Any) -> dict[str, Any]:
+    """`{"optimizer": {"lr": 0.1}}` for `("optimizer", "lr")`."""
     *outer, last = path
     nested = {last: value}
     for key in reversed(outer):
