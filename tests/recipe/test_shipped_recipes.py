@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -24,6 +25,13 @@ COST = re.compile(
 )
 FIRST_HOUR = ("quickstart", "fashion-mnist-small-cnn", "cifar10-preact-resnet18-fast")
 
+
+FURTHER = {
+    "rslad": " --set method.teacher=RUN",
+    "generated": " --extra-data FILES",
+    "finetune": " --init RUN",
+}
+"""Flags that a recipe cannot do without, by a part of its name."""
 
 ATTACKS_OF = {"raat-wa": 2}
 """How many attacks a step makes, where it is not one."""
@@ -72,6 +80,10 @@ def one_step(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Esti
         little.append("attack.strong.steps=1")
     if "teacher" in recipe.method.options:
         little.append(f"method.teacher={written_teacher(tmp_path)}")
+    if recipe.data.extra.path is not None:
+        images, labels = np.zeros((4, 3, 32, 32), np.uint8), np.arange(4)
+        np.savez(tmp_path / "extra.npz", images=images, labels=labels)
+        little.append(f"data.extra.path={tmp_path / 'extra.npz'}")
     return dry_run.dry_run(load_recipe([], little, recipe=name))
 
 
@@ -103,8 +115,7 @@ def test_its_header_says_what_it_is_and_where_it_comes_from(name: str) -> None:
     assert re.match(r"# \S.*\n#\n", text), "the first line says what it is, the second is empty"
     assert "# Source: " in text
     if not name.startswith(BASES):
-        given = {"rslad": " --set method.teacher=RUN", "finetune": " --init RUN"}
-        further = "".join(text for word, text in given.items() if word in name)
+        further = next((flags for part, flags in FURTHER.items() if part in name), "")
         launch = f"# Launch: rpat train --recipe {name}{further}\n"
         assert launch in text
         assert "# Expected: " in text
