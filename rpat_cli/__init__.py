@@ -1,10 +1,11 @@
-"""rpat: train image classifiers that resist adversarial perturbations, and evaluate reliably how
-robust they are.
+"""The package behind `rpat`. `import rpat` is what people use (`rpat_cli/api/rpat/`): its functions
+have the names and types of the command line's options. The three below have taken recipe keys since
+before that; they go on doing so, and run the same code.
 
-import rpat_cli as rpat
-run = rpat.train(method="consistency", ra=True, epochs=10)
-result, file = rpat.evaluate(run, "clean,pgd-20,autoattack")
-model = rpat.load_model(run).model          # images in [0, 1] to logits
+import rpat_cli
+run = rpat_cli.train(method="consistency", ra=True, epochs=10)
+result, file = rpat_cli.evaluate(run, "clean,pgd-20,autoattack")
+model = rpat_cli.load_model(run).model          # images in [0, 1] to logits
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -45,22 +46,22 @@ def train(
     other `RpatError`s; what fails in a plugin is a `UserCodeError` raised from its own error. The
     caller's random generators, threads, defaults and loggers come out as they went in.
     """
-    from rpat_cli.data.in_memory import providing
-    from rpat_cli.recipe.layers import Layer, code_named_in, read_all, resolve
-    from rpat_cli.recipe.trust import trusting
-    from rpat_cli.runs.caller import called, images_in
-    from rpat_cli.runs.progress_lines import in_lines
-    from rpat_cli.runs.train import train_run
+    from rpat_cli.calls import session
+    from rpat_cli.calls.progress import showing
+    from rpat_cli.recipe.layers import Layer
+    from rpat_cli.runs.caller import images_in
 
     images, keys = images_in(keys, training=True)
-    given = Layer("train()", keys, by_user=True)
-    named = code_named_in([given])
-    with called("train"), providing(images), trusting(everything=trust, files=named):
-        files = read_all(recipe, [Path(config)] if config is not None else [])
-        return train_run(
-            resolve([*files, given]),
+    given = [Layer("train()", keys, by_user=True)]
+    with showing(say or False) as listener:
+        return session.training(
+            given,
+            images,
+            listener,
+            recipe=recipe,
+            configs=[Path(config)] if config is not None else [],
             out=Path(out) if out is not None else None,
-            listener=in_lines(say) if say else None,
+            trust=trust,
         )
 
 
@@ -95,35 +96,26 @@ def evaluate(
     `trust=True`, or `plugins=[FILE]`. Keywords are recipe keys that override the run's recipe:
     `threat={"norm": "L2"}`, `data={"root": "/data"}`. Raises `RpatError`s.
     """
+    from rpat_cli.calls import session
+    from rpat_cli.calls.progress import showing
     from rpat_cli.data.choice import chosen_by
-    from rpat_cli.data.in_memory import providing
-    from rpat_cli.loading.stand_ins import read_surrogates, surrogate_files
-    from rpat_cli.recipe.layers import Layer, code_named_in
-    from rpat_cli.recipe.suite_file import read_suite
-    from rpat_cli.recipe.trust import model_files, trusting
-    from rpat_cli.runs.caller import as_suite, as_target, called, images_in
-    from rpat_cli.runs.evaluate import EvalOptions, eval_run
-    from rpat_cli.runs.progress_lines import in_lines
+    from rpat_cli.recipe.layers import Layer
+    from rpat_cli.runs.caller import as_target, images_in
 
-    attacks = as_suite(attack, "evaluate()")
     own, keys = images_in(keys, training=False)
-    given = Layer("evaluate()", keys, by_user=True)
-    stand_ins = surrogates or {}
-    files = [*code_named_in([given]), *model_files(attacks), *surrogate_files(stand_ins)]
-    with called("evaluate"), providing(own), trusting(everything=trust, files=files):
-        return eval_run(
+    with showing(say or False) as listener:
+        measured = session.evaluation(
             as_target(target, "evaluate()"),
-            read_suite(attacks, source="evaluate()"),
+            attack,
+            [Layer("evaluate()", keys, by_user=True)],
+            own,
+            listener,
+            {"limit": chosen_by(limit, images), "jobs": jobs, "fast": fast},
             checkpoint=checkpoint,
-            changes=[given],
-            options=EvalOptions(
-                limit=chosen_by(limit, images),
-                jobs=jobs,
-                fast=fast,
-                surrogates=read_surrogates(stand_ins, "evaluate()"),
-            ),
-            listener=in_lines(say) if say else None,
+            surrogates=surrogates or {},
+            trust=trust,
         )
+    return measured.evaluation, measured.file
 
 
 def load_model(

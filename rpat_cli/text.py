@@ -128,3 +128,13 @@ def compact(number: int) -> str:
 def count(number: int | None) -> str:
     """`1234567` as `1,234,567`; a dash for what was not recorded."""
     return DASH if number is None else f"{number:,}"
+
+
+def file_size(number: int) -> str:
+    """`1234567` bytes as `1.2 MB`."""
+    size, unit = float(number), "B"
+    for larger in ("kB", "MB", "GB", "TB"):
+        if size < 1000:
+            break
+        size, unit = size / 1000, larger
+    return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"

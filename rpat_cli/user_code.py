@@ -26,6 +26,8 @@ LIBRARIES = tuple(
         *site.getsitepackages(),
         site.getusersitepackages(),
         str(Path(os.__file__).parent),
+        # Environments may be layered: the libraries of another one come by PYTHONPATH or a .pth.
+        *(entry for entry in sys.path if Path(entry).name in ("site-packages", "dist-packages")),
     )
     for path in {str(Path(folder).absolute()), str(Path(folder).resolve())}
 )

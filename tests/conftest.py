@@ -1,12 +1,18 @@
 """Fixtures for all tests: one seed, one thread, small data."""
 
 import signal
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 from helpers import tiny_net
 from torch import Tensor, nn
 from toys import honest, small_budgets, toy  # noqa: F401  (fixtures of many tests)
+
+# `import rpat` is a folder inside rpat_cli, which only an installation maps: the tests are of the
+# checkout that they are in, whatever is installed.
+sys.path.insert(0, str(Path(__file__).parent.parent / "rpat_cli" / "api"))
 
 
 @pytest.fixture(scope="session", autouse=True)

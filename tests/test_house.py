@@ -31,8 +31,10 @@ ORDER = (
     ("loading",),
     ("reports",),
     ("runs",),
-    ("sweep", "benchmark"),  # each calls runs, and neither needs the other
+    ("sweep", "benchmark", "export"),  # each calls what is above, and none needs another
     ("cli",),
+    ("calls",),  # from Python; the names of its keywords are those of the command line's options
+    ("api",),  # the package `rpat`: names only
 )
 LEVEL = {room: level for level, rooms in enumerate(ORDER) for room in rooms}
 DOORS = {
@@ -47,7 +49,7 @@ ENGINE_SEES = {"attacks.base", "methods.base", "data.base", "data.order"} | {
     for how in ("compiling", "folding", "side_effects")  # attacks are computed
 }
 
-IMPORT_TO_DISTRIBUTION = {"yaml": "pyyaml", "PIL": "pillow"}
+IMPORT_TO_DISTRIBUTION = {"huggingface_hub": "huggingface-hub", "yaml": "pyyaml", "PIL": "pillow"}
 OPTIONAL = {"autoattack"}  # accepted in place of pyautoattack where it is installed
 
 

@@ -14,7 +14,12 @@ from rpat_cli.cli import console, torchrun
 from rpat_cli.cli import eval as eval_command
 from rpat_cli.cli import train as train_command
 from rpat_cli.cli.compare import compare
+from rpat_cli.cli.doctor import doctor
+from rpat_cli.cli.export import export
+from rpat_cli.cli.predict import predict
 from rpat_cli.cli.recipes import recipes
+from rpat_cli.cli.report import leaderboard, report
+from rpat_cli.cli.runs import runs
 from rpat_cli.cli.streams import make_streams_safe
 from rpat_cli.cli.sweep import sweep
 from rpat_cli.errors import RpatError, without_pastes
@@ -33,12 +38,18 @@ COMMANDS: dict[str, tuple[Callable[..., None], str | None, type[TyperCommand] | 
     "eval": (eval_command.evaluate, eval_command.HELP, None),
     "bench": (bench_command.bench, bench_command.HELP, None),
     "compare": (compare, compare.__doc__, None),
+    "report": (report, report.__doc__, None),
+    "leaderboard": (leaderboard, leaderboard.__doc__, None),
+    "predict": (predict, predict.__doc__, None),
+    "export": (export, export.__doc__, None),
     "sweep": (sweep, sweep.__doc__, None),
+    "doctor": (doctor, doctor.__doc__, None),
 }
 """Name -> the function, its help text, and the class of the command if it is one of ours."""
 
 for name, (function, text, kind) in COMMANDS.items():
     app.command(name, help=console.help_text(text or ""), cls=kind)(function)
+app.add_typer(runs, name="runs")
 app.add_typer(recipes, name="recipes")
 
 

@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from rpat_cli.cli import torchrun
-from rpat_cli.errors import ConfigError, Problem
+from rpat_cli.errors import ConfigError, Mistakes, Problem, shortened, unknown
 from rpat_cli.recipe.components import Section
 from rpat_cli.recipe.schema import recipe_class
 from rpat_cli.recipe.trust import FLAG
@@ -28,8 +28,8 @@ class RecipeOption:
     """An option of a command that sets the recipe's `key`: a row of the command's table.
 
     `flag` is by default the key's last part, `help` the description of its field, to which the
-    names of `choices` are added; they are also what the shell completes. Without a `metavar` the
-    option is a switch: `--ra/--no-ra`.
+    names of `choices` are added; they, or `completed`, are also what the shell completes. Without a
+    `metavar` the option is a switch: `--ra/--no-ra`.
     """
 
     key: str
@@ -39,6 +39,7 @@ class RecipeOption:
     short: str = ""
     help: str = ""
     choices: Callable[[], Iterable[str]] | None = None
+    completed: Callable[[], Iterable[str]] | None = None
 
     @property
     def path(self) -> KeyPath:
@@ -81,7 +82,8 @@ class RecipeOption:
         )
 
     def _complete(self) -> list[str]:
-        return list(self.choices()) if self.choices is not None else []
+        names = self.completed or self.choices
+        return list(names()) if names is not None else []
 
 
 def with_recipe_options(
@@ -106,23 +108,39 @@ def with_recipe_options(
 def given_flags(
     table: Sequence[RecipeOption], values: Mapping[str, Any]
 ) -> dict[str, tuple[KeyPath, Any]]:
-    """The options of the table that were given: `{"--beta": (("method", "beta"), "3")}`.
-
-    Raises `ConfigError` when something is turned off and set up at once.
-    """
+    """The options of the table that were given: `{"--beta": (("method", "beta"), "3")}`."""
     given = [option for option in table if values.get(option.parameter) is not None]
-    turned_off = [option for option in given if values[option.parameter] is False]
-    problems: list[Problem] = []
-    for switch in turned_off:
-        message = f"cannot be combined with --no-{switch.long[2:]}."
-        problems += [
-            Problem("", message, option.long, "Leave one of them out.")
-            for option in given
-            if option is not switch and option.path[: len(switch.path)] == switch.path
-        ]
+    return {option.long: (option.path, values[option.parameter]) for option in given}
+
+
+def check_flags(table: Sequence[RecipeOption], values: Mapping[str, Any]) -> None:
+    """Raises `ConfigError` when something is turned off and set up at once."""
+    given = [option for option in table if values.get(option.parameter) is not None]
+    problems = [
+        Problem("", f"cannot be combined with --no-{off.long[2:]}.", option.long, LEAVE_OUT)
+        for off, option in contradictions(table, values)
+    ]
     if problems:
         raise ConfigError(*problems)
-    return {option.long: (option.path, values[option.parameter]) for option in given}
+
+
+LEAVE_OUT = "Leave one of them out."
+
+
+def contradictions(
+    table: Sequence[RecipeOption], values: Mapping[str, Any]
+) -> list[tuple[RecipeOption, RecipeOption]]:
+    """What is turned off and set up at once: the switch, and the option of what it turns off."""
+    given = [option for option in table if values.get(option.parameter) is not None]
+    found = []
+    for switch in given:
+        if values[switch.parameter] is False:
+            found += [
+                (switch, option)
+                for option in given
+                if option is not switch and option.path[: len(switch.path)] == switch.path
+            ]
+    return found
 
 
 def trust_option(panel: str | None) -> Any:
@@ -149,6 +167,25 @@ def jobs_option(panel: str) -> Any:
         ),
         rich_help_panel=panel,
     )
+
+
+def parse_count(mistakes: Mistakes, flag: str, text: str | None) -> int | None:
+    """A whole number, at least 1; None where the flag was not given, or for any other text, which
+    is then one of the mistakes."""
+    if text is None:
+        return None
+    if re.fullmatch("0*[1-9][0-9]{0,8}", text):
+        return int(text)
+    message = f"{shortened(text)!r}: must be a whole number, at least 1."
+    mistakes.add(Problem("", message, flag))
+    return None
+
+
+def parse_choice(mistakes: Mistakes, flag: str, text: str, choices: Sequence[str]) -> str:
+    """One of the choices; any other text is one of the mistakes."""
+    if text not in choices:
+        mistakes.add(Problem("", unknown("choice", text, choices), flag))
+    return text
 
 
 def parse_jobs(text: str) -> int | Literal["auto"]:

@@ -135,17 +135,22 @@ def decode(path: Path, form: Form, box_of: BoxOf | None = None) -> Tensor:
                 # Lets the JPEG decoder skip detail that the resize would throw away.
                 side = max(form.height, form.width)
                 image.draft("RGB", (side, side))
-            image.load()  # first: some of Pillow's readers turn the image here
-            turn = _turn(image)
-            pixels = _in_color(_eight_bits(image), "L" if form.channels == 1 else "RGB")
-            upright = pixels if turn is None else pixels.transpose(turn)
-            cut = _cut(upright, form) if box_of is None else _part(upright, form, box_of)
+            return shaped(image, form, box_of)
     except MemoryError:
         raise
     except Exception as error:  # Pillow's readers raise nearly anything on damaged files
         reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
         raise _unreadable(path, reason) from error
-    array = np.array(cut)
+
+
+def shaped(image: Image.Image, form: Form, box_of: BoxOf | None = None) -> Tensor:
+    """An image of Pillow as `decode` makes it. Raises `ValueError` for pixels whose range is not
+    known."""
+    image.load()  # first: some of Pillow's readers turn the image here
+    turn = _turn(image)
+    pixels = _in_color(_eight_bits(image), "L" if form.channels == 1 else "RGB")
+    upright = pixels if turn is None else pixels.transpose(turn)
+    array = np.array(_cut(upright, form) if box_of is None else _part(upright, form, box_of))
     return (
         torch.from_numpy(array.reshape(form.height, form.width, form.channels))
         .permute(2, 0, 1)

@@ -1,5 +1,5 @@
 """Images that a Python program has: tensors, or any `torch.utils.data.Dataset` that is indexed by
-numbers. They are given to `rpat_cli.train` and `rpat_cli.evaluate` as `data=...`, and to plugins as
+numbers. They are given to `rpat.train` and `rpat.evaluate` as `data=...`, and to plugins as
 splits."""
 
 import hashlib
@@ -107,7 +107,9 @@ def _class_names(data: Mapping[str, Any], parts: Mapping[str, Split]) -> tuple[s
 
 def as_split(images: object) -> Split:
     """(x, y), with x (N, C, H, W) uint8, or floats in [0, 1], and y (N,) integers; or a `Dataset`
-    of pairs of an image and its class. Raises `DataError` for anything else."""
+    of pairs of an image and its class, or a `DataLoader`. Raises `DataError` for anything else."""
+    if isinstance(images, torch_data.DataLoader):
+        images = _loaded(images)
     if isinstance(images, tuple | list) and len(images) == 2:
         x, y = (torch.as_tensor(part) for part in images)
         if x.dtype == torch.uint8:
@@ -122,9 +124,32 @@ def as_split(images: object) -> Split:
         kind = f"{type(images).__module__}.{type(images).__name__}"
         raise DataError(
             "data: images must be (x, y), or a torch.utils.data.Dataset with __getitem__ and "
-            f"__len__, given {kind}."
+            f"__len__, or a DataLoader, given {kind}."
         )
     return DatasetSplit(images)
+
+
+def _loaded(loader: "torch_data.DataLoader[Any]") -> object:
+    """The dataset that a loader reads; or the batches of one that reads only a part of it, streams,
+    or collates in a way of its own, which have to be kept in memory."""
+    samplers = (torch_data.SequentialSampler, torch_data.RandomSampler)
+    dataset, sampler = loader.dataset, loader.sampler
+    usual = loader.collate_fn is torch_data.default_collate and not loader.drop_last
+    streams = isinstance(dataset, torch_data.IterableDataset)
+    if usual and not streams and isinstance(sampler, samplers):
+        whole: Any = dataset
+        again = getattr(sampler, "replacement", False)
+        if len(sampler) == len(whole) and not again:
+            return dataset
+    batches = []
+    for batch in loader:
+        if not (isinstance(batch, tuple | list) and len(batch) == 2):
+            raise DataError("data: the batches of a DataLoader must be pairs (x, y).")
+        batches.append(batch)
+    if not batches:
+        raise DataError("data: the DataLoader has no batches.")
+    x, y = zip(*batches, strict=True)
+    return torch.cat(x), torch.cat(y)
 
 
 @dataclass(frozen=True)
@@ -262,7 +287,15 @@ def _labels_of(items: Any) -> Tensor:
         if listed is not None and len(listed) == len(items):
             return as_classes(torch.as_tensor(listed))
     with _seeded(""):
-        return as_classes(torch.tensor([int(items[index][1]) for index in range(len(items))]))
+        return as_classes(torch.tensor([_class_of(items, index) for index in range(len(items))]))
+
+
+def _class_of(items: Any, index: int) -> int:
+    """Raises `DataError` for an item that is no pair of an image and its class."""
+    item = items[index]
+    if not (isinstance(item, tuple | list) and len(item) > 1):
+        raise DataError(f"data: item {index} must be a pair of an image and its class.")
+    return int(item[1])
 
 
 def _load(options: LoadOptions) -> RawData:
@@ -270,7 +303,7 @@ def _load(options: LoadOptions) -> RawData:
     if given is None:
         raise DataError(
             "the data set in-memory is of images that were given in Python: give them again, as "
-            "data=(x, y) of rpat_cli.train or rpat_cli.evaluate."
+            "data=(x, y) of rpat.train or rpat.evaluate."
         )
     sides = given.shape[1:]
     asked = options.image_size

@@ -63,7 +63,7 @@ def labeled(folder: Path, classes: Iterable[str]) -> Labeled:
     without images."""
     found: Labeled = []
     for name in classes:
-        images = sorted(_images(folder / name))
+        images = sorted(images_below(folder / name))
         if not images:
             looked_for = ", ".join(sorted(EXTENSIONS))
             where = printable((folder / name).absolute())
@@ -72,7 +72,9 @@ def labeled(folder: Path, classes: Iterable[str]) -> Labeled:
     return found
 
 
-def _images(folder: Path) -> Iterator[Path]:
+def images_below(folder: Path) -> Iterator[Path]:
+    """Every image file anywhere below a folder. Raises `DataError` for folders that cannot be
+    read."""
     for inner, folders, files in os.walk(folder, onerror=_refuse):
         folders[:] = [name for name in folders if not is_litter(name)]
         for name in files:

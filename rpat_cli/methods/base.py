@@ -5,9 +5,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor, nn
 
 from rpat_cli.attacks.base import Attack
+from rpat_cli.attacks.forward import full_precision
 from rpat_cli.methods.declare import Network
 
 
@@ -59,6 +61,11 @@ class Outcome:
     logits: Tensor | None = None
     state: Mapping[str, Tensor] = field(default_factory=dict)
     memory: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def loss(self) -> Tensor:
+        """The sum of all terms, in float32 or more also under autocast."""
+        return torch.stack([full_precision(term) for term in self.terms.values()]).sum()
 
 
 class Part(Protocol):

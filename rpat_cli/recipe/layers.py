@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from rpat_cli.errors import ConfigError, Problem, shortened
+from rpat_cli.errors import ConfigError, Mistakes, Problem, shortened
 from rpat_cli.recipe import defaults
 from rpat_cli.recipe.mistakes import contradictions, in_our_words
 from rpat_cli.recipe.plugin_files import NamedPlugin
@@ -22,12 +22,13 @@ from rpat_cli.recipe.plugins import load_named_plugins
 from rpat_cli.recipe.schema import Recipe, recipe_class, switches
 from rpat_cli.recipe.shipped import find
 from rpat_cli.recipe.spelling import spelled
+from rpat_cli.recipe.start import is_remote, network_of
 from rpat_cli.recipe.trust import model_files, trust, trusting
 from rpat_cli.recipe.yaml_lines import KeyPath, read_document
 from rpat_cli.recipe.yaml_loader import Loader
 from rpat_cli.records.files import user_path
 
-NAMED = ("data", "method", "schedule", "attack", "mix")
+NAMED = ("data", "method", "schedule", "attack", "mix", "optimizer")
 """Sections that may be written as a bare name: `method: trades`."""
 
 RENAMED: dict[KeyPath, KeyPath] = {("data", "normalise_as"): ("data", "normalize_as")}
@@ -124,9 +125,15 @@ def _strings(key: str, value: Any, source: str) -> list[str]:
 def read_all(recipe: str | None = None, configs: Sequence[Path] = ()) -> list[Layer]:
     """The layers of a shipped recipe, if one is named, and of the recipe files laid over it, in
     order."""
-    layers = read_recipe(find(recipe)) if recipe is not None else []
+    layers: list[Layer] = []
+    mistakes = Mistakes()
+    if recipe is not None:
+        with mistakes.gathered():
+            layers += read_recipe(find(recipe))
     for config in configs:
-        layers += read_recipe(config)
+        with mistakes.gathered():
+            layers += read_recipe(config)
+    mistakes.check()
     return layers
 
 
@@ -146,7 +153,7 @@ def parse_assignments(assignments: Sequence[str]) -> list[Layer]:
             parsed = yaml.load(value, Loader=Loader)
         except yaml.YAMLError:
             parsed = value
-        values = _nested(tuple(key.strip().split(".")), parsed)
+        values = nested(tuple(key.strip().split(".")), parsed)
         layers.append(Layer(f"--set {shortened(text)}", values, by_user=True))
     if problems:
         raise ConfigError(*problems)
@@ -156,7 +163,7 @@ def parse_assignments(assignments: Sequence[str]) -> list[Layer]:
 def flag_layers(flags: Mapping[str, tuple[KeyPath, Any]]) -> list[Layer]:
     """One layer for each flag that was given: `{"--beta": (("method", "beta"), "3")}`."""
     return [
-        Layer(flag, _nested(path, value), by_user=True)
+        Layer(flag, nested(path, value), by_user=True)
         for flag, (path, value) in flags.items()
         if value is not None
     ]
@@ -170,11 +177,28 @@ def layers_of(
     flags: Mapping[str, tuple[KeyPath, Any]] | None = None,
 ) -> list[Layer]:
     """Everything that a command line gives: a shipped recipe, files, `--set` and flags, each over
-    the one before."""
-    return [*read_all(recipe, configs), *parse_assignments(assignments), *flag_layers(flags or {})]
+    the one before.
+
+    Raises `ConfigError`, if a part of it cannot be read, with the mistakes in the rest as well.
+    """
+    mistakes = Mistakes()
+    layers: list[Layer] = []
+    with mistakes.gathered():
+        layers += read_all(recipe, configs)
+    all_files_read = not mistakes  # the rest is only judged over all that is beneath it
+    for assignment in assignments:
+        with mistakes.gathered():
+            layers += parse_assignments([assignment])
+    layers += flag_layers(flags or {})
+    if mistakes and all_files_read:
+        with mistakes.gathered():
+            resolve(layers)
+    mistakes.check()
+    return layers
 
 
-def _nested(path: KeyPath, value: Any) -> dict[str, Any]:
+def nested(path: KeyPath, value: Any) -> dict[str, Any]:
+    """`{"optimizer": {"lr": 0.1}}` for `("optimizer", "lr")`."""
     *outer, last = path
     nested = {last: value}
     for key in reversed(outer):
@@ -221,13 +245,15 @@ def _plugins_in(layer: Layer) -> list[str]:
 
 
 def code_named_in(layers: Sequence[Layer]) -> list[Path | str]:
-    """The files of code that the user's own layers name: plugins, and the models of transfer
-    attacks."""
+    """The files of code that the user's own layers name, plugins and the models of transfer
+    attacks, and weights that may have to be downloaded."""
     files: list[Path | str] = []
     for layer in layers:
         if layer.by_user:
             files += [NamedPlugin.parse(plugin).path for plugin in _plugins_in(layer)]
             files += model_files(layer.values.get("eval"))
+            init = layer.values.get("init")
+            files += [init] if isinstance(init, str) and is_remote(init) else []
     return files
 
 
@@ -249,7 +275,10 @@ def _beneath(given: Mapping[str, Any]) -> list[Layer]:
     their settings can be given alone: `--beta 3`."""
     names = {key: Recipe.model_fields[key].default.name for key in ("method", "schedule")}
     source = f"defaults of {defaults.data_name(given)}"
-    return [Layer("default", names), Layer(source, defaults.of_data_set(given))]
+    beneath = [Layer("default", names), Layer(source, defaults.of_data_set(given))]
+    if network := network_of(given.get("init")):
+        beneath.append(Layer(f"the network of {given['init']}", {"model": network}))
+    return beneath
 
 
 def _merged(layers: Sequence[Layer]) -> tuple[dict[str, Any], dict[KeyPath, str]]:

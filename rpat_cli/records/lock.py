@@ -3,7 +3,7 @@
 Standard library only: the job of a cluster imports this before it starts a trial.
 """
 
-from typing import IO
+from typing import IO, Any
 
 try:
     import fcntl
@@ -11,7 +11,7 @@ except ImportError:  # Windows: nothing is ever locked there
     fcntl = None  # type: ignore[assignment]
 
 
-def locked(file: IO[str]) -> bool:
+def locked(file: IO[Any]) -> bool:
     """Lock an open file; False if another process has it locked.
 
     Child processes that inherit the file share the lock. It is released when the last of them has

@@ -9,7 +9,7 @@ from pathlib import Path
 from rpat_cli.errors import RunFolderError, did_you_mean
 from rpat_cli.records.files import appending, remove_leftovers
 from rpat_cli.records.lock import locked
-from rpat_cli.records.regular import read_regular
+from rpat_cli.records.regular import open_regular, read_regular
 
 RUNS = Path("runs")
 
@@ -59,6 +59,16 @@ class RunFolder:
     def checkpoint(self, name: str) -> Path:
         return self.path / "checkpoints" / f"{name}.pt"
 
+    @property
+    def is_training(self) -> bool:
+        """Whether a process is training here now. It is asked for by taking its lock for a moment:
+        a log that cannot be read is nobody's."""
+        try:
+            with open_regular(self.log) as log:
+                return not locked(log)
+        except OSError:
+            return False
+
     @contextmanager
     def training(self) -> Iterator[None]:
         """Keeps other processes from training here. Raises `RunFolderError` if one does already."""
@@ -84,10 +94,10 @@ def newest_run(root: Path = RUNS) -> RunFolder:
         raise RunFolderError(
             f"there is no run under {root.resolve()} yet. Train one first with rpat train."
         )
-    return RunFolder(max(runs, key=_begun))
+    return RunFolder(max(runs, key=begun))
 
 
-def _begun(run: Path) -> tuple[float, int, str]:
+def begun(run: Path) -> tuple[float, int, str]:
     """Sorts runs by when they began.
 
     By the first line of the log, since copying a run may change the times of its files; where that

@@ -4,16 +4,14 @@ sweeps/NAME/  table.{json,csv,md,tex,html}  pareto.svg
 sweeps/NAME/trials/HASH/  recipe.yaml  log.txt  failure.txt  run/ (the run folder)
 """
 
-import json
 import shlex
 import shutil
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rpat_cli.attacks.threat import parse_threat
 from rpat_cli.errors import RunFolderError
@@ -24,22 +22,23 @@ from rpat_cli.records.files import appending, write_whole
 from rpat_cli.records.metrics import AVERAGED, best_record, read_metrics
 from rpat_cli.records.regular import read_regular
 from rpat_cli.records.run_folder import RunFolder, is_run
+from rpat_cli.reports.saved_report import (
+    DAMAGE,
+    UNION,
+    Results,
+    accuracies,
+    read_saved_report,
+    threat_label,
+)
 from rpat_cli.sweep.expand import Trial, checkpoints_of
-from rpat_cli.text import show_number
 
 SWEEPS = Path("sweeps")
-
-UNION = "union"
-"""The metric of images that are right under all of several threats."""
 
 TAIL = 3
 """How many of a failed trial's last log lines are shown."""
 
 PROMPT = "$ "
 """Start of the log line that holds the command."""
-
-Results = Mapping[str, Mapping[str, float]]
-"""The accuracies of a trial: checkpoint ("best", "last") -> label of the attack -> fraction."""
 
 
 @dataclass(frozen=True)
@@ -113,10 +112,10 @@ class TrialFolder:
         """The results of a finished trial; None while anything that its recipe asks for is
         missing."""
         try:
-            report = json.loads(read_regular(self.run.report))
+            report = read_saved_report(self.run)
             trained = report["training"]["epochs"] == self.trial.recipe.epochs
-            found = _accuracies(report)
-        except (OSError, ValueError, KeyError, TypeError):
+            found = accuracies(report)
+        except DAMAGE:
             return None
         wanted = {spec.label for spec in parse_suite(self.trial.recipe.eval)}
         wanted |= set(union_labels(self.trial.recipe.eval_threats))
@@ -180,34 +179,11 @@ class TrialFolder:
             return ""
 
 
-def _accuracies(report: Mapping[str, Any]) -> dict[str, dict[str, float]]:
-    """What a report.json holds for the recipe's own threat model, and under several threats: the
-    worst case under each, and their union."""
-    own = report["recipe"]["threat"]
-    if several := report["recipe"].get("eval_threats"):  # the labels of attacks mean the first
-        own = dict(zip(("norm", "eps"), parse_threat(several[0]), strict=True))
-    found: dict[str, dict[str, float]] = {}
-    for result in report["results"]:
-        if result["threat"] is None or result["threat"] == {"norm": own["norm"], "eps": own["eps"]}:
-            found.setdefault(result["checkpoint"], {})[result["label"]] = result["acc"]
-    for union in report.get("unions", ()):
-        found.setdefault(union["checkpoint"], {})[UNION] = union["robust_acc"]
-        for part in union["threats"]:
-            label = threat_label(part["norm"], part["eps"])
-            found[union["checkpoint"]][label] = part["robust_acc"]
-    return found
-
-
 def union_labels(threats: Sequence[str]) -> list[str]:
     """The metrics that several threats of a recipe's `eval_threats` add: the worst case under each,
     and the union of all."""
     labels = [threat_label(*parsed) for parsed in dict.fromkeys(map(parse_threat, threats))]
     return [*labels, UNION] if len(labels) > 1 else []
-
-
-def threat_label(norm: str, eps: float) -> str:
-    """`Linf:8/255`"""
-    return f"{norm}:{show_number(eps)}"
 
 
 def _reason(exit_code: int) -> str:

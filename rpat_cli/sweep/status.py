@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from rpat_cli.reports.saved_report import Results
 from rpat_cli.sweep.expand import Plan, Trial
-from rpat_cli.sweep.folder import Results, TrialFolder
+from rpat_cli.sweep.folder import TrialFolder
 
 
 class TrialState(StrEnum):

@@ -14,10 +14,11 @@ from rich.text import Text
 from rpat_cli.evaluation.statistics import mean_acc, nrr
 from rpat_cli.evaluation.suite import parse_suite
 from rpat_cli.records.metrics import AVERAGED
+from rpat_cli.reports.markup import latex_text, markdown_block, markdown_text, one_line
+from rpat_cli.reports.saved_report import Results
 from rpat_cli.sweep.expand import Plan, Trial, Variant, checkpoints_of
-from rpat_cli.sweep.folder import Results, union_labels
+from rpat_cli.sweep.folder import union_labels
 from rpat_cli.sweep.intervals import Difference, Stat, paired_difference
-from rpat_cli.sweep.markup import latex_text, markdown_block, markdown_text, one_line
 from rpat_cli.sweep.sweep_file import SHIPPED
 from rpat_cli.text import percent
 

@@ -11,8 +11,8 @@ import pytest
 from rich.console import Console
 
 from rpat_cli.evaluation.statistics import t_quantile_95
+from rpat_cli.reports.saved_report import Results
 from rpat_cli.sweep.expand import Plan, plan_sweep
-from rpat_cli.sweep.folder import Results
 from rpat_cli.sweep.intervals import Stat, paired_difference
 from rpat_cli.sweep.table import (
     build_table,
