@@ -42,7 +42,8 @@ MODELS = {
     "consistency-l2": "--method consistency --norm L2",
     "resnet-pgd-linf": f"--method pgd {RESNET}",
     "resnet-trades-l2": f"--method trades --norm L2 --epochs 6 {RESNET}",
-    "cifar-pgd-linf": "--method pgd --image-size 32 --eps 8/255 --epochs 5 --data imagefolder",
+    "cifar-pgd-linf": "--method pgd --model small-cnn --eps 8/255 --epochs 8 --data imagefolder "
+    "--image-size 32",
 }
 """What `rpat train` is given."""
 
