@@ -115,7 +115,6 @@ def given_flags(
 
 def check_flags(table: Sequence[RecipeOption], values: Mapping[str, Any]) -> None:
     """Raises `ConfigError` when something is turned off and set up at once."""
-    given = [option for option in table if values.get(option.parameter) is not None]
     problems = [
         Problem("", f"cannot be combined with --no-{off.long[2:]}.", option.long, LEAVE_OUT)
         for off, option in contradictions(table, values)
