@@ -25,7 +25,7 @@ def model_info(report: Report, row: ReportRow, architecture: str) -> dict[str, A
         "link": "",
         "name": "",
         "authors": "",
-        "additional_data": bool(report.recipe.data.extra.paths),
+        "additional_data": bool(report.recipe.data.extra.paths or report.recipe.init),
         "number_forward_passes": 1,
         "dataset": OURS.get(report.recipe.data.name, report.recipe.data.name),
         "venue": "",
@@ -41,6 +41,11 @@ def model_info(report: Report, row: ReportRow, architecture: str) -> dict[str, A
 def missing(info: dict[str, Any]) -> list[str]:
     """What keeps it from being an entry, and what to do."""
     said = [f"fill in {', '.join(TO_FILL_IN)} in the model-info JSON"]
+    if info["additional_data"]:
+        said.append(
+            "set additional_data to false if the further images, and those that the first weights "
+            "were trained on, were made from the training set alone"
+        )
     if info["dataset"] not in BOARDS:
         said.append(
             f"RobustBench has no leaderboard for {info['dataset']} (it has {', '.join(BOARDS)})"

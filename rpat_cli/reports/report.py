@@ -225,7 +225,9 @@ class Report:
     def standings(self) -> list[Standing]:
         """Where the checkpoints that AutoAttack was run on, on all test images, would stand on
         RobustBench, if it has a leaderboard for their data set and threat."""
-        extra = ALL if self.recipe.data.extra.paths else NO_EXTRA
+        # Weights to begin with may have seen other images.
+        has_extra = self.recipe.data.extra.paths or self.recipe.init
+        extra = ALL if has_extra else NO_EXTRA
         found = []
         for row in self.rows:
             strongest = row.strongest
