@@ -5,7 +5,8 @@ A message says what is wrong, what is allowed, and what to do next.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import ClassVar
@@ -67,6 +68,42 @@ class ConfigError(RpatError):
         if title:
             lines = [f"{title}:", *(f"  {line}" for line in lines)]
         super().__init__("\n".join(lines))
+
+
+class Mistakes:
+    """What checks that know nothing of each other have found, to be raised as one error.
+
+    mistakes = Mistakes()
+    with mistakes.gathered():
+        jobs = parse_jobs(text)
+    mistakes.check()
+    """
+
+    def __init__(self) -> None:
+        self._errors: list[ConfigError] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._errors)
+
+    def add(self, problem: Problem) -> None:
+        self._errors.append(ConfigError(problem))
+
+    @contextmanager
+    def gathered(self) -> Iterator[None]:
+        """A `ConfigError` that ends this block is kept, and the next check has its turn."""
+        try:
+            yield
+        except ConfigError as error:
+            self._errors.append(error)
+
+    def check(self) -> None:
+        """Raise `ConfigError` if there are any."""
+        if len(self._errors) == 1:
+            raise self._errors[0]
+        if self:
+            problems = dict.fromkeys(each for error in self._errors for each in error.problems)
+            title = f"{len(problems)} mistakes" if len(problems) > 1 else ""
+            raise ConfigError(*problems, title=title)
 
 
 class DataError(RpatError):

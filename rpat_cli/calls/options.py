@@ -96,6 +96,7 @@ class EvalKeys(TypedDict, total=False):
     """The keywords of `rpat.evaluate` that change a key of the run's recipe."""
 
     data: "Data"
+    test_data: PathLike
     norm: Norm
     eps: Number
     threat: "str | Threat | Sequence[str | Threat]"

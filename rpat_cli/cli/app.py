@@ -18,6 +18,7 @@ from rpat_cli.cli.doctor import doctor
 from rpat_cli.cli.export import export
 from rpat_cli.cli.predict import predict
 from rpat_cli.cli.recipes import recipes
+from rpat_cli.cli.report import leaderboard, report
 from rpat_cli.cli.runs import runs
 from rpat_cli.cli.streams import make_streams_safe
 from rpat_cli.cli.sweep import sweep
@@ -37,6 +38,8 @@ COMMANDS: dict[str, tuple[Callable[..., None], str | None, type[TyperCommand] | 
     "eval": (eval_command.evaluate, eval_command.HELP, None),
     "bench": (bench_command.bench, bench_command.HELP, None),
     "compare": (compare, compare.__doc__, None),
+    "report": (report, report.__doc__, None),
+    "leaderboard": (leaderboard, leaderboard.__doc__, None),
     "predict": (predict, predict.__doc__, None),
     "export": (export, export.__doc__, None),
     "sweep": (sweep, sweep.__doc__, None),

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from rpat_cli.cli.options import given_flags, trust_option, with_recipe_options
+from rpat_cli.cli.options import check_flags, given_flags, trust_option, with_recipe_options
 from rpat_cli.cli.train import OPTIONS, Assignments, Plugins, RecipeFiles, ShippedRecipe
 from rpat_cli.recipe.layers import code_named_in, flag_layers, parse_assignments
 from rpat_cli.recipe.trust import trusting
@@ -115,6 +115,7 @@ def bench(
     **recipe_keys: Any,
 ) -> None:
     """Measure how fast this machine trains a recipe and evaluates a model."""
+    check_flags(OPTIONS, recipe_keys)
     flags = given_flags(OPTIONS, recipe_keys)
     if plugin:
         flags["--plugin"] = (("plugins",), plugin)

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from rpat_cli.cli.run_options import complete_runs
+from rpat_cli.runs.named import run_or_path
 from rpat_cli.signals import importing
 
 WHAT = "What to compare"
@@ -16,7 +18,11 @@ def compare(
         Path,
         typer.Argument(
             metavar="A",
-            help="A run, all of whose evaluations count, or the JSON file of one evaluation.",
+            help=(
+                "A run (its folder, its name under runs/, or last), all of whose evaluations "
+                "count, or the JSON file of one evaluation."
+            ),
+            autocompletion=complete_runs,
         ),
     ],
     b: Annotated[Path, typer.Argument(metavar="B", help="The one to compare it with.")],
@@ -64,4 +70,6 @@ def compare(
     with importing():
         from rpat_cli.cli import session  # torch is imported here, not by `rpat --help`
 
-    session.compare(a, b, checkpoint=checkpoint, changed=changed, as_json=as_json)
+    session.compare(
+        run_or_path(a), run_or_path(b), checkpoint=checkpoint, changed=changed, as_json=as_json
+    )

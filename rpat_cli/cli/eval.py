@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 from rpat_cli.cli import console
 from rpat_cli.cli import eval_options as o
 from rpat_cli.cli.diagnostic_options import with_diagnostics
-from rpat_cli.cli.options import parse_jobs
+from rpat_cli.cli.options import parse_choice, parse_count, parse_jobs
 from rpat_cli.cli.splice import spliced
 from rpat_cli.diagnostics import DIAGNOSTICS
-from rpat_cli.errors import ConfigError, Problem
-from rpat_cli.evaluation.suite import Overrides, list_attacks
+from rpat_cli.errors import ConfigError, Mistakes, Problem
+from rpat_cli.evaluation.suite import AttackSpec, Overrides, list_attacks
 from rpat_cli.recipe.layers import Layer, code_named_in, flag_layers, parse_assignments
 from rpat_cli.recipe.plugins import load_plugins
 from rpat_cli.recipe.suite_file import read_suite
@@ -66,6 +66,8 @@ Examples:
 
   rpat eval published/last.model --data cifar10 --data-root ~/data --attack autoattack
 
+  rpat eval runs/my-run --test-data ~/data/cifar10.1_v6_data.npy --attack clean,pgd-20
+
   rpat eval published/model.pt:ema --data cifar10 --normalize none --attack autoattack
 
   rpat eval torchvision:resnet18 --data imagefolder --data-root ~/imagenet
@@ -110,10 +112,12 @@ def evaluate(
     plugins = _loaded(plugin)  # first: other options may name its attacks and diagnostics
     if _listed(attack, diagnostics):
         return
-    overrides = Overrides(steps, _number("--step-size", step_size), restarts)
-    specs = read_suite(_audited(attack, audit), overrides)
-    changes = _changes({**flags, "--plugin": plugins or None}, assign or [])
-    target = _target(target, model_file)
+    mistakes = Mistakes()
+    specs = _suite(mistakes, _audited(attack, audit), steps, step_size, restarts)
+    changes = _changes(mistakes, {**flags, "--plugin": plugins or None}, assign or [])
+    with mistakes.gathered():
+        target = _target(target, model_file)
+    how = _how(mistakes, checkpoint, limit, images, batch_size, jobs)
     with _answered(trust, target, attack, changes, surrogate or []):
         _session().evaluate(
             target=target,
@@ -124,30 +128,48 @@ def evaluate(
             quiet=quiet,
             as_json=as_json,
             surrogates=surrogate or [],
-            **_how(checkpoint, limit, images, batch_size, jobs, out, fast),
+            out=out,
+            fast=fast,
+            mistakes=mistakes,
+            **how,
         )
 
 
+def _suite(
+    mistakes: Mistakes,
+    text: str,
+    steps: str | None,
+    step_size: str | None,
+    restarts: str | None,
+) -> list[AttackSpec]:
+    """The attacks, with what flags ask of those that leave it open."""
+    overrides = Overrides(
+        parse_count(mistakes, "--steps", steps),
+        _number(mistakes, "--step-size", step_size),
+        parse_count(mistakes, "--restarts", restarts),
+    )
+    with mistakes.gathered():
+        return read_suite(text, overrides)
+    return []
+
+
 def _how(
+    mistakes: Mistakes,
     checkpoint: str,
     limit: str | None,
     images: Path | None,
-    batch_size: int | None,
+    batch_size: str | None,
     jobs: str,
-    out: Path | None,
-    fast: bool,
 ) -> dict[str, Any]:
     """What is measured of the target, and how."""
-    chosen = _chosen(limit, images)
-    shared = parse_jobs(jobs)
-    return {
-        "checkpoint": checkpoint,
-        "limit": chosen,
-        "batch_size": batch_size,
-        "jobs": shared,
-        "out": out,
-        "fast": fast,
-    }
+    how: dict[str, Any] = {"limit": None, "jobs": 1}
+    how["checkpoint"] = parse_choice(mistakes, "--checkpoint", checkpoint, o.CHECKPOINTS)
+    how["batch_size"] = parse_count(mistakes, "--batch-size", batch_size)
+    with mistakes.gathered():
+        how["limit"] = _chosen(limit, images)
+    with mistakes.gathered():
+        how["jobs"] = parse_jobs(jobs)
+    return how
 
 
 def _answered(
@@ -189,13 +211,17 @@ def _listed(attack: str, diagnostics: Mapping[str, Any]) -> bool:
     return attack == "list" or "list" in diagnostics
 
 
-def _changes(flags: Mapping[str, Any], assignments: list[str]) -> list[Layer]:
+def _changes(mistakes: Mistakes, flags: Mapping[str, Any], assignments: list[str]) -> list[Layer]:
     """Layers of a recipe: from `--set`, then from the flags that set its keys."""
     if flags.get("--threat") and (flags.get("--norm") or flags.get("--eps")):
         message = "cannot be combined with --norm and --eps: it names both."
-        raise ConfigError(Problem("", message, "--threat", "Example: --threat Linf:8/255"))
+        mistakes.add(Problem("", message, "--threat", "Example: --threat Linf:8/255"))
+    layers: list[Layer] = []
+    for assignment in assignments:
+        with mistakes.gathered():
+            layers += parse_assignments([assignment])
     given = {flag: (o.RECIPE_KEYS[flag], value) for flag, value in flags.items()}
-    return [*parse_assignments(assignments), *flag_layers(given)]
+    return [*layers, *flag_layers(given)]
 
 
 def _chosen(limit: str | None, images: Path | None) -> "Limit | None":
@@ -224,10 +250,11 @@ def _audited(attack: str, audit: str | None) -> str:
     return attack if audit is None else f"{attack},audit:{audit.strip()}"
 
 
-def _number(flag: str, text: str | None) -> float | None:
+def _number(mistakes: Mistakes, flag: str, text: str | None) -> float | None:
     if text is None:
         return None
     try:
         return float(parse_number(text))
     except ValueError as error:
-        raise ConfigError(Problem("", f"{text!r} {error}.", flag)) from None
+        mistakes.add(Problem("", f"{text!r} {error}.", flag))
+        return None

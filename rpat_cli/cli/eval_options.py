@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from inspect import Parameter
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
@@ -23,6 +23,7 @@ RECIPE_KEYS = {
     "--data": ("data", "name"),
     "--normalize": ("data", "normalize_as"),
     "--data-root": ("data", "root"),
+    "--test-data": ("data", "test_data"),
     "--download": ("data", "download"),
     "--seed": ("seed",),
     "--device": ("device",),
@@ -112,12 +113,11 @@ Eps = Annotated[
     ),
 ]
 Steps = Annotated[
-    int | None,
+    str | None,
     _option(
         "--steps",
         panel=WHAT,
         metavar="N",
-        min=1,
         help="Steps of the attacks that do not fix them in their name.",
     ),
 ]
@@ -131,12 +131,11 @@ StepSize = Annotated[
     ),
 ]
 Restarts = Annotated[
-    int | None,
+    str | None,
     _option(
         "--restarts",
         panel=WHAT,
         metavar="N",
-        min=1,
         help="Random restarts of the attacks that have them.",
     ),
 ]
@@ -150,10 +149,13 @@ Surrogates = Annotated[
         "be repeated.",
     ),
 ]
+CHECKPOINTS = ("best", "last", "best_wa", "last_wa")
 Checkpoint = Annotated[
-    Literal["best", "last", "best_wa", "last_wa"],
+    str,
     typer.Option(
         "--checkpoint",
+        metavar=f"[{'|'.join(CHECKPOINTS)}]",
+        autocompletion=lambda: list(CHECKPOINTS),
         help="Which model of a run folder; _wa: averaged (EMA).",
         rich_help_panel=WHAT,
     ),
@@ -239,27 +241,17 @@ Plugins = Annotated[
     ),
 ]
 Trust = Annotated[bool, trust_option(HOW)]
-DataRoot = Annotated[
-    str | None,
-    _option(
-        "--data-root",
-        panel=HOW,
-        metavar="DIR",
-        help="Folder that holds the data sets (default: the run's).",
-    ),
-]
 Download = Annotated[
     bool | None,
     _option("--download/--no-download", panel=HOW, help="Download the data set if it is missing."),
 ]
 BatchSize = Annotated[
-    int | None,
+    str | None,
     _option(
         "--batch-size",
         "-b",
         panel=HOW,
         metavar="N",
-        min=1,
         help="Images attacked at a time (default: 100 on a CPU, 250 elsewhere).",
     ),
 ]
@@ -293,16 +285,6 @@ Images = Annotated[
         "file names.",
     ),
 ]
-Seed = Annotated[
-    str | None,
-    _option(
-        "--seed",
-        "-s",
-        panel=HOW,
-        metavar="N",
-        help="Seed of the attacks (default: the run's).",
-    ),
-]
 Device = Annotated[
     str | None,
     _option(
@@ -322,8 +304,19 @@ AsJson = Annotated[
 ]
 
 
+TEST_DATA_HELP = (
+    "Measure on these images of the data set's classes instead of its own test images: a folder "
+    "CLASS/*, or an .npz or .npy file such as CIFAR-10.1's."
+)
+DATA_ROOT_HELP = "Folder that holds the data sets (default: the run's)."
+SEED_HELP = "Seed of the attacks (default: the run's)."
+
+
 def recipe_parameters() -> list[Parameter]:
     """The options that change the run's recipe, as parameters of a command."""
+    test_data = _option("--test-data", panel=WHAT, metavar="FOLDER|FILE", help=TEST_DATA_HELP)
+    data_root = _option("--data-root", panel=HOW, metavar="DIR", help=DATA_ROOT_HELP)
+    seed = _option("--seed", "-s", panel=HOW, metavar="N", help=SEED_HELP)
     options = {
         "norm": Norm,
         "eps": Eps,
@@ -331,9 +324,10 @@ def recipe_parameters() -> list[Parameter]:
         "model": Model,
         "data": Data,
         "normalize": Normalize,
-        "data_root": DataRoot,
+        "test_data": Annotated[str | None, test_data],
+        "data_root": Annotated[str | None, data_root],
         "download": Download,
-        "seed": Seed,
+        "seed": Annotated[str | None, seed],
         "device": Device,
     }
     return [

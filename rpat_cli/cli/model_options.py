@@ -13,9 +13,7 @@ from rpat_cli.cli.run_options import complete_runs
 from rpat_cli.recipe.layers import Layer, code_named_in, flag_layers
 from rpat_cli.recipe.plugins import load_plugins
 from rpat_cli.recipe.trust import python_file, trusting
-from rpat_cli.records.files import user_path
-from rpat_cli.records.run_folder import RUNS, is_run, newest_run
-from rpat_cli.runs.named import NEWEST
+from rpat_cli.runs.named import run_or_path
 from rpat_cli.signals import importing
 from rpat_cli.user_code import speaking_on_stderr
 
@@ -48,11 +46,4 @@ def named_model(
     program = python_file(text)
     named = [*code_named_in(changes), *([program] if program else [])]
     with trusting(everything=trust, files=named):
-        yield _path(text), changes
-
-
-def _path(text: str) -> Path:
-    path = user_path(text)
-    if text == NEWEST and not path.exists():
-        return newest_run().path
-    return RUNS / path if is_run(RUNS / path) and not path.exists() else path
+        yield run_or_path(text), changes

@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from rpat_cli.cli import torchrun
-from rpat_cli.errors import ConfigError, Problem
+from rpat_cli.errors import ConfigError, Mistakes, Problem, shortened, unknown
 from rpat_cli.recipe.components import Section
 from rpat_cli.recipe.schema import recipe_class
 from rpat_cli.recipe.trust import FLAG
@@ -106,18 +106,19 @@ def with_recipe_options(
 def given_flags(
     table: Sequence[RecipeOption], values: Mapping[str, Any]
 ) -> dict[str, tuple[KeyPath, Any]]:
-    """The options of the table that were given: `{"--beta": (("method", "beta"), "3")}`.
-
-    Raises `ConfigError` when something is turned off and set up at once.
-    """
+    """The options of the table that were given: `{"--beta": (("method", "beta"), "3")}`."""
     given = [option for option in table if values.get(option.parameter) is not None]
+    return {option.long: (option.path, values[option.parameter]) for option in given}
+
+
+def check_flags(table: Sequence[RecipeOption], values: Mapping[str, Any]) -> None:
+    """Raises `ConfigError` when something is turned off and set up at once."""
     problems = [
         Problem("", f"cannot be combined with --no-{off.long[2:]}.", option.long, LEAVE_OUT)
         for off, option in contradictions(table, values)
     ]
     if problems:
         raise ConfigError(*problems)
-    return {option.long: (option.path, values[option.parameter]) for option in given}
 
 
 LEAVE_OUT = "Leave one of them out."
@@ -163,6 +164,25 @@ def jobs_option(panel: str) -> Any:
         ),
         rich_help_panel=panel,
     )
+
+
+def parse_count(mistakes: Mistakes, flag: str, text: str | None) -> int | None:
+    """A whole number, at least 1; None where the flag was not given, or for any other text, which
+    is then one of the mistakes."""
+    if text is None:
+        return None
+    if re.fullmatch("0*[1-9][0-9]{0,8}", text):
+        return int(text)
+    message = f"{shortened(text)!r}: must be a whole number, at least 1."
+    mistakes.add(Problem("", message, flag))
+    return None
+
+
+def parse_choice(mistakes: Mistakes, flag: str, text: str, choices: Sequence[str]) -> str:
+    """One of the choices; any other text is one of the mistakes."""
+    if text not in choices:
+        mistakes.add(Problem("", unknown("choice", text, choices), flag))
+    return text
 
 
 def parse_jobs(text: str) -> int | Literal["auto"]:

@@ -62,7 +62,7 @@ def list_(
         typer.Option(
             "--sort",
             metavar="KEY",
-            help="Sort by this; --sort=-robust_acc from high to low (default: by age).",
+            help="Sort by this; --sort -robust_acc from high to low (default: by age).",
             autocompletion=lambda: list(COLUMNS),
             show_default=False,
         ),
@@ -78,7 +78,7 @@ def list_(
 
       rpat runs
 
-      rpat runs --filter data=cifar10 --filter "robust_acc>=0.4" --sort=-robust_acc
+      rpat runs --filter data=cifar10 --filter "robust_acc>=0.4" --sort -robust_acc
 
       rpat runs --in sweeps/my-sweep --json
 

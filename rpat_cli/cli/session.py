@@ -12,15 +12,17 @@ from typing import Any
 
 import typer
 
+from rpat_cli.attacks.surrogate import Surrogate
 from rpat_cli.cli import console, together, torchrun
 from rpat_cli.cli.progress import listening
 from rpat_cli.data.choice import Limit
-from rpat_cli.errors import ConfigError
+from rpat_cli.errors import ConfigError, Mistakes
 from rpat_cli.evaluation.parallel import ranks
 from rpat_cli.evaluation.parallel.processes import Jobs
 from rpat_cli.evaluation.suite import AttackSpec
 from rpat_cli.loading.stand_ins import read_surrogates
 from rpat_cli.recipe.layers import Layer, layers_of, resolve
+from rpat_cli.recipe.schema import Recipe
 from rpat_cli.recipe.summary import summary
 from rpat_cli.recipe.trust import trusting
 from rpat_cli.records import eval_file
@@ -31,10 +33,11 @@ from rpat_cli.reports.report import Report
 from rpat_cli.reports.terminal import remarks_text, report_table
 from rpat_cli.runs import estimate as cost
 from rpat_cli.runs.compare import match
-from rpat_cli.runs.diagnose import Wanted
+from rpat_cli.runs.diagnose import Wanted, check_wanted
 from rpat_cli.runs.evaluate import EvalOptions, Measured, measure_run
 from rpat_cli.runs.resume import resume_run
 from rpat_cli.runs.shown import shown
+from rpat_cli.runs.target import check_changes
 from rpat_cli.runs.train import train_run
 from rpat_cli.user_code import speaking_on_stderr
 
@@ -52,34 +55,34 @@ def train(
     dry_run: bool,
     quiet: bool,
     as_json: bool,
-    ranks: int | None = None,
-    gpus: int | None = None,
+    ranks: int | None,
+    gpus: int | None,
+    mistakes: Mistakes,
 ) -> None:
     """`rpat train`: a new run; with `resume` the rest of an old one; with `dry_run` its cost.
 
     With `ranks` or `gpus` this process starts so many others with the same arguments, and waits.
+    `mistakes`: what is known to be wrong already, to be raised with what is wrong besides.
     """
-    _check_resume(resume, out, dry_run=dry_run)
-    together.check_flags(ranks, gpus, dry_run=dry_run)
+    with mistakes.gathered():
+        _check_resume(resume, out, dry_run=dry_run)
+    with mistakes.gathered():
+        together.check_flags(ranks, gpus, dry_run=dry_run)
     if torchrun.is_helper():
+        mistakes.check()
         together.help_rank_0()
         return
-    layers = layers_of(recipe=recipe, configs=configs, assignments=assignments, flags=flags)
-    if dry_run:
-        show_cost(layers, out, as_json=as_json)
+    given = {"configs": configs, "assignments": assignments, "flags": flags}
+    layers, resolved = _read(mistakes, resume, recipe=recipe, **given)
+    mistakes.check()  # whatever is wrong is said before other processes are started
+    if dry_run and resolved is not None:
+        show_cost(resolved, out, as_json=as_json)
         return
-    with speaking_on_stderr():  # whatever is wrong is said before other processes are started
-        resolved = resolve(layers) if resume is None else None
     together.launch_if_asked(ranks, gpus, resolved)
     with speaking_on_stderr(), listening(quiet=quiet or as_json) as listener:
         shared = together.leading(out, resume)
-        session: dict[str, Any] = {
-            "stop_after": stop_after,
-            "jobs": jobs,
-            "listener": listener,
-            "ranks": shared.ranks,
-            "begun": shared.note,
-        }
+        session: dict[str, Any] = {"stop_after": stop_after, "jobs": jobs, "listener": listener}
+        session |= {"ranks": shared.ranks, "begun": shared.note}
         if shared.begun is not None:
             listener.say(f"started again by the same launcher: going on with {shared.begun.path}")
             with trusting(everything=True):  # its code was trusted when it began
@@ -95,16 +98,30 @@ def train(
         show_report(build_report(folder), folder.html, as_json=as_json)
 
 
+def _read(
+    mistakes: Mistakes, resume: str | None, **given: Any
+) -> tuple[list[Layer], Recipe | None]:
+    """The layers of the command line, and the recipe of a new run."""
+    layers: list[Layer] = []
+    with mistakes.gathered(), speaking_on_stderr():
+        layers = layers_of(**given)
+        return layers, None if resume is not None else resolve(layers)
+    return layers, None
+
+
 def _check_resume(resume: str | None, out: Path | None, *, dry_run: bool) -> None:
     """Raises `ConfigError` for flags that a resumed run cannot have."""
+    problems = []
     if resume is not None and out is not None:
-        raise ConfigError(
+        problems.append(
             "--out cannot be combined with --resume: a resumed run stays in its folder."
         )
     if resume is not None and dry_run:
-        raise ConfigError(
+        problems.append(
             "--dry-run cannot be combined with --resume. Give the run's recipe.yaml with --config."
         )
+    if problems:
+        raise ConfigError(*problems)
 
 
 def show_report(report: Report, page: Path, *, as_json: bool) -> None:
@@ -117,10 +134,8 @@ def show_report(report: Report, page: Path, *, as_json: bool) -> None:
     console.out.print(f"report: {page}", markup=False, soft_wrap=True)
 
 
-def show_cost(layers: Sequence[Layer], out: Path | None, *, as_json: bool) -> None:
+def show_cost(recipe: Recipe, out: Path | None, *, as_json: bool) -> None:
     """`rpat train --dry-run`: the recipe, and what it costs here."""
-    with speaking_on_stderr():
-        recipe = resolve(layers)
     if not as_json:
         _show(
             summary(recipe).items()
@@ -159,11 +174,17 @@ def evaluate(
     surrogates: Sequence[str] = (),
     quiet: bool,
     as_json: bool,
+    mistakes: Mistakes,
 ) -> None:
-    """`rpat eval`: one checkpoint against a suite of attacks, and the diagnostics asked for."""
+    """`rpat eval`: one checkpoint against a suite of attacks, and the diagnostics asked for.
+
+    `mistakes`: what is known to be wrong already, to be raised with what is wrong besides.
+    """
     if torchrun.is_helper():
+        mistakes.check()
         ranks.serve()
         return
+    stand_ins = _checked(mistakes, target, changes, diagnostics, surrogates)
     shared = torchrun.size() > 1
     with (
         speaking_on_stderr(),
@@ -174,15 +195,14 @@ def evaluate(
             target = newest_run().path
             listener.say(f"evaluating the newest run, {target}")
         again = shlex.join(["rpat", *sys.argv[1:]]) + (" (alone or with torchrun)" * shared)
-        how: dict[str, Any] = {"again": again, "ranks": others, "out": out, "fast": fast}
-        how |= {"surrogates": read_surrogates(surrogates), "save_adv": save_adv}
+        how = (batch_size, jobs, limit, again, others, out, fast, stand_ins, save_adv)
         measured = measure_run(
             target,
             specs,
             diagnostics=diagnostics,
             checkpoint=checkpoint,
             changes=changes,
-            options=EvalOptions(batch_size, jobs, limit, **how),
+            options=EvalOptions(*how),
             listener=listener,
         )
     if as_json:
@@ -191,6 +211,27 @@ def evaluate(
         _show_evaluation(measured)
     if any(result.failed for result in measured.diagnostics.values()):
         raise typer.Exit(3)
+
+
+def _checked(
+    mistakes: Mistakes,
+    target: Path | None,
+    changes: Sequence[Layer],
+    diagnostics: Wanted,
+    surrogates: Sequence[str],
+) -> list[Surrogate]:
+    """What stands in for modules. Raises `ConfigError` with all that is known to be wrong before
+    the target is opened."""
+    stand_ins: list[Surrogate] = []
+    with mistakes.gathered(), speaking_on_stderr():
+        stand_ins = read_surrogates(surrogates)
+    with mistakes.gathered():
+        check_wanted(diagnostics)
+    if mistakes:  # nothing will be opened: what that would have found is looked for as well
+        with mistakes.gathered(), speaking_on_stderr():
+            check_changes(target, changes)
+    mistakes.check()
+    return stand_ins
 
 
 def _as_json(measured: Measured) -> str:

@@ -1,8 +1,9 @@
 """`rpat train`."""
 
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from typer.core import TyperCommand, TyperOption
@@ -10,15 +11,18 @@ from typer.core import TyperCommand, TyperOption
 from rpat_cli.attacks import TRAINING_ATTACKS
 from rpat_cli.cli.options import (
     RecipeOption,
+    check_flags,
     choices_of,
     given_flags,
     jobs_option,
+    parse_count,
     parse_jobs,
     trust_option,
     with_recipe_options,
 )
 from rpat_cli.data import AUGMENTATIONS, DATASETS, MIXINGS
 from rpat_cli.engine.schedules import SCHEDULES
+from rpat_cli.errors import ConfigError, Mistakes
 from rpat_cli.methods import METHODS
 from rpat_cli.models import model_names
 from rpat_cli.recipe.layers import code_named_in, flag_layers, parse_assignments
@@ -204,26 +208,24 @@ DryRun = Annotated[
     ),
 ]
 StopAfter = Annotated[
-    int | None,
+    str | None,
     _option(
         "--stop-after",
         metavar=COUNT,
-        min=1,
         help="Stop after epoch N; --resume continues the run.",
     ),
 ]
 RankCount = Annotated[
-    int | None,
+    str | None,
     _option(
         "--ranks",
         metavar=COUNT,
-        min=1,
         help="Share the training among N processes on this machine; torchrun for several.",
     ),
 ]
 GpuCount = Annotated[
-    int | None,
-    _option("--gpus", metavar=COUNT, min=1, help="The same, each process on a GPU of its own."),
+    str | None,
+    _option("--gpus", metavar=COUNT, help="The same, each process on a GPU of its own."),
 ]
 Quiet = Annotated[bool, _option("--quiet", "-q", help="Print only the result.")]
 AsJson = Annotated[bool, _option("--json", help="Print the report as JSON.")]
@@ -303,13 +305,21 @@ def train(
     **recipe_keys: Any,
 ) -> None:
     """Train a robust classifier and report how robust it is."""
+    mistakes = Mistakes()
+    with mistakes.gathered():
+        check_flags(OPTIONS, recipe_keys)
     flags = given_flags(OPTIONS, recipe_keys)
     if plugin:
         flags["--plugin"] = (("plugins",), plugin)
     with importing():
         from rpat_cli.cli import session  # torch is imported here, not by `rpat --help`
 
-    named = code_named_in([*parse_assignments(assign or []), *flag_layers(flags)])
+    named: list[Path | str] = []
+    with suppress(ConfigError):  # it is said where the recipe is read
+        named = code_named_in([*parse_assignments(assign or []), *flag_layers(flags)])
+    process_count: Literal["auto"] | int = 1
+    with mistakes.gathered():
+        process_count = parse_jobs(jobs)
     with trusting(everything=trust, files=named):
         session.train(
             recipe=recipe,
@@ -318,11 +328,12 @@ def train(
             flags=flags,
             out=out,
             resume=resume,
-            stop_after=stop_after,
-            jobs=parse_jobs(jobs),
+            stop_after=parse_count(mistakes, "--stop-after", stop_after),
+            jobs=process_count,
             dry_run=dry_run,
             quiet=quiet,
             as_json=as_json,
-            ranks=ranks,
-            gpus=gpus,
+            ranks=parse_count(mistakes, "--ranks", ranks),
+            gpus=parse_count(mistakes, "--gpus", gpus),
+            mistakes=mistakes,
         )

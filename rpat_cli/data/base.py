@@ -158,7 +158,8 @@ class Dataset:
 
     `fingerprint` (sha256, hex) identifies the test set, `train_fingerprint` the training images
     before any were held out, with validation images that came as such ("" without them).
-    `remarks`: see `RawData`.
+    `remarks`: see `RawData`. `further`: where the test images are from, if they are not the data
+    set's own.
     """
 
     spec: DatasetSpec
@@ -169,6 +170,12 @@ class Dataset:
     fingerprint: str
     train_fingerprint: str = ""
     remarks: tuple[str, ...] = ()
+    further: str = ""
+
+    @property
+    def name(self) -> str:
+        """Of the data set, and of the test images where they are not its own."""
+        return f"{self.spec.name}: {self.further}" if self.further else self.spec.name
 
     @property
     def classes(self) -> int:

@@ -96,7 +96,8 @@ def _in_folder(folder: Path, kind: str) -> Path:
 
 
 def _labels_next_to(images: Path) -> Path:
-    own = [images.with_name(f"{images.stem}_{name}.npy") for name in NAMES["labels"]]
+    stem = images.stem.removesuffix("_data")  # as of CIFAR-10.1
+    own = [images.with_name(f"{stem}_{name}.npy") for name in NAMES["labels"]]
     shared = [images.with_name(f"{name}.npy") for name in NAMES["labels"]]
     for file in (*own, *shared):
         if file.is_file():

@@ -1,5 +1,6 @@
 """From a name to a data set that is ready for training: read, check, hold out validation images."""
 
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import torch
 
 from rpat_cli.data import DATASETS
 from rpat_cli.data.base import GIB, Dataset, DatasetSpec, LoadOptions, RawData, Split
+from rpat_cli.data.further import load_further
 from rpat_cli.data.splits import StreamSplit, counted, stratified_choice
 from rpat_cli.errors import ConfigError, DataError, Problem, UserCodeError
 from rpat_cli.records.files import user_path
@@ -30,6 +32,7 @@ def load_dataset(
     image_size: int | tuple[int, int] | None = None,
     memory_budget: int = 2 * GIB,
     workers: int = 0,
+    test_data: str | None = None,
     **form: Any,
 ) -> Dataset:
     """Read the data set `name` below `root` and hold out `val_size` training images for validation.
@@ -38,7 +41,8 @@ def load_dataset(
     stratified and depends on `seed` only. With None only the test images are read, and all others
     may be missing. `memory_budget` is in bytes for one split. `workers` processes decode image
     files (0: this process does). `image_size` (pixels a side, or height and width) and `form`, the
-    last five of `LoadOptions`, are for `imagefolder`.
+    last five of `LoadOptions`, are for `imagefolder`. `test_data`, for evaluations alone: images to
+    test on instead of the data set's own, see `load_further`.
 
     Raises `ConfigError` for an unknown name or an impossible `val_size` or `image_size`,
     `DataError` for files that are missing or damaged, `MissingExtraError` if reading needs a
@@ -50,6 +54,7 @@ def load_dataset(
         user_path(root), download, image_size, memory_budget, workers, test_only, **form
     )
     _check_form(spec, options)
+    _check_further(test_data, test_only)
     with calling(spec.load, "load(options)"):
         raw = spec.load(options)
     _check_raw(spec, raw)
@@ -58,6 +63,9 @@ def load_dataset(
         _check(spec, whole, "training", len(raw.class_names))
     elif not test_only:
         raise DataError(f"{spec.name}: there are no training images.")
+    if test_data:
+        file = user_path(test_data)
+        raw = replace(raw, test=load_further(file, raw.test.shape, raw.class_names, options))
     _check(spec, raw.test, "test", len(raw.class_names))
     train = val = raw.test.subset(torch.arange(0))
     if whole is not None and raw.val is not None:
@@ -74,6 +82,7 @@ def load_dataset(
         fingerprint=raw.test.fingerprint(),
         train_fingerprint="" if whole is None else _of_training(whole, raw.val),
         remarks=raw.remarks,
+        further=Path(test_data).name if test_data else "",
     )
 
 
@@ -94,6 +103,12 @@ def _of_training(train: Split, val: Split | None) -> str:
     if isinstance(train, StreamSplit):
         return train.fingerprint(at_most=FILES_READ)
     return train.fingerprint()
+
+
+def _check_further(test_data: str | None, test_only: bool) -> None:
+    if test_data and not test_only:
+        message = "is for evaluations: the report of a training is on the data set's own images."
+        raise ConfigError(Problem("data.test_data", message, hint="Leave it out."))
 
 
 def _check_form(spec: DatasetSpec, options: LoadOptions) -> None:

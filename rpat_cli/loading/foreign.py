@@ -19,6 +19,7 @@ from rpat_cli.loading.foreign_file import (
 from rpat_cli.loading.weights_in import State, shared_prefix
 from rpat_cli.models import MODELS
 from rpat_cli.models.base import Classifier, build_network
+from rpat_cli.text import wrong_constants
 
 HEADS = ("linear.", "fc.")
 """What published networks call their last layer."""
@@ -57,12 +58,11 @@ def load_foreign(
         raise CheckpointError(f"{path}: the number of classes cannot be inferred. Give it.")
     net = build_network(name, shape, classes)
     _fill(net, imported, name)
-    channels = shape[0]
-    return Classifier(
-        net,
-        per_channel(imported.mean or mean, channels),
-        per_channel(imported.std or std, channels),
-    ).eval()
+    mean = per_channel(imported.mean or mean, shape[0])
+    std = per_channel(imported.std or std, shape[0])
+    if imported.mean and (problem := wrong_constants(mean, std)):
+        raise CheckpointError(f"{path}: {problem}")
+    return Classifier(net, mean, std).eval()
 
 
 def nearest_architecture(state: Mapping[str, Tensor]) -> str | None:

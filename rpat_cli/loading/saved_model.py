@@ -8,6 +8,7 @@ from pathlib import Path
 
 from torch import nn
 
+from rpat_cli.errors import RunFolderError
 from rpat_cli.loading.architecture import Architecture
 from rpat_cli.recipe.schema import Recipe
 from rpat_cli.records.checkpoint import checksum
@@ -75,15 +76,23 @@ def external_folder(file: Path, name: str = "") -> RunFolder:
 
 def with_home(saved: SavedModel, out: Path | None) -> SavedModel:
     """The model with its results in `out`, or where that is not given and its folder cannot be
-    written to, in one under `EXTERNAL`."""
+    written to, in one under `EXTERNAL`.
+
+    Raises `RunFolderError` if that cannot be written to either: a long evaluation would be lost.
+    """
     if out is not None:
-        return replace(saved, home=RunFolder(user_path(out, "out")))
-    folder = saved.folder
-    if saved.home is not None or can_write(folder.evals):
-        return saved
-    home = external_folder(saved.file, f"{folder.path.resolve().name}-{saved.file.stem}")
-    remark = f"{folder.path} cannot be written to: the results go to {home.path}"
-    return replace(saved, home=home, remarks=(*saved.remarks, remark))
+        saved = replace(saved, home=RunFolder(user_path(out, "out")))
+    elif saved.home is None and not can_write(saved.folder.evals):
+        folder = saved.folder.path
+        home = external_folder(saved.file, f"{folder.resolve().name}-{saved.file.stem}")
+        remark = f"{folder} cannot be written to: the results go to {home.path}"
+        saved = replace(saved, home=home, remarks=(*saved.remarks, remark))
+    if not can_write(saved.folder.evals):
+        raise RunFolderError(
+            f"the results cannot be written to {saved.folder.path}. Name a folder that you may "
+            "write to with --out."
+        )
+    return saved
 
 
 def can_write(folder: Path) -> bool:

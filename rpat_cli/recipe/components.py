@@ -5,10 +5,11 @@ Settings are the fields of the frozen dataclass that the registry holds, so no s
 can disagree with it. A class is imported only when a recipe names it.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, fields
 from functools import cache
-from typing import Any, Literal, TypeVar
+from types import UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 from pydantic import (
     AfterValidator,
@@ -28,8 +29,29 @@ from rpat_cli.text import check_count
 T = TypeVar("T")
 
 
-class Section(BaseModel):
-    """A part of the recipe. Unknown keys are mistakes, never ignored."""
+def no_switch(value: Any, annotation: Any) -> Any:
+    """The value itself. Raises `ValueError` for `true`, which is also what YAML makes of `yes` and
+    `on`, in the place of a whole number: it would be read as 1."""
+    if isinstance(value, bool):
+        kinds = set(_kinds(annotation))
+        if int in kinds and bool not in kinds:
+            raise ValueError("must be a whole number, and not true or false")
+    return value
+
+
+def _kinds(annotation: Any) -> Iterator[Any]:
+    """The members of a union, without what annotates them."""
+    if get_origin(annotation) is Annotated:
+        yield from _kinds(get_args(annotation)[0])
+    elif get_origin(annotation) in (Union, UnionType):
+        for member in get_args(annotation):
+            yield from _kinds(member)
+    else:
+        yield annotation
+
+
+class Strict(BaseModel):
+    """Unknown keys are mistakes, never ignored, and so are numbers that nobody means."""
 
     model_config = ConfigDict(
         extra="forbid", validate_default=True, use_attribute_docstrings=True, allow_inf_nan=False
@@ -39,6 +61,15 @@ class Section(BaseModel):
     @classmethod
     def _check_size(cls, value: Any, info: ValidationInfo) -> Any:
         return value if info.field_name in ("seed", "seeds") else check_count(value)
+
+
+class Section(Strict):
+    """A part of the recipe."""
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _check_switch(cls, value: Any, info: ValidationInfo) -> Any:
+        return no_switch(value, cls.model_fields[str(info.field_name)].annotation)
 
 
 class Component(BaseModel):
@@ -74,9 +105,10 @@ def _adapter(cls: type) -> TypeAdapter[Any]:
 def built(cls: type, settings: Mapping[str, Any]) -> Any:
     """The frozen dataclass made of these settings, checked and with its defaults. Raises
     `SettingsError`, and `ValueError` for a count that is far too large."""
+    kinds = {field.name: field.type for field in fields(cls)}
     for key, value in settings.items():
         try:
-            check_count(value)
+            check_count(no_switch(value, kinds.get(key)))
         except ValueError as error:
             raise ValueError(f"{key}: {error}") from None
     try:

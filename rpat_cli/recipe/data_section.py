@@ -159,6 +159,13 @@ class DataSection(Section):
             "and test/: a count, or a share below 1; for imagefolder only"
         ),
     )
+    test_data: UserPath | None = Field(
+        None,
+        description=(
+            "test images instead of the data set's own, for evaluations: a folder CLASS/*, or an "
+            ".npz or .npy file"
+        ),
+    )
     workers: int = Field(
         2, ge=0, le=1024, description="worker processes for data sets that stream from disk"
     )

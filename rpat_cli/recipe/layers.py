@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from rpat_cli.errors import ConfigError, Problem, shortened
+from rpat_cli.errors import ConfigError, Mistakes, Problem, shortened
 from rpat_cli.recipe import defaults
 from rpat_cli.recipe.mistakes import contradictions, in_our_words
 from rpat_cli.recipe.plugin_files import NamedPlugin
@@ -124,9 +124,15 @@ def _strings(key: str, value: Any, source: str) -> list[str]:
 def read_all(recipe: str | None = None, configs: Sequence[Path] = ()) -> list[Layer]:
     """The layers of a shipped recipe, if one is named, and of the recipe files laid over it, in
     order."""
-    layers = read_recipe(find(recipe)) if recipe is not None else []
+    layers: list[Layer] = []
+    mistakes = Mistakes()
+    if recipe is not None:
+        with mistakes.gathered():
+            layers += read_recipe(find(recipe))
     for config in configs:
-        layers += read_recipe(config)
+        with mistakes.gathered():
+            layers += read_recipe(config)
+    mistakes.check()
     return layers
 
 
@@ -170,8 +176,24 @@ def layers_of(
     flags: Mapping[str, tuple[KeyPath, Any]] | None = None,
 ) -> list[Layer]:
     """Everything that a command line gives: a shipped recipe, files, `--set` and flags, each over
-    the one before."""
-    return [*read_all(recipe, configs), *parse_assignments(assignments), *flag_layers(flags or {})]
+    the one before.
+
+    Raises `ConfigError`, if a part of it cannot be read, with the mistakes in the rest as well.
+    """
+    mistakes = Mistakes()
+    layers: list[Layer] = []
+    with mistakes.gathered():
+        layers += read_all(recipe, configs)
+    all_files_read = not mistakes  # the rest is only judged over all that is beneath it
+    for assignment in assignments:
+        with mistakes.gathered():
+            layers += parse_assignments([assignment])
+    layers += flag_layers(flags or {})
+    if mistakes and all_files_read:
+        with mistakes.gathered():
+            resolve(layers)
+    mistakes.check()
+    return layers
 
 
 def nested(path: KeyPath, value: Any) -> dict[str, Any]:

@@ -49,8 +49,11 @@ def _problems(
     """`allowed` are the keys at `prefix`, where they are the settings of an entry of a registry;
     `given` is then the value there, which has the name of that entry."""
     problems: list[Problem] = []
-    for item in error.errors()[:MOST]:
-        path = (*prefix, *(str(part) for part in item["loc"]))
+    found = error.errors()[:MOST]
+    for item in found:
+        if _is_refined(item["loc"], [other["loc"] for other in found]):
+            continue
+        path = (*prefix, *(str(part) for part in item["loc"] if not _is_kind(part)))
         inner = item.get("ctx", {}).get("error")
         if isinstance(inner, SettingsError):
             problems += _problems(inner.error, origins, path, inner.allowed, item["input"])
@@ -61,6 +64,18 @@ def _problems(
             message = _with_input(str(inner) if inner is not None else item["msg"], item["input"])
             problems.append(Problem(".".join(path), message, origin_of(path, origins)))
     return problems
+
+
+def _is_kind(part: int | str) -> bool:
+    """Whether a part of pydantic's path is a kind of value that was tried, and no key."""
+    return isinstance(part, str) and (part in ("str", "int", "float") or "[" in part)
+
+
+def _is_refined(path: tuple[int | str, ...], others: Sequence[tuple[int | str, ...]]) -> bool:
+    """Whether the value was nearly of another kind: then what is wrong with it there counts."""
+    if not path or not _is_kind(path[-1]):
+        return False
+    return any(len(other) > len(path) and other[: len(path) - 1] == path[:-1] for other in others)
 
 
 def _unknown_key(path: KeyPath, origins: Origins, allowed: Sequence[str], given: Any) -> Problem:

@@ -19,6 +19,7 @@ from rpat_cli.evaluation.suite import list_attacks
 from rpat_cli.recipe.schema import Recipe
 from rpat_cli.records.metrics import AVERAGED
 from rpat_cli.records.segments import Segment
+from rpat_cli.reports.leaderboard import ALL, NO_EXTRA, Standing, standing
 from rpat_cli.reports.saved_diagnostic import SavedDiagnostic
 from rpat_cli.reports.test_looks import TestLook
 from rpat_cli.reports.unions import CheckpointUnion
@@ -210,14 +211,30 @@ class Report:
     @property
     def lines_below(self) -> list[str]:
         """How much lower AutoAttack may be than the accuracy of each audit; and what is right under
-        several threats."""
+        several threats; and where it would stand on RobustBench."""
         audits = [
             f"{result.label} on {row.checkpoint.title}: {result.audit.headline}"
             for row in self.rows
             for result in row.results.values()
             if result.audit
         ]
-        return [*audits, *(union.line for union in self.unions)]
+        unions = [union.line for union in self.unions]
+        return [*audits, *unions, *(standing.line for standing in self.standings)]
+
+    @property
+    def standings(self) -> list[Standing]:
+        """Where the checkpoints that AutoAttack was run on, on all test images, would stand on
+        RobustBench, if it has a leaderboard for their data set and threat."""
+        extra = ALL if self.recipe.data.extra.paths else NO_EXTRA
+        found = []
+        for row in self.rows:
+            strongest = row.strongest
+            if strongest is None or AUTOATTACK not in row.results or row.checkpoint.same_weights:
+                continue
+            accuracy, threat = strongest.accuracy, row.threat
+            place = (row.checkpoint.title, self.recipe.data.name, threat.norm, threat.eps, extra)
+            found.append(standing(*place, accuracy.value, accuracy.interval))
+        return [each for each in found if each is not None]
 
     @cached_property
     def labels(self) -> tuple[str, ...]:
@@ -283,6 +300,7 @@ class Report:
             "checkpoints": [asdict(checkpoint) for checkpoint in self.checkpoints],
             "results": [result.to_dict() for result in self.results],
             "unions": [union.to_dict() for union in self.unions],
+            "standings": [standing.to_dict() for standing in self.standings],
             "scores": [row.to_dict() for row in self.rows],
             # The name that diagnostics had when the format was made.
             "closer_looks": {name: saved.to_dict() for name, saved in self.diagnostics.items()},

@@ -67,6 +67,7 @@ def build_data(section: DataSection, seed: int, *, test_only: bool = False) -> D
         image_size=section.image_size,
         memory_budget=section.memory_budget,
         workers=section.workers,
+        test_data=section.test_data,
         channels=section.channels,
         center_crop=section.center_crop,
         interpolation=section.interpolation,

@@ -1,4 +1,4 @@
-"""Which of many runs, in which order: `--filter "robust_acc>=0.4"` and `--sort=-robust_acc`."""
+"""Which of many runs, in which order: `--filter "robust_acc>=0.4"` and `--sort -robust_acc`."""
 
 import operator
 import re

@@ -13,7 +13,7 @@ from rpat_cli.data.choice import Limit
 from rpat_cli.data.reading import Images
 from rpat_cli.diagnostics import DIAGNOSTICS, Diagnostic, Result, Subject
 from rpat_cli.diagnostics.base import Measure
-from rpat_cli.errors import ConfigError, Problem, UserCodeError
+from rpat_cli.errors import ConfigError, Mistakes, Problem, UserCodeError
 from rpat_cli.evaluation.suite import AttackSpec
 from rpat_cli.loading.saved_model import SavedModel
 from rpat_cli.records import eval_file
@@ -32,15 +32,23 @@ def prepare(wanted: Wanted, opened: OpenedTarget, limit: Limit | None) -> dict[s
     Raises `ConfigError` for a name that is not in `DIAGNOSTICS` or lacks a setting, and what the
     diagnostics' own `prepare` raises.
     """
+    check_wanted(wanted)
     # In the order of the table, which is that of the report.
-    for name in wanted:
-        _check(name, DIAGNOSTICS[name], wanted[name])
     names = [name for name in DIAGNOSTICS if name in wanted]
     prepared = {}
     for name in names:
         with calling(DIAGNOSTICS[name].prepare, "prepare(data, limit, **settings)"):
             prepared[name] = DIAGNOSTICS[name].prepared(opened.data, limit, wanted[name])
     return prepared
+
+
+def check_wanted(wanted: Wanted) -> None:
+    """Raises `ConfigError` for every name that is not in `DIAGNOSTICS` or lacks a setting."""
+    mistakes = Mistakes()
+    for name, settings in wanted.items():
+        with mistakes.gathered():
+            _check(name, DIAGNOSTICS[name], settings)
+    mistakes.check()
 
 
 def _check(name: str, diagnostic: Diagnostic, settings: Mapping[str, Any]) -> None:

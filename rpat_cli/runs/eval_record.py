@@ -113,7 +113,7 @@ def write_evaluation(opened: OpenedTarget, evaluation: Evaluation, key: str) -> 
         "epoch": saved.epoch,
         "model": saved.architecture.to_dict(),
         "data": {
-            "name": data.spec.name,
+            "name": data.name,
             "split": "test",
             "n": evaluation.n,
             "fingerprint": data.fingerprint,

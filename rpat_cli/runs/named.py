@@ -17,13 +17,18 @@ def find_run(text: str | Path) -> RunFolder:
 
     Raises `RunFolderError`, naming near ones, and `ConfigError` for what can be no path.
     """
+    return open_run(run_or_path(text))
+
+
+def run_or_path(text: str | Path) -> Path:
+    """The folder of a run that is named as in `find_run`; any other path as it is, for whoever
+    takes files as well. Raises `RunFolderError` for "last" without any run."""
     path = user_path(text)
-    if not is_run(path):
-        if str(text) == NEWEST:
-            return newest_run()
-        if is_run(RUNS / path):
-            return RunFolder(RUNS / path)
-    return open_run(path)
+    if path.exists():
+        return path
+    if str(text) == NEWEST:
+        return newest_run().path
+    return RUNS / path if is_run(RUNS / path) else path
 
 
 def find_runs(texts: Iterable[str | Path]) -> list[RunFolder]:

@@ -20,19 +20,22 @@ from rpat_cli.loading.architecture import Architecture
 from rpat_cli.loading.by_name import in_order_of
 from rpat_cli.loading.external import module_at_hand
 from rpat_cli.loading.load import load_model
-from rpat_cli.loading.saved_model import SavedModel, with_home
+from rpat_cli.loading.saved_model import SavedModel, run_of, with_home
 from rpat_cli.models import in_library
 from rpat_cli.models.libraries import has_weights
-from rpat_cli.recipe.layers import Layer, resolve
+from rpat_cli.recipe.layers import Layer, read_recipe, resolve
 from rpat_cli.recipe.schema import Recipe
 from rpat_cli.recipe.trust import python_file, trust, unasked_download, untrusted
 from rpat_cli.records.files import user_path
-from rpat_cli.records.run_folder import newest_run
+from rpat_cli.records.run_folder import RunFolder, newest_run, open_run
 from rpat_cli.runs.build import build_data, build_threat
 
 Target: TypeAlias = Path | nn.Module | None
 """What is to be evaluated: a name or file that `load_model` takes, a model in memory, or (`None`)
 the newest run."""
+
+INDEPENDENT = {"threat", "eval_threats", "seed", "device"}
+"""Keys of a recipe whose mistakes are mistakes under every other recipe, too."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +118,25 @@ def _with_changes(recipe: Recipe, changes: Sequence[Layer]) -> Recipe:
     if any(threats):  # one threat is asked for, not those of the run's report
         values["eval_threats"] = []
     return resolve([Layer("the run's recipe", values), *changes])
+
+
+def check_changes(target: Path | None, changes: Sequence[Layer]) -> None:
+    """Raises `ConfigError` for what is wrong with the changes, as far as that is known without
+    opening the target: over the recipe of a run, and over defaults, where the settings of a method
+    cannot be judged, for anything else."""
+    try:
+        run = newest_run() if target is None else _run_at(target)
+        layers = [] if run is None else read_recipe(run.recipe)
+        recipe = resolve(layers)
+    except RpatError:  # said when the target is opened
+        return
+    known = changes if layers else [layer for layer in changes if set(layer.values) <= INDEPENDENT]
+    _with_changes(recipe, known)
+
+
+def _run_at(path: Path) -> RunFolder | None:
+    """The run of a folder or a checkpoint."""
+    return open_run(path) if path.is_dir() else run_of(path)
 
 
 def under_each_threat(opened: OpenedTarget) -> list[OpenedTarget]:

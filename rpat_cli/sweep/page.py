@@ -9,6 +9,7 @@ from rpat_cli.records.files import write_whole
 from rpat_cli.reports.html import template
 from rpat_cli.reports.pareto import Point, pareto_front, pareto_plot
 from rpat_cli.reports.pareto_picture import Plot
+from rpat_cli.reports.saved_report import UNION
 from rpat_cli.sweep.folder import SWEEPS
 from rpat_cli.sweep.intervals import Difference, Stat
 from rpat_cli.sweep.table import (
@@ -125,15 +126,16 @@ def grouped_rows(table: SweepTable, robust: str | None) -> list[list[PageRow]]:
 
 
 def robust_metric(table: SweepTable) -> str | None:
-    """The metric for robustness: AutoAttack, or else, of the attacks that most rows have, the one
-    that leaves the lowest accuracy; None if there is no attack."""
+    """The metric for robustness: the union of several threats, AutoAttack, or else, of the attacks
+    that most rows have, the one that leaves the lowest accuracy; None if there is no attack."""
     found: dict[str, list[float]] = {}
     for row in table.rows:
         for metric, stat in row.stats.items():
             if metric not in (CLEAN, *SCORES):
                 found.setdefault(metric, []).append(stat.mean)
-    if AUTOATTACK in found:
-        return AUTOATTACK
+    for metric in (UNION, AUTOATTACK):
+        if metric in found:
+            return metric
     return min(found, key=lambda metric: (-len(found[metric]), sum(found[metric])), default=None)
 
 

@@ -20,12 +20,13 @@ from rpat_cli.passes import count_passes
 from rpat_cli.recipe.schema import Recipe
 from rpat_cli.runs.build import build_attack, build_threat
 
-EPS = {"Linf": 0.06, "L2": 0.4, "L1": 2.5}
+EPS = {"Linf": 0.06, "L2": 0.4, "L1": 1.5}
 
 
-ROUNDED = {("L1", "apgd-dlr"): 1}
-"""Images whose flag depends on how a sum is rounded: those that the library's float32 projection
-and ours bring to points some 1e-8 apart."""
+ROUNDED = {"L1": 2}
+"""Images of 48 whose flag may depend on how a sum is rounded: in L1 the library differs from itself
+by as many between two processors, since its sparsity counts pixels that miss those of the clean
+image by a rounding. The library computes in float32 alone."""
 
 
 @pytest.mark.parametrize("word", ["apgd-ce", "apgd-dlr", "apgd-t"])
@@ -49,7 +50,7 @@ def test_flags_are_the_librarys_and_passes_fewer(toy: Any, norm: str, word: str)
     with frozen(toy.model), own_randomness(x.device, 0), count_passes(toy.model) as ours:
         x_ours = own(toy.model, x, y)
     flags, known = (toy.model(each).argmax(1) == y for each in (x_ours, x_theirs))
-    assert (flags != known).sum() <= ROUNDED.get((norm, word), 0)
+    assert (flags != known).sum() <= ROUNDED.get(norm, 0)
     assert 0.05 < flags.float().mean() < 0.95
     assert threat.contains(x, x_ours).all()
     assert ours.forward_samples < theirs.forward_samples

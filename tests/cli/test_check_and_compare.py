@@ -17,7 +17,7 @@ from rpat_cli.cli import session
 from rpat_cli.data.corrupted import STANDARD
 from rpat_cli.diagnostics import DIAGNOSTICS
 from rpat_cli.diagnostics.base import EVALUATION_KEYS
-from rpat_cli.errors import ConfigError, MissingExtraError
+from rpat_cli.errors import ConfigError, MissingExtraError, Mistakes
 from rpat_cli.evaluation.suite import parse_suite
 from rpat_cli.records.checkpoint import load_checkpoint, save_checkpoint
 from rpat_cli.records.run_folder import RunFolder
@@ -125,6 +125,7 @@ def test_a_target_is_opened_once_and_its_report_is_written_once(
         limit=40,
         quiet=True,
         as_json=True,
+        mistakes=Mistakes(),
     )
     assert calls == {"load_dataset": 1, "load_model": 1, "write_report": 1}
     saved = json.loads((run / "report.json").read_text())["closer_looks"]

@@ -29,7 +29,7 @@ from rpat_cli.records.metrics import read_metrics
 from rpat_cli.records.run_folder import RunFolder
 from rpat_cli.reports.gather import build_report
 from rpat_cli.reports.write import write_report
-from rpat_cli.runs.compare import compare_files
+from rpat_cli.runs.compare import compare_files, match
 
 DATA = Path(__file__).parent / "data"
 RECIPES = sorted(path.relative_to(DATA) for path in DATA.rglob("recipe.yaml"))
@@ -199,3 +199,25 @@ def test_a_finished_sweep_trains_nothing_and_keeps_its_table(old: Path) -> None:
     assert {name: after[name] for name in trials} == trials
     assert_kept(table, json.loads((old / "sweep/table.json").read_text()))
     assert (old / "sweep/table.csv").read_text() == (DATA / "sweep/table.csv").read_text()
+
+
+def test_a_comparison_is_what_the_two_files_say(old: Path) -> None:
+    """Against a script of its own, which reads nothing but the JSON."""
+    runs = [old / "sweep" / "trials" / name / "run" for name in ("a243fcd53790", "d026bee8eab0")]
+    matched = match(*runs)
+    files = [max((run / "evals").glob("best_*.json")) for run in runs]
+    assert [list(matched.files_a), list(matched.files_b)] == [[file] for file in files]
+    a, b = (json.loads(file.read_text())["results"][0] for file in files)
+    assert a["label"] == b["label"] == "clean"
+    a, b = (json.loads(file.read_text())["results"][1] for file in files)
+    right = list(zip(a["correct_after"], b["correct_after"], strict=True))
+    only_a = [i for i, pair in enumerate(right) if pair == ("1", "0")]
+    only_b = [i for i, pair in enumerate(right) if pair == ("0", "1")]
+    n, k = len(only_a) + len(only_b), min(len(only_a), len(only_b))
+    p = min(1.0, 2 * sum(math.comb(n, i) for i in range(k + 1)) / 2**n)
+    (found,) = (each for each in matched.comparisons if each.label == a["label"])
+    assert list(found.only_a) == only_a
+    assert list(found.only_b) == only_b
+    assert found.p == pytest.approx(p)
+    assert found.a.value == a["correct_after"].count("1") / len(right) == a["robust_acc"]
+    assert found.b.value == b["correct_after"].count("1") / len(right) == b["robust_acc"]

@@ -310,8 +310,7 @@ REPLICAS: dict[str, Replica] = {
         lambda nets: DummyClasses(nets.with_dummies),
         SLOPE,
         "WARN",
-        ("--attack apgd-ce", "--attack cw-pgd-50", "--attack square"),  # they are close
-        fooled="pgd-5",
+        "--attack mm-3",
         images=100,
     ),
     "shattered gradient": Replica(
@@ -343,18 +342,25 @@ REPLICAS: dict[str, Replica] = {
     "dropout left on": Replica(
         lambda nets: nn.Sequential(StubbornDropout(0.2), nets.honest), "eval mode", "FAIL"
     ),
-    "purified": Replica(lambda nets: Purified(nets.honest), "no optimization at inference", "WARN"),
+    "purified": Replica(
+        lambda nets: Purified(nets.honest),
+        "no optimization at inference",
+        "WARN",
+        "--attack mm-3",
+        fooled="cw-pgd-50",
+        images=100,
+    ),
     "saturated logits": Replica(
         lambda nets: nn.Sequential(nets.honest, Scaled(1e4)),
         "logits in a sane range",
         "FAIL",
-        "--attack cw-pgd-50",
+        ("--attack cw-pgd-50", "--attack mm-3"),
     ),
     "long features": Replica(
         lambda nets: with_long_features(nets.honest, 1e5),
         "logits in a sane range",
         "FAIL",
-        "--attack cw-pgd-50",
+        ("--attack cw-pgd-50", "--attack mm-3"),
         images=100,
     ),
     "softmax output": Replica(
@@ -373,7 +379,7 @@ REPLICAS: dict[str, Replica] = {
         lambda nets: nets.collapsed,
         "one step shows what many do",
         "WARN",
-        ("--attack apgd-ce", "--attack cw-pgd-50"),
+        ("--attack apgd-ce", "--attack cw-pgd-50", "--attack mm-3"),
         COLLAPSED_AT,
         fooled="fgsm",
     ),

@@ -3,14 +3,19 @@ takes a step."""
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 import yaml
 from helpers import load_recipe
 
 from rpat_cli.engine.averaging import WeightAveraging
 from rpat_cli.errors import ConfigError
+from rpat_cli.methods import raat
+from rpat_cli.models.base import build_model
 from rpat_cli.recipe.shipped import BASES, all_names, find, headline, recipe_names
+from rpat_cli.records.checkpoint import save_checkpoint
 from rpat_cli.runs import estimate as dry_run
 from rpat_cli.runs.estimate import Estimate
 
@@ -18,6 +23,10 @@ COST = re.compile(
     r"# Cost: (\d+) forward and (\d+) backward passes per step of (\d+) images, ([\d,]+) steps\n"
 )
 FIRST_HOUR = ("quickstart", "fashion-mnist-small-cnn", "cifar10-preact-resnet18-fast")
+
+
+ATTACKS_OF = {"raat-wa": 2}
+"""How many attacks a step makes, where it is not one."""
 
 
 def slow(name: str) -> bool:
@@ -31,13 +40,38 @@ STEPPED = [
 ]
 
 
+interpolation_term = raat.interpolation_term
+
+
+def on_all_pairs(step: Any, x_adv: Any, pairs: Any, *others: Any, **options: Any) -> Any:
+    """RAAT's term as in a training: it is skipped where no image is classified right yet."""
+    return interpolation_term(step, x_adv, torch.ones_like(pairs), *others, **options)
+
+
+def written_teacher(folder: Path) -> Path:
+    """A network for images as CIFAR-10's, to learn from."""
+    file = folder / "teacher.pt"
+    constants = {"mean": [0.5] * 3, "std": [0.25] * 3}
+    architecture = {"name": "small-cnn", "shape": [3, 32, 32], "classes": 10, **constants}
+    model = build_model(
+        "small-cnn", shape=(3, 32, 32), classes=10, mean=(0.5,) * 3, std=(0.25,) * 3
+    )
+    content = {"architecture": architecture, "recipe": {"model": "small-cnn"}, "epoch": 1}
+    save_checkpoint(file, {**content, "model": model.state_dict()})
+    return file
+
+
 def one_step(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Estimate:
     """One training step of two images and one step of the attack, on random images unless the data
     set is embedded."""
     monkeypatch.setattr(dry_run, "STEPS", 1)
+    monkeypatch.setattr(raat, "interpolation_term", on_all_pairs)
     little = ["batch_size=2", "attack.steps=1", f"data.root={tmp_path}"]
-    if load_recipe(recipe=name).attack.strong.from_epoch is not None:
+    recipe = load_recipe(recipe=name)
+    if recipe.attack.strong.from_epoch is not None:
         little.append("attack.strong.steps=1")
+    if "teacher" in recipe.method.options:
+        little.append(f"method.teacher={written_teacher(tmp_path)}")
     return dry_run.dry_run(load_recipe([], little, recipe=name))
 
 
@@ -51,6 +85,7 @@ def test_it_takes_a_step_at_the_cost_that_its_header_states(
     # Each step of the attack that was left out is one forward and one backward pass, no more and no
     # less.
     left_out = (attack.steps if attack.strong.from_epoch is None else attack.strong.steps) - 1
+    left_out *= ATTACKS_OF.get(recipe.method.name, 1)
     batches = took.steps_per_epoch * 2 // recipe.batch_size
     stated = COST.search(find(name).read_text())
     assert stated, "the header has no line on cost"
@@ -68,7 +103,9 @@ def test_its_header_says_what_it_is_and_where_it_comes_from(name: str) -> None:
     assert re.match(r"# \S.*\n#\n", text), "the first line says what it is, the second is empty"
     assert "# Source: " in text
     if not name.startswith(BASES):
-        assert f"# Launch: rpat train --recipe {name}\n" in text
+        further = " --set method.teacher=RUN" if "rslad" in name else ""
+        launch = f"# Launch: rpat train --recipe {name}{further}\n"
+        assert launch in text
         assert "# Expected: " in text
         expected = re.search(r"# Expected: .*\d.*", text)
         assert expected is None or "second-hand transcription" in expected.group()

@@ -1,9 +1,10 @@
 """Train or evaluate in child processes that are killed, resume what they leave, and compare it with
 what an undisturbed child leaves.
 
-Run as a script, `killing.py FOLDER WHAT CONFIG WHERE...`: WHAT is `train` or `eval`; each WHERE is
-the number of the write at which to kill (`w5`), or a share of the undisturbed time (`t0.35`).
-Prints one JSON object for each. A process of its own, since it forks. All children are forked from
+Run as a script, `killing.py FOLDER WHAT CONFIG WHERE...`: WHAT is `train`, `eval` or `audit`; each
+WHERE is the number of the write at which to kill (`w5`), or a share of the undisturbed time
+(`t0.35`). Several in a row, `t0.1+t0.2`: what was killed once goes on, and is killed again. Prints
+one JSON object for each WHERE. A process of its own, since it forks. All children are forked from
 it and compute with its one thread: so their results can be compared bit for bit.
 """
 
@@ -15,11 +16,15 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pyautoattack
 import torch
+from toys import Quick
 
+from rpat_cli.attacks import cascade
 from rpat_cli.evaluation.suite import parse_suite
 from rpat_cli.recipe.layers import Layer, resolve
 from rpat_cli.recipe.schema import Recipe
@@ -69,6 +74,15 @@ def evaluate(config: str, run: Path) -> None:
     eval_run(run, parse_suite("clean,pgd-3,noise"), options=EvalOptions(batch_size=25, limit=200))
 
 
+def audit(config: str, run: Path) -> None:
+    """`best`, so weak that the audit of it takes several looks, with small budgets."""
+    pyautoattack.AutoAttack = Quick
+    cascade.BEST = ("noise", "fgsm")
+    smaller = Layer("test", {"threat": {"eps": 0.04}})
+    options = EvalOptions(batch_size=10, limit=200)
+    eval_run(run, parse_suite("best,audit:8"), changes=[smaller], options=options)
+
+
 def forked(work: Callable[[], None]) -> int:
     process = os.fork()
     if process == 0:
@@ -112,6 +126,13 @@ def killed_after(seconds: float, work: Callable[[], None]) -> bool:
     return os.WIFSIGNALED(os.waitpid(process, 0)[1])
 
 
+def killed_at(moment: str, undisturbed: float, work: Callable[[], None]) -> bool:
+    """`w5` or `t0.35`; False if the child had ended before."""
+    if moment[0] == "w":
+        return killed_at_write(int(moment[1:]), work)
+    return killed_after(float(moment[1:]) * undisturbed, work)
+
+
 def contents(run: Path) -> dict[str, Any]:
     """All that a run holds but times: the same for two that have the same result."""
     found: dict[str, Any] = {
@@ -153,27 +174,24 @@ def leftovers(run: Path) -> list[str]:
 
 def main(folder: Path, what: str, config: str, places: list[str]) -> None:
     torch.set_num_threads(1)  # no threads, so that forking is safe
-    work = {"train": train, "eval": evaluate}[what]
+    work = {"train": train, "eval": evaluate, "audit": audit}[what]
     whole = folder / "whole"
     began = time.perf_counter()
     assert os.waitpid(forked(lambda: train(config, whole)), 0)[1] == 0
     start = folder / "start"
-    if what == "eval":
+    if what != "train":
         shutil.copytree(whole, start)
         began = time.perf_counter()
-        assert os.waitpid(forked(lambda: evaluate(config, whole)), 0)[1] == 0
+        assert os.waitpid(forked(lambda: work(config, whole)), 0)[1] == 0
     undisturbed = time.perf_counter() - began
     wanted = contents(whole)
     for number, place in enumerate(places):
         run = folder / f"run{number}"
         if start.exists():
             shutil.copytree(start, run)
-        if place[0] == "w":
-            killed = killed_at_write(int(place[1:]), lambda run=run: work(config, run))
-        else:
-            seconds = float(place[1:]) * undisturbed
-            killed = killed_after(seconds, lambda run=run: work(config, run))
-        end = os.waitpid(forked(lambda run=run: work(config, run)), 0)[1] if killed else 0
+        again = partial(work, config, run)
+        killed = sum(killed_at(moment, undisturbed, again) for moment in place.split("+"))
+        end = os.waitpid(forked(again), 0)[1] if killed else 0
         found = contents(run)
         differing = [name for name in {*wanted, *found} if wanted.get(name) != found.get(name)]
         answer = {"at": place, "killed": killed, "end": end, "differing": differing}

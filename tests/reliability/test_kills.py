@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -88,6 +89,72 @@ def test_an_evaluation_that_is_killed_ends_as_if_it_had_not_been(tmp_path: Path)
     shares = [f"t{generator.uniform(0.3, 0.98):.3f}" for _ in range(2 * REPEATS)]
     found = killed(tmp_path, "eval", "pgd", ["w10", *writes, *shares])
     assert_nothing_lost(found)
+
+
+@pytest.mark.slow
+def test_an_audit_that_is_killed_ten_times_ends_with_the_same_flags_and_bound(
+    tmp_path: Path,
+) -> None:
+    """`best` and the audit after it: stages, and a sample that depends on their results."""
+    generator = random.Random(SEED + 4)
+    every = [moments(generator, 10) for _ in range(REPEATS)]
+    found = killed(tmp_path, "audit", "pgd", every)
+    assert_nothing_lost(found)
+    assert all(each["killed"] == 10 for each in found)
+
+
+def moments(generator: random.Random, times: int) -> str:
+    """So many in a row, each a number of writes or a share of the time after the one before."""
+    by_write = [f"w{generator.randint(1, 6)}" for _ in range(times // 2)]
+    by_time = [f"t{generator.uniform(0.02, 0.1):.3f}" for _ in range(times - len(by_write))]
+    both = [*by_write, *by_time]
+    generator.shuffle(both)
+    return "+".join(both)
+
+
+AUDIT = "--attack best --audit 10 --eps 0.05 --limit 100 --batch-size 5 --jobs 2 --quiet"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(REPEATS < 2, reason="the long form: RPAT_REPEATS=2 or more")
+def test_the_command_with_its_true_budgets_killed_ten_times(tmp_path: Path) -> None:
+    """As users have it: killed with its workers at work, and the same command again."""
+    rpat = [sys.executable, "-m", "rpat_cli"]
+    options: dict[str, Any] = {"cwd": tmp_path, "env": environment(), "stdout": subprocess.DEVNULL}
+    train = "train --method pgd --epochs 3 --set attack.steps=3 --eval clean --quiet --out killed"
+    subprocess.run([*rpat, *train.split()], check=True, timeout=600, **options)
+    shutil.copytree(tmp_path / "killed", tmp_path / "whole")
+    subprocess.run([*rpat, "eval", "whole", *AUDIT.split()], check=True, timeout=900, **options)
+    generator = random.Random(SEED + 5)
+    store = tmp_path / "killed" / "evals" / "partial"
+    kills = 0
+    for _ in range(10):
+        process = subprocess.Popen([*rpat, "eval", "killed", *AUDIT.split()], **options)
+        wanted = chunks_in(store) + generator.randint(0, 4)
+        while process.poll() is None and chunks_in(store) < wanted:
+            time.sleep(0.02)
+        time.sleep(generator.uniform(0, 1.5))
+        kills += process.poll() is None
+        process.kill()
+        process.wait()
+    subprocess.run([*rpat, "eval", "killed", *AUDIT.split()], check=True, timeout=900, **options)
+    assert kills == 10
+    whole, killed = (audited(tmp_path / name) for name in ("whole", "killed"))
+    assert whole["audit"]["sampled"] > 0
+    assert killed == whole
+    assert leftovers(tmp_path / "killed") == []
+
+
+def chunks_in(store: Path) -> int:
+    return sum(len(path.read_text().splitlines()) for path in store.glob("*.jsonl"))
+
+
+def audited(run: Path) -> dict[str, Any]:
+    """The flags of every attack, and the bound."""
+    records = [json.loads(path.read_text()) for path in (run / "evals").glob("*.json")]
+    (record,) = [record for record in records if len(record["results"]) == 2]
+    flags = [result["correct_after"] for result in record["results"]]
+    return {"flags": flags, "audit": record["results"][-1]["audit"]}
 
 
 SWEEP = """

@@ -51,6 +51,12 @@ def message_of(tmp_path: Path, text: str) -> str:
         ("data: {memory_budget_gb: 1e300}\n", "data.memory_budget_gb"),
         ("mix: {name: mixup, alpha: 1e300}\n", "mix.alpha"),
         ("attack: {strong: {from_epoch: 1, eps: 300}}\n", "attack.strong.eps: 300: must be at"),
+        ("epochs: yes\n", "epochs: True: must be a whole number, and not true or false"),
+        ("attack: {steps: on}\n", "attack.steps: True: must be a whole number"),
+        ("wa: {start_epoch: true}\n", "start_epoch: must be a whole number"),
+        ("data: {augment: [{crop: [1]}]}\n", "r.yaml:1: data.augment.0.crop: [1]: should be"),
+        ("eval: {attack: pgd}\n", "r.yaml:1: eval: should be a valid list"),
+        ("extends: ././r.yaml\n", "the files extend one another"),
     ],
 )
 def test_a_recipe(tmp_path: Path, text: str, expected: str) -> None:
@@ -87,6 +93,7 @@ def test_a_suite(suite: str) -> None:
     ("text", "expected"),
     [
         ("seeds: 1000000000\n", "seeds: must be at most 10,000"),
+        ("seeds: yes\n", "seeds"),
         ("random: {samples: 100000000, axes: {epochs: {integer: [1, 2]}}}\n", "random.samples"),
         (
             "grid:\n" + "".join(f"  data.x{n}: [1, 2, 3, 4]\n" for n in range(20)),

@@ -405,3 +405,10 @@ def test_a_folder_that_cannot_be_written_to_is_left_alone(
     moved = with_home(in_run, None)
     assert moved.folder.path.parent == Path("runs/external")
     assert "cannot be written to: the results go to" in moved.remarks[-1]
+
+
+def test_constants_that_no_images_have_are_said_with_their_file(net: nn.Module) -> None:
+    constants = {"mean": torch.full((1,), torch.nan), "std": torch.ones(1)}
+    file = saved({**net.state_dict(), **constants})
+    with pytest.raises(CheckpointError, match=r"theirs\.pt: mean and std must be finite"):
+        load_model(file, changes=[Layer("test", DATA)])

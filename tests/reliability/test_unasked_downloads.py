@@ -1,6 +1,7 @@
 """Weights of libraries are downloaded only if the user names the model: a suite, a recipe or a
 sweep file that names it may be a stranger's."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from rpat_cli.errors import ConfigError
 from rpat_cli.models.normalize import Classifier
 
 WORD = "transfer:torchvision:resnet18@fgsm"
+LIBRARIES = ["torchvision", "timm"]
 MODEL = """
 from torch import nn
 
@@ -41,8 +43,14 @@ def fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         net = nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
         return Classifier(net, (0.5,), (0.5,)).eval()
 
-    monkeypatch.setattr("rpat_cli.loading.external.PRETRAINED_MODELS", {"torchvision": fetch})
+    monkeypatch.setattr(
+        "rpat_cli.loading.external.PRETRAINED_MODELS", dict.fromkeys(LIBRARIES, fetch)
+    )
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "cache"))
+    with suppress(ImportError):  # timm keeps its weights there
+        from huggingface_hub import constants
+
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache/hub"))
     monkeypatch.chdir(tmp_path)
     Path("own.py").write_text(MODEL)
     return names
@@ -62,9 +70,11 @@ def written(name: str, content: Any) -> Path:
     return Path(name)
 
 
-def test_a_suite_file(fetched: list[str]) -> None:
-    suite = written("suite.yaml", [WORD])
-    with pytest.raises(ConfigError, match=r"download .*torchvision:resnet18.*--trust") as refused:
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_a_suite_file(fetched: list[str], library: str) -> None:
+    pytest.importorskip(library)
+    suite = written("suite.yaml", [WORD.replace("torchvision", library)])
+    with pytest.raises(ConfigError, match=rf"download .*{library}:resnet18.*--trust") as refused:
         evaluate(suite)
     assert refused.value.exit_code == 2
     assert not fetched
@@ -72,8 +82,11 @@ def test_a_suite_file(fetched: list[str]) -> None:
     assert fetched == ["resnet18"]
 
 
-def test_a_recipe(fetched: list[str]) -> None:
-    recipe = written("sent.yaml", {**SMALL, "eval": [{"attack": WORD}]})
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_a_recipe(fetched: list[str], library: str) -> None:
+    pytest.importorskip(library)
+    word = WORD.replace("torchvision", library)
+    recipe = written("sent.yaml", {**SMALL, "eval": [{"attack": word}]})
     with pytest.raises(ConfigError, match="wants to download"):
         command("train", "--config", recipe, "--quiet", "--out", "new")
     assert not fetched
@@ -100,6 +113,32 @@ def test_weights_that_are_there_already(fetched: list[str], tmp_path: Path) -> N
     file.touch()
     evaluate(written("suite.yaml", [WORD]))
     assert fetched == ["resnet18"]
+
+
+def test_weights_of_timm_that_are_there_already(fetched: list[str], tmp_path: Path) -> None:
+    timm = pytest.importorskip("timm")
+    hub = timm.get_pretrained_cfg("resnet18").hf_hub_id
+    (tmp_path / "cache/hub" / f"models--{hub.replace('/', '--')}").mkdir(parents=True)
+    evaluate(written("suite.yaml", ["transfer:timm:resnet18@fgsm"]))
+    assert fetched == ["resnet18"]
+
+
+def test_a_network_of_a_recipe_starts_untrained(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A recipe of timm's networks needs no answer: none of them is asked for its weights."""
+    timm = pytest.importorskip("timm")
+    asked: list[bool] = []
+    create = timm.create_model
+
+    def creating(name: str, *, pretrained: bool = False, **options: Any) -> nn.Module:
+        asked.append(pretrained)
+        network: nn.Module = create(name, pretrained=False, **options)
+        return network
+
+    monkeypatch.setattr(timm, "create_model", creating)
+    recipe = written("sent.yaml", {**SMALL, "model": "timm:test_resnet"})
+    command("train", "--config", recipe, "--dry-run", "--quiet")
+    assert asked
+    assert not any(asked)
 
 
 def test_naming_one_model_answers_for_no_other(fetched: list[str]) -> None:

@@ -105,7 +105,39 @@ def test_it_never_overwrites_and_fits_its_images_and_threat_only(
         save(some_net, tmp_path / "d.npz", text="file:nowhere.npz")
 
 
-def test_interrupted_or_shared_the_file_is_the_same(some_net: Path, tmp_path: Path) -> None:
+class Backwards:
+    """A pool whose answers come in the wrong order."""
+
+    def give(self, bench: Any) -> None:
+        self._bench = bench
+
+    def execute(self, tasks: Any) -> Any:
+        return reversed(list(self._bench.attack_all(tasks)))
+
+
+def assert_same_file(one: Path, other: Path) -> None:
+    with np.load(one) as a, np.load(other) as b:
+        assert a.files == b.files
+        for name in a.files:
+            assert np.array_equal(a[name], b[name]), name
+
+
+def test_the_file_does_not_depend_on_the_order_of_the_answers(
+    some_net: Path, tmp_path: Path
+) -> None:
+    save(some_net, tmp_path / "one.npz")
+    save(some_net, tmp_path / "other.npz", ranks=Backwards())
+    assert_same_file(tmp_path / "one.npz", tmp_path / "other.npz")
+
+
+@pytest.mark.slow
+def test_two_processes_write_the_same_file(some_net: Path, tmp_path: Path) -> None:
+    save(some_net, tmp_path / "one.npz")
+    save(some_net, tmp_path / "two.npz", jobs=2)
+    assert_same_file(tmp_path / "one.npz", tmp_path / "two.npz")
+
+
+def test_interrupted_the_file_is_the_same(some_net: Path, tmp_path: Path) -> None:
     seen: list[Any] = []
 
     def stop(progress: Any) -> None:
@@ -121,6 +153,4 @@ def test_interrupted_or_shared_the_file_is_the_same(some_net: Path, tmp_path: Pa
     save(some_net, tmp_path / "adv.npz", listener=Listener(said.append))
     assert said[0].startswith("resuming")
     assert not (some_net.parent / "evals" / "partial").exists()
-    with np.load(tmp_path / "whole.npz") as one, np.load(tmp_path / "adv.npz") as other:
-        for name in one.files:
-            assert np.array_equal(one[name], other[name]), name
+    assert_same_file(tmp_path / "whole.npz", tmp_path / "adv.npz")

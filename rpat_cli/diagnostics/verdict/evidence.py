@@ -23,7 +23,7 @@ SATURATED = 17
 """1 - exp(-17) rounds to 1 in float32: with a margin above 17 the softmax is saturated, and the
 gradient of the cross-entropy vanishes."""
 
-WHITE_BOX = ("pgd-20", "pgd-50", "cw-pgd", "apgd-ce")
+WHITE_BOX = ("pgd-20", "pgd-50", "cw-pgd", "apgd-ce", "mm-3")
 """The attacks on the model's own gradient."""
 
 

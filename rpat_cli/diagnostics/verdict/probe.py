@@ -80,6 +80,7 @@ def gather(
             substitute = fit_substitute(model, everything, threat, device, substitute_queries)
             probe.transfer(x[right], y[right], {**sources, SUBSTITUTE: substitute}, outcome)
             probe.past_the_gradient(x[right], y[right], outcome)
+            probe.toward_classes(x[right], y[right], outcome)
         return Evidence(
             threat=threat,
             y=y.cpu(),
@@ -195,6 +196,11 @@ class _Probe:
         outcome.slopes = Slopes.joined(
             [slopes_at(self.model, short(self.model, a, b), b, self.threat) for a, b in parts]
         )
+
+    def toward_classes(self, x: Tensor, y: Tensor, outcome: _Outcome) -> None:
+        """The margin to one class after another: where a defense leads the attacks on the strongest
+        class astray (a purification, a dummy class), another class may be open."""
+        outcome.broken["mm-3"] = self._broken(self.threat, "mm", x, y, targets=3)
 
     def _radii(self, x: Tensor) -> dict[str, float]:
         """The threat's radius, multiples of it, and the one whose ball holds every image."""

@@ -3,7 +3,7 @@
 from rpat_cli.diagnostics.verdict.evidence import EOT, STAND_IN, WARN_BELOW, WHITE_BOX, Evidence
 from rpat_cli.evaluation.statistics import sign_test
 
-GENERAL = ("cw-pgd", "apgd-ce", "square")
+GENERAL = ("cw-pgd", "apgd-ce", "mm-3", "square")
 """Attacks for any model, the simplest first."""
 
 ANY_SOURCE = "transfer:RUN"

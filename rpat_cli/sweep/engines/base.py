@@ -10,7 +10,7 @@ from typing import Annotated, Any, Protocol
 from pydantic import BeforeValidator, Field
 
 from rpat_cli.errors import unknown
-from rpat_cli.recipe.components import Section
+from rpat_cli.recipe.components import Strict
 from rpat_cli.registry import Registry
 
 
@@ -60,7 +60,7 @@ class Engine(Protocol):
         ...
 
 
-class EngineSection(Section):
+class EngineSection(Strict):
     """The section `engine` of a sweep file: which engine, and its own settings."""
 
     name: str = Field(description="which engine")
