@@ -175,12 +175,22 @@ def did_you_mean(given: str, choices: Iterable[str]) -> str:
     return f"Did you mean {by_lower[near[0]]!r}?" if near else ""
 
 
-def unknown(kind: str, given: str, choices: Sequence[str], *, meant: str = "") -> str:
+def unknown(
+    kind: str,
+    given: str,
+    choices: Sequence[str],
+    *,
+    meant: str = "",
+    names: Iterable[str] | None = None,
+) -> str:
     """The message for a name that is not among the choices: what was given, what is similar (or
-    `meant`, where that is known), what is allowed."""
+    `meant`, where that is known), what is allowed. `names`: what it may be similar to, where the
+    choices are no names but forms of them."""
     parts = [
         f"unknown {kind} {shortened(given)!r}.",
-        f"Did you mean {meant!r}?" if meant else did_you_mean(given, choices),
+        f"Did you mean {meant!r}?"
+        if meant
+        else did_you_mean(given, choices if names is None else names),
         f"Allowed: {', '.join(choices)}.",
     ]
     return " ".join(part for part in parts if part)

@@ -4,13 +4,16 @@ An entry is an object, or a string "module:attribute" that is imported on first 
 be read at a glance, and listing its names (help pages, error messages) never imports torch.
 """
 
+import re
 import sys
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from importlib import import_module, invalidate_caches
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
-from typing import Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 
 from pydantic import ConfigDict
 
@@ -23,34 +26,117 @@ SETTINGS_OF_ENTRIES = ConfigDict(extra="forbid", allow_inf_nan=False)
 """How pydantic checks the fields of the frozen dataclasses in these tables."""
 
 
+@dataclass(frozen=True)
+class Family(Generic[T]):
+    """A row for many names, which differ in numbers and endings only.
+
+    `form`: how help pages and messages write them, such as `wrn-DEPTH-WIDTH`. `pattern`: a regular
+    expression with named groups for a whole name. `entry`: "module:attribute", a function of what
+    the entries take, and of the keyword `name`. `settings`: from the groups to its other keywords;
+    raises `ValueError`, with a sentence for the user, for a name that is none. `examples`: names to
+    complete.
+    """
+
+    form: str
+    pattern: str
+    entry: str
+    settings: Callable[[Mapping[str, str | None]], dict[str, Any]]
+    examples: tuple[str, ...] = ()
+
+    def matches(self, name: str) -> bool:
+        """Whether the name is of this form, right or not."""
+        return re.fullmatch(self.pattern, name) is not None
+
+    def problem(self, name: str) -> str:
+        """What is wrong with a name of this form; "" if nothing is."""
+        match = re.fullmatch(self.pattern, name)
+        assert match is not None
+        try:
+            self.settings(match.groupdict())
+        except ValueError as error:
+            return str(error)
+        return ""
+
+    def __getitem__(self, name: str) -> T:
+        match = re.fullmatch(self.pattern, name)
+        assert match is not None
+        settings = self.settings(match.groupdict())
+        return cast(T, partial(_imported(self.entry), name=name, **settings))
+
+
 class Registry(Mapping[str, T], Generic[T]):
     """A mapping from names to objects, imported lazily; `kind` is what messages call an entry.
 
-    Raises `ConfigError` for an unknown name, with the allowed ones and the most similar.
+    A name that is no row may be one of a family; iterating gives the rows only. `aliases`: what
+    else rows are called. Raises `ConfigError` for an unknown name, with the allowed ones and the
+    most similar.
     """
 
-    def __init__(self, kind: str, entries: Mapping[str, T | str]) -> None:
+    def __init__(
+        self,
+        kind: str,
+        entries: Mapping[str, T | str],
+        families: Sequence[Family[T]] = (),
+        aliases: Mapping[str, str] | None = None,
+    ) -> None:
         self.kind = kind
         self._entries: dict[str, T | str] = dict(entries)
         self._own = frozenset(entries)
+        self.families = tuple(families)
+        self.aliases = dict(aliases or {})
 
     def __getitem__(self, name: str) -> T:
+        name = self.aliases.get(name, name)
         if name not in self._entries:
-            raise ConfigError(unknown(self.kind, name, list(self)))
+            family = self._family_of(name)
+            if family is None or family.problem(name):
+                raise ConfigError(self.refusal(name, self.forms()))
+            return family[name]
         entry = self._entries[name]
         if isinstance(entry, str):
-            module, _, attribute = entry.partition(":")
-            entry = cast(T, getattr(import_module(module), attribute))
+            entry = cast(T, _imported(entry))
             self._entries[name] = entry
         return entry
 
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and name in self._entries
+        if not isinstance(name, str):
+            return False
+        if self.aliases.get(name, name) in self._entries:
+            return True
+        family = self._family_of(name)
+        return family is not None and not family.problem(name)
+
+    def source(self, name: str) -> Hashable:
+        """What makes the entry of a name: equal as long as the name means the same."""
+        family = None if name in self._entries else self._family_of(name)
+        return family.entry if family else id(self[name])
+
+    def forms(self) -> list[str]:
+        """All names, where a family is one of them: for help pages and messages."""
+        return [*self, *(family.form for family in self.families)]
+
+    def examples(self) -> list[str]:
+        """All rows, and some names of each family: for a shell to complete."""
+        return [*self, *(name for family in self.families for name in family.examples)]
+
+    def refusal(self, name: str, allowed: Sequence[str]) -> str:
+        """The message for a name that is not in the table."""
+        family = self._family_of(name)
+        problem = family.problem(name) if family else ""
+        if problem:
+            return f"unknown {self.kind} {name!r}: {problem}."
+        return unknown(self.kind, name, allowed, names=self.examples())
+
+    def _family_of(self, name: str) -> Family[T] | None:
+        return next((family for family in self.families if family.matches(name)), None)
 
     def spelled(self, name: str) -> str:
         """The name as it is written in the table: case does not matter to people, nor whether the
         words of a name are joined by "_" or "-". A name that is not there stays as it is."""
-        return as_written(name, self)
+        written = as_written(name, [*self, *self.aliases])
+        if written not in self and _folded(name) in self:
+            written = _folded(name)
+        return self.aliases.get(written, written)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._entries)
@@ -69,6 +155,12 @@ class Registry(Mapping[str, T], Generic[T]):
                 f"the {self.kind} {name!r} is registered already; choose another name."
             )
         self._entries[name] = entry
+
+
+def _imported(entry: str) -> Any:
+    """What "module:attribute" names."""
+    module, _, attribute = entry.partition(":")
+    return getattr(import_module(module), attribute)
 
 
 def as_written(name: str, names: Iterable[str]) -> str:

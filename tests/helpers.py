@@ -79,13 +79,18 @@ def golden_files(kind: str) -> list[Path]:
 
 
 def every_golden_file() -> list[Path]:
-    """Ours, then those in the folders that `RPAT_GOLDEN_DIRS` names."""
+    """The sets of one training step: ours, then those in further folders."""
+    return [file for folder in golden_folders() for file in sorted(folder.glob("*.npz"))]
+
+
+def golden_folders() -> list[Path]:
+    """Ours, then those that `RPAT_GOLDEN_DIRS` names."""
     folders = [
         Path(folder) for folder in os.environ.get(GOLDEN_DIRS, "").split(os.pathsep) if folder
     ]
     missing = [folder for folder in folders if not folder.is_dir()]
     assert not missing, f"{GOLDEN_DIRS}: no such folder: {missing}"
-    return [file for folder in (GOLDEN, *folders) for file in sorted(folder.glob("*.npz"))]
+    return [GOLDEN, *folders]
 
 
 def family_of(file: Path, families: Sequence[str]) -> str:

@@ -49,7 +49,7 @@ ENGINE_SEES = {"attacks.base", "methods.base", "data.base", "data.order"} | {
     for how in ("compiling", "folding", "side_effects")  # attacks are computed
 }
 
-IMPORT_TO_DISTRIBUTION = {"yaml": "pyyaml", "PIL": "pillow"}
+IMPORT_TO_DISTRIBUTION = {"huggingface_hub": "huggingface-hub", "yaml": "pyyaml", "PIL": "pillow"}
 OPTIONAL = {"autoattack"}  # accepted in place of pyautoattack where it is installed
 
 

@@ -14,6 +14,7 @@ from rpat_cli.cli.splice import spliced
 from rpat_cli.diagnostics import DIAGNOSTICS
 from rpat_cli.errors import ConfigError, Mistakes, Problem
 from rpat_cli.evaluation.suite import AttackSpec, Overrides, list_attacks
+from rpat_cli.models import list_models
 from rpat_cli.recipe.layers import Layer, code_named_in, flag_layers, parse_assignments
 from rpat_cli.recipe.plugins import load_plugins
 from rpat_cli.recipe.suite_file import read_suite
@@ -72,6 +73,8 @@ Examples:
 
   rpat eval torchvision:resnet18 --data imagefolder --data-root ~/imagenet
 
+  rpat eval robustbench:Wang2023Better_WRN-28-10 --data cifar10 --data-root ~/data
+
   rpat eval --model-file my.py:build --data cifar10 --attack pgd-50,autoattack
 
   rpat eval --plugin my_attack.py --attack my-attack-50
@@ -110,7 +113,7 @@ def evaluate(
 ) -> None:
     """Measure how robust a trained model is, on the whole test set, in float32."""
     plugins = _loaded(plugin)  # first: other options may name its attacks and diagnostics
-    if _listed(attack, diagnostics):
+    if _listed(attack, diagnostics, flags.get("--model")):
         return
     mistakes = Mistakes()
     specs = _suite(mistakes, _audited(attack, audit), steps, step_size, restarts)
@@ -198,8 +201,8 @@ def _loaded(plugin: list[str] | None) -> list[str]:
         return load_plugins((file, "--plugin") for file in plugin or [])
 
 
-def _listed(attack: str, diagnostics: Mapping[str, Any]) -> bool:
-    """`--attack list` and `--diagnostic list`: shown, if that was asked for."""
+def _listed(attack: str, diagnostics: Mapping[str, Any], model: str | None) -> bool:
+    """`--attack list`, `--diagnostic list` and `--model list`: shown, if that was asked for."""
     if attack == "list":
         suite_file = (
             "a suite of your own: a list of these words, and of mappings {attack: pgd, steps: 50, "
@@ -208,7 +211,9 @@ def _listed(attack: str, diagnostics: Mapping[str, Any]) -> bool:
         console.out.print(console.glossary(list_attacks() | {"FILE.yaml": suite_file}))
     if "list" in diagnostics:
         console.out.print(console.glossary({name: row.help for name, row in DIAGNOSTICS.items()}))
-    return attack == "list" or "list" in diagnostics
+    if model == "list":
+        console.out.print(console.glossary(list_models()))
+    return attack == "list" or "list" in diagnostics or model == "list"
 
 
 def _changes(mistakes: Mistakes, flags: Mapping[str, Any], assignments: list[str]) -> list[Layer]:

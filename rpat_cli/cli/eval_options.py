@@ -10,7 +10,7 @@ import typer
 from rpat_cli.cli.options import choices_of, jobs_option, trust_option
 from rpat_cli.data import DATASETS
 from rpat_cli.evaluation.suite import list_attacks
-from rpat_cli.models import model_names
+from rpat_cli.models import model_examples
 
 WHAT = "What to measure"
 HOW = "How to run it"
@@ -55,8 +55,8 @@ Target = Annotated[
     Path | None,
     typer.Argument(
         metavar="[RUN|CHECKPOINT|LIBRARY:NAME]",
-        help="A run folder, a checkpoint file, torchvision:NAME, timm:NAME (default: the newest "
-        "run under runs/).",
+        help="A run folder, a checkpoint file, torchvision:NAME, timm:NAME, robustbench:NAME "
+        "(default: the newest run under runs/).",
         show_default=False,
     ),
 ]
@@ -166,8 +166,9 @@ Model = Annotated[
         "--model",
         panel=WHAT,
         metavar="NAME",
-        help="Network of a file that other code has saved, if its weights do not tell.",
-        choices=model_names,
+        help="Network of a file that other code has saved, if its weights do not tell; list: shows "
+        "all names.",
+        choices=model_examples,
     ),
 ]
 ModelFile = Annotated[

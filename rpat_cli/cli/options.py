@@ -28,8 +28,8 @@ class RecipeOption:
     """An option of a command that sets the recipe's `key`: a row of the command's table.
 
     `flag` is by default the key's last part, `help` the description of its field, to which the
-    names of `choices` are added; they are also what the shell completes. Without a `metavar` the
-    option is a switch: `--ra/--no-ra`.
+    names of `choices` are added; they, or `completed`, are also what the shell completes. Without a
+    `metavar` the option is a switch: `--ra/--no-ra`.
     """
 
     key: str
@@ -39,6 +39,7 @@ class RecipeOption:
     short: str = ""
     help: str = ""
     choices: Callable[[], Iterable[str]] | None = None
+    completed: Callable[[], Iterable[str]] | None = None
 
     @property
     def path(self) -> KeyPath:
@@ -81,7 +82,8 @@ class RecipeOption:
         )
 
     def _complete(self) -> list[str]:
-        return list(self.choices()) if self.choices is not None else []
+        names = self.completed or self.choices
+        return list(names()) if names is not None else []
 
 
 def with_recipe_options(

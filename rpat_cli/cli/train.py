@@ -21,10 +21,11 @@ from rpat_cli.cli.options import (
     with_recipe_options,
 )
 from rpat_cli.data import AUGMENTATIONS, DATASETS, MIXINGS
+from rpat_cli.engine import OPTIMIZERS
 from rpat_cli.engine.schedules import SCHEDULES
 from rpat_cli.errors import ConfigError, Mistakes
 from rpat_cli.methods import METHODS
-from rpat_cli.models import model_names
+from rpat_cli.models import model_examples, model_names
 from rpat_cli.recipe.layers import code_named_in, flag_layers, parse_assignments
 from rpat_cli.recipe.plugins import load_plugins
 from rpat_cli.recipe.schema import added_regularizers
@@ -38,6 +39,8 @@ THREAT = "Threat model and attack"
 STEPS = "Optimization"
 DATA = "Data"
 RUN = "Run"
+
+ACTIONS = ("off", "warn", "stop", "rollback")
 
 NUMBER = "NUMBER"
 NAME = "NAME"
@@ -92,6 +95,7 @@ OPTIONS = (
         "--awp-gamma",
         help="length of the weight perturbation, relative to each layer's weights",
     ),
+    RecipeOption("sam", WHAT),
     RecipeOption(
         "method.beta",
         WHAT,
@@ -99,7 +103,8 @@ OPTIONS = (
         "--beta",
         help="weight of the robust term of trades, mart and rebat",
     ),
-    RecipeOption("model", WHAT, NAME, choices=model_names),
+    RecipeOption("model", WHAT, NAME, choices=model_names, completed=model_examples),
+    RecipeOption("init", WHAT, "SOURCE"),
     RecipeOption("threat.norm", THREAT, "NORM", choices=choices_of("threat.norm")),
     RecipeOption("threat.eps", THREAT, NUMBER),
     RecipeOption("attack.name", THREAT, NAME, "--attack", choices=TRAINING_ATTACKS.keys),
@@ -108,11 +113,13 @@ OPTIONS = (
     RecipeOption("epochs", STEPS, COUNT, short="-e"),
     RecipeOption("batch_size", STEPS, COUNT, short="-b"),
     RecipeOption("accumulate", STEPS, COUNT),
+    RecipeOption("optimizer.name", STEPS, NAME, "--optimizer", choices=OPTIMIZERS.keys),
     RecipeOption("optimizer.clip_norm", STEPS, NUMBER),
     RecipeOption("optimizer.lr", STEPS, NUMBER),
     RecipeOption("optimizer.weight_decay", STEPS, NUMBER),
     RecipeOption("optimizer.warmup_epochs", STEPS, NUMBER),
     RecipeOption("schedule.name", STEPS, NAME, "--schedule", choices=SCHEDULES.keys),
+    RecipeOption("on_collapse", STEPS, "ACTION", choices=lambda: ACTIONS),
     RecipeOption("data.name", DATA, NAME, "--data", "-d", choices=DATASETS.keys),
     RecipeOption("data.root", DATA, "DIR", "--data-root"),
     RecipeOption("data.download", DATA),

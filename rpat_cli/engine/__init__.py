@@ -9,7 +9,17 @@ COLLABORATORS: Registry[type[Any]] = Registry(
     {
         "wa": "rpat_cli.engine.averaging:WeightAveraging",
         "awp": "rpat_cli.engine.awp:WeightPerturbation",
+        "sam": "rpat_cli.engine.sam:SharpnessAware",
     },
 )
 """What any method can be combined with: frozen dataclasses whose fields are the settings of a
 recipe."""
+
+OPTIMIZERS: Registry[Any] = Registry(
+    "optimizer",
+    {
+        "sgd": "rpat_cli.engine.optimizers:SGD",
+        "adamw": "rpat_cli.engine.optimizers:ADAMW",
+    },
+)
+"""An `OptimizerRow` for each."""

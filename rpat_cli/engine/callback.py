@@ -33,6 +33,11 @@ class Callback:
     def on_step(self, loop: "TrainLoop", record: StepRecord) -> None:
         """The weights have been updated."""
 
+    def accepts(self, loop: "TrainLoop", record: "EpochRecord") -> bool:  # noqa: ARG002
+        """Whether the epoch that is done stands. If not, the loop is as it was before it, and the
+        epoch is done again; nothing else hears of it."""
+        return True
+
     def on_epoch_end(self, loop: "TrainLoop", record: "EpochRecord") -> None:
         """An epoch is done. What a callback adds to the record, those after it see."""
 

@@ -14,16 +14,18 @@ from rpat_cli.attacks.base import Attack
 from rpat_cli.data.base import Batches, in_epoch
 from rpat_cli.data.order import EachOnce, Order
 from rpat_cli.engine.averaging import AveragedModel
-from rpat_cli.engine.awp import WeightPerturbation
 from rpat_cli.engine.callback import Callback, StepRecord
 from rpat_cli.engine.compute import Compute, rng_state, set_rng_state
 from rpat_cli.engine.distributed import ALONE, Ranks, parts_of
 from rpat_cli.engine.finite import check_gradient, check_loss, check_weights, largest_gradient
+from rpat_cli.engine.measured import Metrics, metrics_of
 from rpat_cli.engine.memory import Memory
 from rpat_cli.engine.networks import Networks
-from rpat_cli.engine.schedules import Schedule, learning_rate
+from rpat_cli.engine.optimizers import rate_of, set_rates
+from rpat_cli.engine.schedules import Schedule, learning_rate, momentum_at
 from rpat_cli.engine.stages import EpsWarmup, FromEpoch, in_force
 from rpat_cli.engine.tally import EpochTally
+from rpat_cli.engine.worse_weights import WorseWeights
 from rpat_cli.methods.base import Method, Outcome, StepContext
 from rpat_cli.passes import Passes, count_passes
 from rpat_cli.records.metrics import AVERAGED, EpochRecord
@@ -35,9 +37,6 @@ Relabel = Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]]
 """From x (views · B, C, H, W), y (B,) and the number of views to such images and label
 probabilities (B, classes)."""
 
-Metrics = dict[str, Tensor]
-"""Loss, loss terms and accuracies on the batch by name: scalars, still on the device."""
-
 
 @dataclass
 class TrainLoop:
@@ -47,12 +46,14 @@ class TrainLoop:
     in `state_dict`, with which an interrupted training goes on bit for bit as if it had not been
     interrupted.
 
-    `lr` is the peak learning rate, which `schedule` scales. A batch of `batch_size` images is
+    `lr` is the peak learning rate, which `schedule` scales; `momentum`, the lowest and the highest,
+    makes it fall as the rate rises. A batch of `batch_size` images is
     computed in `accumulate` parts, whose gradients add up; `clip_norm` is the max gradient norm.
     The optional collaborators go with every method: `averaging` keeps an average of the weights,
-    which is the method's teacher; `awp` takes the loss at perturbed weights; `relabel` mixes images
-    and labels; `order` visits images otherwise than each once; `late_attack` and `late_augment`
-    replace attack and augmentation from some epoch on; `eps_warmup` lets the attack grow.
+    which is the method's teacher; `awp` (AWP or SAM) takes the loss at worse weights; `relabel`
+    mixes images and labels; `order` visits images otherwise than each once; `late_attack` and
+    `late_augment` replace attack and augmentation from some epoch on; `eps_warmup` lets the attack
+    grow.
     `networks` and `memory` are what the method has asked for.
 
     `ranks` are the processes that share the training: each has a loop of its own, with the same
@@ -72,9 +73,10 @@ class TrainLoop:
     batch_size: int
     views: int = 1
     warmup_epochs: float = 0.0
+    momentum: tuple[float, float] | None = None
     seed: int = 0
     averaging: AveragedModel | None = None
-    awp: WeightPerturbation | None = None
+    awp: WorseWeights | None = None
     relabel: Relabel | None = None
     order: Order | None = None
     late_attack: FromEpoch[Attack] | None = None
@@ -91,6 +93,7 @@ class TrainLoop:
     def __post_init__(self) -> None:
         self.epoch = 0
         self.step = 0
+        self.ended = False
         self._tally = EpochTally()
         self._scaler = self.compute.scaler()
         self._order = self.order or EachOnce(len(self.train))
@@ -103,6 +106,11 @@ class TrainLoop:
     @property
     def steps_per_epoch(self) -> int:
         return max(1, len(self._order) // self.batch_size)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether there is nothing left to train: a callback may have `ended` it early."""
+        return self.ended or self.epoch >= self.epochs
 
     @property
     def models(self) -> dict[str, nn.Module]:
@@ -121,11 +129,11 @@ class TrainLoop:
         """
         for callback in self.callbacks:
             callback.on_start(self)
-        while self.epoch < self.epochs:
+        while not self.is_done:
             with self.compute.settings():
                 whole = self._run_epoch()
             # After the last epoch there is nothing left to stop.
-            if not whole or (self.epoch < self.epochs and self.should_stop(self)):
+            if not whole or (not self.is_done and self.should_stop(self)):
                 check_weights(self._trained, self._place)
                 for callback in self.callbacks:
                     callback.on_stop(self)
@@ -146,8 +154,9 @@ class TrainLoop:
             began = time.perf_counter()  # so that reading the next batch counts, callbacks do not
         check_weights(self._trained, self._place)
         epoch_record = self._close_epoch()
-        for callback in self.callbacks:
-            callback.on_epoch_end(self, epoch_record)
+        if all(callback.accepts(self, epoch_record) for callback in self.callbacks):
+            for callback in self.callbacks:
+                callback.on_epoch_end(self, epoch_record)
         return True
 
     def _batches(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
@@ -172,12 +181,12 @@ class TrainLoop:
     def _count(self, values: dict[str, float], seconds: float, passes: Passes) -> StepRecord:
         self._tally.add(values, self._images, seconds, passes)
         self.step += 1
-        lr = self.optimizer.param_groups[0]["lr"]
+        lr = rate_of(self.optimizer)
         speed = self._images / seconds
         return StepRecord(self.epoch + 1, self.step, self.steps_per_epoch, values, lr, speed)
 
     def _close_epoch(self) -> EpochRecord:
-        record = self._tally.record(self.epoch + 1, self.optimizer.param_groups[0]["lr"])
+        record = self._tally.record(self.epoch + 1, rate_of(self.optimizer))
         record.ranks = self.ranks.size
         self._tally = EpochTally()
         self.epoch, self.step = self.epoch + 1, 0
@@ -187,8 +196,8 @@ class TrainLoop:
         # The middle of the step: at its very beginning and end a schedule may have a rate of 0.
         point = self.epoch + (self.step + 0.5) / self.steps_per_epoch
         lr = learning_rate(self.lr, self.schedule, point, self.epochs, self.warmup_epochs)
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
+        momentum = self.momentum and momentum_at(self.momentum, self.schedule, point, self.epochs)
+        set_rates(self.optimizer, lr, momentum)
         return lr
 
     def _train_step(self, x: Tensor, y: Tensor, index: Tensor) -> tuple[dict[str, float], Passes]:
@@ -221,7 +230,7 @@ class TrainLoop:
             loss = outcome.loss
             self._scaler.scale(share * loss).backward()  # type: ignore[no-untyped-call]
         self.memory.remember(index, outcome, self.ranks, len(y) / whole)
-        return _metrics(outcome, loss, step.y)
+        return metrics_of(outcome, loss, step.y)
 
     def _step_context(self, x: Tensor, y: Tensor, index: Tensor, lr: float) -> StepContext:
         augment = in_force(self.augment, self.late_augment, self.epoch)
@@ -328,18 +337,3 @@ class TrainLoop:
         for callback in self.callbacks:
             callback.load_state_dict(state["callbacks"].get(type(callback).__name__, {}))
         set_rng_state(state["rng"], self.compute.device)
-
-
-def _metrics(outcome: Outcome, loss: Tensor, y: Tensor) -> Metrics:
-    metrics = {"loss": loss, **outcome.terms, "robust_acc": _accuracy(outcome.logits_adv, y)}
-    if outcome.logits is not None:
-        metrics["clean_acc"] = _accuracy(outcome.logits, y)
-    return {name: value.detach().float() for name, value in metrics.items()}
-
-
-def _accuracy(logits: Tensor, y: Tensor) -> Tensor:
-    """The fraction of right predictions. Of label probabilities (B, classes), the most probable
-    class is the right one."""
-    y = y if y.ndim == 1 else y.argmax(dim=1)
-    y = y[: len(logits)]  # a method may look at the first view alone
-    return (logits.detach().argmax(1) == y).float().mean()

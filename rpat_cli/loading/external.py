@@ -97,7 +97,7 @@ def _saved(
     shape = image_shape(recipe.data)
     constants: tuple[tuple[float, ...], ...] = ((), ())
     if isinstance(model, Classifier):
-        constants = tuple(model.mean.flatten().tolist()), tuple(model.std.flatten().tolist())
+        constants = model.constants
     remarks: tuple[str, ...] = ()
     try:
         classes = _classes(model, name, shape)

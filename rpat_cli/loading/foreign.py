@@ -1,7 +1,9 @@
 """Fitting the weights of other code into our networks: which architecture a file holds, and in what
 a state dict differs from it."""
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Hashable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -23,6 +25,21 @@ from rpat_cli.text import wrong_constants
 
 HEADS = ("linear.", "fc.")
 """What published networks call their last layer."""
+
+WIDE_NAMES = {
+    r"block1\.layer\.\d+\.conv1\.weight": (
+        "wrn-{depth}-{width}",
+        "wrn-{depth}-{width}-hypersphere",
+        "wrn-{depth}-{width}-pssilu",
+    ),
+    r"layer\.0\.block\.\d+\.conv_0\.weight": (
+        "dm-wrn-{depth}-{width}-silu",
+        "meansparse-dm-wrn-{depth}-{width}-silu",
+    ),
+}
+"""Wide networks by the first convolutions of the blocks in their first stage, 16 times as wide as
+their name says: which names such a file may be of. Activations are no part of it; the usual one is
+taken."""
 
 MIN_IN_COMMON = 0.5
 """The fraction of names and shapes in common from which on an architecture is worth naming."""
@@ -51,7 +68,7 @@ def load_foreign(
     name = model_name or nearest_architecture(imported.tensors)
     if name is None:
         raise CheckpointError(
-            f"{path}: looks like none of the known models. Name one: {', '.join(MODELS)}."
+            f"{path}: looks like none of the known models. Name one: {', '.join(MODELS.forms())}."
         )
     classes = classes or inferred_classes(imported.tensors)
     if classes is None:
@@ -67,10 +84,26 @@ def load_foreign(
 
 def nearest_architecture(state: Mapping[str, Tensor]) -> str | None:
     """The name in `MODELS` that has most names and shapes in common with `state`; None if none has
-    half of them."""
-    fractions = {name: _in_common(state, name) for name in MODELS}
-    best = max(fractions, key=lambda name: fractions[name])
-    return best if fractions[best] >= MIN_IN_COMMON else None
+    half of them. Of two that fit, as networks do that differ in their activation, the first."""
+    best, most = None, MIN_IN_COMMON
+    for name in [*MODELS, *_in_families(state)]:
+        fraction = in_common(state, name)
+        if fraction == 1:
+            return name
+        if fraction >= most:
+            best, most = name, fraction
+    return best
+
+
+def _in_families(state: Mapping[str, Tensor]) -> list[str]:
+    """The names in the families of `MODELS` that a state dict may be of, by its depth and width."""
+    found = ["dm-preact-18-silu"]
+    for pattern, forms in WIDE_NAMES.items():
+        first = [name for name in state if re.fullmatch(pattern, name)]
+        if first:
+            depth, width = 6 * len(first) + 4, state[first[0]].shape[0] / 16
+            found += [form.format(depth=depth, width=f"{width:g}") for form in forms]
+    return [name for name in found if name in MODELS]
 
 
 def misfit(given: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> str:
@@ -89,7 +122,7 @@ def misfit(given: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> str:
 def _fill(net: nn.Module, imported: ImportedState, name: str) -> None:
     """Copy the weights into `net`. Raises `CheckpointError` that lists the differences."""
     target = net.state_dict()
-    given = _renamed(imported.tensors, target)
+    given = renamed(imported.tensors, target)
     differences = misfit(given, target) or _not_floats(given, target)
     if differences:
         raise CheckpointError(
@@ -110,7 +143,7 @@ def _not_floats(given: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> st
     return f"{len(names)} are integers: {listed(names)}" if names else ""
 
 
-def _renamed(given: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> State:
+def renamed(given: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> State:
     """`given` under the names of `target`, where published networks differ in naming only."""
     # TRADES-style wide networks have a `sub_block1` that their forward pass never uses.
     state = {
@@ -151,25 +184,32 @@ def _advice(state: Mapping[str, Tensor], asked: str) -> str:
         return f"The file looks like {nearest!r} {trained_for}."
     return (
         f"The nearest known model is {nearest!r}, {trained_for}, with "
-        f"{_in_common(state, nearest):.0%} in common."
+        f"{in_common(state, nearest):.0%} in common."
     )
 
 
-def _in_common(state: Mapping[str, Tensor], name: str) -> float:
+def in_common(state: Mapping[str, Tensor], name: str) -> float:
     """The fraction of names and shapes that `state` and a known model have in common."""
     classes, channels = inferred_classes(state), inferred_channels(state)
     if classes is None or channels is None:
         return 0.0
     try:
-        with torch.device("meta"):  # shapes only: even a wide network takes no memory and no time
-            # 64 pixels a side are enough for every network, and no shape depends on their number.
-            target = MODELS[name](channels, 64, classes).state_dict()
+        target = _shapes(name, MODELS.source(name), channels, classes)
     except (ConfigError, RuntimeError, NotImplementedError):
         return 0.0  # a plugin's network need not be buildable this way
-    given = _renamed(state, target)
+    given = renamed(state, target)
     names = _without_counters(target.keys() | given.keys())
     same = 0
     for key in names:
         if key in target and key in given and target[key].shape == given[key].shape:
             same += 1
     return same / len(names)
+
+
+@lru_cache(maxsize=256)
+def _shapes(name: str, source: Hashable, channels: int, classes: int) -> State:  # noqa: ARG001
+    """The state dict of a known model, without values. (`source`: a plugin's name may come to mean
+    another network.)"""
+    with torch.device("meta"):  # shapes only: even a wide network takes no memory and no time
+        # 64 pixels a side are enough for every network, and no shape depends on their number.
+        return MODELS[name](channels, 64, classes).state_dict()

@@ -43,18 +43,18 @@ class ImportedState:
     remarks: tuple[str, ...] = ()
 
 
-def load_state(path: str | Path, key: str = "") -> ImportedState:
+def load_state(path: str | Path, key: str = "", prefer: str = "") -> ImportedState:
     """Read a checkpoint file of any known layout, on the CPU.
 
-    `key` names the state dict in a file that holds several, such as raw and averaged weights.
-    Raises `CheckpointError` for a file that is missing, damaged, holds code or objects other than
-    tensors and plain values, or has no state dict, and `ConfigError` for one with several if none
-    is named.
+    `key` names the state dict in a file that holds several, such as raw and averaged weights;
+    `prefer` is the one to use if none is named. Raises `CheckpointError` for a file that is
+    missing, damaged, holds code or objects other than tensors and plain values, or has no state
+    dict, and `ConfigError` for one with several if none is named.
     """
     path = Path(path)
     content = read_content(path)
     try:
-        found = find_weights(content, key, path)
+        found = find_weights(content, key, path, prefer)
     except RpatError:
         raise
     except Exception as error:  # tensors that claim to be what they are not
@@ -78,9 +78,10 @@ def is_foreign(path: str | Path) -> bool:
 
 def inferred_classes(state: Mapping[str, Tensor]) -> int | None:
     """The number of classes: the rows of the last matrix, which is the head in every known
-    layout."""
+    layout, or, where that is a convolution, of the last 1 x 1 convolution."""
     matrices = [tensor for tensor in state.values() if tensor.dim() == 2]
-    return matrices[-1].shape[0] if matrices else None
+    heads = matrices or [tensor for tensor in state.values() if tensor.shape[2:] == (1, 1)]
+    return heads[-1].shape[0] if heads else None
 
 
 def inferred_channels(state: Mapping[str, Tensor]) -> int | None:

@@ -1,7 +1,8 @@
 """From anything that names a model to a model that can be evaluated.
 
-`load_model` dispatches: a library's model or one of a Python file (`external`), a checkpoint that
-other code has written (`published`), a checkpoint of rpat, given as such or by its run folder.
+`load_model` dispatches: a model of RobustBench (`zoo`), a library's model or one of a Python file
+(`external`), a checkpoint that other code has written (`published`), a checkpoint of rpat, given as
+such or by its run folder.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,7 +18,9 @@ from rpat_cli.loading.external import load_external
 from rpat_cli.loading.foreign import misfit
 from rpat_cli.loading.foreign_file import is_foreign
 from rpat_cli.loading.published import load_published
+from rpat_cli.loading.robustbench import is_entry
 from rpat_cli.loading.saved_model import SavedModel, run_of
+from rpat_cli.loading.zoo import load_entry
 from rpat_cli.models import in_library
 from rpat_cli.recipe.layers import Layer, resolve, with_plugins_in
 from rpat_cli.records.checkpoint import load_checkpoint
@@ -35,13 +38,15 @@ def load_model(
     """The model of a checkpoint file, or of a run folder (its checkpoint `best`, `last`, `best_wa`
     or `last_wa`), in eval mode on the CPU.
 
-    Also loads a file that other code has saved (`FILE:KEY` names the weights in a file that holds
-    several), `torchvision:NAME` and `timm:NAME` with their
-    trained weights, and what `FUNCTION` of `FILE.py:FUNCTION` returns, if `changes`, layers of a
-    recipe, name a data set. Raises `CheckpointError` or `RunFolderError` for what is missing,
+    Also loads `robustbench:NAME`, and if `changes`, layers of a recipe, name a data set: a file
+    that other code has saved (`FILE:KEY` names the weights in a file that holds several),
+    `torchvision:NAME` and `timm:NAME` with their trained weights, and what `FUNCTION` of
+    `FILE.py:FUNCTION` returns. Raises `CheckpointError` or `RunFolderError` for what is missing,
     damaged, or belongs to another model, and what `user_path` and `load_external` raise.
     """
     user_path(path)  # raises for what can be no path
+    if is_entry(str(path)):
+        return load_entry(str(path), changes)
     external = None if Path(path).exists() else load_external(str(path), changes)
     if external is not None:
         return external

@@ -1,6 +1,7 @@
 """Finding the weights in what a checkpoint of other code holds: the state dicts in it, without the
 prefixes of wrappers, and the one to use if there are several."""
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,6 +30,11 @@ NO_NETWORK = ("optim", "opt_", "sched", "lr_sched", "scaler", "amp")
 ASIDE = "unaveraged"
 """Keys that begin so (RPAT_SOTAs) hold what the average beside them, which counts, is made of."""
 
+BESIDE = re.compile(r"(^|\.)model_preact_hl1\.|\.scores$")
+"""What published files hold next to a network: parts of it under other names (Andriushchenko &
+Flammarion 2020), and scores that are multiplied into the weights already (Diffenderfer et al.
+2021)."""
+
 MEAN_NAMES = ("mean", "mu", "new_mean")
 STD_NAMES = ("std", "sigma", "new_std")
 
@@ -55,17 +61,15 @@ class Weights:
     remarks: tuple[str, ...] = ()
 
 
-def find_weights(content: Any, key: str, path: Path) -> Weights:
-    """The state dict under `key`, or without a key the only one there is.
+def find_weights(content: Any, key: str, path: Path, prefer: str = "") -> Weights:
+    """The state dict under `key`, or without a key the only one there is, or of several the one
+    under the key `prefer`.
 
     Raises `CheckpointError` if there is none or it cannot be used, and `ConfigError`, naming all,
     if there are several.
     """
     found = _distinct([part for raw in _state_dicts(content) for part in _parts(_cleaned(raw))])
-    if key:
-        chosen = [each for each in found if _is_under(each.key, key)]
-    else:
-        chosen = [each for each in found if not _is_aside(each.key)] or found
+    chosen = _chosen(found, key, prefer)
     if not chosen:
         raise CheckpointError(f"{path}: no weights found. {_looked(key, found)}")
     if len(chosen) > 1:
@@ -80,6 +84,15 @@ def find_weights(content: Any, key: str, path: Path) -> Weights:
         )
     _check_plain(chosen[0].tensors, path)
     return _in_unit_range(chosen[0])
+
+
+def _chosen(found: list[Weights], key: str, prefer: str) -> list[Weights]:
+    """What a key means; without one, what there is, or of it what is preferred."""
+    if key:
+        return [each for each in found if _is_under(each.key, key)]
+    chosen = [each for each in found if not _is_aside(each.key)] or found
+    preferred = [each for each in chosen if prefer and _is_under(each.key, prefer)]
+    return preferred or chosen
 
 
 def _looked(key: str, found: list[Weights]) -> str:
@@ -131,10 +144,12 @@ def _state_dicts(content: Any, key: str = "", depth: int = 0) -> Iterator[Weight
 
 
 def _cleaned(raw: Weights) -> Weights:
-    """Without counters and wrappers' names in the middle of others, and without the normalization,
-    whose names keep others from having a prefix in common."""
+    """Without counters, wrappers' names in the middle of others and what is beside the network, and
+    without the normalization, whose names keep others from having a prefix in common."""
     tensors = {}
     for name, value in raw.tensors.items():
+        if BESIDE.search(name):
+            continue
         kept = [part for part in name.split(".") if part not in TRANSPARENT]
         if name != "n_averaged":  # the counter that torch's AveragedModel adds
             tensors[".".join(kept)] = value

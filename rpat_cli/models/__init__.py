@@ -4,6 +4,7 @@ when it is first built."""
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from rpat_cli.models.families import FAMILIES
 from rpat_cli.registry import Registry
 
 if TYPE_CHECKING:
@@ -22,6 +23,26 @@ MODELS: "Registry[ModelBuilder]" = Registry(
         "wrn-34-10": "rpat_cli.models.wide_resnet:wrn_34_10",
         "vgg16": "rpat_cli.models.vgg:vgg16",
         "mobilenet-v2": "rpat_cli.models.mobilenet:mobilenet_v2",
+        "resnet50": "rpat_cli.models.resnet:resnet50",
+        "preact-resnet18-fast": "rpat_cli.models.preact_resnet:preact_resnet18_fast",
+        "preact-bottleneck-50": "rpat_cli.models.bottlenecks:preact_bottleneck50",
+        "resnext-29-32x4": "rpat_cli.models.bottlenecks:resnext29",
+        "resnest-152": "rpat_cli.models.resnest:resnest152",
+        "card-resnet-18-w128": "rpat_cli.models.card:card_resnet18",
+        "card-preact-18-w2-binary": "rpat_cli.models.card:card_preact_resnet18",
+        "wrn-34-r": "rpat_cli.models.wide_resnet:wrn_34_r",
+        "wrn-a4-silu": "rpat_cli.models.wide_resnet:wrn_a4_silu",
+        "ra-wrn-70-16": "rpat_cli.models.deepmind:ra_wrn_70_16",
+        "meansparse-ra-wrn-70-16": "rpat_cli.models.deepmind:meansparse_ra_wrn_70_16",
+        "ra-wrn-101-2": "rpat_cli.models.bottlenecks:ra_wrn_101_2",
+        "bit-r152x2-gn-128px": "rpat_cli.models.bit:bit_r152x2",
+    },
+    families=FAMILIES,
+    aliases={  # what RobustBench's files are sorted by
+        "resnet-18": "resnet18",
+        "resnet-50": "resnet50",
+        "preact-18": "preact-resnet18-fast",
+        "preact-18-bn": "preact-resnet18",
     },
 )
 
@@ -47,7 +68,23 @@ classifier."""
 
 def model_names() -> list[str]:
     """What a recipe takes as a model's name, for help pages and error messages."""
-    return [*MODELS, *(f"{library}:NAME" for library in LIBRARIES)]
+    return [*MODELS.forms(), *_library_forms()]
+
+
+def list_models() -> dict[str, str]:
+    """All names, and where they are many or need an explanation, one."""
+    found = dict.fromkeys(MODELS, "")
+    found |= {each.form: f"such as {', '.join(each.examples)}" for each in MODELS.families}
+    return found | dict.fromkeys(_library_forms(), "any classification network of that library")
+
+
+def model_examples() -> list[str]:
+    """Names for a shell to complete."""
+    return [*MODELS.examples(), *_library_forms()]
+
+
+def _library_forms() -> list[str]:
+    return [f"{library}:NAME" for library in LIBRARIES]
 
 
 def is_model_name(name: str) -> bool:

@@ -1,6 +1,6 @@
 """The pieces that several networks share."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
@@ -8,6 +8,8 @@ from rpat_cli.errors import ConfigError
 
 BlockBuilder = Callable[[int, int, int], nn.Module]
 """(width in, width out, stride) -> block; stride 2 halves the image."""
+
+RESNET_WIDTHS = (64, 128, 256, 512)
 
 
 def conv(width_in: int, width_out: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:
@@ -32,16 +34,22 @@ def stage(
     return nn.Sequential(first, *(block(width_out, width_out, 1) for _ in range(count - 1)))
 
 
+def stages(
+    block: BlockBuilder, width_in: int, widths: Sequence[int], counts: Sequence[int]
+) -> list[nn.Sequential]:
+    """`counts[i]` blocks with an output of `widths[i]`, for each i; all stages but the first halve
+    the image."""
+    made = []
+    for i, (width, count) in enumerate(zip(widths, counts, strict=True)):
+        made.append(stage(block, width_in, width, count, stride=1 if i == 0 else 2))
+        width_in = width
+    return made
+
+
 def resnet18_stages(block: BlockBuilder, expansion: int = 1) -> list[nn.Sequential]:
     """The four stages of two blocks each that make a ResNet an "18": outputs of 64, 128, 256, 512
     times `expansion`."""
-    stages = []
-    width_in = 64
-    for i, width in enumerate((64, 128, 256, 512)):
-        stride = 1 if i == 0 else 2
-        stages.append(stage(block, width_in, expansion * width, count=2, stride=stride))
-        width_in = expansion * width
-    return stages
+    return stages(block, 64, [expansion * width for width in RESNET_WIDTHS], counts=(2, 2, 2, 2))
 
 
 def global_average(x: Tensor) -> Tensor:

@@ -2,6 +2,8 @@
 the library's trained weights."""
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -9,9 +11,9 @@ from types import ModuleType
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from rpat_cli.errors import CheckpointError, ConfigError, MissingExtraError, did_you_mean
+from rpat_cli.errors import CheckpointError, ConfigError, MissingExtraError, did_you_mean, unknown
 from rpat_cli.models.base import ModelBuilder
 from rpat_cli.models.layers import require_size
 from rpat_cli.models.normalize import Classifier
@@ -80,6 +82,65 @@ def pretrained_timm(name: str, shape: tuple[int, int, int]) -> Classifier:
     made_for = " x ".join(map(str, config.input_size[1:]))
     _probe(label, net, channels=shape[0], image_size=min(shape[1:]), made_for=made_for)
     return Classifier(net, config.mean, config.std).eval()
+
+
+@dataclass(frozen=True)
+class LibraryWeights:
+    """Trained weights of a library: where they are once they are on this machine (None: there is no
+    telling), how to read them, and their normalization."""
+
+    file: Path | None
+    load: Callable[[], dict[str, Tensor]]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+def torchvision_weights(name: str, tag: str = "") -> LibraryWeights:
+    """The weights `tag` of a torchvision network, such as IMAGENET1K_V1; "" for the newest. Loading
+    downloads them unless torch's cache has them.
+
+    Raises `ConfigError` for unknown names; loading raises `CheckpointError`.
+    """
+    from torchvision import models
+
+    torchvision_builder(name)  # raises for an unknown name
+    known = models.get_model_weights(name)
+    if tag and tag not in known.__members__:
+        names = list(known.__members__)
+        raise ConfigError(unknown(f"weights of torchvision:{name}", tag, names))
+    weights = known[tag] if tag else known.DEFAULT
+    file = Path(torch.hub.get_dir()) / "checkpoints" / str(weights.url).rsplit("/", 1)[-1]
+    constants = weights.transforms()
+
+    def load() -> dict[str, Tensor]:
+        try:
+            return dict(weights.get_state_dict(progress=False, check_hash=True))
+        except (OSError, RuntimeError) as error:
+            label = f"torchvision:{name}"
+            raise CheckpointError(_unavailable(label, file, weights.url, error)) from error
+
+    return LibraryWeights(file, load, tuple(constants.mean), tuple(constants.std))
+
+
+def timm_weights(name: str, tag: str = "") -> LibraryWeights:
+    """The same of a timm network, whose names have their tag within (resnet18.a1_in1k): `tag` is
+    "pretrained" or "". Also raises `MissingExtraError` without timm."""
+    if tag not in ("", "pretrained"):
+        raise ConfigError(f"timm:{name}@{tag}: write timm:{name}.{tag}@pretrained.")
+    timm = _find_timm(name)
+    label, config = f"timm:{name}", timm.get_pretrained_cfg(name)
+    if config is None or not (config.hf_hub_id or config.url or config.file):
+        raise CheckpointError(f"timm has no trained weights for {name!r}.")
+
+    def load() -> dict[str, Tensor]:
+        try:
+            return dict(timm.create_model(name, pretrained=True).state_dict())
+        except (OSError, RuntimeError) as error:
+            place = str(config.hf_hub_id or config.url)
+            message = _unavailable(label, _timm_cache(config), place, error)
+            raise CheckpointError(message) from error
+
+    return LibraryWeights(_timm_cache(config), load, tuple(config.mean), tuple(config.std))
 
 
 def preprocessing(name: str) -> dict[str, Any]:

@@ -35,6 +35,11 @@ class Classifier(nn.Module):
         self.register_buffer("mean", torch.tensor(mean, dtype=dtype).view(-1, 1, 1))
         self.register_buffer("std", torch.tensor(std, dtype=dtype).view(-1, 1, 1))
 
+    @property
+    def constants(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """`mean` and `std`, one value per channel."""
+        return tuple(self.mean.flatten().tolist()), tuple(self.std.flatten().tolist())
+
     def forward(self, x: Tensor) -> Tensor:
         logits: Tensor = self.net((x - self.mean) / self.std)
         return logits

@@ -1,15 +1,18 @@
-"""ResNet-18 for small images (He et al. 2016, arXiv 1512.03385): a 3 x 3 stem, and no pooling
-before the stages."""
+"""ResNets for small images (He et al. 2016, arXiv 1512.03385): a 3 x 3 stem, and no pooling before
+the stages."""
+
+from collections.abc import Sequence
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rpat_cli.models.layers import (
+    RESNET_WIDTHS,
     BlockBuilder,
     conv,
     global_average,
     require_size,
-    resnet18_stages,
+    stages,
     stem_stride,
 )
 
@@ -59,18 +62,25 @@ class Bottleneck(nn.Module):
         return F.relu(self.bn3(self.conv3(out)) + self.shortcut(x))
 
 
-class ResNet18(nn.Module):
-    """Stem, four stages of two blocks, global average, linear head; `linear` comes first in the
-    state dict, as in published files."""
+class ResNet(nn.Module):
+    """Stem, four stages of `counts` blocks, global average, linear head; `linear` comes first in
+    the state dict, as in files of RPAT_Benchmarks."""
 
     def __init__(
-        self, block: BlockBuilder, expansion: int, channels: int, classes: int, stride: int = 1
+        self,
+        block: BlockBuilder,
+        expansion: int,
+        channels: int,
+        classes: int,
+        stride: int = 1,
+        counts: Sequence[int] = (2, 2, 2, 2),
     ) -> None:
         super().__init__()
         self.linear = nn.Linear(512 * expansion, classes)
         self.conv1 = conv(channels, 64, 3, stride)
         self.bn1 = nn.BatchNorm2d(64)
-        self.layer1, self.layer2, self.layer3, self.layer4 = resnet18_stages(block, expansion)
+        widths = [expansion * width for width in RESNET_WIDTHS]
+        self.layer1, self.layer2, self.layer3, self.layer4 = stages(block, 64, widths, counts)
 
     def forward(self, x: Tensor) -> Tensor:
         out = F.relu(self.bn1(self.conv1(x)))
@@ -84,7 +94,7 @@ def resnet18(channels: int, image_size: int, classes: int) -> nn.Module:
     """The usual ResNet-18 with basic blocks: 11.17 M parameters. Raises `ConfigError` for images
     under 8 x 8."""
     require_size("resnet18", image_size, at_least=8)
-    return ResNet18(BasicBlock, 1, channels, classes)
+    return ResNet(BasicBlock, 1, channels, classes)
 
 
 def resnet18_bottleneck(channels: int, image_size: int, classes: int) -> nn.Module:
@@ -94,4 +104,11 @@ def resnet18_bottleneck(channels: int, image_size: int, classes: int) -> nn.Modu
     Raises `ConfigError` for images under 8 x 8.
     """
     require_size("resnet18-bottleneck", image_size, at_least=8)
-    return ResNet18(Bottleneck, Bottleneck.expansion, channels, classes, stem_stride(image_size))
+    return ResNet(Bottleneck, Bottleneck.expansion, channels, classes, stem_stride(image_size))
+
+
+def resnet50(channels: int, image_size: int, classes: int) -> nn.Module:
+    """23.5 M parameters, named as in RobustBench's files. Raises `ConfigError` for images under
+    8 x 8."""
+    require_size("resnet50", image_size, at_least=8)
+    return ResNet(Bottleneck, Bottleneck.expansion, channels, classes, counts=(3, 4, 6, 3))

@@ -22,12 +22,13 @@ from rpat_cli.recipe.plugins import load_named_plugins
 from rpat_cli.recipe.schema import Recipe, recipe_class, switches
 from rpat_cli.recipe.shipped import find
 from rpat_cli.recipe.spelling import spelled
+from rpat_cli.recipe.start import is_remote, network_of
 from rpat_cli.recipe.trust import model_files, trust, trusting
 from rpat_cli.recipe.yaml_lines import KeyPath, read_document
 from rpat_cli.recipe.yaml_loader import Loader
 from rpat_cli.records.files import user_path
 
-NAMED = ("data", "method", "schedule", "attack", "mix")
+NAMED = ("data", "method", "schedule", "attack", "mix", "optimizer")
 """Sections that may be written as a bare name: `method: trades`."""
 
 RENAMED: dict[KeyPath, KeyPath] = {("data", "normalise_as"): ("data", "normalize_as")}
@@ -244,13 +245,15 @@ def _plugins_in(layer: Layer) -> list[str]:
 
 
 def code_named_in(layers: Sequence[Layer]) -> list[Path | str]:
-    """The files of code that the user's own layers name: plugins, and the models of transfer
-    attacks."""
+    """The files of code that the user's own layers name, plugins and the models of transfer
+    attacks, and weights that may have to be downloaded."""
     files: list[Path | str] = []
     for layer in layers:
         if layer.by_user:
             files += [NamedPlugin.parse(plugin).path for plugin in _plugins_in(layer)]
             files += model_files(layer.values.get("eval"))
+            init = layer.values.get("init")
+            files += [init] if isinstance(init, str) and is_remote(init) else []
     return files
 
 
@@ -272,7 +275,10 @@ def _beneath(given: Mapping[str, Any]) -> list[Layer]:
     their settings can be given alone: `--beta 3`."""
     names = {key: Recipe.model_fields[key].default.name for key in ("method", "schedule")}
     source = f"defaults of {defaults.data_name(given)}"
-    return [Layer("default", names), Layer(source, defaults.of_data_set(given))]
+    beneath = [Layer("default", names), Layer(source, defaults.of_data_set(given))]
+    if network := network_of(given.get("init")):
+        beneath.append(Layer(f"the network of {given['init']}", {"model": network}))
+    return beneath
 
 
 def _merged(layers: Sequence[Layer]) -> tuple[dict[str, Any], dict[KeyPath, str]]:

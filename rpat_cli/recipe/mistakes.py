@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 from rpat_cli.attacks import TRAINING_ATTACKS
 from rpat_cli.attacks.threat import too_long, wider_than_ball
 from rpat_cli.data import DATASETS
+from rpat_cli.engine import OPTIMIZERS
 from rpat_cli.errors import ConfigError, Problem, did_you_mean
 from rpat_cli.methods import METHODS
 from rpat_cli.recipe.components import SettingsError
@@ -127,8 +128,17 @@ def contradictions(recipe: Recipe, origins: Origins) -> list[Problem]:
 
 def doubts(recipe: Recipe) -> list[str]:
     """What is allowed, and probably not meant."""
-    doubt = wider_than_ball(recipe.attack.step_size or 0, recipe.threat.eps)
-    return [f"note: attack.step_size: {doubt}"] if doubt else []
+    found = []
+    if doubt := wider_than_ball(recipe.attack.step_size or 0, recipe.threat.eps):
+        found.append(f"note: attack.step_size: {doubt}")
+    optimizer = recipe.optimizer
+    highest = OPTIMIZERS[optimizer.name].highest_lr
+    if optimizer.lr > highest:
+        found.append(
+            f"note: optimizer.lr: {optimizer.lr:g} is a high peak rate for {optimizer.name}, which "
+            f"is usually given at most {highest:g}"
+        )
+    return found
 
 
 def _attack(recipe: Recipe) -> Iterator[Problem]:
@@ -162,9 +172,6 @@ def _own_examples(recipe: Recipe) -> Iterator[Problem]:
     if method.own_examples and not isinstance(built, PGD):
         message = f"the method {recipe.method.name!r} makes its adversarial examples itself."
         yield Problem("attack.name", message, hint="Leave it out.")
-    if method.own_examples and recipe.awp:
-        message = f"{recipe.method.name!r} makes its adversarial examples while it takes its loss."
-        yield Problem("awp", message, hint="Leave awp out: it needs them before.")
     if attack.eps_warmup_epochs and not isinstance(built, PGD):
         message = f"only PGD and its variants can grow, not {attack.name}."
         yield Problem("attack.eps_warmup_epochs", message, hint="Leave it out.")
@@ -174,6 +181,39 @@ def _own_examples(recipe: Recipe) -> Iterator[Problem]:
         message = f"{recipe.method.name!r} trains on images within eps."
         hint = f"Leave attack.reach and attack.start_scale at 1. Methods that leave: {leaving}."
         yield Problem("attack.reach", message, hint=hint)
+
+
+def _worse_weights(recipe: Recipe) -> Iterator[Problem]:
+    """AWP and SAM."""
+    if recipe.awp and recipe.sam:
+        message = (
+            "cannot be combined with awp: both take the loss of a step at worse weights of their "
+            "own."
+        )
+        yield Problem("sam", message, hint="Leave one of them out.")
+    if not METHODS[recipe.method.name].own_examples:
+        return
+    for key in (key for key in ("awp", "sam") if getattr(recipe, key)):
+        message = f"{recipe.method.name!r} makes its adversarial examples while it takes its loss."
+        yield Problem(key, message, hint=f"Leave {key} out: it needs them before.")
+
+
+def _collapse(recipe: Recipe) -> Iterator[Problem]:
+    from rpat_cli.attacks.pgd import PGD
+    from rpat_cli.attacks.threat import Threat
+
+    action = recipe.on_collapse
+    if action in (None, "off"):
+        return
+    if not recipe.attack.steps:
+        message = f"has no effect: {recipe.method.name!r} takes no attack steps."
+        yield Problem("on_collapse", message, hint="Leave it out.")
+    if action == "rollback":
+        threat = Threat(recipe.threat.norm, recipe.threat.eps)
+        built = TRAINING_ATTACKS[recipe.attack.name].for_training(threat, recipe.attack.settings())
+        if METHODS[recipe.method.name].own_examples or not isinstance(built, PGD):
+            message = f"only PGD can be given more steps, not {recipe.method.name} and its attack."
+            yield Problem("on_collapse", message, hint="Choose stop or warn.")
 
 
 def _networks(recipe: Recipe) -> Iterator[Problem]:
@@ -249,8 +289,17 @@ def _mixing(recipe: Recipe) -> Iterator[Problem]:
 
 
 def _optimizer(recipe: Recipe) -> Iterator[Problem]:
-    if recipe.optimizer.nesterov and not recipe.optimizer.momentum:
+    optimizer = recipe.optimizer
+    takes = OPTIMIZERS[optimizer.name].takes
+    given = {"nesterov": optimizer.nesterov, "beta2": optimizer.beta2 is not None}
+    for key in (key for key, is_given in given.items() if is_given and key not in takes):
+        yield Problem(f"optimizer.{key}", f"{optimizer.name} has none.", hint="Leave it out.")
+    if optimizer.nesterov and not optimizer.momentum:
         yield Problem("optimizer.nesterov", "needs a momentum above 0.")
+    lowest, highest = optimizer.cycle_momentum or (0, 0)
+    if lowest > highest:
+        message = f"the lowest momentum comes first, and {lowest:g} is above {highest:g}."
+        yield Problem("optimizer.cycle_momentum", message)
 
 
 def _data(recipe: Recipe) -> Iterator[Problem]:
@@ -275,6 +324,8 @@ def _data(recipe: Recipe) -> Iterator[Problem]:
 CHECKS = (
     _attack,
     _own_examples,
+    _worse_weights,
+    _collapse,
     _networks,
     _lengths,
     _strong_attack,

@@ -23,10 +23,10 @@ from rpat_cli.attacks.threat import parse_threat, too_long
 from rpat_cli.data import MIXINGS
 from rpat_cli.engine import COLLABORATORS
 from rpat_cli.engine.schedules import SCHEDULES
-from rpat_cli.errors import ConfigError, unknown
+from rpat_cli.errors import ConfigError
 from rpat_cli.evaluation.suite import parse_suite
 from rpat_cli.methods import METHODS, REGULARIZERS
-from rpat_cli.models import is_model_name, model_names
+from rpat_cli.models import MODELS, is_model_name, model_names
 from rpat_cli.recipe.components import (
     Component,
     Section,
@@ -37,16 +37,20 @@ from rpat_cli.recipe.components import (
     switch,
 )
 from rpat_cli.recipe.data_section import DataSection
+from rpat_cli.recipe.optimizer_section import OptimizerSection
+from rpat_cli.recipe.start import check_init
 from rpat_cli.text import Number
 
 if TYPE_CHECKING:
     from rpat_cli.engine.averaging import WeightAveraging
     from rpat_cli.engine.awp import WeightPerturbation
+    from rpat_cli.engine.sam import SharpnessAware
     from rpat_cli.methods.base import Part, Regularizer
     from rpat_cli.methods.consistency import Consistency
     from rpat_cli.methods.robust_perception import RobustPerception
 else:  # these import torch: `switch` builds them through their registry, once a recipe has them on
     RobustPerception = Consistency = WeightAveraging = WeightPerturbation = Any
+    SharpnessAware = Any
 
 Norm = Literal["Linf", "L2", "L1"]
 
@@ -56,7 +60,7 @@ MOST_ATTACKS = 1000
 
 def _check_model(name: str) -> None:
     if not is_model_name(name):
-        raise ConfigError(unknown("model", name, model_names()))
+        raise ConfigError(MODELS.refusal(name, model_names()))
 
 
 def _check_suite(entries: list[Any]) -> None:
@@ -152,22 +156,6 @@ class AttackSection(Section):
         return self.model_dump(exclude=others, exclude_none=True)
 
 
-class OptimizerSection(Section):
-    lr: Annotated[Number, Field(gt=0, le=1e6)] = Field(0.1, description="peak learning rate")
-    momentum: Annotated[Number, Field(ge=0, lt=1)] = Field(0.9, description="momentum of SGD")
-    weight_decay: Annotated[Number, Field(ge=0, le=1e6)] = Field(5e-4, description="weight decay")
-    nesterov: bool = Field(False, description="Nesterov momentum")
-    warmup_epochs: Annotated[Number, Field(ge=0)] = Field(
-        0.0, description="epochs over which the learning rate rises from 0"
-    )
-    clip_norm: Annotated[Number, Field(gt=0)] | None = Field(
-        None,
-        description=(
-            "max gradient norm (L2): a larger gradient is scaled down to it (default: no limit)"
-        ),
-    )
-
-
 class ValidationSection(Section):
     """Robust accuracy on the held-out split, which picks the best epoch."""
 
@@ -184,6 +172,13 @@ class Recipe(Section):
     data: DataSection = Field(default_factory=DataSection)
     model: Annotated[str, as_value_error(_check_model)] = Field(
         "preact-resnet18", description="network"
+    )
+    init: Annotated[str | None, as_value_error(check_init)] = Field(
+        None,
+        description=(
+            "begin with the weights of RUN, FILE, torchvision:NAME@WEIGHTS, timm:NAME@pretrained "
+            "or hf:OWNER/REPO; what does not fit, such as a head of other classes, is new"
+        ),
     )
     threat: ThreatSection = Field(default_factory=ThreatSection)
     attack: AttackSection = Field(default_factory=AttackSection)
@@ -205,6 +200,9 @@ class Recipe(Section):
     )
     awp: Annotated[WeightPerturbation | None, switch(COLLABORATORS, "awp")] = Field(
         None, description="adversarial weight perturbation, on top of any method"
+    )
+    sam: Annotated[SharpnessAware | None, switch(COLLABORATORS, "sam")] = Field(
+        None, description="sharpness-aware minimization (SAM, ASAM), around any optimizer"
     )
     mix: Annotated[Component | None, entry_of(MIXINGS, none_allowed=True)] = Field(
         None, description="mix images and their labels; `none` turns it off"
@@ -246,6 +244,14 @@ class Recipe(Section):
             "threats of the final report, such as Linf:8/255 and L2:0.5 (default: the recipe's own)"
         ),
     )
+    on_collapse: Literal["off", "warn", "stop", "rollback"] | None = Field(
+        None,
+        description=(
+            "watch for catastrophic overfitting to a weak attack after every epoch, and warn, stop "
+            "the training, or roll back an epoch and go on with a stronger attack (default: warn "
+            "where the attack has one step, else off)"
+        ),
+    )
     precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = Field(
         "auto", description="arithmetic of training; evaluation is always fp32"
     )
@@ -275,6 +281,10 @@ class Recipe(Section):
     def collaborators(self) -> dict[str, Any]:
         """Weight averaging and weight perturbation, where they are turned on."""
         return _turned_on(self, COLLABORATORS)
+
+    def action_on_collapse(self) -> Literal["off", "warn", "stop", "rollback"]:
+        """What the collapse guard does."""
+        return self.on_collapse or ("warn" if self.attack.steps == 1 else "off")
 
     def parts(self) -> "list[Part]":
         """The method, then the regularizers that are turned on."""

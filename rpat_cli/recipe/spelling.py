@@ -10,16 +10,18 @@ from typing import Any
 from rpat_cli.attacks import TRAINING_ATTACKS
 from rpat_cli.attacks.threat import DEFAULT_EPS
 from rpat_cli.data import DATASETS, MIXINGS
+from rpat_cli.engine import OPTIMIZERS
 from rpat_cli.engine.schedules import SCHEDULES
 from rpat_cli.methods import METHODS
 from rpat_cli.models import MODELS
 from rpat_cli.recipe.yaml_lines import KeyPath
-from rpat_cli.registry import as_written
+from rpat_cli.registry import Registry, as_written
 
 NAMES: Mapping[str, Iterable[str]] = {
     "method": METHODS,
     "attack": TRAINING_ATTACKS,
     "schedule": SCHEDULES,
+    "optimizer": OPTIMIZERS,
     "mix": MIXINGS,
     "data": DATASETS,
     "model": MODELS,
@@ -51,4 +53,5 @@ def _name(path: KeyPath, value: str) -> str:
     if key == "threat.norm":
         alike = as_written(value.replace("_", "").replace("-", ""), DEFAULT_EPS)
         return alike if alike in DEFAULT_EPS else value
-    return as_written(value, NAMES.get(key.removesuffix(".name"), ()))
+    names = NAMES.get(key.removesuffix(".name"), ())
+    return names.spelled(value) if isinstance(names, Registry) else as_written(value, names)

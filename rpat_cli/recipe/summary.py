@@ -16,6 +16,7 @@ def summary(recipe: Recipe) -> dict[str, str]:
     return {
         "data": " + ".join(_data_parts(recipe)),
         "model": recipe.model,
+        **({"start": recipe.init} if recipe.init else {}),
         "method": " + ".join(_method_parts(recipe)),
         "threat": f"{threat.norm}, eps {show_number(threat.eps)}",
         "attack": (

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from rpat_cli.errors import Problem
 from rpat_cli.evaluation.words import source_and_attack
 from rpat_cli.models import in_library
+from rpat_cli.recipe.start import is_remote
 from rpat_cli.records.files import user_path
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ class Trust:
         return self.everything or file.resolve() in self.files
 
     def allows_download(self, model: str) -> bool:
-        """Of the trained weights of `torchvision:NAME` or `timm:NAME`."""
+        """Of the trained weights of `torchvision:NAME`, `timm:NAME` or `hf:REPO`."""
         return self.everything or model in self.models
 
 
@@ -61,7 +62,7 @@ def trusting(*, everything: bool = False, files: Iterable[Path | str] = ()) -> I
     """Inside, these files are trusted as well, or everything that is named anywhere. A name such as
     `torchvision:NAME` in place of a file is that of a model."""
     outer, named = trust(), set(files)
-    models = frozenset(str(name) for name in named if in_library(str(name)))
+    models = frozenset(str(name) for name in named if is_remote(str(name)))
     paths = frozenset(user_path(file).resolve() for file in named if str(file) not in models)
     token = _answer.set(
         Trust(outer.everything or everything, outer.files | paths, outer.models | models)
@@ -92,7 +93,8 @@ def unasked_download(model: str, source: str) -> Problem:
 
 def flag_for(recipe: "Recipe") -> str:
     """` --trust`, for a command that reads the saved recipe again, if that names code."""
-    return f" {FLAG}" if recipe.plugins or model_files(recipe.eval) else ""
+    remote = recipe.init is not None and is_remote(recipe.init)
+    return f" {FLAG}" if recipe.plugins or model_files(recipe.eval) or remote else ""
 
 
 # ---- what the user names

@@ -23,6 +23,8 @@ class EpochRecord:
     holds fractions (`robust_acc`, `clean_acc`, and both again with `AVERAGED`) in epochs that were
     validated. `forward` and `backward` are the passes of batches through the model in training,
     attack included; those of all `ranks`, the processes that shared it, each on its slice.
+    `watched` is what the collapse guard saw: `single_acc` and `multi_acc`, fractions; `collapsed`
+    and `rolled_back` are 1 where that holds.
     """
 
     epoch: int
@@ -34,6 +36,7 @@ class EpochRecord:
     backward: int = 0
     validation: dict[str, float] = field(default_factory=dict)
     ranks: int = 1
+    watched: dict[str, float] = field(default_factory=dict)
 
 
 def append_metrics(path: Path, record: EpochRecord) -> None:
@@ -121,7 +124,7 @@ def _is_record(record: Any) -> bool:
         return False
     return (
         all(_is_number(record.get(key)) for key in ("lr", "seconds", "images_per_second"))
-        and all(_are_numbers(record.get(key, {})) for key in ("train", "validation"))
+        and all(_are_numbers(record.get(key, {})) for key in ("train", "validation", "watched"))
         and all(_is_count(record.get(key, 0)) for key in ("forward", "backward"))
         and "train" in record
     )

@@ -1,6 +1,6 @@
 """Where a result would stand on RobustBench (Croce et al., NeurIPS 2021, arXiv 2010.09670).
 
-`robustbench.tsv` holds the entries of its leaderboards for Linf and L2 as they are in its
+`leaderboard.tsv` holds the entries of its leaderboards for Linf and L2 as they are in its
 repository, github.com/RobustBench/robustbench, in November 2026: facts, not files of theirs.
 """
 
@@ -50,7 +50,7 @@ class Entry:
 @cache
 def all_entries() -> tuple[Entry, ...]:
     """Of every leaderboard, in the order of the file."""
-    text = read_regular(Path(__file__).with_name("robustbench.tsv")).decode("utf-8")
+    text = read_regular(Path(__file__).with_name("leaderboard.tsv")).decode("utf-8")
     rows = csv.DictReader(text.splitlines(), delimiter="\t", quoting=csv.QUOTE_NONE)
     return tuple(map(_entry, rows))
 

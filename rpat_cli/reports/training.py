@@ -1,14 +1,16 @@
 """What a run folder says of its training: the records of its epochs, and the last checkpoint where
 records are lost."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from rpat_cli.engine.collapse import Watched, collapse_in_words
 from rpat_cli.errors import RunFolderError
+from rpat_cli.loading.start import start_in_words
 from rpat_cli.recipe.schema import Recipe
 from rpat_cli.records.metrics import AVERAGED, best_record, inspect_metrics
 from rpat_cli.records.run_folder import RunFolder
@@ -23,6 +25,7 @@ class Training:
 
     `saved_epochs`: how many epochs were done. `saved_best`: the best epoch, by suffix. `under_way`:
     it was stopped within an epoch. `segments`: there are several if the recipe was changed.
+    `start`: the weights that it began with, in words, if they were not random.
     """
 
     records: tuple[Mapping[str, Any], ...]
@@ -32,6 +35,7 @@ class Training:
     saved_epochs: int = 0
     saved_best: Mapping[str, int] = field(default_factory=dict)
     segments: tuple[Segment, ...] = ()
+    start: str = ""
 
     @property
     def done(self) -> int:
@@ -65,7 +69,7 @@ class Training:
 
     def remarks(self, folder: RunFolder, recipe: Recipe) -> list[str]:
         """What is not as it should be, or cannot be seen from the recipe."""
-        remarks = []
+        remarks = [self.start] if self.start else []
         if self.done < recipe.epochs:
             remarks.append(f"the training is not complete: {self.done} of {recipe.epochs} epochs")
         if len(self.segments) > 1:
@@ -74,6 +78,7 @@ class Training:
                 f"trained in {len(self.segments)} segments, so that the recipe alone does not "
                 f"repeat this run ({lines}): the head of {folder.recipe.name} says what does"
             )
+        remarks += _on_collapses(self.records)
         if self.saved_epochs:  # then there is a last checkpoint, and there should be the others
             remarks += [
                 f"checkpoints/{each.name}.pt is missing; evaluations that were made of it remain"
@@ -81,6 +86,24 @@ class Training:
                 if not folder.checkpoint(each.name).exists()
             ]
         return remarks
+
+
+def _on_collapses(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What the collapse guard saw."""
+    remarks = []
+    watched = {record["epoch"]: record.get("watched", {}) for record in records}
+    for epoch, seen in watched.items():
+        if seen.get("rolled_back"):
+            remarks.append(
+                f"the training collapsed in epoch {epoch} (catastrophic overfitting) and was "
+                "rolled back: from that epoch on its attack was PGD with many steps"
+            )
+    collapsed = [epoch for epoch, seen in watched.items() if seen.get("collapsed")]
+    if collapsed:
+        seen = watched[collapsed[0]]
+        numbers = Watched(seen.get("single_acc", 0.0), seen.get("multi_acc", 0.0))
+        remarks.append(collapse_in_words(collapsed[0], numbers))
+    return remarks
 
 
 def read_training(folder: RunFolder, recipe: Recipe, remarks: list[str]) -> Training:
@@ -135,6 +158,7 @@ def _facts_of_checkpoint(folder: RunFolder, remarks: list[str]) -> dict[str, Any
             "saved_epochs": int(training.get("epoch", 0)),
             "saved_best": {str(suffix): int(each["epoch"]) for suffix, each in best.items()},
             "segments": tuple(segments_in(content)),
+            "start": start_in_words(content["start"]) if "start" in content else "",
         }
     except Exception:  # torch raises a dozen kinds for a damaged file; the report can do without it
         remarks.append(

@@ -9,7 +9,7 @@ from rpat_cli.evaluation.parallel.group import report_failure
 from rpat_cli.evaluation.parallel.ranks import serve
 from rpat_cli.recipe.layers import Layer, resolve
 from rpat_cli.recipe.trust import trusting
-from rpat_cli.runs.inputs import Inputs, validating
+from rpat_cli.runs.inputs import Inputs, guarding, validating
 from rpat_cli.runs.train import Assignment, train_stretch
 
 
@@ -37,8 +37,9 @@ def _train(assignment: Assignment, ranks: Ranks) -> None:
         place = inputs.recipe.data.root
         raise DataError(f"the images at {place} are not those of rank 0: copy the data set anew.")
     validation = validating(inputs, lambda *_: None)
+    callbacks = [*guarding(inputs, lambda _: None), validation]
     stretch = train_stretch(
-        inputs, [validation], assignment.state, assignment.file, assignment.stop_after
+        inputs, callbacks, assignment.state, assignment.file, assignment.stop_after
     )
     if stretch.finished and stretch.signal is None:
         serve(joined=True)

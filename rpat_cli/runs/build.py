@@ -4,6 +4,7 @@ registries meet."""
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -11,6 +12,7 @@ from torch import nn
 from rpat_cli.attacks import ATTACKS, TRAINING_ATTACKS
 from rpat_cli.attacks.base import Attack
 from rpat_cli.attacks.brought import BroughtAttack
+from rpat_cli.attacks.pgd import PGD
 from rpat_cli.attacks.threat import Threat
 from rpat_cli.data import MIXINGS
 from rpat_cli.data.augment import Augment, build_augment
@@ -23,6 +25,7 @@ from rpat_cli.data.mixing import SoftLabels
 from rpat_cli.data.normalization import normalization
 from rpat_cli.data.order import SharedOrder
 from rpat_cli.data.parts import PartsSplit
+from rpat_cli.engine import OPTIMIZERS
 from rpat_cli.engine.averaging import AveragedModel
 from rpat_cli.engine.callback import Callback
 from rpat_cli.engine.compute import Compute, resolve_compute
@@ -30,6 +33,7 @@ from rpat_cli.engine.distributed import ALONE, Ranks
 from rpat_cli.engine.loop import TrainLoop
 from rpat_cli.engine.memory import Memory
 from rpat_cli.engine.networks import Networks
+from rpat_cli.engine.optimizers import parameter_groups
 from rpat_cli.engine.schedules import SCHEDULES
 from rpat_cli.engine.stages import EpsWarmup, FromEpoch
 from rpat_cli.errors import ConfigError, Problem
@@ -39,11 +43,9 @@ from rpat_cli.methods import METHODS
 from rpat_cli.methods.compose import Composite, compose
 from rpat_cli.methods.declare import Averaged, TrainedAlong
 from rpat_cli.recipe.data_section import DataSection
-from rpat_cli.recipe.schema import (
-    AttackSection,
-    OptimizerSection,
-    Recipe,
-)
+from rpat_cli.recipe.defaults import STEPS
+from rpat_cli.recipe.optimizer_section import OptimizerSection
+from rpat_cli.recipe.schema import AttackSection, Recipe
 from rpat_cli.records.files import user_path
 
 
@@ -113,6 +115,15 @@ def build_strong_attack(recipe: Recipe) -> FromEpoch[Attack] | None:
     )
 
 
+def build_stronger_attack(recipe: Recipe) -> PGD:
+    """PGD of at least the usual steps from a uniform start: what a training goes on with that has
+    collapsed under a weaker attack."""
+    threat, section = build_threat(recipe), recipe.attack
+    steps = max(STEPS, section.steps or 0)
+    mode = section.bn_mode or "eval"
+    return PGD(threat, threat.default_step_size(), steps, start="uniform", bn_mode=mode)
+
+
 def build_eps_warmup(section: AttackSection) -> EpsWarmup | None:
     if not section.eps_warmup_epochs:
         return None
@@ -143,6 +154,13 @@ def build_extra(section: DataSection, data: Dataset) -> PartsSplit | None:
     if not paths:
         return None
     return load_extra(paths, data.shape, data.classes, section.memory_budget)
+
+
+def build_order(recipe: Recipe, count: int, extra: PartsSplit | None) -> SharedOrder | None:
+    """Of `count` images and the extra ones; None where there are no others."""
+    if extra is None:
+        return None
+    return SharedOrder(count, len(extra), recipe.batch_size, recipe.data.extra.share)
 
 
 def build_networks(
@@ -178,21 +196,23 @@ def build_memory(method: Composite, data: Dataset, count: int, device: torch.dev
 
 
 def build_optimizer(
-    section: OptimizerSection, parameters: Iterable[nn.Parameter]
+    section: OptimizerSection, parameters: Iterable[nn.Parameter] | Iterable[dict[str, Any]]
 ) -> torch.optim.Optimizer:
-    """SGD with the section's settings."""
-    parameters = list(parameters)
-    # A few kernels for all parameters. Not on CPUs, where it rounds otherwise than the plain one:
-    # a training is to give the same bits as in earlier versions.
-    fused = all(p.device.type == "cuda" and p.is_floating_point() for p in parameters)
-    return torch.optim.SGD(
-        parameters,
-        lr=section.lr,
-        momentum=section.momentum,
-        weight_decay=section.weight_decay,
-        nesterov=section.nesterov,
-        fused=fused,
+    """The optimizer with the section's settings, for parameters or groups of them."""
+    row = OPTIMIZERS[section.name]
+    settings = {key: getattr(section, key) for key in row.takes}
+    made: torch.optim.Optimizer = row.build(
+        list(parameters), lr=section.lr, weight_decay=section.weight_decay, **settings
     )
+    return made
+
+
+def optimizer_for(
+    section: OptimizerSection, networks: Iterable[nn.Module]
+) -> torch.optim.Optimizer:
+    """The optimizer of all the networks, each parameter with its share of rate and decay."""
+    groups = parameter_groups(networks, section.weight_decay, section.decayed, section.layer_decay)
+    return build_optimizer(section, groups)
 
 
 def build_loop(
@@ -211,17 +231,13 @@ def build_loop(
     settings = recipe.optimizer
     networks = build_networks(recipe, data, model, compute.device)
     train: Batches = data.train.to(compute.device)
-    order = (
-        None
-        if extra is None
-        else SharedOrder(len(train), len(extra), recipe.batch_size, recipe.data.extra.share)
-    )
+    order = build_order(recipe, len(train), extra)
     train = train if extra is None else Joined(train, extra)
     return TrainLoop(
         model=model,
         method=method,
         attack=build_attack(recipe.attack, build_threat(recipe)),
-        optimizer=build_optimizer(settings, [*model.parameters(), *networks.parameters()]),
+        optimizer=optimizer_for(settings, [model, *networks.trained.values()]),
         schedule=recipe.schedule.build(SCHEDULES),
         late_attack=build_strong_attack(recipe),
         train=train,
@@ -232,7 +248,8 @@ def build_loop(
         late_augment=build_late_augment(recipe.data, data.shape[-1]),
         relabel=build_relabel(recipe, data.classes),
         averaging=recipe.wa.of(model, recipe.epochs) if recipe.wa else None,
-        awp=recipe.awp,
+        awp=recipe.awp or recipe.sam,
+        momentum=settings.cycle_momentum,
         accumulate=recipe.accumulate,
         clip_norm=settings.clip_norm,
         augment=build_augment(recipe.data.augment, data.shape[-1]),

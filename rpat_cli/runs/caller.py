@@ -93,8 +93,8 @@ def named(given: Any, call: str) -> Path:
         return Path(given)
     message = f"cannot take {_described(given)}."
     hint = (
-        "Give a run folder, a checkpoint file, a name such as torchvision:resnet18, or a "
-        "torch.nn.Module."
+        "Give a run folder, a checkpoint file, a name such as torchvision:resnet18 or "
+        "robustbench:Carmon2019Unlabeled, or a torch.nn.Module."
     )
     if callable(given):
         hint += " A function can be the forward() of a module."

@@ -16,7 +16,7 @@ from torch import nn
 
 from rpat_cli.engine.callbacks import Checkpoints, Validation
 from rpat_cli.engine.loop import TrainLoop
-from rpat_cli.evaluation.words import with_absolute_sources
+from rpat_cli.evaluation.words import absolute_source, with_absolute_sources
 from rpat_cli.loading.architecture import Architecture
 from rpat_cli.recipe.plugins import kept_plugins
 from rpat_cli.recipe.schema import Recipe
@@ -30,7 +30,8 @@ from rpat_cli.runs.environment import environment
 
 @dataclass(frozen=True)
 class CheckpointWriter:
-    """Writes the checkpoints of one run. `images` are the fingerprints of those trained on."""
+    """Writes the checkpoints of one run. `images` are the fingerprints of those trained on, `start`
+    is the record of the weights that it began with, if these were not random."""
 
     recipe: Recipe
     architecture: Architecture
@@ -38,6 +39,7 @@ class CheckpointWriter:
     images: Mapping[str, str]
     folder: RunFolder
     segments: Sequence[Segment]
+    start: Mapping[str, Any] | None = None
 
     def callbacks(self, validation: Validation) -> list[Checkpoints]:
         """The callbacks that save `last_wa`, with weight averaging, and then `last`.
@@ -85,6 +87,7 @@ class CheckpointWriter:
             "class_names": list(self.class_names),
             "images": dict(self.images),
             "environment": environment(),
+            **({"start": dict(self.start)} if self.start else {}),
             "model": weights,
         }
 
@@ -105,4 +108,6 @@ def saved_form(recipe: Recipe, folder: RunFolder) -> Recipe:
     data = recipe.data.model_copy(update={"root": place, "extra": extra})
     attacks = [with_absolute_sources(entry) for entry in recipe.eval]
     plugins = kept_plugins(recipe, folder.path)
-    return recipe.model_copy(update={"data": data, "eval": attacks, "plugins": plugins})
+    init = recipe.init and absolute_source(recipe.init)
+    changed = {"data": data, "eval": attacks, "plugins": plugins, "init": init}
+    return recipe.model_copy(update=changed)

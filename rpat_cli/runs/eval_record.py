@@ -19,7 +19,7 @@ from rpat_cli.evaluation.plausible import implausible
 from rpat_cli.evaluation.results import Evaluation
 from rpat_cli.evaluation.suite import AttackSpec
 from rpat_cli.evaluation.worst_case import WorstCase, all_rows
-from rpat_cli.loading.published import ASSUMED, GIVEN
+from rpat_cli.loading.published import OWN
 from rpat_cli.loading.saved_model import SavedModel
 from rpat_cli.records import eval_file
 from rpat_cli.records.examples import write_examples
@@ -86,10 +86,12 @@ def warnings_of(saved: SavedModel, evaluation: Evaluation, data: Dataset) -> lis
     problem = implausible(evaluation.clean, data.classes, saved.recorded_acc)
     if not problem:
         return []
-    if saved.normalized in (ASSUMED, GIVEN):
+    if saved.normalized and saved.normalized != OWN:
         remedy = (
             f"The normalization ({saved.normalized}) may be another one than it was trained with: "
-            "try --normalize none|cifar10|imagenet|MEAN/STD."
+            "try --normalize none|cifar10|imagenet|MEAN/STD. Or is it the order of the classes, or "
+            f"the network ({saved.architecture.name}: --model), whose activation and padding no "
+            "weights show?"
         )
     else:
         remedy = (

@@ -12,7 +12,9 @@ from torch import nn
 from rpat_cli.data.base import Dataset
 from rpat_cli.data.parts import PartsSplit
 from rpat_cli.data.reading import Images
+from rpat_cli.engine.callback import Callback
 from rpat_cli.engine.callbacks import Validation
+from rpat_cli.engine.collapse import CollapseGuard, Watched
 from rpat_cli.engine.compute import Compute
 from rpat_cli.engine.distributed import ALONE, Ranks, parts_of
 from rpat_cli.errors import ConfigError, Problem
@@ -21,6 +23,7 @@ from rpat_cli.evaluation.parallel.group import own_gpu
 from rpat_cli.evaluation.parallel.ranks import Together
 from rpat_cli.evaluation.suite import parse_suite
 from rpat_cli.loading.architecture import Architecture
+from rpat_cli.loading.start import Start
 from rpat_cli.recipe.schema import Recipe
 from rpat_cli.records.metrics import EpochRecord
 from rpat_cli.records.segments import Segment, segment_of, with_next
@@ -28,6 +31,7 @@ from rpat_cli.runs.build import (
     architecture_for,
     build_data,
     build_extra,
+    build_stronger_attack,
     build_threat,
     compute_for,
 )
@@ -38,18 +42,27 @@ VALIDATION_BATCH = 250
 best does not depend on them."""
 
 
+WATCH = "clean,fgsm,pgd-10"
+"""What the collapse guard compares: one step of eps, and many."""
+
+WATCHED_IMAGES = 200
+"""Validation images that it does so on."""
+
+
 @dataclass(frozen=True)
 class Inputs:
-    """What a training needs besides its folder."""
+    """What a training needs besides its folder. `start` are the weights that it begins with, where
+    they are not random."""
 
     recipe: Recipe
     compute: Compute
     data: Dataset
     extra: PartsSplit | None
     ranks: Ranks = ALONE
+    start: Start | None = None
 
     @classmethod
-    def of(cls, recipe: Recipe, ranks: Ranks = ALONE) -> "Inputs":
+    def of(cls, recipe: Recipe, ranks: Ranks = ALONE, start: Start | None = None) -> "Inputs":
         """Choose the device and read the data. Raises `ConfigError` and `DataError`; the former
         also for batches that the ranks cannot share."""
         compute = compute_for(recipe)
@@ -57,7 +70,7 @@ class Inputs:
         if ranks.size > 1 and compute.device.type == "cuda":
             torch.cuda.set_device(own_gpu())  # from here on "cuda" means this one
         data = build_data(recipe.data, recipe.seed)
-        inputs = cls(recipe, compute, data, build_extra(recipe.data, data), ranks)
+        inputs = cls(recipe, compute, data, build_extra(recipe.data, data), ranks, start)
         inputs.smallest_slice  # noqa: B018  (raises)
         return inputs
 
@@ -121,13 +134,38 @@ def _validator(
     recipe: Recipe, data: Dataset, compute: Compute, ranks: Ranks = ALONE
 ) -> Callable[[nn.Module], dict[str, float]]:
     """From a model to its clean and robust accuracy (fractions) on the validation images."""
-    limit = recipe.validation.limit
-    images = data.val if limit is None else limited(data.val, limit)
-    images = images.to("cpu")  # small sets are read from disk once, not after every epoch
-    specs = parse_suite(f"clean,pgd-{recipe.validation.steps}")
-    threat = build_threat(recipe)
+    suite = f"clean,pgd-{recipe.validation.steps}"
+    accuracies = _accuracies(recipe, data, compute, ranks, suite, recipe.validation.limit)
 
     def validate(model: nn.Module) -> dict[str, float]:
+        clean, robust = accuracies(model)
+        return {"clean_acc": clean, "robust_acc": robust}
+
+    return validate
+
+
+def guarding(inputs: Inputs, say: Callable[[str], None]) -> list[Callback]:
+    """The collapse guard of a training, which all ranks share, unless it is off."""
+    recipe, ranks = inputs.recipe, inputs.ranks
+    if (action := recipe.action_on_collapse()) == "off":
+        return []
+    accuracies = _accuracies(recipe, inputs.data, inputs.compute, ranks, WATCH, WATCHED_IMAGES)
+    stronger = build_stronger_attack(recipe)
+    guard = CollapseGuard(lambda model: Watched(*accuracies(model)[1:]), action, stronger, say)
+    return [guard]
+
+
+def _accuracies(
+    recipe: Recipe, data: Dataset, compute: Compute, ranks: Ranks, suite: str, limit: int | None
+) -> Callable[[nn.Module], list[float]]:
+    """From a model to its accuracies (fractions) under each attack of the suite, `clean` among
+    them, on the validation images, or the first of them."""
+    images = data.val if limit is None else limited(data.val, limit)
+    images = images.to("cpu")  # small sets are read from disk once, not after every epoch
+    specs = parse_suite(suite)
+    threat = build_threat(recipe)
+
+    def measure(model: nn.Module) -> list[float]:
         result = evaluate(
             model,
             Images(images),
@@ -139,7 +177,6 @@ def _validator(
             seed=recipe.seed,
             workers=Together() if ranks.size > 1 else None,
         )
-        clean, robust = result.results
-        return {"clean_acc": clean.accuracy.value, "robust_acc": robust.accuracy.value}
+        return [each.accuracy.value for each in result.results]
 
-    return validate
+    return measure

@@ -22,6 +22,7 @@ from rpat_cli.evaluation.parallel.group import leave
 from rpat_cli.evaluation.parallel.processes import Jobs
 from rpat_cli.evaluation.parallel.ranks import leading
 from rpat_cli.evaluation.suite import parse_suite
+from rpat_cli.loading.start import start_in_words
 from rpat_cli.recipe.layers import to_yaml
 from rpat_cli.recipe.mistakes import doubts
 from rpat_cli.recipe.schema import Recipe
@@ -36,11 +37,12 @@ from rpat_cli.runs.build import build_loop
 from rpat_cli.runs.checkpoints import CheckpointWriter, saved_form
 from rpat_cli.runs.final_evaluation import evaluate_checkpoints
 from rpat_cli.runs.first_pass import try_network, try_parts
-from rpat_cli.runs.inputs import Inputs, validating
+from rpat_cli.runs.inputs import Inputs, guarding, validating
 from rpat_cli.runs.listener import Listener
 from rpat_cli.runs.new_run import create_run
 from rpat_cli.runs.restore import restore
 from rpat_cli.runs.run_log import also_logging, as_text, logging_errors, writer
+from rpat_cli.runs.start import begun_with, with_fitted_start
 from rpat_cli.runs.target import load_sources
 from rpat_cli.signals import StopSignals, exit_code
 from rpat_cli.user_code import ascribed
@@ -70,7 +72,9 @@ def train_run(
     """
     # Whatever can be wrong is found before the folder is made, which a mistake would leave empty,
     # and before the training, which would be in vain.
-    inputs = Inputs.of(recipe, ranks)
+    recipe, start = begun_with(recipe)
+    inputs = Inputs.of(recipe, ranks, start)
+    inputs = with_fitted_start(inputs)
     try_network(inputs.architecture.build(), inputs.architecture, recipe, inputs.smallest_slice)
     try_parts(recipe, inputs.architecture)
     load_sources(parse_suite(recipe.eval), inputs.architecture, recipe)
@@ -111,6 +115,8 @@ def train_session(
         listener.say(f"note: {remark}")
     for doubt in doubts(inputs.recipe):
         listener.say(doubt)
+    if inputs.start is not None:
+        listener.say(start_in_words(inputs.start.record()))
     go_on = f"Go on with: rpat train --resume {folder.path}{flag_for(inputs.recipe)}"
     try:
         return _whole_session(inputs, folder, segments, state, stop_after, jobs, listener, go_on)
@@ -134,11 +140,15 @@ def _whole_session(
         threads = torch.get_num_threads()
         inputs.ranks.from_first(Assignment(recipe, inputs.images, file, state, stop_after, threads))
     names = inputs.data.class_names
+    start = state.get("start") if state else None
+    if inputs.start is not None:
+        start = inputs.start.record()
     saver = CheckpointWriter(
-        inputs.recipe, inputs.architecture, names, inputs.images, folder, segments
+        inputs.recipe, inputs.architecture, names, inputs.images, folder, segments, start
     )
     validation = validating(inputs, saver.save_best)
     callbacks = [
+        *guarding(inputs, listener.say),
         validation,
         MetricsLog(folder.metrics),
         *listener.callbacks,
@@ -200,7 +210,10 @@ def train_stretch(
     done; every rank calls this. `state` is the content of the checkpoint `file`, to resume from."""
     seed_everything(inputs.recipe.seed)
     ranks = inputs.ranks.on(inputs.compute.device)
-    model = inputs.compute.place(inputs.architecture.build())
+    built = inputs.architecture.build()
+    if inputs.start is not None:
+        inputs.start.put_into(built.net)
+    model = inputs.compute.place(built)
     ranks.copy_from_first(model.state_dict().values())
     with ascribed(model), StopSignals() as signals:
 

@@ -38,10 +38,13 @@ FIRST_KEYS = frozenset(
 )
 """The keys of a recipe when the first sweep folders were written."""
 
-ADDED_SETTINGS: Mapping[str, Mapping[str, str]] = {
+ADDED_SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "trades": {"passes": "clean-first"},
     "wa": {"form": "ema", "buffers": "average"},
     "awp": {"parameters": "weights", "statistics": "perturbed"},
+    "cosine": {"per": "step"},
+    "linear": {"per": "step"},
+    "one-cycle": {"shape": "linear", "initial": 0.0, "final": 0.0, "per": "step"},
 }
 """Settings that entries of the tables have been given since, with the defaults that mean what was
 done before."""
@@ -244,7 +247,8 @@ def recipe_name(recipe: Recipe) -> str:
         values["data"].pop(key)
     values = _without_added(values, _defaults(type(recipe)))
     for name, added in ADDED_SETTINGS.items():
-        section = values["method"] if recipe.method.name == name else values.get(name)
+        sections = {part["name"]: part for part in (values["method"], values["schedule"])}
+        section = sections.get(name) or values.get(name)
         for setting, default in added.items():
             if isinstance(section, dict) and section.get(setting) == default:
                 del section[setting]

@@ -22,6 +22,7 @@ from rpat_cli.engine.averaging import WeightAveraging
 from rpat_cli.engine.awp import WeightPerturbation
 from rpat_cli.engine.distributed import Ranks
 from rpat_cli.engine.loop import TrainLoop
+from rpat_cli.engine.sam import SharpnessAware
 from rpat_cli.errors import DivergenceError
 from rpat_cli.evaluation.evaluate import evaluate
 from rpat_cli.evaluation.parallel import group
@@ -201,6 +202,7 @@ def resumed(ranks: Ranks, state: dict[str, Any]) -> dict[str, Tensor]:
 COMPARED: dict[str, dict[str, Any]] = {
     "plain": {},
     "awp": {"awp": WeightPerturbation(gamma=0.02)},
+    "sam": {"awp": SharpnessAware(rho=0.1)},
     "parts": {"accumulate": 2, "awp": WeightPerturbation(gamma=0.02), "clip_norm": 0.1},
     "wa": {"wa": WeightAveraging(decay=0.9, start_epoch=0)},
     "norm": {"norm": True},

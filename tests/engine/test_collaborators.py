@@ -48,15 +48,28 @@ def method_with(name: str, ra: bool) -> Any:
     )
 
 
-@pytest.mark.parametrize("collaborators", WITH)
+EPS = {"Linf": 8 / 255, "L2": 0.5, "L1": 8.0}
+IN_NORM = [
+    *((collaborators, "Linf") for collaborators in WITH),
+    *(("plain", norm) for norm in ("L2", "L1")),
+    # What averages and perturbs weights knows nothing of norms.
+    *(
+        pytest.param(collaborators, norm, marks=pytest.mark.slow)
+        for collaborators in ("wa", "awp")
+        for norm in ("L2", "L1")
+    ),
+]
+
+
+@pytest.mark.parametrize(("collaborators", "norm"), IN_NORM)
 @pytest.mark.parametrize("ra", [False, True])
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_trains_with_everything_and_goes_on_to_the_same_bits(
-    name: str, ra: bool, collaborators: str
+    name: str, ra: bool, collaborators: str, norm: str
 ) -> None:
     if collaborators == "cutmix" and getattr(METHODS[name], "needs_class", False):
         pytest.skip("not defined: the recipe refuses it")
-    settings = dict(WITH[collaborators])
+    settings = {**WITH[collaborators], "threat": Threat(norm, EPS[norm])}
     if "awp" in settings and METHODS[name].own_examples:
         pytest.skip("not defined: the recipe refuses it")
     if METHODS[name]().needs_teacher:

@@ -17,7 +17,7 @@ from rpat_cli.engine.compute import Compute
 from rpat_cli.methods import METHODS
 from rpat_cli.methods.compose import compose
 from rpat_cli.methods.robust_perception import RobustPerception
-from rpat_cli.recipe.schema import OptimizerSection
+from rpat_cli.recipe.optimizer_section import OptimizerSection
 from rpat_cli.runs.build import build_optimizer
 
 CPU = torch.device("cpu")

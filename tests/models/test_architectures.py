@@ -1,18 +1,20 @@
 """Networks against the published ones: names, order, shapes, parameter counts and logits."""
 
 import json
-import math
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor, nn
+from golden_networks import filled, wave
+from torch import nn
 
 from rpat_cli.errors import ConfigError
-from rpat_cli.models import MODELS, is_model_name, model_names
+from rpat_cli.models import MODELS, is_model_name, list_models, model_examples, model_names
 from rpat_cli.models.base import build_model
+from rpat_cli.models.deepmind import DMWideBlock, padded
+from rpat_cli.models.mean_sparse import MeanSparse
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "models.json").read_text())
 PUBLISHED = {
@@ -28,31 +30,6 @@ PUBLISHED = {
 }
 
 
-def filled(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The fixed rule of tests/golden/README.md."""
-    return {name: _fill(k, name, entry) for k, (name, entry) in enumerate(state.items())}
-
-
-def _fill(k: int, name: str, entry: Tensor) -> Tensor:
-    s = torch.sin(0.37 * torch.arange(entry.numel(), dtype=torch.float64) + k).reshape(entry.shape)
-    if not entry.is_floating_point():
-        return torch.zeros_like(entry)
-    if name.endswith("running_var"):
-        return 1 + 0.2 * s**2
-    if name.endswith("running_mean"):
-        return 0.05 * s
-    if entry.dim() == 1:
-        return 1 + 0.1 * s if name.endswith("weight") else 0.05 * s
-    return s * math.sqrt(2 / entry[0].numel())
-
-
-def wave(size: int) -> Tensor:
-    """The fixed input of tests/golden/README.md."""
-    return (0.5 + 0.5 * torch.sin(0.11 * torch.arange(6 * size * size, dtype=torch.float64))).view(
-        2, 3, size, size
-    )
-
-
 def test_every_golden_network_is_tested() -> None:
     assert set(PUBLISHED) == set(GOLDEN)
 
@@ -66,7 +43,7 @@ def test_reproduces_the_published_network(published: str) -> None:
         golden["state"].items()
     )
     assert sum(p.numel() for p in net.parameters()) == golden["parameters"]
-    net.load_state_dict(filled(state))
+    net.load_state_dict(filled({name: tuple(entry.shape) for name, entry in state.items()}))
     with torch.no_grad():
         logits = net(wave(golden["image_size"]))
     expected = torch.tensor(golden["logits"], dtype=torch.float64)
@@ -77,7 +54,11 @@ def test_resnet18_is_the_usual_one() -> None:
     assert sum(p.numel() for p in MODELS["resnet18"](3, 32, 10).parameters()) == 11_173_962
 
 
-@pytest.mark.parametrize("name", list(MODELS))
+LARGE = ("resnest-152", "ra-wrn-70-16", "meansparse-ra-wrn-70-16", "bit-r152x2-gn-128px")
+EVERY = [pytest.param(name, marks=pytest.mark.slow if name in LARGE else ()) for name in MODELS]
+
+
+@pytest.mark.parametrize("name", EVERY)
 @pytest.mark.parametrize(("channels", "size", "classes"), [(1, 28, 3), (3, 64, 200)])
 def test_any_channels_size_and_classes(name: str, channels: int, size: int, classes: int) -> None:
     with torch.device("meta"):  # shapes are all that is asked: no need to compute wide networks
@@ -88,7 +69,7 @@ def test_any_channels_size_and_classes(name: str, channels: int, size: int, clas
 SMALLEST = {"small-cnn": 16, "vgg16": 16, "wrn-28-10": 4, "wrn-34-10": 4}  # all others: 8
 
 
-@pytest.mark.parametrize("name", list(MODELS))
+@pytest.mark.parametrize("name", EVERY)
 def test_smallest_allowed_image_works_and_the_next_smaller_is_refused(name: str) -> None:
     size = SMALLEST.get(name, 8)
     with torch.device("meta"):
@@ -150,4 +131,78 @@ def test_unknown_names(name: str) -> None:
 
 
 def test_names_for_help() -> None:
-    assert model_names() == [*MODELS, "torchvision:NAME", "timm:NAME"]
+    forms = [family.form for family in MODELS.families]
+    assert model_names() == [*MODELS, *forms, "torchvision:NAME", "timm:NAME"]
+
+
+@pytest.mark.parametrize(
+    ("written", "name"),
+    [
+        ("WRN_34_20", "wrn-34-20"),
+        ("DM-WRN-28-10-SiLU", "dm-wrn-28-10-silu"),
+        ("ResNet-18", "resnet18"),
+        ("preact-18-bn", "preact-resnet18"),
+        ("wrn-33-10", "wrn-33-10"),
+    ],
+)
+def test_names_are_spelled_as_the_table_has_them(written: str, name: str) -> None:
+    assert MODELS.spelled(written) == name
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("wrn-33-10", r"a depth of 6 n \+ 4 layers, such as 28 or 34; given 33"),
+        ("wrn-4-10", r"such as 10 or 16; given 4"),
+        ("wrn-34-0", r"Did you mean 'wrn-34-20'\?.* wrn-DEPTH-WIDTH"),
+        ("dm-wrn-28-10-gelu", r"Did you mean 'dm-wrn-28-10-silu'\?"),
+        ("wrn-28-10-silu-sub", "unknown model"),
+        ("wrn-99999-10", "unknown model"),
+    ],
+)
+def test_names_of_no_family_are_refused(name: str, said: str) -> None:
+    assert not is_model_name(name)
+    with pytest.raises(ConfigError, match=said):
+        MODELS[name]
+
+
+def test_examples_of_families_are_names_to_complete() -> None:
+    examples = [name for family in MODELS.families for name in family.examples]
+    assert set(examples) < set(model_examples())
+    assert all(is_model_name(name) for name in examples)
+    assert set(list_models()) == set(model_names())
+
+
+def test_a_family_gives_the_layout_that_a_row_has() -> None:
+    with torch.device("meta"):
+        row, member = MODELS["wrn-34-10"](3, 32, 10), MODELS["wrn-34-10-relu"](3, 32, 10)
+    assert str(row) == str(member)
+
+
+def test_a_network_of_a_family_says_its_name_when_images_are_too_small() -> None:
+    with pytest.raises(ConfigError, match="'dm-wrn-10-1-silu' takes images of at least 4 x 4"):
+        build_model("dm-wrn-10-1-silu", shape=(3, 3, 3), classes=2, mean=[0] * 3, std=[1] * 3)
+
+
+def test_deepminds_networks_pad_right_and_bottom_only() -> None:
+    """Under other names, TRADES' weights give DeepMind's logits where the image is not halved, and
+    others where it is: there each output sees the two pixels after its own."""
+    block = DMWideBlock(1, 1, stride=2, activation=nn.ReLU()).eval()
+    block.conv_0.weight.data.fill_(1.0)
+    x = torch.zeros(1, 1, 4, 4)
+    x[0, 0, 1, 2] = 1.0
+    seen = block.conv_0(padded(x, stride=2))
+    assert seen.flatten().tolist() == [1, 1, 0, 0]  # rows 0-2, columns 0-2 and 2-4
+
+
+def test_mean_sparse_replaces_what_is_near_the_mean() -> None:
+    layer = MeanSparse(2)
+    layer.running_mean.copy_(torch.tensor([0.0, 10.0]))
+    layer.running_var.copy_(torch.tensor([1.0, 4.0]))
+    x = torch.tensor([[0.4, 0.6], [10.9, 8.9]]).view(1, 2, 2, 1).requires_grad_()
+    assert torch.equal(layer(x), x)  # threshold 0: nothing
+    layer.threshold.fill_(0.5)
+    out = layer(x)
+    assert out.flatten().tolist() == pytest.approx([0.0, 0.6, 10.0, 8.9])
+    (gradient,) = torch.autograd.grad(out.sum(), x)
+    assert gradient.flatten().tolist() == [0, 1, 0, 1]

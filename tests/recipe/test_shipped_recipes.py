@@ -103,7 +103,8 @@ def test_its_header_says_what_it_is_and_where_it_comes_from(name: str) -> None:
     assert re.match(r"# \S.*\n#\n", text), "the first line says what it is, the second is empty"
     assert "# Source: " in text
     if not name.startswith(BASES):
-        further = " --set method.teacher=RUN" if "rslad" in name else ""
+        given = {"rslad": " --set method.teacher=RUN", "finetune": " --init RUN"}
+        further = "".join(text for word, text in given.items() if word in name)
         launch = f"# Launch: rpat train --recipe {name}{further}\n"
         assert launch in text
         assert "# Expected: " in text

@@ -80,10 +80,17 @@ def step_of(
 
 
 def check_finite(
-    method: Any, *regularizers: Any, kind: str, dtype: torch.dtype, size: float, soft: bool = False
+    method: Any,
+    *regularizers: Any,
+    kind: str,
+    dtype: torch.dtype,
+    size: float,
+    soft: bool = False,
+    y: Tensor | None = None,
 ) -> None:
     generator = torch.Generator().manual_seed(3)
-    x, y = torch.rand(6, 1, 4, 4, generator=generator), torch.arange(6) % 4
+    y = torch.arange(6) % 4 if y is None else y
+    x = torch.rand(len(y), 1, 4, 4, generator=generator)
     if soft:
         y = nn.functional.one_hot(y, 4) * 0.9 + 0.025
     model = Scripted([answers(kind, dtype, size, turn) for turn in range(4)])
@@ -126,6 +133,18 @@ def test_every_regularizer_is_finite(name: str, kind: str, dtype: torch.dtype) -
         for method in ("standard", "trades", "rebat"):
             part = REGULARIZERS[name](**settings)
             check_finite(METHODS[method](), part, kind=kind, dtype=dtype, size=1e4)
+
+
+@every_kind
+@pytest.mark.parametrize("ra", [False, True])
+@pytest.mark.parametrize("name", list(METHODS))
+def test_one_class_alone_and_a_batch_of_one_are_finite(name: str, ra: bool, kind: str) -> None:
+    """A published run of Consistency with RPAT was NaN in its first epoch."""
+    method = METHODS[name]()
+    regularizers = [REGULARIZERS["ra"](form=method.ra_form)] if ra else []
+    views = compose(method, *regularizers).views
+    for y in (torch.zeros(6, dtype=torch.int64), torch.tensor([2] * views)):
+        check_finite(method, *regularizers, kind=kind, dtype=torch.float32, size=1e4, y=y)
 
 
 class Linear(nn.Module):

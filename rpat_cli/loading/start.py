@@ -1,0 +1,216 @@
+"""What the weights of a training begin with (`--init`): read, fitted to the network, recorded."""
+
+import hashlib
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import redirect_stdout
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rpat_cli.errors import CheckpointError, ConfigError, MissingExtraError, Problem, RpatError
+from rpat_cli.loading.foreign import MIN_IN_COMMON, misfit, renamed
+from rpat_cli.loading.foreign_file import is_foreign, load_state
+from rpat_cli.loading.load import check_content, split_key
+from rpat_cli.models import in_library
+from rpat_cli.models.libraries import LibraryWeights, timm_weights, torchvision_weights
+from rpat_cli.recipe.start import FORMS, HUB
+from rpat_cli.recipe.trust import trust, unasked_download
+from rpat_cli.records.checkpoint import checksum, load_checkpoint
+from rpat_cli.records.files import user_path
+from rpat_cli.records.regular import open_regular
+from rpat_cli.records.run_folder import open_run
+
+HUB_FILES = ("model.safetensors", "pytorch_model.bin")
+"""What a repository of the hub calls its weights, the first one that it has."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """Weights by their names in the network behind a `Classifier`.
+
+    `source`: as it was named. `sha256` (hex): of the file, or where there is none of the weights.
+    `mean`, `std`: the normalization that they were trained with (pixels in [0, 1]), if known.
+    `model`: the network that they are of, if that is recorded. `left`: what did not fit, once it
+    was `fitted`.
+    """
+
+    source: str
+    sha256: str
+    tensors: Mapping[str, Tensor]
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    model: str = ""
+    left: str = ""
+
+    def fitted(self, network: nn.Module, name: str) -> "Start":
+        """What of it the network called `name` takes; the rest is in `left`.
+
+        Raises `CheckpointError` where that is less than half of the network: then it is another
+        one.
+        """
+        target = network.state_dict()
+        given = renamed(self.tensors, target)
+        fits = {key: value for key, value in given.items() if _fits(value, target.get(key))}
+        wanted = [key for key in target if not key.endswith("num_batches_tracked")]
+        found = sum(key in fits for key in wanted)
+        left = misfit(given, target)
+        if found < MIN_IN_COMMON * len(wanted):
+            of = f" (they are of {self.model!r})" if self.model else ""
+            raise CheckpointError(
+                f"the weights of {self.source}{of} do not fit the network {name!r}: {left}. Name "
+                "the network that they are of with --model."
+            )
+        broken = [key for key, value in fits.items() if not value.isfinite().all()]
+        if broken:
+            message = f"the weights of {self.source} are not finite: {', '.join(broken[:6])}."
+            raise CheckpointError(message)
+        return replace(self, tensors=fits, left=left)
+
+    @torch.no_grad()
+    def put_into(self, network: nn.Module) -> None:
+        """Copy the weights into the network that they were `fitted` to."""
+        target = network.state_dict()
+        for key, value in self.tensors.items():
+            target[key].copy_(value)
+
+    def record(self) -> dict[str, Any]:
+        """What a run keeps of it: plain builtins."""
+        return {
+            "source": self.source,
+            "sha256": self.sha256,
+            "loaded": len(self.tensors),
+            "left": self.left,
+        }
+
+
+def start_in_words(record: Mapping[str, Any]) -> str:
+    """What `Start.record` returned, for people."""
+    text = f"started from {record['source']} (sha256 {str(record['sha256'])[:12]})"
+    if record["left"]:
+        text += f"; what did not fit began at random: {record['left']}"
+    return text
+
+
+def _fits(given: Tensor, wanted: Tensor | None) -> bool:
+    if wanted is None or given.shape != wanted.shape:
+        return False
+    return given.is_floating_point() == wanted.is_floating_point()
+
+
+def read_start(init: str) -> Start:
+    """Read the weights that `init` names (see `rpat_cli.recipe.start`).
+
+    Raises `ConfigError` for a name that means nothing, or a download that nobody asked for,
+    `CheckpointError` and `RunFolderError` for what is missing or damaged, `MissingExtraError`.
+    """
+    if in_library(init):
+        return _of_library(init)
+    if init.startswith(HUB):
+        return _of_hub(init)
+    path, key = split_key(user_path(init))
+    if not path.exists():
+        message = f"there is no {init}."
+        raise ConfigError(Problem("init", message, hint=f"Weights come from {FORMS}."))
+    file = path
+    if path.is_dir():
+        run = open_run(path)
+        best = run.checkpoint("best")
+        file = best if best.exists() else run.checkpoint("last")
+    if is_foreign(file):
+        return _of_file(file, key, init)
+    if key:
+        raise ConfigError(f"{file} is a checkpoint of rpat, with one network: leave out :{key}")
+    return _of_checkpoint(file, init)
+
+
+def _of_checkpoint(file: Path, source: str) -> Start:
+    content = load_checkpoint(file, needs=("recipe", "architecture", "model", "epoch"))
+    check_content(content, file)
+    state = dict(content["model"])
+    mean, std = (_values(state.pop(key, None)) for key in ("mean", "std"))
+    tensors = {key.removeprefix("net."): value for key, value in state.items()}
+    name = str(content["architecture"].get("name", ""))
+    return Start(source, sha256_of(file), tensors, mean, std, name)
+
+
+def _values(tensor: Tensor | None) -> tuple[float, ...] | None:
+    return None if tensor is None else tuple(tensor.flatten().tolist())
+
+
+def _of_file(file: Path, key: str, source: str) -> Start:
+    imported = load_state(file, key)
+    return Start(source, sha256_of(file), imported.tensors, imported.mean, imported.std)
+
+
+def _of_library(init: str) -> Start:
+    name, _, tag = init.partition("@")
+    library, _, member = name.partition(":")
+    weights = _LIBRARIES[library](member, tag)
+    _check_download(init, here=weights.file is not None and weights.file.exists())
+    with redirect_stdout(sys.stderr):  # progress; stdout is for results alone
+        tensors = weights.load()
+    is_file = weights.file is not None and weights.file.is_file()
+    sha256 = sha256_of(weights.file) if weights.file and is_file else checksum(tensors)
+    return Start(init, sha256, tensors, weights.mean, weights.std, name)
+
+
+_LIBRARIES: Mapping[str, Callable[[str, str], LibraryWeights]] = {
+    "torchvision": torchvision_weights,
+    "timm": timm_weights,
+}
+
+
+def _of_hub(init: str) -> Start:
+    repo, _, file = init.removeprefix(HUB).partition(":")
+    repo, _, revision = repo.partition("@")
+    try:
+        import huggingface_hub as hub
+    except ModuleNotFoundError:
+        raise MissingExtraError(f"the weights {init!r}", "hub") from None
+
+    def find(**settings: Any) -> Path | None:
+        for name in (file,) if file else HUB_FILES:
+            try:
+                found = hub.hf_hub_download(repo, name, revision=revision or None, **settings)
+            except hub.errors.EntryNotFoundError:  # also where it is not on this machine
+                continue
+            return Path(found)
+        return None
+
+    try:
+        found = find(local_files_only=True)
+        if found is None:
+            _check_download(init, here=False)
+            found = find()
+    except RpatError:
+        raise
+    except Exception as error:  # of the network, of names that can be none, of access
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(
+            f"{init}: the repository could not be read ({reason}). Try again online, or download "
+            "the file and name it: --init FILE."
+        ) from error
+    if found is None:
+        names = file or " or ".join(HUB_FILES)
+        raise CheckpointError(f"{init}: the repository has no {names}. Name its file: {init}:FILE")
+    return _of_file(found, "", init)
+
+
+def _check_download(init: str, *, here: bool) -> None:
+    """A recipe that somebody sent starts no download."""
+    if not here and not trust().allows_download(init):
+        hint = f"Name it yourself, --init {init}, or allow it with --trust."
+        raise ConfigError(replace(unasked_download(init, ""), key="init", hint=hint))
+
+
+def sha256_of(file: Path) -> str:
+    """Of a file's content (hex)."""
+    with open_regular(file) as opened:
+        digest = hashlib.sha256()
+        while part := opened.read(1 << 20):
+            digest.update(part)
+    return digest.hexdigest()

@@ -1,0 +1,45 @@
+"""The weights that a new run begins with, and what follows from them for its recipe."""
+
+from dataclasses import replace
+
+import torch
+
+from rpat_cli.data.normalization import normalization
+from rpat_cli.loading.architecture import image_shape
+from rpat_cli.loading.start import Start, read_start
+from rpat_cli.recipe.schema import Recipe
+from rpat_cli.runs.inputs import Inputs
+
+
+def begun_with(recipe: Recipe) -> tuple[Recipe, Start | None]:
+    """The start that the recipe names, if it does, and the recipe with the normalization that those
+    weights were trained with, unless it names another. Raises what `read_start` does."""
+    if recipe.init is None:
+        return recipe, None
+    start = read_start(recipe.init)
+    constants = start.mean, start.std
+    channels = image_shape(recipe.data)[0]
+    usual = normalization(recipe.data.normalize_as or recipe.data.name, channels)
+    if recipe.data.normalize_as or None in constants or _same(constants, usual):
+        return recipe, start
+    if any(len(values or ()) not in (1, channels) for values in constants):
+        return recipe, start  # of images of other channels, as its first layer is
+    spelled = "/".join(",".join(map(repr, values or ())) for values in constants)
+    data = recipe.data.model_copy(update={"normalize_as": spelled})
+    return recipe.model_copy(update={"data": data}), start
+
+
+def _same(a: object, b: object) -> bool:
+    """Whether two normalizations are the same in float32, which they are used in."""
+    try:
+        return torch.equal(torch.tensor(a), torch.tensor(b))
+    except (ValueError, TypeError):  # of different lengths
+        return False
+
+
+def with_fitted_start(inputs: Inputs) -> Inputs:
+    """With what of the start the network takes. Raises `CheckpointError` if that is too little."""
+    if inputs.start is None:
+        return inputs
+    network = inputs.architecture.build().net
+    return replace(inputs, start=inputs.start.fitted(network, inputs.recipe.model))
