@@ -59,7 +59,9 @@ class TrainOptions(TypedDict, total=False):
     wa_start_epoch: int
     awp: "bool | Mapping[str, Any]"
     awp_gamma: Number
+    sam: "bool | Mapping[str, Any]"
     model: str
+    init: PathLike
     norm: Norm
     eps: Number
     attack: "str | Mapping[str, Any]"
@@ -68,11 +70,13 @@ class TrainOptions(TypedDict, total=False):
     epochs: int
     batch_size: int
     accumulate: int
+    optimizer: "str | Mapping[str, Any]"
     clip_norm: Number
     lr: Number
     weight_decay: Number
     warmup_epochs: Number
     schedule: "str | Mapping[str, Any]"
+    on_collapse: Literal["off", "warn", "stop", "rollback"]
     data: "Data"
     data_root: PathLike
     download: bool
@@ -96,6 +100,7 @@ class EvalKeys(TypedDict, total=False):
     """The keywords of `rpat.evaluate` that change a key of the run's recipe."""
 
     data: "Data"
+    test_data: PathLike
     norm: Norm
     eps: Number
     threat: "str | Threat | Sequence[str | Threat]"

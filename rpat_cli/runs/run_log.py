@@ -60,7 +60,9 @@ def logging_errors(folder: RunFolder) -> Iterator[None]:
 def as_text(*shown: Any) -> str:
     """Tables and texts for the terminal as plain text."""
     file = io.StringIO()
-    console = Console(file=file, width=WIDTH, color_system=None, highlight=False, emoji=False)
+    plain: dict[str, Any] = {"color_system": None, "highlight": False, "emoji": False}
+    # In a notebook a console would display the text there, whatever its file is.
+    console = Console(file=file, width=WIDTH, force_jupyter=False, **plain)
     for each in shown:
         console.print(each)
     return "\n".join(line.rstrip() for line in file.getvalue().strip("\n").splitlines())

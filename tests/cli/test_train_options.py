@@ -8,7 +8,7 @@ import pytest
 import yaml
 from cli_calls import QUICK, Rpat
 
-from rpat_cli.cli.options import RecipeOption, given_flags
+from rpat_cli.cli.options import RecipeOption, check_flags, given_flags
 from rpat_cli.cli.train import OPTIONS, train
 from rpat_cli.errors import ConfigError
 from rpat_cli.methods import REGULARIZERS
@@ -59,7 +59,7 @@ def test_only_given_options_set_a_key() -> None:
 
 def test_what_is_turned_off_cannot_be_set_up() -> None:
     with pytest.raises(ConfigError) as error:
-        given_flags(
+        check_flags(
             OPTIONS, {"ra": False, "ra_mix": "1", "wa": False, "wa_decay": "1", "awp": True}
         )
     assert [str(problem) for problem in error.value.problems] == [
