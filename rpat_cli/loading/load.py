@@ -155,8 +155,10 @@ def check_size(architecture: Architecture, state: dict[str, Any], source: str) -
 
 def load_weights(model: nn.Module, state: dict[str, Any], source: str) -> None:
     """Load a checkpoint's weights. Raises `CheckpointError` naming what does not fit."""
-    _check_fit(state, model.state_dict(), source)
-    model.load_state_dict(state)
+    own = model.state_dict()
+    _check_fit(state, own, source)
+    # What fits may lack BatchNorm's counters of batches, on which no result depends.
+    model.load_state_dict({key: state.get(key, value) for key, value in own.items()})
 
 
 def _check_fit(state: dict[str, Any], wanted: dict[str, Any], source: str) -> None:

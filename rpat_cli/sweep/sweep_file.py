@@ -7,7 +7,7 @@ from typing import Any, get_args
 from pydantic import ValidationError
 
 from rpat_cli.errors import ConfigError, Problem, did_you_mean, shortened
-from rpat_cli.recipe.components import Section
+from rpat_cli.recipe.components import Strict
 from rpat_cli.recipe.layers import Layer
 from rpat_cli.recipe.mistakes import MOST
 from rpat_cli.recipe.yaml_lines import read_document
@@ -133,9 +133,9 @@ def _allowed_keys(place: Sequence[str]) -> str:
     return f"{did_you_mean(place[-1], allowed)} Allowed: {', '.join(allowed)}.".strip()
 
 
-def _section_at(path: Sequence[str]) -> type[Section]:
+def _section_at(path: Sequence[str]) -> type[Strict]:
     """The section of the sweep file that the keys of `path` lead to."""
-    section: type[Section] = SweepSpec
+    section: type[Strict] = SweepSpec
     for part in path:
         if part in section.model_fields:  # otherwise an axis, whose name is free
             section = next(_sections_in(section.model_fields[part].annotation), section)
@@ -144,9 +144,9 @@ def _section_at(path: Sequence[str]) -> type[Section]:
     return section
 
 
-def _sections_in(annotation: Any) -> Iterator[type[Section]]:
+def _sections_in(annotation: Any) -> Iterator[type[Strict]]:
     """The sections in a type such as `dict[str, Draw] | None`."""
-    if isinstance(annotation, type) and issubclass(annotation, Section):
+    if isinstance(annotation, type) and issubclass(annotation, Strict):
         yield annotation
     for part in get_args(annotation):
         yield from _sections_in(part)

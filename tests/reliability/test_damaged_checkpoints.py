@@ -153,6 +153,18 @@ def test_changed_values_under_a_right_checksum(name: str, run: RunFolder) -> Non
     assert failures > REPETITIONS / 10
 
 
+def test_a_checkpoint_without_counters_of_batches_is_loaded(run: RunFolder) -> None:
+    whole = torch.load(run.checkpoint("best"), weights_only=True)
+    counters = [key for key in whole["model"] if key.endswith("num_batches_tracked")]
+    without = {key: value for key, value in whole["model"].items() if key not in counters}
+    write_with_checksum(Path("x.pt"), {**whole, "model": without})
+    given, loaded = (
+        rpat.load_model(file).model.state_dict() for file in (run.checkpoint("best"), "x.pt")
+    )
+    assert counters
+    assert all(torch.equal(given[key], loaded[key]) for key in given if key not in counters)
+
+
 @pytest.mark.filterwarnings("ignore:Validating sparse")
 def test_a_run_whose_last_checkpoint_was_changed_is_not_resumed(run: RunFolder) -> None:
     from rpat_cli.recipe.layers import Layer
