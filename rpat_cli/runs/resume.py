@@ -159,8 +159,6 @@ def _changed_recipe(folder: RunFolder, changes: Sequence[Layer]) -> Recipe:
         section = key.split(".")[0]
         if key not in RESUMABLE_KEYS and section not in RESUMABLE_KEYS:
             forbidden.append(key)
-    if any("init" in layer.values for layer in changes):
-        forbidden.append("init")  # also the same one: a resumed run begins with its checkpoint
     if forbidden:
         message = (
             "cannot be changed when resuming: the run would follow neither the old recipe nor the "

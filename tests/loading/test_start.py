@@ -13,7 +13,7 @@ from rpat_cli.errors import CheckpointError, ConfigError
 from rpat_cli.loading.architecture import Architecture
 from rpat_cli.loading.start import Start, read_start, start_in_words
 from rpat_cli.models.base import build_network
-from rpat_cli.recipe.layers import Layer, parse_assignments, resolve
+from rpat_cli.recipe.layers import Layer, parse_assignments, read_recipe, resolve
 from rpat_cli.recipe.trust import trusting
 from rpat_cli.records.checkpoint import save_checkpoint
 from rpat_cli.runs.resume import resume_run
@@ -220,7 +220,7 @@ def test_a_run_records_what_it_began_with(of_5_classes: Path, tmp_path: Path) ->
     assert f"init: {of_5_classes}" in folder.recipe.read_text()
     of_5_classes.unlink()  # a resumed run does not need it
     with pytest.raises(ConfigError, match="init: cannot be changed when resuming"):
-        resume_run(folder.path, changes=parse_assignments([f"init={of_5_classes}"]))
-    resume_run(folder.path)
+        resume_run(folder.path, changes=parse_assignments(["init=another.pt"]))
+    resume_run(folder.path, changes=read_recipe(folder.recipe))  # as a sweep does
     assert "2 of another shape" in folder.report.read_text()
     assert "2 of another shape" in folder.log.read_text()
