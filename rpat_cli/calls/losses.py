@@ -88,10 +88,7 @@ def trades(
 ) -> Tensor:
     """CE(f(x), y) + beta KL(softmax f(x) ‖ softmax f(x')) (Zhang et al., ICML 2019, arXiv
     1901.08573)."""
-    term = RobustPerception(weight=ra)
-    return loss_of(
-        Trades(beta=beta), model, x, y, attack=attack, regularizers=(term,), **settings
-    ).loss
+    return _loss(Trades(beta=beta), model, x, y, ra, attack, settings)
 
 
 def mart(
@@ -106,10 +103,7 @@ def mart(
 ) -> Tensor:
     """The boosted cross-entropy, and a KL weighted by what the model gets wrong (Wang et al., ICLR
     2020)."""
-    term = RobustPerception(weight=ra)
-    return loss_of(
-        Mart(beta=beta), model, x, y, attack=attack, regularizers=(term,), **settings
-    ).loss
+    return _loss(Mart(beta=beta), model, x, y, ra, attack, settings)
 
 
 def _loss(

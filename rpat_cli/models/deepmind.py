@@ -19,6 +19,7 @@ from rpat_cli.models.layers import (
     BlockBuilder,
     conv,
     global_average,
+    named,
     require_size,
     stages,
 )
@@ -90,18 +91,6 @@ class DMWideBlock(nn.Module):
         return total
 
 
-class _Group(nn.Module):
-    """Blocks in a row, under the name `block` that they have in published files."""
-
-    def __init__(self, block: nn.Sequential) -> None:
-        super().__init__()
-        self.block = block
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.block(x)
-        return out
-
-
 class DMWideResNet(nn.Module):
     """Stem, three groups of blocks, BatchNorm, activation, global average, linear head."""
 
@@ -124,7 +113,9 @@ class DMWideResNet(nn.Module):
         )
         self.activation = activation
         self.init_conv = conv(channels, stem, 3)
-        self.layer = nn.Sequential(*map(_Group, stages(block, stem, widths, counts)))
+        self.layer = nn.Sequential(
+            *(named("block", part) for part in stages(block, stem, widths, counts))
+        )
         self.batchnorm = norm(widths[-1])
         self.meansparse_end = sparsify(widths[-1])
         self.logits = nn.Linear(widths[-1], classes)

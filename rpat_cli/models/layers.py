@@ -1,5 +1,6 @@
 """The pieces that several networks share."""
 
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
@@ -10,6 +11,11 @@ BlockBuilder = Callable[[int, int, int], nn.Module]
 """(width in, width out, stride) -> block; stride 2 halves the image."""
 
 RESNET_WIDTHS = (64, 128, 256, 512)
+
+
+def named(name: str, part: nn.Module) -> nn.Sequential:
+    """`part` alone, one level deeper, as it is called in published files."""
+    return nn.Sequential(OrderedDict({name: part}))
 
 
 def conv(width_in: int, width_out: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:

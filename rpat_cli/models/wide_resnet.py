@@ -13,6 +13,7 @@ from rpat_cli.models.layers import (
     BlockBuilder,
     conv,
     global_average,
+    named,
     require_size,
     stage,
     stages,
@@ -42,18 +43,6 @@ class WideBlock(nn.Module):
         out = self.activation(self.bn2(self.conv1(out)))
         total: Tensor = self.conv2(out) + shortcut
         return total
-
-
-class WideStage(nn.Module):
-    """Blocks in a row, under the name `layer` that they have in published files."""
-
-    def __init__(self, layer: nn.Sequential) -> None:
-        super().__init__()
-        self.layer = layer
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.layer(x)
-        return out
 
 
 class UnitLinear(nn.Linear):
@@ -97,10 +86,10 @@ class WideResNet(nn.Module):
             self.add_module(head, classify)
         self.conv1 = conv(channels, widths[0], 3, stride)
         first, second, third = stages(block, widths[0], widths[1:], [count] * 3)
-        self.block1 = WideStage(first)
+        self.block1 = named("layer", first)
         if sub:
-            self.sub_block1 = WideStage(stage(block, widths[0], widths[1], count, stride=1))
-        self.block2, self.block3 = WideStage(second), WideStage(third)
+            self.sub_block1 = named("layer", stage(block, widths[0], widths[1], count, stride=1))
+        self.block2, self.block3 = named("layer", second), named("layer", third)
         self.bn1 = nn.BatchNorm2d(widths[3])
         self.activation = activation
         if head != "linear":
@@ -130,7 +119,9 @@ class StagedWideResNet(nn.Module):
     ) -> None:
         super().__init__()
         self.stem_conv = conv(channels, 16, 3)
-        self.blocks = nn.ModuleList(map(WideStage, stages(block, 16, widths, counts)))
+        self.blocks = nn.ModuleList(
+            named("layer", part) for part in stages(block, 16, widths, counts)
+        )
         self.norm = norm
         self.add_module(norm, nn.BatchNorm2d(widths[-1]))
         self.activation = activation
