@@ -45,17 +45,22 @@ def threat_of(threat: AnyThreat, norm: str | None, eps: Number | None) -> Threat
         return Threat(*parse_threat(threat))
     norm = as_written(norm or "Linf", DEFAULT_EPS)
     usual = DEFAULT_EPS.get(norm, 0.0)
+    return Threat(norm, usual if eps is None else number("eps", eps))
+
+
+def number(name: str, value: Number) -> float:
+    """A number or a fraction such as "8/255". Raises `ConfigError`."""
     try:
-        return Threat(norm, usual if eps is None else float(parse_number(eps)))
+        return float(parse_number(value))
     except ValueError as error:
-        raise ConfigError(Problem("eps", f"{eps!r} {error}.")) from None
+        raise ConfigError(Problem(name, f"{value!r} {error}.")) from None
 
 
 def _given(**settings: Any) -> dict[str, Any]:
-    """Those that are not None; sizes as numbers."""
+    """Those that are not None; sizes as numbers. Raises `ConfigError`."""
     found = {key: value for key, value in settings.items() if value is not None}
     if "step_size" in found:
-        found["step_size"] = float(parse_number(found["step_size"]))
+        found["step_size"] = number("step_size", found["step_size"])
     return found
 
 
@@ -231,4 +236,4 @@ def training_attack(
     settings: dict[str, Any] = {"steps": steps, **found.attack_defaults}
     if "step_per_eps" in settings:
         settings["step_size"] = settings.pop("step_per_eps") * made_for.eps
-    return variants.pgd(made_for, **settings, **_given(step_size=step_size))
+    return variants.pgd(made_for, **{**settings, **_given(step_size=step_size)})

@@ -16,7 +16,6 @@ from rpat_cli.calls.options import (
 )
 from rpat_cli.errors import ConfigError, Problem
 from rpat_cli.recipe.layers import Layer
-from rpat_cli.text import parse_number
 
 if TYPE_CHECKING:
     from torch import nn
@@ -126,13 +125,11 @@ def _audited(attack: str | Sequence[str], width: Any) -> str | Sequence[str]:
 
 
 def _overrides(how: Mapping[str, Any]) -> "Overrides":
+    from rpat_cli.calls.attacks import number
     from rpat_cli.evaluation.suite import Overrides
 
-    step_size = how.get("step_size")
-    try:
-        step_size = None if step_size is None else float(parse_number(step_size))
-    except ValueError as error:
-        raise ConfigError(Problem("step_size", f"{step_size!r} {error}.", f"{CALL}()")) from None
+    size = how.get("step_size")
+    step_size = None if size is None else number("step_size", size)
     return Overrides(how.get("steps"), step_size, how.get("restarts"))
 
 

@@ -24,10 +24,7 @@ def _part(part: RenderableType) -> str:
 
 def _table(table: Table) -> str:
     columns = table.columns
-    if not table.row_count:
-        rows = []
-    else:
-        rows = list(zip(*(column.cells for column in columns), strict=True))
+    rows = zip(*(column.cells for column in columns), strict=True)
     body = [_row(cells, [column.justify for column in columns], "td") for cells in rows]
     head = ""
     if table.show_header and columns:

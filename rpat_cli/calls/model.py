@@ -85,10 +85,12 @@ class LoadedModel(nn.Module):
         """
         if isinstance(image, Tensor):
             pixels = image
-        elif isinstance(image, Image.Image):
-            pixels = shaped(image, form_for(self.saved))
-        elif isinstance(image, np.ndarray):
-            pixels = shaped(Image.fromarray(image.squeeze()), form_for(self.saved))
+        elif isinstance(image, Image.Image | np.ndarray):
+            try:  # Pillow knows no images of floats in many shapes
+                whole = Image.fromarray(image.squeeze()) if isinstance(image, np.ndarray) else image
+                pixels = shaped(whole, form_for(self.saved))
+            except (TypeError, ValueError) as error:
+                raise DataError(f"cannot read this image: {error}.") from error
         else:
             pixels = decode(Path(image), form_for(self.saved))
         x = pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels.float()

@@ -10,22 +10,18 @@ from rpat_cli.calls.html import as_html
 from rpat_cli.calls.options import PathLike
 from rpat_cli.recipe.layers import read_recipe, resolve
 from rpat_cli.recipe.schema import Recipe
-from rpat_cli.records.files import user_path
 from rpat_cli.records.metrics import read_metrics
-from rpat_cli.records.run_folder import RunFolder, newest_run
-from rpat_cli.records.run_folder import open_run as find_run
+from rpat_cli.records.run_folder import RunFolder
 from rpat_cli.reports.gather import build_report
 from rpat_cli.reports.report import Report
 from rpat_cli.reports.terminal import remarks_text, report_table
+from rpat_cli.runs.named import NEWEST, find_run
 from rpat_cli.runs.run_log import as_text
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from rpat_cli.calls.model import LoadedModel
-
-LAST = "last"
-"""The name of the newest run, where a run is named."""
 
 
 @dataclass(frozen=True)
@@ -94,8 +90,9 @@ class Run:
         return [report_table(report), remarks_text(report.remarks)]
 
 
-def open_run(run: PathLike = LAST) -> Run:
-    """The run in a folder; "last" is the newest one under `runs/`. Raises `RunFolderError` for any
-    other folder, naming near ones."""
-    folder = newest_run() if run == LAST else find_run(user_path(os.fspath(run)))
-    return Run(folder.path)
+def open_run(run: PathLike = NEWEST) -> Run:
+    """The run in a folder, by its name under `runs/`, or "last", the newest one there.
+
+    Raises `RunFolderError` for any other folder, naming near ones.
+    """
+    return Run(find_run(os.fspath(run)).path)

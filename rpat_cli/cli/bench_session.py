@@ -17,7 +17,7 @@ from rpat_cli.errors import ConfigError
 from rpat_cli.recipe.layers import Layer, layers_of, resolve
 from rpat_cli.recipe.schema import Recipe
 from rpat_cli.records.files import write_whole
-from rpat_cli.records.run_folder import newest_run
+from rpat_cli.runs.named import run_or_path
 from rpat_cli.runs.target import open_target
 from rpat_cli.signals import stoppable
 from rpat_cli.user_code import speaking_on_stderr
@@ -92,7 +92,7 @@ def _measured(
         training = bench_training(recipe, seconds=seconds, least=least, on_turn=on_turn)
     target, evaluation = None, None
     if wanted.evaluation is not None:
-        target = newest_run().path if wanted.evaluation == "last" else Path(wanted.evaluation)
+        target = run_or_path(wanted.evaluation)
         evaluation = _evaluation(target, layers, wanted, on_turn)
     return Benchmark(
         machine=here,

@@ -9,7 +9,9 @@ from typing import Annotated, Any
 import typer
 
 from rpat_cli.cli import eval_options as o
+from rpat_cli.cli.options import parse_choice
 from rpat_cli.cli.run_options import complete_runs
+from rpat_cli.errors import Mistakes
 from rpat_cli.recipe.layers import Layer, code_named_in, flag_layers
 from rpat_cli.recipe.plugins import load_plugins
 from rpat_cli.recipe.trust import python_file, trusting
@@ -47,3 +49,11 @@ def named_model(
     named = [*code_named_in(changes), *([program] if program else [])]
     with trusting(everything=trust, files=named):
         yield run_or_path(text), changes
+
+
+def known_checkpoint(name: str) -> str:
+    """The name itself. Raises `ConfigError` for one that no run has."""
+    mistakes = Mistakes()
+    parse_choice(mistakes, "--checkpoint", name, o.CHECKPOINTS)
+    mistakes.check()
+    return name

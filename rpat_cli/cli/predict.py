@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from rpat_cli.cli import eval_options as o
-from rpat_cli.cli.model_options import RunOrModel, named_model, parameters
+from rpat_cli.cli.model_options import RunOrModel, known_checkpoint, named_model, parameters
 from rpat_cli.cli.run_options import AsJson
 from rpat_cli.cli.splice import spliced
 from rpat_cli.signals import importing
@@ -54,7 +54,7 @@ def predict(
             path,
             changes,
             images,
-            checkpoint=checkpoint,
+            checkpoint=known_checkpoint(checkpoint),
             top=top,
             as_json=as_json,
             device=flags.get("--device"),

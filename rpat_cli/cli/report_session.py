@@ -119,7 +119,7 @@ def leaderboard(
     data, norm = (data or "cifar10").lower(), GEOMETRIES.spelled(norm or "Linf")
     _check_board(data, norm, "" if report is None else report.path)
     chosen = board.entries(data, norm, extra)
-    standings = report.standings if report else []
+    standings = _standings_on(report, data, norm)
     if as_json:
         listed = [asdict(entry) for entry in chosen[:top]]
         places = [standing.to_dict() for standing in standings]
@@ -133,16 +133,22 @@ def leaderboard(
     if any(entry.unreliable for entry in chosen[:top]):
         console.say("*: flagged there as an evaluation that may overestimate")
     if report is not None:
-        _say_places(report)
+        _say_places(standings)
 
 
-def _say_places(report: Report) -> None:
-    for standing in report.standings:
+def _standings_on(report: Report | None, data: str, norm: str) -> list[board.Standing]:
+    """Those on the leaderboard that is shown."""
+    found = [] if report is None else report.standings
+    return [each for each in found if (each.dataset, each.norm) == (data, norm)]
+
+
+def _say_places(standings: Sequence[board.Standing]) -> None:
+    for standing in standings:
         console.out.print(standing.line, markup=False, soft_wrap=True)
-    if not report.standings:
+    if not standings:
         console.say(
-            "! this run cannot be placed: run AutoAttack on all of its test images, under the "
-            "threat of a leaderboard: rpat eval --attack autoattack"
+            "! this run cannot be placed here: run AutoAttack on all of its test images, under the "
+            "threat of this leaderboard: rpat eval --attack autoattack"
         )
 
 

@@ -35,6 +35,7 @@ from rpat_cli.runs import estimate as cost
 from rpat_cli.runs.compare import match
 from rpat_cli.runs.diagnose import Wanted, check_wanted
 from rpat_cli.runs.evaluate import EvalOptions, Measured, measure_run
+from rpat_cli.runs.named import run_or_path
 from rpat_cli.runs.resume import resume_run
 from rpat_cli.runs.shown import shown
 from rpat_cli.runs.target import check_changes
@@ -88,7 +89,7 @@ def train(
             with trusting(everything=True):  # its code was trusted when it began
                 folder = resume_run(shared.begun.path, **session)
         elif resolved is None:
-            path = newest_run().path if resume == "last" else Path(str(resume))
+            path = run_or_path(str(resume))
             folder = resume_run(path, changes=layers, **session)
         else:
             listener.say("\n".join(_labeled(summary(resolved).items())))

@@ -44,8 +44,6 @@ class Model:
     def with_state(self, state: Mapping[str, Tensor]) -> nn.Module:
         """The same network with these weights; raises `RuntimeError` for others."""
         module = copy.deepcopy(self.module)
-        for tensor in module.state_dict().values():
-            tensor.zero_()  # what is not loaded must show
         module.load_state_dict(dict(state))
         return module
 

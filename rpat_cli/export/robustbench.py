@@ -4,13 +4,9 @@ JSON, and the lines that evaluate it there."""
 from typing import Any
 
 from rpat_cli.evaluation.results import AUTOATTACK
+from rpat_cli.reports.leaderboard import boards
 from rpat_cli.reports.report import Report, ReportRow
 from rpat_cli.text import percent, show_number
-
-BOARDS = ("cifar10", "cifar100", "imagenet")
-"""The data sets that RobustBench has leaderboards for."""
-
-OURS = {"imagefolder": "imagenet"}
 
 TO_FILL_IN = ("link", "name", "authors", "venue")
 
@@ -27,7 +23,7 @@ def model_info(report: Report, row: ReportRow, architecture: str) -> dict[str, A
         "authors": "",
         "additional_data": bool(report.recipe.data.extra.paths or report.recipe.init),
         "number_forward_passes": 1,
-        "dataset": OURS.get(report.recipe.data.name, report.recipe.data.name),
+        "dataset": report.recipe.data.name,
         "venue": "",
         "architecture": architecture,
         "eps": show_number(row.threat.eps),
@@ -46,9 +42,10 @@ def missing(info: dict[str, Any]) -> list[str]:
             "set additional_data to false if the further images, and those that the first weights "
             "were trained on, were made from the training set alone"
         )
-    if info["dataset"] not in BOARDS:
+    has = dict.fromkeys(data for data, _ in boards())
+    if info["dataset"] not in has:
         said.append(
-            f"RobustBench has no leaderboard for {info['dataset']} (it has {', '.join(BOARDS)})"
+            f"RobustBench has no leaderboard for {info['dataset']} (it has {', '.join(has)})"
         )
     if not info["autoattack_acc"]:
         said.append("AutoAttack was not run on the whole test set: rpat eval --attack autoattack")

@@ -75,15 +75,22 @@ def export_model(
     _check_free(folder, chosen)
     exported = Exported(folder, remarks=list(saved.remarks))
     model = Model(saved.model.to("cpu").eval(), saved.architecture)
+    report = _report(saved)
+    if ROBUSTBENCH in chosen:
+        _check_figures(saved, report)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunFolderError(f"cannot make {folder}: {error.strerror}.") from error
-    for name in chosen:
-        if name in FORMATS:
-            _write(model, name, images, check, exported)
-    report = _report(saved)
-    if ROBUSTBENCH in chosen:
+    try:
+        for name in chosen:
+            if name in FORMATS:
+                _write(model, name, images, check, exported)
+    except BaseException:
+        for path in exported.files.values():  # the same command can then be given again
+            path.unlink(missing_ok=True)
+        raise
+    if report is not None and ROBUSTBENCH in chosen:
         _write_robustbench(saved, report, exported)
     named = {name: path.name for name, path in exported.files.items()}
     write_whole(folder / CARD, model_card(saved, report, saved.file.stem, named))
@@ -152,18 +159,21 @@ def _report(saved: SavedModel) -> Report | None:
     return None if run is None else build_report(run)
 
 
-def _write_robustbench(saved: SavedModel, report: Report | None, exported: Exported) -> None:
-    rows = [] if report is None else rows_of(report, saved.file.stem)
-    if report is None or not rows:
+def _check_figures(saved: SavedModel, report: Report | None) -> None:
+    if report is None or not rows_of(report, saved.file.stem):
         raise RpatError(
             "robustbench: this model has not been evaluated as a run of rpat, so there are no "
             "figures to hand on. Evaluate it first: rpat eval --attack autoattack"
         )
-    info = model_info(report, rows[0], saved.architecture.name)
+
+
+def _write_robustbench(saved: SavedModel, report: Report, exported: Exported) -> None:
+    row = rows_of(report, saved.file.stem)[0]
+    info = model_info(report, row, saved.architecture.name)
     program = exported.files[PROGRAM].name
     texts: Mapping[str, str] = {
         INFO: json.dumps(info, indent=2) + "\n",
-        SNIPPET: snippet(info, rows[0].threat.norm, program),
+        SNIPPET: snippet(info, row.threat.norm, program),
     }
     for name, text in texts.items():
         write_whole(exported.folder / name, text)

@@ -1,7 +1,7 @@
 """Where a result would stand on RobustBench (Croce et al., NeurIPS 2021, arXiv 2010.09670).
 
 `leaderboard.tsv` holds the entries of its leaderboards for Linf and L2 as they are in its
-repository, github.com/RobustBench/robustbench, in November 2026: facts, not files of theirs.
+repository, github.com/RobustBench/robustbench, in March 2025: facts, not files of theirs.
 """
 
 import csv
@@ -15,7 +15,7 @@ from rpat_cli.records.regular import read_regular
 from rpat_cli.text import DASH, parse_number, percent, percent_range, show_number
 
 SOURCE = "RobustBench, github.com/RobustBench/robustbench"
-DATE = "2026-11"
+DATE = "2025-03"
 
 NO_EXTRA, ALL = "none", "any"
 """Which entries count: those without additional data, or all. RobustBench counts images that were
@@ -23,8 +23,6 @@ generated from the training set alone as no additional data."""
 
 SAME_EPS = 0.02
 """Relative: entries of 0.031 are on the board of 8/255."""
-
-AUTOATTACK = "autoattack"
 
 
 @dataclass(frozen=True)

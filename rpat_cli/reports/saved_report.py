@@ -9,6 +9,9 @@ from rpat_cli.records.regular import read_regular
 from rpat_cli.records.run_folder import RunFolder
 from rpat_cli.text import show_number
 
+AUTOATTACK = "autoattack"
+"""The label of the standard AutoAttack."""
+
 UNION = "union"
 """The metric of images that are right under all of several threats."""
 

@@ -59,13 +59,16 @@ def plan_removal(
     ]
     for folder in folders:
         summary = summarize(folder)
+        planned = summary.epochs_planned
         if summary.state == TRAINING:
             problems.append(_in_use(folder))
-        elif summary.state == STOPPED and "last" not in keep:
-            message = (
-                f"is not finished ({summary.epochs} of {summary.epochs_planned} epochs), and "
-                "resuming it takes its last checkpoint."
+        elif "last" not in keep and (planned is None or summary.state == STOPPED):
+            done = (
+                f"is not finished ({summary.epochs} of {planned} epochs)"
+                if planned is not None
+                else "may not be finished (its recipe cannot be read)"
             )
+            message = f"{done}, and resuming it takes its last checkpoint."
             hint = "Finish it with rpat train --resume, keep it with --keep best,last, or remove "
             problems.append(Problem("", message, str(folder.path), f"{hint}the run with --whole."))
     if problems:

@@ -17,12 +17,10 @@ from rpat_cli.recipe.schema import switches
 from rpat_cli.records.files import user_path
 from rpat_cli.records.metrics import best_record, read_metrics
 from rpat_cli.records.run_folder import RUNS, RunFolder, begun, is_run
-from rpat_cli.reports.saved_report import DAMAGE, Results, accuracies, read_saved_report
+from rpat_cli.reports.saved_report import AUTOATTACK, DAMAGE, Results, accuracies, read_saved_report
 
 MAX_DEPTH = 4
 """Folders below the one that is listed: sweeps/NAME/trials/HASH/run."""
-
-AUTOATTACK = "autoattack"
 
 TRAINING, STOPPED, TRAINED, EVALUATED = "training", "stopped", "trained", "evaluated"
 """How far a run is: a process trains it; it can be resumed; all epochs are done; and measured."""

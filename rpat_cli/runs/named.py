@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from rpat_cli.errors import ConfigError, Problem, RunFolderError
+from rpat_cli.errors import ConfigError, RpatError, RunFolderError
 from rpat_cli.recipe.layers import read_all, read_yaml, resolve
 from rpat_cli.recipe.shipped import recipe_names
 from rpat_cli.records.files import is_file, user_path
@@ -32,19 +32,20 @@ def run_or_path(text: str | Path) -> Path:
 
 
 def find_runs(texts: Iterable[str | Path]) -> list[RunFolder]:
-    """Several, each once. Raises `ConfigError` that lists every one that there is not."""
+    """Several, each once. Raises `RunFolderError` that lists every one that there is not."""
     found: dict[Path, RunFolder] = {}
-    problems = []
+    errors: list[RpatError] = []
     for text in texts:
         try:
             folder = find_run(text)
         except (RunFolderError, ConfigError) as error:
-            problems.append(Problem("", str(error)))
+            errors.append(error)
         else:
             found.setdefault(folder.path.resolve(), folder)
-    if problems:
-        title = "these runs were not found" if problems[1:] else ""
-        raise ConfigError(*problems, title=title)
+    if len(errors) == 1:
+        raise errors[0]
+    if errors:
+        raise RunFolderError("\n  ".join(["these runs were not found:", *map(str, errors)]))
     return list(found.values())
 
 

@@ -9,11 +9,10 @@ from rpat_cli.records.files import write_whole
 from rpat_cli.reports.html import template
 from rpat_cli.reports.pareto import Point, pareto_front, pareto_plot
 from rpat_cli.reports.pareto_picture import Plot
-from rpat_cli.reports.saved_report import UNION
+from rpat_cli.reports.saved_report import AUTOATTACK, UNION
 from rpat_cli.sweep.folder import SWEEPS
 from rpat_cli.sweep.intervals import Difference, Stat
 from rpat_cli.sweep.table import (
-    AUTOATTACK,
     SCORES,
     SweepTable,
     TableRow,

@@ -15,14 +15,13 @@ from rpat_cli.evaluation.statistics import mean_acc, nrr
 from rpat_cli.evaluation.suite import parse_suite
 from rpat_cli.records.metrics import AVERAGED
 from rpat_cli.reports.markup import latex_text, markdown_block, markdown_text, one_line
-from rpat_cli.reports.saved_report import Results
+from rpat_cli.reports.saved_report import AUTOATTACK, Results
 from rpat_cli.sweep.expand import Plan, Trial, Variant, checkpoints_of
 from rpat_cli.sweep.folder import union_labels
 from rpat_cli.sweep.intervals import Difference, Stat, paired_difference
 from rpat_cli.sweep.sweep_file import SHIPPED
 from rpat_cli.text import percent
 
-AUTOATTACK = "autoattack"
 SCORES: Mapping[str, Callable[[float, float], float]] = {"Mean": mean_acc, "NRR": nrr}
 """Computed per trial from clean and AutoAttack accuracy, as in the paper."""
 

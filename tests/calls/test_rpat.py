@@ -430,3 +430,16 @@ def test_every_loss_is_the_sum_of_its_terms(batch: Batch) -> None:
     assert rpat.losses.standard(net, x, y).item() == pytest.approx(
         F.cross_entropy(net(x), y).item()
     )
+
+
+def test_a_step_size_replaces_that_of_the_method(net: nn.Module) -> None:
+    own = rpat.attacks.training_attack("n-fgsm", eps=0.1, step_size=0.05)
+    assert own.step_size == 0.05
+    with pytest.raises(ConfigError, match="step_size: 'wide' must be a number"):
+        rpat.attacks.PGD(eps=0.1, step_size="wide")
+
+
+@pytest.mark.parametrize("image", [np.random.rand(28, 28), np.zeros((2, 3, 4, 5), np.uint8)])
+def test_an_array_that_is_no_image_of_bytes_is_said(run: "rpat.Run", image: Any) -> None:
+    with pytest.raises(DataError, match="cannot read this image"):
+        rpat.load_model(run).preprocess(image)

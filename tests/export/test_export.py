@@ -147,3 +147,17 @@ def test_the_command_knows_every_format() -> None:
     from rpat_cli.cli.export import FORMAT_NAMES
 
     assert FORMAT_NAMES == write.NAMES
+
+
+def test_a_file_that_gives_nan_is_another_model(saved: SavedModel) -> None:
+    model = Model(saved.model, saved.architecture)
+    broken = compare(model, lambda x: model.module(x) * torch.nan, None, 20)
+    assert not broken.within
+
+
+def test_without_figures_nothing_is_begun(saved: SavedModel, tmp_path: Path) -> None:
+    for _ in range(2):  # the same command can be given again
+        alone = replace(saved, file=tmp_path / "elsewhere.pt")
+        with pytest.raises(RpatError, match="Evaluate it first"):
+            export_model(alone, ["robustbench"], tmp_path / "out")
+    assert not (tmp_path / "out").exists()

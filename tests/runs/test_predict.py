@@ -94,3 +94,12 @@ def test_the_doctor_says_what_is_wrong(tmp_path: Path, monkeypatch: pytest.Monke
     answer: Any = CliRunner().invoke(app, ["doctor", "--json"])
     assert answer.exit_code == 1
     assert json.loads(answer.stdout)["healthy"] is False
+
+
+@pytest.mark.parametrize("command", [["predict", "last", "a.png"], ["export", "last"]])
+def test_an_unknown_checkpoint_is_a_mistake(command: list[str]) -> None:
+    run = str(Path(__file__).parents[1] / "compat" / "data" / "run")
+    given = [run if word == "last" else word for word in command]
+    wrong: Any = CliRunner().invoke(app, [*given, "--checkpoint", "../../best"])
+    assert wrong.exception.exit_code == 2
+    assert "Allowed: best, last" in str(wrong.exception)
