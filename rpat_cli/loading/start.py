@@ -176,7 +176,10 @@ def _of_hub(init: str) -> Start:
         for name in (file,) if file else HUB_FILES:
             try:
                 found = hub.hf_hub_download(repo, name, revision=revision or None, **settings)
-            except hub.errors.EntryNotFoundError:  # also where it is not on this machine
+            except hub.errors.EntryNotFoundError as error:
+                # Not on this machine: of the repository that says nothing.
+                if isinstance(error, hub.errors.LocalEntryNotFoundError) and not settings:
+                    raise
                 continue
             return Path(found)
         return None
