@@ -23,7 +23,7 @@ FOLDER = "ROBUSTBENCH_DIR"
 
 COLUMNS = [
     *("dataset", "threat", "entry", "architecture", "network", "normalization"),
-    *("key", "combined", "files", "crop", "eps", "clean_acc"),
+    *("key", "files", "crop", "eps", "clean_acc"),
 ]
 
 PER_IMAGE = "per-image"
@@ -46,7 +46,7 @@ class Entry:
 
     `network` is its name in rpat, "" where there is none for it. `normalization`: as `--normalize`
     takes it, or `PER_IMAGE`, or `OF_FILE`. `key`: under which its file has the weights, if it has
-    several. `combined`: how the outputs of several files become one.
+    several. `files`: how many there are; the outputs of several are averaged.
     `eps` is None on the leaderboards of corruptions. `clean_acc`: a fraction, as published.
     """
 
@@ -57,7 +57,6 @@ class Entry:
     network: str
     normalization: str
     key: str
-    combined: str
     files: int
     crop: str
     eps: float | None
@@ -97,7 +96,7 @@ def entries() -> list[Entry]:
 def _entry(row: Mapping[str, str]) -> Entry:
     return Entry(
         *(row["dataset"], row["threat"], row["entry"], row["architecture"], row["network"]),
-        *(row["normalization"], row["key"], row["combined"], int(row["files"]), row["crop"]),
+        *(row["normalization"], row["key"], int(row["files"]), row["crop"]),
         eps=float(parse_number(row["eps"])) if row["eps"] else None,
         clean_acc=float(row["clean_acc"]) / 100 if row["clean_acc"] else None,
     )

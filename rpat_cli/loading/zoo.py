@@ -70,7 +70,7 @@ def _model(entry: Entry, recipe: Recipe, states: Sequence[ImportedState]) -> Cla
         )
         mean, std = classifier.constants
         members.append(classifier.net)
-    net = Ensemble(members) if entry.combined else members[0]
+    net = Ensemble(members) if entry.files > 1 else members[0]
     if entry.normalization == PER_IMAGE:
         net = PerImage(net)
     return Classifier(net, mean, std).eval()
