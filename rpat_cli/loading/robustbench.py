@@ -26,9 +26,6 @@ COLUMNS = [
     *("key", "files", "crop", "eps", "clean_acc"),
 ]
 
-PER_IMAGE = "per-image"
-"""Each image is standardized by itself."""
-
 OF_FILE = "file"
 """The constants are in the file."""
 
@@ -45,8 +42,8 @@ class Entry:
     """A row: a model of one leaderboard.
 
     `network` is its name in rpat, "" where there is none for it. `normalization`: as `--normalize`
-    takes it, or `PER_IMAGE`, or `OF_FILE`. `key`: under which its file has the weights, if it has
-    several. `files`: how many there are; the outputs of several are averaged.
+    takes it, or `per-image` (each by itself), or `OF_FILE`. `key`: under which its file has the
+    weights, if it has several. `files`: how many there are; several are an `Ensemble`.
     `eps` is None on the leaderboards of corruptions. `clean_acc`: a fraction, as published.
     """
 
