@@ -96,8 +96,9 @@ def _in_folder(folder: Path, kind: str) -> Path:
 
 
 def _labels_next_to(images: Path) -> Path:
-    stem = images.stem.removesuffix("_data")  # as of CIFAR-10.1
-    own = [images.with_name(f"{stem}_{name}.npy") for name in NAMES["labels"]]
+    # CIFAR-10.1 has NAME_data.npy and NAME_labels.npy.
+    stems = dict.fromkeys((images.stem, images.stem.removesuffix("_data")))
+    own = [images.with_name(f"{stem}_{name}.npy") for stem in stems for name in NAMES["labels"]]
     shared = [images.with_name(f"{name}.npy") for name in NAMES["labels"]]
     for file in (*own, *shared):
         if file.is_file():

@@ -41,8 +41,9 @@ def load_further(
 
 def _by_class(folders: list[str], class_names: tuple[str, ...], root: Path) -> dict[int, str]:
     """The folders by the numbers of their classes."""
-    by_name = {name.casefold(): number for number, name in enumerate(class_names)}
-    by_name |= {str(number): number for number in range(len(class_names))}
+    by_name = {str(number): number for number in range(len(class_names))}
+    # Classes may be called by other numbers: then those are meant.
+    by_name |= {name.casefold(): number for number, name in enumerate(class_names)}
     strange = [name for name in folders if name.casefold() not in by_name]
     found = {by_name[name.casefold()]: name for name in folders if name not in strange}
     if strange:

@@ -135,6 +135,7 @@ def _loaded(loader: "torch_data.DataLoader[Any]") -> object:
     samplers = (torch_data.SequentialSampler, torch_data.RandomSampler)
     dataset, sampler = loader.dataset, loader.sampler
     usual = loader.collate_fn is torch_data.default_collate and not loader.drop_last
+    usual = usual and loader.batch_size is not None  # or the batches are chosen in another way
     streams = isinstance(dataset, torch_data.IterableDataset)
     if usual and not streams and isinstance(sampler, samplers):
         whole: Any = dataset
@@ -145,6 +146,11 @@ def _loaded(loader: "torch_data.DataLoader[Any]") -> object:
     for batch in loader:
         if not (isinstance(batch, tuple | list) and len(batch) == 2):
             raise DataError("data: the batches of a DataLoader must be pairs (x, y).")
+        if not all(isinstance(part, Tensor) and part.ndim for part in batch):
+            raise DataError(
+                "data: the batches of a DataLoader must be tensors, x (B, C, H, W) and y (B,). "
+                "With batch_size=None its dataset has to make whole batches."
+            )
         batches.append(batch)
     if not batches:
         raise DataError("data: the DataLoader has no batches.")

@@ -1,8 +1,11 @@
 """The one training loop and its parts. Importing this package does not import torch."""
 
-from typing import Any
+from typing import Any, Literal
 
 from rpat_cli.registry import Registry
+
+OnCollapse = Literal["warn", "stop", "rollback"]
+"""What the collapse guard can do."""
 
 COLLABORATORS: Registry[type[Any]] = Registry(
     "collaborator of the training loop",

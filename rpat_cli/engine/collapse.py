@@ -8,12 +8,13 @@ trained on a multi-step attack is from Li et al. 2020, arXiv 2006.03089.
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
 
 from rpat_cli.attacks.base import Attack
+from rpat_cli.engine import OnCollapse
 from rpat_cli.engine.callback import Callback
 from rpat_cli.engine.loop import TrainLoop
 from rpat_cli.records.metrics import EpochRecord
@@ -28,8 +29,6 @@ class Watched:
 
 
 Measure = Callable[[nn.Module], Watched]
-
-OnCollapse = Literal["warn", "stop", "rollback"]
 
 GAP = 0.3
 """Honest networks are a few points less robust against many steps than against one."""
@@ -107,7 +106,10 @@ class CollapseGuard(Callback):
     def _go_back(self, loop: TrainLoop, watched: Watched) -> None:
         assert self._good is not None
         epoch = loop.epoch
-        loop.load_state_dict(_copied(self._good))  # which also loads the state of this guard
+        # What was kept is older than the callbacks of its own epoch, such as the best so far; as
+        # they are now, they end there, since none of them has seen the one that collapsed.
+        callbacks = loop.state_dict()["callbacks"]
+        loop.load_state_dict({**_copied(self._good), "callbacks": callbacks})
         self.rolled_back = {"epoch": epoch, **asdict(watched)}
         self._good = None
         self._strengthen(loop)

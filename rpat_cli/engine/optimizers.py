@@ -69,8 +69,8 @@ def parameter_groups(
 
     layer_decay: the i-th of the n stages of each module learns at layer_decay^(n - i) of the rate,
     the last one (the head) at all of it (Howard & Ruder, ACL 2018, arXiv 1801.06146). Stages are
-    the children of the network in the order in which it defines them; one that holds nearly all
-    parameters is itself taken apart.
+    the children of the network in the order in which it defines them, a bare linear layer last; one
+    that holds nearly all parameters is itself taken apart.
     """
     modules = list(modules)
     if decayed == "all" and layer_decay == 1:
@@ -136,7 +136,10 @@ def _pieces(module: nn.Module, whole: int) -> Iterator[tuple[nn.Module, bool]]:
         yield module, True
         return
     yield module, False
-    for child in module.children():
+    children = list(module.children())
+    if not isinstance(module, nn.Sequential):  # some define their head first
+        children.sort(key=lambda child: isinstance(child, nn.Linear))
+    for child in children:
         yield from _pieces(child, whole)
 
 

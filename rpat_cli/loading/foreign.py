@@ -2,7 +2,7 @@
 a state dict differs from it."""
 
 import re
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -108,8 +108,8 @@ def _in_families(state: Mapping[str, Tensor]) -> list[str]:
 
 def misfit(given: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> str:
     """In which names and shapes a file's state dict differs from a model's; "" if it fits."""
-    missing = _without_counters(target.keys() - given.keys())
-    unexpected = _without_counters(given.keys() - target.keys())
+    missing = without_counters(target.keys() - given.keys())
+    unexpected = without_counters(given.keys() - target.keys())
     reshaped = [
         f"{key} (file {list(given[key].shape)}, model {list(target[key].shape)})"
         for key in target
@@ -168,7 +168,7 @@ def _whole_prefix(names: Mapping[str, Tensor]) -> str:
     return prefix
 
 
-def _without_counters(names: set[str]) -> list[str]:
+def without_counters(names: Iterable[str]) -> list[str]:
     """Sorted, without BatchNorm's counters of batches: old files lack them, and no result depends
     on them."""
     return sorted(name for name in names if not name.endswith("num_batches_tracked"))
@@ -198,7 +198,7 @@ def in_common(state: Mapping[str, Tensor], name: str) -> float:
     except (ConfigError, RuntimeError, NotImplementedError):
         return 0.0  # a plugin's network need not be buildable this way
     given = renamed(state, target)
-    names = _without_counters(target.keys() | given.keys())
+    names = without_counters(target.keys() | given.keys())
     same = 0
     for key in names:
         if key in target and key in given and target[key].shape == given[key].shape:

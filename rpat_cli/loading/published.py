@@ -11,10 +11,10 @@ from rpat_cli.errors import CheckpointError, ConfigError, Problem
 from rpat_cli.loading.architecture import Architecture, image_shape
 from rpat_cli.loading.foreign import in_common, load_foreign, nearest_architecture
 from rpat_cli.loading.foreign_file import ImportedState, inferred_classes, load_state
-from rpat_cli.loading.robustbench import OF_FILE, PER_IMAGE, Entry, entries_of_file, preferred_key
+from rpat_cli.loading.robustbench import OF_FILE, Entry, entries_of_file, preferred_key
 from rpat_cli.loading.saved_model import SavedModel, external_folder
 from rpat_cli.models import in_library
-from rpat_cli.models.combined import PerImage
+from rpat_cli.models.combined import constants_text, standardizing
 from rpat_cli.recipe.layers import Layer, resolve
 from rpat_cli.recipe.schema import Recipe
 
@@ -58,12 +58,11 @@ def load_published(file: Path, given: Sequence[Layer], key: str = "") -> SavedMo
     classes = max(spec.classes or 0, inferred_classes(imported.tensors) or 0)
     entry = next((entry for entry in alike if entry.network == name), None)
     how, constants, remark = _normalized(imported, recipe, name, entry)
-    mean, std = normalization("none" if constants == PER_IMAGE else constants, shape[0])
+    mean, std = normalization(constants_text(constants), shape[0])
     model = load_foreign(
         name, file, shape=shape, classes=classes or None, mean=mean, std=std, imported=imported
     )
-    if constants == PER_IMAGE:
-        model.net = PerImage(model.net)
+    model.net = standardizing(model.net, constants)
     return SavedModel(
         model,
         Architecture(name, shape, classes, *model.constants),
@@ -112,7 +111,7 @@ def _recorded(imported: ImportedState, entry: Entry | None) -> float | None:
 def _normalized(
     imported: ImportedState, recipe: Recipe, name: str, entry: Entry | None
 ) -> tuple[str, str, str]:
-    """How the normalization is known, what it is, as `normalization` takes it, or `PER_IMAGE`, and
+    """How the normalization is known, what it is, as `normalization` takes it, or `per-image`, and
     what to say of it."""
     asked, data = recipe.data.normalize_as, recipe.data.name
     if imported.mean is not None:

@@ -23,11 +23,8 @@ FOLDER = "ROBUSTBENCH_DIR"
 
 COLUMNS = [
     *("dataset", "threat", "entry", "architecture", "network", "normalization"),
-    *("key", "combined", "files", "crop", "eps", "clean_acc"),
+    *("key", "files", "crop", "eps", "clean_acc"),
 ]
-
-PER_IMAGE = "per-image"
-"""Each image is standardized by itself."""
 
 OF_FILE = "file"
 """The constants are in the file."""
@@ -45,8 +42,8 @@ class Entry:
     """A row: a model of one leaderboard.
 
     `network` is its name in rpat, "" where there is none for it. `normalization`: as `--normalize`
-    takes it, or `PER_IMAGE`, or `OF_FILE`. `key`: under which its file has the weights, if it has
-    several. `combined`: how the outputs of several files become one.
+    takes it, or `per-image` (each by itself), or `OF_FILE`. `key`: under which its file has the
+    weights, if it has several. `files`: how many there are; several are an `Ensemble`.
     `eps` is None on the leaderboards of corruptions. `clean_acc`: a fraction, as published.
     """
 
@@ -57,7 +54,6 @@ class Entry:
     network: str
     normalization: str
     key: str
-    combined: str
     files: int
     crop: str
     eps: float | None
@@ -97,7 +93,7 @@ def entries() -> list[Entry]:
 def _entry(row: Mapping[str, str]) -> Entry:
     return Entry(
         *(row["dataset"], row["threat"], row["entry"], row["architecture"], row["network"]),
-        *(row["normalization"], row["key"], row["combined"], int(row["files"]), row["crop"]),
+        *(row["normalization"], row["key"], int(row["files"]), row["crop"]),
         eps=float(parse_number(row["eps"])) if row["eps"] else None,
         clean_acc=float(row["clean_acc"]) / 100 if row["clean_acc"] else None,
     )

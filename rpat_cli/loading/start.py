@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from rpat_cli.errors import CheckpointError, ConfigError, MissingExtraError, Problem, RpatError
-from rpat_cli.loading.foreign import MIN_IN_COMMON, misfit, renamed
+from rpat_cli.loading.foreign import MIN_IN_COMMON, misfit, renamed, without_counters
 from rpat_cli.loading.foreign_file import is_foreign, load_state
 from rpat_cli.loading.load import check_content, split_key
 from rpat_cli.models import in_library
@@ -55,7 +55,7 @@ class Start:
         target = network.state_dict()
         given = renamed(self.tensors, target)
         fits = {key: value for key, value in given.items() if _fits(value, target.get(key))}
-        wanted = [key for key in target if not key.endswith("num_batches_tracked")]
+        wanted = without_counters(target)
         found = sum(key in fits for key in wanted)
         left = misfit(given, target)
         if found < MIN_IN_COMMON * len(wanted):
@@ -150,11 +150,10 @@ def _of_library(init: str) -> Start:
     name, _, tag = init.partition("@")
     library, _, member = name.partition(":")
     weights = _LIBRARIES[library](member, tag)
-    _check_download(init, here=weights.file is not None and weights.file.exists())
+    _check_download(init, here=weights.file.exists())
     with redirect_stdout(sys.stderr):  # progress; stdout is for results alone
         tensors = weights.load()
-    is_file = weights.file is not None and weights.file.is_file()
-    sha256 = sha256_of(weights.file) if weights.file and is_file else checksum(tensors)
+    sha256 = sha256_of(weights.file) if weights.file.is_file() else checksum(tensors)
     return Start(init, sha256, tensors, weights.mean, weights.std, name)
 
 
@@ -176,7 +175,10 @@ def _of_hub(init: str) -> Start:
         for name in (file,) if file else HUB_FILES:
             try:
                 found = hub.hf_hub_download(repo, name, revision=revision or None, **settings)
-            except hub.errors.EntryNotFoundError:  # also where it is not on this machine
+            except hub.errors.EntryNotFoundError as error:
+                # Not on this machine: of the repository that says nothing.
+                if isinstance(error, hub.errors.LocalEntryNotFoundError) and not settings:
+                    raise
                 continue
             return Path(found)
         return None

@@ -12,9 +12,9 @@ from rpat_cli.loading.architecture import Architecture, image_shape
 from rpat_cli.loading.foreign import load_foreign
 from rpat_cli.loading.foreign_file import ImportedState, inferred_classes, load_state
 from rpat_cli.loading.published import names_data
-from rpat_cli.loading.robustbench import OF_FILE, PER_IMAGE, Entry, find_entry, find_files
+from rpat_cli.loading.robustbench import OF_FILE, Entry, find_entry, find_files
 from rpat_cli.loading.saved_model import SavedModel, external_folder
-from rpat_cli.models.combined import Ensemble, PerImage
+from rpat_cli.models.combined import Ensemble, constants_text, standardizing
 from rpat_cli.models.normalize import Classifier
 from rpat_cli.recipe.layers import Layer, resolve
 from rpat_cli.recipe.schema import Recipe
@@ -70,15 +70,13 @@ def _model(entry: Entry, recipe: Recipe, states: Sequence[ImportedState]) -> Cla
         )
         mean, std = classifier.constants
         members.append(classifier.net)
-    net = Ensemble(members) if entry.combined else members[0]
-    if entry.normalization == PER_IMAGE:
-        net = PerImage(net)
-    return Classifier(net, mean, std).eval()
+    net = Ensemble(members) if entry.files > 1 else members[0]
+    return Classifier(standardizing(net, entry.normalization), mean, std).eval()
 
 
 def _constants(entry: Entry, state: ImportedState, recipe: Recipe) -> Constants:
     """What normalizes the images unless the file has constants of its own."""
-    text = "none" if entry.normalization == PER_IMAGE else entry.normalization
+    text = constants_text(entry.normalization)
     if text != OF_FILE:
         return normalization(text, image_shape(recipe.data)[0])
     if state.mean is None or state.std is None:

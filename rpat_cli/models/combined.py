@@ -24,6 +24,20 @@ class Ensemble(nn.Module):
         return members.logsumexp(dim=0) - math.log(len(self.members))
 
 
+PER_IMAGE = "per-image"
+"""The normalization of a `PerImage`, in the place of constants."""
+
+
+def constants_text(normalization: str) -> str:
+    """The constants beside it, as `rpat_cli.data.normalization` takes them."""
+    return "none" if normalization == PER_IMAGE else normalization
+
+
+def standardizing(net: nn.Module, normalization: str) -> nn.Module:
+    """The network, which standardizes its images itself where no constants do."""
+    return PerImage(net) if normalization == PER_IMAGE else net
+
+
 class PerImage(nn.Module):
     """A network of images (B, C, H, W) that are standardized one by one: minus the mean over all
     values of the image, divided by their standard deviation, or by 1 / sqrt(their number) where

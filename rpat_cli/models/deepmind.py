@@ -120,13 +120,9 @@ class DMWideResNet(nn.Module):
         self.meansparse_end = sparsify(widths[-1])
         self.logits = nn.Linear(widths[-1], classes)
 
-    def features(self, x: Tensor) -> Tensor:
-        """(B, F): what the head is given."""
-        out = self.meansparse_end(self.batchnorm(self.layer(self.init_conv(x))))
-        return global_average(self.activation(out))
-
     def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.logits(self.features(x))
+        out = self.meansparse_end(self.batchnorm(self.layer(self.init_conv(x))))
+        logits: Tensor = self.logits(global_average(self.activation(out)))
         return logits
 
 

@@ -52,10 +52,9 @@ def stages(
     return made
 
 
-def resnet18_stages(block: BlockBuilder, expansion: int = 1) -> list[nn.Sequential]:
-    """The four stages of two blocks each that make a ResNet an "18": outputs of 64, 128, 256, 512
-    times `expansion`."""
-    return stages(block, 64, [expansion * width for width in RESNET_WIDTHS], counts=(2, 2, 2, 2))
+def resnet18_stages(block: BlockBuilder) -> list[nn.Sequential]:
+    """The four stages of two blocks each that make a ResNet an "18"."""
+    return stages(block, 64, RESNET_WIDTHS, counts=(2, 2, 2, 2))
 
 
 def global_average(x: Tensor) -> Tensor:

@@ -51,7 +51,7 @@ def pretrained_torchvision(name: str, shape: tuple[int, int, int]) -> Classifier
     label = f"torchvision:{name}"
     weights = models.get_model_weights(name).DEFAULT
     _require_channels(label, 3, shape[0])
-    file = _torchvision_cache(name)
+    file = _torch_cache(weights.url)
     try:
         net: nn.Module = models.get_model(name, weights=weights, progress=False)
     except (OSError, RuntimeError) as error:
@@ -66,11 +66,7 @@ def pretrained_timm(name: str, shape: tuple[int, int, int]) -> Classifier:
     """The same from timm, whose weights come from the Hugging Face hub. Also raises
     `MissingExtraError` without timm."""
     timm = _find_timm(name)
-    label, config = f"timm:{name}", timm.get_pretrained_cfg(name)
-    if config is None or not (config.hf_hub_id or config.url or config.file):
-        raise CheckpointError(
-            f"timm has no trained weights for {name!r}. Train it: rpat train --model {label}"
-        )
+    label, config = f"timm:{name}", _timm_config(timm, name)
     _require_channels(label, config.input_size[0], shape[0])
     try:
         net = timm.create_model(name, pretrained=True)
@@ -86,10 +82,10 @@ def pretrained_timm(name: str, shape: tuple[int, int, int]) -> Classifier:
 
 @dataclass(frozen=True)
 class LibraryWeights:
-    """Trained weights of a library: where they are once they are on this machine (None: there is no
-    telling), how to read them, and their normalization."""
+    """Trained weights of a library: where they are once they are on this machine, how to read them,
+    and their normalization."""
 
-    file: Path | None
+    file: Path
     load: Callable[[], dict[str, Tensor]]
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -109,7 +105,7 @@ def torchvision_weights(name: str, tag: str = "") -> LibraryWeights:
         names = list(known.__members__)
         raise ConfigError(unknown(f"weights of torchvision:{name}", tag, names))
     weights = known[tag] if tag else known.DEFAULT
-    file = Path(torch.hub.get_dir()) / "checkpoints" / str(weights.url).rsplit("/", 1)[-1]
+    file = _torch_cache(weights.url)
     constants = weights.transforms()
 
     def load() -> dict[str, Tensor]:
@@ -128,9 +124,7 @@ def timm_weights(name: str, tag: str = "") -> LibraryWeights:
     if tag not in ("", "pretrained"):
         raise ConfigError(f"timm:{name}@{tag}: write timm:{name}.{tag}@pretrained.")
     timm = _find_timm(name)
-    label, config = f"timm:{name}", timm.get_pretrained_cfg(name)
-    if config is None or not (config.hf_hub_id or config.url or config.file):
-        raise CheckpointError(f"timm has no trained weights for {name!r}.")
+    label, config = f"timm:{name}", _timm_config(timm, name)
 
     def load() -> dict[str, Tensor]:
         try:
@@ -186,16 +180,26 @@ def has_weights(name: str) -> bool:
     if library == "timm":
         config = _find_timm(member).get_pretrained_cfg(member)
         return config is None or _timm_cache(config).exists()
-    torchvision_builder(member)  # raises for an unknown name
-    return _torchvision_cache(member).is_file()
-
-
-def _torchvision_cache(name: str) -> Path:
-    """Where torchvision looks for trained weights before it downloads them."""
     from torchvision import models
 
-    url = models.get_model_weights(name).DEFAULT.url
+    torchvision_builder(member)  # raises for an unknown name
+    return _torch_cache(models.get_model_weights(member).DEFAULT.url).is_file()
+
+
+def _torch_cache(url: object) -> Path:
+    """Where torch looks for the file of an address before it downloads it."""
     return Path(torch.hub.get_dir()) / "checkpoints" / str(url).rsplit("/", 1)[-1]
+
+
+def _timm_config(timm: ModuleType, name: str) -> Any:
+    """What timm knows of the trained weights of a network. Raises `CheckpointError` if there are
+    none."""
+    config = timm.get_pretrained_cfg(name)
+    if config is None or not (config.hf_hub_id or config.url or config.file):
+        raise CheckpointError(
+            f"timm has no trained weights for {name!r}. Train it: rpat train --model timm:{name}"
+        )
+    return config
 
 
 def _timm_cache(config: Any) -> Path:
@@ -203,7 +207,7 @@ def _timm_cache(config: Any) -> Path:
     if config.hf_hub_id:
         cache = import_module("huggingface_hub.constants").HF_HUB_CACHE  # timm depends on it
         return Path(cache) / f"models--{config.hf_hub_id.replace('/', '--')}"
-    return Path(torch.hub.get_dir()) / "checkpoints" / str(config.url).rsplit("/", 1)[-1]
+    return _torch_cache(config.url)
 
 
 def _require_channels(label: str, wanted: int, given: int) -> None:

@@ -31,11 +31,12 @@ T = TypeVar("T")
 
 def no_switch(value: Any, annotation: Any) -> Any:
     """The value itself. Raises `ValueError` for `true`, which is also what YAML makes of `yes` and
-    `on`, in the place of a whole number: it would be read as 1."""
+    `on`, in the place of a number: it would be read as 1."""
     if isinstance(value, bool):
         kinds = set(_kinds(annotation))
-        if int in kinds and bool not in kinds:
-            raise ValueError("must be a whole number, and not true or false")
+        if bool not in kinds and kinds & {int, float}:
+            number = "a number" if float in kinds else "a whole number"
+            raise ValueError(f"must be {number}, and not true or false")
     return value
 
 
@@ -51,7 +52,10 @@ def _kinds(annotation: Any) -> Iterator[Any]:
 
 
 class Strict(BaseModel):
-    """Unknown keys are mistakes, never ignored, and so are numbers that nobody means."""
+    """Unknown keys are mistakes, never ignored, and so are numbers that nobody means.
+
+    Sections of engines are no `Section`: pydantic lets no validator run before a discriminator.
+    """
 
     model_config = ConfigDict(
         extra="forbid", validate_default=True, use_attribute_docstrings=True, allow_inf_nan=False

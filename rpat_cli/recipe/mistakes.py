@@ -52,19 +52,27 @@ def _problems(
     problems: list[Problem] = []
     found = error.errors()[:MOST]
     for item in found:
-        if _is_refined(item["loc"], [other["loc"] for other in found]):
+        is_unknown = item["type"] in ("extra_forbidden", "unexpected_keyword_argument")
+        if not is_unknown and _is_refined(item["loc"], [other["loc"] for other in found]):
             continue
-        path = (*prefix, *(str(part) for part in item["loc"] if not _is_kind(part)))
+        path = (*prefix, *_keys(item["loc"], is_unknown))
         inner = item.get("ctx", {}).get("error")
         if isinstance(inner, SettingsError):
             problems += _problems(inner.error, origins, path, inner.allowed, item["input"])
-        elif item["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        elif is_unknown:
             keys = _keys_at(path[:-1]) if allowed is None else allowed
             problems.append(_unknown_key(path, origins, keys, given))
         else:
             message = _with_input(str(inner) if inner is not None else item["msg"], item["input"])
             problems.append(Problem(".".join(path), message, origin_of(path, origins)))
     return problems
+
+
+def _keys(path: tuple[int | str, ...], is_unknown: bool) -> list[str]:
+    """The keys in pydantic's path. An unknown one, at its end, may be called like a kind."""
+    last = path[-1:] if is_unknown else ()
+    inner = path[: len(path) - len(last)]
+    return [str(part) for part in (*(part for part in inner if not _is_kind(part)), *last)]
 
 
 def _is_kind(part: int | str) -> bool:
@@ -156,18 +164,24 @@ def _attack(recipe: Recipe) -> Iterator[Problem]:
             yield replace(problem, key=f"attack.{problem.key}".rstrip("."))
 
 
+def _built_attack(recipe: Recipe) -> object:
+    """The attack, or None where it cannot be built, which `_attack` says."""
+    from rpat_cli.attacks.threat import Threat
+
+    threat = Threat(recipe.threat.norm, recipe.threat.eps)
+    try:
+        return TRAINING_ATTACKS[recipe.attack.name].for_training(threat, recipe.attack.settings())
+    except ConfigError:
+        return None
+
+
 def _own_examples(recipe: Recipe) -> Iterator[Problem]:
     """What a method that makes its adversarial examples itself cannot be combined with, and what
     only PGD can do."""
     from rpat_cli.attacks.pgd import PGD
-    from rpat_cli.attacks.threat import Threat
 
-    attack, method, threat = recipe.attack, METHODS[recipe.method.name], recipe.threat
-    try:
-        built = TRAINING_ATTACKS[attack.name].for_training(
-            Threat(threat.norm, threat.eps), attack.settings()
-        )
-    except ConfigError:  # said by `_attack`
+    attack, method, built = recipe.attack, METHODS[recipe.method.name], _built_attack(recipe)
+    if built is None:
         return
     if method.own_examples and not isinstance(built, PGD):
         message = f"the method {recipe.method.name!r} makes its adversarial examples itself."
@@ -200,7 +214,6 @@ def _worse_weights(recipe: Recipe) -> Iterator[Problem]:
 
 def _collapse(recipe: Recipe) -> Iterator[Problem]:
     from rpat_cli.attacks.pgd import PGD
-    from rpat_cli.attacks.threat import Threat
 
     action = recipe.on_collapse
     if action in (None, "off"):
@@ -208,12 +221,12 @@ def _collapse(recipe: Recipe) -> Iterator[Problem]:
     if not recipe.attack.steps:
         message = f"has no effect: {recipe.method.name!r} takes no attack steps."
         yield Problem("on_collapse", message, hint="Leave it out.")
-    if action == "rollback":
-        threat = Threat(recipe.threat.norm, recipe.threat.eps)
-        built = TRAINING_ATTACKS[recipe.attack.name].for_training(threat, recipe.attack.settings())
-        if METHODS[recipe.method.name].own_examples or not isinstance(built, PGD):
-            message = f"only PGD can be given more steps, not {recipe.method.name} and its attack."
-            yield Problem("on_collapse", message, hint="Choose stop or warn.")
+    built = _built_attack(recipe)
+    if action != "rollback" or built is None:
+        return
+    if METHODS[recipe.method.name].own_examples or not isinstance(built, PGD):
+        message = f"only PGD can be given more steps, not {recipe.method.name} and its attack."
+        yield Problem("on_collapse", message, hint="Choose stop or warn.")
 
 
 def _networks(recipe: Recipe) -> Iterator[Problem]:

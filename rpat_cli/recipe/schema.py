@@ -21,7 +21,7 @@ from pydantic import (
 from rpat_cli.attacks import TRAINING_ATTACKS
 from rpat_cli.attacks.threat import parse_threat, too_long
 from rpat_cli.data import MIXINGS
-from rpat_cli.engine import COLLABORATORS
+from rpat_cli.engine import COLLABORATORS, OnCollapse
 from rpat_cli.engine.schedules import SCHEDULES
 from rpat_cli.errors import ConfigError
 from rpat_cli.evaluation.suite import parse_suite
@@ -244,7 +244,7 @@ class Recipe(Section):
             "threats of the final report, such as Linf:8/255 and L2:0.5 (default: the recipe's own)"
         ),
     )
-    on_collapse: Literal["off", "warn", "stop", "rollback"] | None = Field(
+    on_collapse: Literal["off", OnCollapse] | None = Field(
         None,
         description=(
             "watch for catastrophic overfitting to a weak attack after every epoch, and warn, stop "
@@ -282,7 +282,7 @@ class Recipe(Section):
         """Weight averaging and weight perturbation, where they are turned on."""
         return _turned_on(self, COLLABORATORS)
 
-    def action_on_collapse(self) -> Literal["off", "warn", "stop", "rollback"]:
+    def action_on_collapse(self) -> Literal["off", OnCollapse]:
         """What the collapse guard does."""
         return self.on_collapse or ("warn" if self.attack.steps == 1 else "off")
 

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from helpers import assert_same, snapshot, tiny_net
 from PIL import Image
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, SubsetRandomSampler, TensorDataset
+from torch.utils.data import BatchSampler, DataLoader, SubsetRandomSampler, TensorDataset
 
 import rpat_cli
 from rpat_cli.attacks.threat import Threat
@@ -312,10 +312,15 @@ def test_a_data_loader_is_read_as_its_dataset(images: Batch) -> None:
     part, labels = as_split(DataLoader(whole, 7, sampler=odd)).tensors()
     assert sorted(labels.tolist()) == sorted(y[1::2].tolist())
     assert len(part) == 30
+    own = BatchSampler(odd, 7, drop_last=False)
+    assert len(as_split(DataLoader(whole, batch_sampler=own)).tensors()[0]) == 30
     turned = DataLoader(whole, 7, collate_fn=negatives)
     assert torch.equal(as_split(turned).tensors()[0], 1 - x)
     with pytest.raises(DataError, match="item 0 must be a pair"):
         as_split(DataLoader(TensorDataset(x), 7))
+    for single in (whole, list(zip(x, y.tolist(), strict=True))):
+        with pytest.raises(DataError, match="batch_size=None"):
+            as_split(DataLoader(single, batch_size=None))  # type: ignore[arg-type]
 
 
 def test_a_loaded_model_knows_names_and_preprocessing(run: "rpat.Run", tmp_path: Path) -> None:

@@ -90,6 +90,14 @@ def test_a_file_that_is_none(tmp_path: Path) -> None:
         load_extra([whole], (3, 4, 5), 3)
 
 
+@pytest.mark.parametrize("labels", ["gen_data_labels", "gen_labels"])
+def test_labels_of_images_that_are_called_data(tmp_path: Path, labels: str) -> None:
+    np.save(tmp_path / "gen_data.npy", IMAGES)
+    np.save(tmp_path / f"{labels}.npy", LABELS)
+    (part,) = load_extra([tmp_path / "gen_data.npy"], (3, 4, 5), 3).parts
+    assert part.labels.tolist() == LABELS.tolist()
+
+
 def as_npy_with_labels_next_to_it(folder: Path, images: Any, labels: Any) -> Path:
     np.save(folder / "a.npy", images)
     np.save(folder / "a_labels.npy", labels)

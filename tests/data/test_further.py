@@ -12,6 +12,7 @@ from torch import Tensor, nn
 import rpat_cli as rpat
 from rpat_cli.data import DATASETS
 from rpat_cli.data.base import LoadOptions
+from rpat_cli.data.further import load_further
 from rpat_cli.data.load import load_dataset
 from rpat_cli.errors import ConfigError, DataError
 
@@ -40,6 +41,15 @@ def test_a_folder_of_some_of_the_classes(tmp_path: Path, inner: str) -> None:
         (2, pytest.approx(0.4)),
         (7, pytest.approx(0.2)),
     ]
+
+
+def test_numbers_that_classes_are_called_by_are_their_names(tmp_path: Path) -> None:
+    for name, value in {"1": 10, "3": 30}.items():
+        picture(tmp_path / name, "a.png", value)
+    test = load_further(tmp_path, (1, 28, 28), ("1", "2", "3"), LoadOptions(Path()))
+    x, y = test.tensors()
+    values = (255 * x.mean((1, 2, 3))).round().int().tolist()
+    assert dict(zip(y.tolist(), values, strict=True)) == {0: 10, 2: 30}
 
 
 def test_arrays_as_cifar_10_1_names_them(tmp_path: Path) -> None:

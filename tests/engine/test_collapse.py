@@ -10,6 +10,7 @@ from torch import nn
 
 from rpat_cli.attacks.pgd import PGD
 from rpat_cli.attacks.threat import Threat
+from rpat_cli.engine.callbacks import Validation
 from rpat_cli.engine.collapse import CollapseGuard, Watched, has_collapsed
 from rpat_cli.engine.loop import TrainLoop
 from rpat_cli.errors import ConfigError
@@ -113,6 +114,22 @@ def test_rollback_goes_back_an_epoch_and_on_with_the_stronger_attack() -> None:
     assert same(weights(loop), weights(by_hand))
 
 
+def test_a_rollback_keeps_the_best_epoch() -> None:
+    """It was forgotten, and a worse one took its place."""
+    accuracies = iter((0.2, 0.5, 0.3, 0.4))
+    bests: list[int] = []
+    validation = Validation(
+        lambda model: {"robust_acc": next(accuracies)},
+        every=1,
+        on_best=lambda suffix, model, record: bests.append(record.epoch),
+    )
+    guard = CollapseGuard(Told(GOOD, GOOD, BAD, GOOD), "rollback", STRONGER, print)
+    assert make_loop(METHODS["pgd"](), epochs=4, callbacks=(guard, validation)).run()
+    assert guard.rolled_back["epoch"] == 3
+    assert bests == [1, 2]
+    assert validation.best[""]["epoch"] == 2
+
+
 @pytest.mark.parametrize(
     ("at", "asked"),
     # Within the epoch that collapses; within the one after, when it has been done again; between.
@@ -169,3 +186,11 @@ def test_what_cannot_be_watched_or_strengthened_is_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=problem):
         resolve([Layer("given", values)])
+
+
+def test_an_attack_that_cannot_be_built_hides_no_other_mistake() -> None:
+    attack = {"name": "pgd", "start": "zero", "restarts": 2}
+    values = {"attack": attack, "on_collapse": "rollback", "batch_size": 4, "accumulate": 9}
+    with pytest.raises(ConfigError) as caught:
+        resolve([Layer("given", values)])
+    assert [problem.key for problem in caught.value.problems] == ["attack.restarts", "accumulate"]

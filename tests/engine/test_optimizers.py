@@ -16,12 +16,13 @@ from torch.optim.lr_scheduler import CyclicLR, OneCycleLR
 from rpat_cli.attacks.threat import Threat
 from rpat_cli.engine.awp import WeightPerturbation
 from rpat_cli.engine.loop import TrainLoop
-from rpat_cli.engine.optimizers import ADAMW, parameter_groups, rate_of, set_rates, stages
+from rpat_cli.engine.optimizers import ADAMW, SCALE, parameter_groups, rate_of, set_rates, stages
 from rpat_cli.engine.sam import SharpnessAware
 from rpat_cli.engine.schedules import OneCycle, Points, momentum_at
 from rpat_cli.errors import ConfigError
 from rpat_cli.methods import METHODS
 from rpat_cli.methods.base import StepContext
+from rpat_cli.models import MODELS
 from rpat_cli.recipe.layers import Layer, resolve
 from rpat_cli.recipe.mistakes import doubts
 
@@ -125,6 +126,17 @@ def test_each_stage_learns_at_a_share_of_the_rate_of_the_next() -> None:
     set_rates(optimizer, 0.4)
     assert [group["lr"] for group in optimizer.param_groups] == [0.025, 0.05, 0.1, 0.2, 0.4]
     assert rate_of(optimizer) == 0.4
+
+
+@pytest.mark.parametrize("name", list(MODELS))
+def test_the_head_learns_at_the_full_rate(name: str) -> None:
+    """Some networks define it first, as they were published."""
+    with torch.device("meta"):
+        net = MODELS[name](3, 64, 7)
+    head = {id(p) for p in net.parameters() if p.shape[0] == 7}
+    assert head
+    groups: Any = parameter_groups([net], 0.0, layer_decay=0.5)
+    assert {g[SCALE] for g in groups for p in g["params"] if id(p) in head} == {1.0}
 
 
 def test_the_momentum_of_adamw_is_its_beta1() -> None:

@@ -35,27 +35,27 @@ def shipped_rows() -> list[list[str]]:
 
 def shipped(row: dict[str, str]) -> list[str]:
     needs = re.split(r";(?![^(]*\))", row["needs"])
-    network, combined = network_of(row["architecture"], needs)
+    network = network_of(row["architecture"], needs)
     files = next((need.split()[0] for need in needs if re.match(r"\d+ files", need)), "1")
     crop = next((need.partition("=")[2] for need in needs if "preprocessing=" in need), "")
     key = next((need.split()[1] for need in needs if need.startswith("sub-key")), "")
     return [
         *(row["dataset"], row["threat"], row["entry"], row["architecture"], network),
-        *(normalization(needs[0]), key, combined, files, crop, row["eps"], row["clean_acc"]),
+        *(normalization(needs[0]), key, files, crop, row["eps"], row["clean_acc"]),
     ]
 
 
-def network_of(architecture: str, needs: list[str]) -> tuple[str, str]:
-    """What rpat calls the network, "" if it has none, and how several of them are combined."""
+def network_of(architecture: str, needs: list[str]) -> str:
+    """What rpat calls the network (each, of several), "" if it has none."""
     if "preprocessing=Crop288" in needs:  # of images that are not resized
-        return "", ""
+        return ""
     ensemble = re.fullmatch(r"ensemble-\dx-(.+)", architecture)
     if ensemble:
-        return ensemble[1], "mean"
+        return ensemble[1]
     if architecture.startswith("torchvision:") and "timm" not in needs:
-        return architecture, ""
+        return architecture
     plain = architecture.replace("-sub", "")  # the block that is in the file, and never used
-    return (MODELS.spelled(plain), "") if plain in MODELS else ("", "")
+    return MODELS.spelled(plain) if plain in MODELS else ""
 
 
 def normalization(need: str) -> str:

@@ -188,7 +188,7 @@ def test_only_the_user_starts_a_download(
     with pytest.raises(ConfigError, match=r"init: wants to download .* which you have not named"):
         read_start(init)
     for asked in ({"files": [init]}, {"everything": True}):
-        with trusting(**asked), pytest.raises(CheckpointError, match="could not be read|has no"):
+        with trusting(**asked), pytest.raises(CheckpointError, match="could not be read"):
             read_start(init)
 
 

@@ -56,6 +56,11 @@ def message_of(tmp_path: Path, text: str) -> str:
         ("wa: {start_epoch: true}\n", "start_epoch: must be a whole number"),
         ("data: {augment: [{crop: [1]}]}\n", "r.yaml:1: data.augment.0.crop: [1]: should be"),
         ("eval: {attack: pgd}\n", "r.yaml:1: eval: should be a valid list"),
+        ("'data[name]': cifar10\n", "r.yaml:1: data[name]: unknown key"),
+        ("data: {'root[0]': x}\n", "r.yaml:1: data.root[0]: unknown key"),
+        ("int: 5\n", "r.yaml:1: int: unknown key"),
+        ("data: {float: 5}\n", "r.yaml:1: data.float: unknown key"),
+        ("method: {name: trades, str: 1}\n", "r.yaml:1: method.str: unknown key"),
         ("extends: ././r.yaml\n", "the files extend one another"),
     ],
 )
@@ -100,6 +105,12 @@ def test_a_suite(suite: str) -> None:
             "the axes and seeds make about 10^12 trials; a sweep has at most 10,000",
         ),
         ("grid: {method: [pgd]}\nengine: {name: {a: b}}\n", "engine"),
+        (
+            "grid: {method: [pgd]}\nengine: {name: local, jobs: yes}\n",
+            "jobs: must be a whole number",
+        ),
+        ("grid: {method: [pgd]}\nengine: {name: slurm, gpus: yes}\n", "gpus: must be a whole"),
+        ("grid: {method: [pgd]}\nengine: {name: ray, gpus: yes}\n", "gpus: must be a number"),
         ("grid: {method: [pgd]}\nengine: {name: [local]}\n", "engine"),
     ],
 )

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Protocol
 from pydantic import BeforeValidator, Field
 
 from rpat_cli.errors import unknown
-from rpat_cli.recipe.components import Strict
+from rpat_cli.recipe.components import Strict, no_switch
 from rpat_cli.registry import Registry
 
 
@@ -87,6 +87,14 @@ class EngineSection(Strict):
         raise NotImplementedError
 
 
+def _check_switches(section: Mapping[str, Any], kind: type[EngineSection]) -> None:
+    for key, field in kind.model_fields.items():
+        try:
+            no_switch(section.get(key), field.annotation)
+        except ValueError as error:
+            raise ValueError(f"{key}: {error}") from None
+
+
 def engine_of(registry: Registry[type[EngineSection]]) -> Any:
     """The type of the key `engine`: a name in `registry`, or a mapping with the `name` and that
     engine's settings."""
@@ -100,6 +108,7 @@ def engine_of(registry: Registry[type[EngineSection]]) -> Any:
         name = section["name"]
         if not isinstance(name, str) or name not in registry:
             raise ValueError(unknown(registry.kind, str(name), list(registry)))
+        _check_switches(section, registry[name])
         return section
 
     sections: Any = reduce(or_, registry.values())
