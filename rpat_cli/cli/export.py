@@ -29,7 +29,7 @@ def export(
             help=f"Formats, separated by commas: {', '.join(FORMAT_NAMES)}; or all.",
             autocompletion=lambda: list(FORMAT_NAMES),
         ),
-    ] = "safetensors,torch-export",
+    ] = "state-dict,torch-export",
     out: Annotated[
         Path | None,
         typer.Option(

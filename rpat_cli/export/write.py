@@ -26,7 +26,7 @@ PROGRAM = "torch-export"
 INFO, SNIPPET = "model_info.json", "robustbench_eval.py"
 
 NAMES = (*FORMATS, ROBUSTBENCH)
-DEFAULT = ("safetensors", PROGRAM)
+DEFAULT = ("state-dict", PROGRAM)  # what an installation without extras can write
 
 
 @dataclass

@@ -1,6 +1,7 @@
 """Exported models predict what the run's model does; a file that does not is noticed."""
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -161,3 +162,12 @@ def test_without_figures_nothing_is_begun(saved: SavedModel, tmp_path: Path) -> 
         with pytest.raises(RpatError, match="Evaluate it first"):
             export_model(alone, ["robustbench"], tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_the_usual_formats_need_no_extra(
+    saved: SavedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("safetensors", "safetensors.torch", "onnx", "onnxruntime", "onnxscript"):
+        monkeypatch.setitem(sys.modules, name, None)  # as if it were not installed
+    done = export_model(saved, out=tmp_path, check=5)
+    assert {"state-dict", "torch-export"} <= done.files.keys()
