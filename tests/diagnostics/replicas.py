@@ -299,7 +299,7 @@ REPLICAS: dict[str, Replica] = {
     "sparse features": Replica(
         lambda nets: inside(nets.honest, lambda norm: MeanSparse(norm, 0.6)),
         SLOPE,
-        "FAIL",
+        "WARN",  # FAIL on most processors: how wrong the gradient is depends on the rounding
         PAST.format("MeanSparse"),
         images=100,
     ),
