@@ -20,6 +20,7 @@ from rpat_cli.errors import ConfigError, Mistakes
 from rpat_cli.evaluation.parallel import ranks
 from rpat_cli.evaluation.parallel.processes import Jobs
 from rpat_cli.evaluation.suite import AttackSpec
+from rpat_cli.loading.named import run_or_path
 from rpat_cli.loading.stand_ins import read_surrogates
 from rpat_cli.recipe.layers import Layer, layers_of, resolve
 from rpat_cli.recipe.schema import Recipe
@@ -35,7 +36,6 @@ from rpat_cli.runs import estimate as cost
 from rpat_cli.runs.compare import match
 from rpat_cli.runs.diagnose import Wanted, check_wanted
 from rpat_cli.runs.evaluate import EvalOptions, Measured, measure_run
-from rpat_cli.runs.named import run_or_path
 from rpat_cli.runs.resume import resume_run
 from rpat_cli.runs.shown import shown
 from rpat_cli.runs.target import check_changes
@@ -195,6 +195,8 @@ def evaluate(
         if target is None:
             target = newest_run().path
             listener.say(f"evaluating the newest run, {target}")
+        else:
+            target = run_or_path(target)
         again = shlex.join(["rpat", *sys.argv[1:]]) + (" (alone or with torchrun)" * shared)
         how = (batch_size, jobs, limit, again, others, out, fast, stand_ins, save_adv)
         measured = measure_run(

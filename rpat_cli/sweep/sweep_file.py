@@ -10,13 +10,12 @@ from rpat_cli.errors import ConfigError, Problem, did_you_mean, shortened
 from rpat_cli.recipe.components import Strict
 from rpat_cli.recipe.layers import Layer
 from rpat_cli.recipe.mistakes import MOST
+from rpat_cli.recipe.shipped import SHIPPED_SWEEPS
 from rpat_cli.recipe.yaml_lines import read_document
 from rpat_cli.records.files import is_file
 from rpat_cli.sweep.engines import ENGINES
 from rpat_cli.sweep.engines.base import EngineSection
 from rpat_cli.sweep.spec import SweepSpec
-
-SHIPPED = Path(__file__).parent.parent / "recipe" / "shipped" / "sweeps"
 
 
 def find_sweep(name: str) -> Path:
@@ -24,7 +23,7 @@ def find_sweep(name: str) -> Path:
     the names."""
     if is_file(Path(name)):
         return Path(name)
-    shipped = {path.stem: path for path in sorted(SHIPPED.glob("*.yaml"))}
+    shipped = {path.stem: path for path in sorted(SHIPPED_SWEEPS.glob("*.yaml"))}
     if name in shipped:
         return shipped[name]
     near = [*shipped, *(str(path) for path in Path(name).parent.glob("*.y*ml"))]
