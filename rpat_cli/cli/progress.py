@@ -60,7 +60,7 @@ class _Left(ProgressColumn):
     max_refresh = 0.5
 
     def render(self, task: Task) -> Text:
-        done = task.completed - task.fields.get("began", 0)
+        done = task.completed - task.fields.get("began", task.completed)
         if done <= 0 or not task.elapsed or task.total is None:
             return Text("-:--:--")
         return Text(remaining(task.elapsed / done * (task.total - task.completed)))

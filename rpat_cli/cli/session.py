@@ -36,6 +36,7 @@ from rpat_cli.runs import estimate as cost
 from rpat_cli.runs.compare import match
 from rpat_cli.runs.diagnose import Wanted, check_wanted
 from rpat_cli.runs.evaluate import EvalOptions, Measured, measure_run
+from rpat_cli.runs.listener import Listener
 from rpat_cli.runs.resume import resume_run
 from rpat_cli.runs.shown import shown
 from rpat_cli.runs.target import check_changes
@@ -192,11 +193,7 @@ def evaluate(
         ranks.leading() if shared else nullcontext() as others,
         listening(quiet=quiet or as_json) as listener,
     ):
-        if target is None:
-            target = newest_run().path
-            listener.say(f"evaluating the newest run, {target}")
-        else:
-            target = run_or_path(target)
+        target = _at(target, listener)
         again = shlex.join(["rpat", *sys.argv[1:]]) + (" (alone or with torchrun)" * shared)
         how = (batch_size, jobs, limit, again, others, out, fast, stand_ins, save_adv)
         measured = measure_run(
@@ -214,6 +211,15 @@ def evaluate(
         _show_evaluation(measured)
     if any(result.failed for result in measured.diagnostics.values()):
         raise typer.Exit(3)
+
+
+def _at(target: Path | None, listener: Listener) -> Path:
+    """What is evaluated: the newest run, which is said, or what was named."""
+    if target is not None:
+        return run_or_path(target)
+    newest = newest_run().path
+    listener.say(f"evaluating the newest run, {newest}")
+    return newest
 
 
 def _checked(

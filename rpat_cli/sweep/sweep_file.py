@@ -17,13 +17,15 @@ from rpat_cli.sweep.engines import ENGINES
 from rpat_cli.sweep.engines.base import EngineSection
 from rpat_cli.sweep.spec import SweepSpec
 
+SHIPPED = SHIPPED_SWEEPS
+
 
 def find_sweep(name: str) -> Path:
     """The path of a sweep file, or of a shipped sweep by its name. Raises `ConfigError` that lists
     the names."""
     if is_file(Path(name)):
         return Path(name)
-    shipped = {path.stem: path for path in sorted(SHIPPED_SWEEPS.glob("*.yaml"))}
+    shipped = {path.stem: path for path in sorted(SHIPPED.glob("*.yaml"))}
     if name in shipped:
         return shipped[name]
     near = [*shipped, *(str(path) for path in Path(name).parent.glob("*.y*ml"))]
