@@ -14,7 +14,7 @@ from rpat_cli.loading.stand_ins import read_surrogates, surrogate_files
 from rpat_cli.recipe.layers import Layer, code_named_in, read_all, resolve
 from rpat_cli.recipe.plugins import load_plugins
 from rpat_cli.recipe.suite_file import read_suite
-from rpat_cli.recipe.trust import model_files, trusting
+from rpat_cli.recipe.trust import code_of_target, model_files, trusting
 from rpat_cli.records.run_folder import RunFolder
 from rpat_cli.runs.caller import as_suite, called
 from rpat_cli.runs.evaluate import EvalOptions, Measured, measure_run
@@ -71,6 +71,7 @@ def evaluation(
     `RpatError`s."""
     attacks = as_suite(attack, "evaluate()")
     files = [*code_named_in(given), *model_files(attacks), *surrogate_files(surrogates)]
+    files += code_of_target(target) if isinstance(target, Path) else []
     with called("evaluate"), providing(images), trusting(everything=trust, files=files):
         load_plugins((file, "evaluate(plugin=...)") for file in plugins)
         return measure_run(

@@ -18,7 +18,7 @@ from rpat_cli.models import list_models
 from rpat_cli.recipe.layers import Layer, code_named_in, flag_layers, parse_assignments
 from rpat_cli.recipe.plugins import load_plugins
 from rpat_cli.recipe.suite_file import read_suite
-from rpat_cli.recipe.trust import model_files, python_file, trusting
+from rpat_cli.recipe.trust import code_of_target, model_files, python_file, trusting
 from rpat_cli.signals import importing
 from rpat_cli.text import parse_number
 from rpat_cli.user_code import speaking_on_stderr
@@ -183,10 +183,9 @@ def _answered(
     surrogates: Sequence[str],
 ) -> AbstractContextManager[None]:
     """What this command line answers for: the code that it names itself, or everything."""
-    program = python_file(str(target))
     stand_ins = [python_file(text.partition("=")[2]) for text in surrogates]
     named = [*code_named_in(changes), *model_files(attack), *filter(None, stand_ins)]
-    return trusting(everything=everything, files=[*named, program] if program else named)
+    return trusting(everything=everything, files=[*named, *code_of_target(target)])
 
 
 def _session() -> ModuleType:
