@@ -108,6 +108,7 @@ def evaluate(
     fast: o.Fast = False,
     out: o.Out = None,
     save_adv: o.SaveAdv = None,
+    track: o.Track = None,
     quiet: o.Quiet = False,
     as_json: o.AsJson = False,
 ) -> None:
@@ -133,6 +134,7 @@ def evaluate(
             surrogates=surrogate or [],
             out=out,
             fast=fast,
+            track=track or [],
             mistakes=mistakes,
             **how,
         )

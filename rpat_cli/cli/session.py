@@ -6,7 +6,7 @@ import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from rpat_cli.evaluation.parallel.processes import Jobs
 from rpat_cli.evaluation.suite import AttackSpec
 from rpat_cli.loading.stand_ins import read_surrogates
 from rpat_cli.recipe.layers import Layer, layers_of, resolve
+from rpat_cli.recipe.plugins import load_plugins
 from rpat_cli.recipe.schema import Recipe
 from rpat_cli.recipe.summary import summary
 from rpat_cli.recipe.trust import trusting
@@ -40,6 +41,7 @@ from rpat_cli.runs.resume import resume_run
 from rpat_cli.runs.shown import shown
 from rpat_cli.runs.target import check_changes
 from rpat_cli.runs.train import train_run
+from rpat_cli.tracking import Choice, chosen
 from rpat_cli.user_code import speaking_on_stderr
 
 
@@ -54,6 +56,7 @@ def train(
     stop_after: int | None,
     jobs: Jobs,
     dry_run: bool,
+    track: Sequence[str],
     quiet: bool,
     as_json: bool,
     ranks: int | None,
@@ -75,12 +78,14 @@ def train(
         return
     given = {"configs": configs, "assignments": assignments, "flags": flags}
     layers, resolved = _read(mistakes, resume, recipe=recipe, **given)
+    trackers = _trackers(mistakes, track, flags.get("--plugin", ((), ()))[1])
     mistakes.check()  # whatever is wrong is said before other processes are started
     if dry_run and resolved is not None:
         show_cost(resolved, out, as_json=as_json)
         return
     together.launch_if_asked(ranks, gpus, resolved)
     with speaking_on_stderr(), listening(quiet=quiet or as_json) as listener:
+        listener = replace(listener, trackers=trackers)
         shared = together.leading(out, resume)
         session: dict[str, Any] = {"stop_after": stop_after, "jobs": jobs, "listener": listener}
         session |= {"ranks": shared.ranks, "begun": shared.note}
@@ -108,6 +113,16 @@ def _read(
         layers = layers_of(**given)
         return layers, None if resume is not None else resolve(layers)
     return layers, None
+
+
+def _trackers(
+    mistakes: Mistakes, track: Sequence[str], plugins: Sequence[str] = ()
+) -> tuple[Choice, ...]:
+    """What `--track` names; the plugins are loaded first, which may add some."""
+    with mistakes.gathered(), speaking_on_stderr():
+        load_plugins((file, "--plugin") for file in plugins if track)
+        return chosen(track)
+    return ()
 
 
 def _check_resume(resume: str | None, out: Path | None, *, dry_run: bool) -> None:
@@ -173,6 +188,7 @@ def evaluate(
     fast: bool = False,
     save_adv: Path | None = None,
     surrogates: Sequence[str] = (),
+    track: Sequence[str] = (),
     quiet: bool,
     as_json: bool,
     mistakes: Mistakes,
@@ -185,6 +201,7 @@ def evaluate(
         mistakes.check()
         ranks.serve()
         return
+    trackers = _trackers(mistakes, track)
     stand_ins = _checked(mistakes, target, changes, diagnostics, surrogates)
     shared = torchrun.size() > 1
     with (
@@ -192,6 +209,7 @@ def evaluate(
         ranks.leading() if shared else nullcontext() as others,
         listening(quiet=quiet or as_json) as listener,
     ):
+        listener = replace(listener, trackers=trackers)
         if target is None:
             target = newest_run().path
             listener.say(f"evaluating the newest run, {target}")

@@ -31,6 +31,8 @@ from rpat_cli.reports.saved_report import (
     threat_label,
 )
 from rpat_cli.sweep.expand import Trial, checkpoints_of
+from rpat_cli.tracking import FLAG as TRACK
+from rpat_cli.tracking import Choice
 
 SWEEPS = Path("sweeps")
 
@@ -79,7 +81,7 @@ class TrialFolder:
     def failure(self) -> Path:
         return self.path / "failure.txt"
 
-    def prepare(self) -> tuple[str, ...]:
+    def prepare(self, trackers: Sequence[Choice] = ()) -> tuple[str, ...]:
         """Write the recipe and return the command that trains it, or resumes it from its last
         checkpoint.
 
@@ -90,12 +92,12 @@ class TrialFolder:
         self.failure.unlink(missing_ok=True)
         if self.run.path.exists() and not is_run(self.run.path):
             shutil.rmtree(self.run.path)  # stopped before anything useful was written
-        command = self.command()
+        command = self.command(trackers)
         with appending(self.log) as log:
             log.write(f"{PROMPT}{shlex.join(command)}\n")
         return command
 
-    def command(self) -> tuple[str, ...]:
+    def command(self, trackers: Sequence[Choice] = ()) -> tuple[str, ...]:
         """The public command of this trial, which can also be typed by hand."""
         where = "--resume" if is_run(self.run.path) else "--out"
         files = ("--config", str(self.recipe), where, str(self.run.path))
@@ -106,7 +108,8 @@ class TrialFolder:
         code = [f"--plugin={plugin}" for plugin in self.trial.recipe.plugins]
         if trust().everything:
             code.append(FLAG)
-        return (sys.executable, "-m", "rpat_cli", "train", *files, *options, *pause, *code)
+        track = [f"{TRACK}={choice}" for choice in trackers]
+        return (sys.executable, "-m", "rpat_cli", "train", *files, *options, *pause, *code, *track)
 
     def results(self) -> Results | None:
         """The results of a finished trial; None while anything that its recipe asks for is
