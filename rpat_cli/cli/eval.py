@@ -122,19 +122,16 @@ def evaluate(
     with mistakes.gathered():
         target = _target(target, model_file)
     how = _how(mistakes, checkpoint, limit, images, batch_size, jobs)
+    how |= {"out": out, "save_adv": save_adv, "fast": fast, "track": track or []}
     with _answered(trust, target, attack, changes, surrogate or []):
         _session().evaluate(
             target=target,
             specs=specs,
             changes=changes,
             diagnostics=diagnostics,
-            save_adv=save_adv,
             quiet=quiet,
             as_json=as_json,
             surrogates=surrogate or [],
-            out=out,
-            fast=fast,
-            track=track or [],
             mistakes=mistakes,
             **how,
         )

@@ -6,7 +6,7 @@ import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -84,8 +84,7 @@ def train(
         show_cost(resolved, out, as_json=as_json)
         return
     together.launch_if_asked(ranks, gpus, resolved)
-    with speaking_on_stderr(), listening(quiet=quiet or as_json) as listener:
-        listener = replace(listener, trackers=trackers)
+    with speaking_on_stderr(), listening(quiet=quiet or as_json, trackers=trackers) as listener:
         shared = together.leading(out, resume)
         session: dict[str, Any] = {"stop_after": stop_after, "jobs": jobs, "listener": listener}
         session |= {"ranks": shared.ranks, "begun": shared.note}
@@ -94,8 +93,7 @@ def train(
             with trusting(everything=True):  # its code was trusted when it began
                 folder = resume_run(shared.begun.path, **session)
         elif resolved is None:
-            path = run_or_path(str(resume))
-            folder = resume_run(path, changes=layers, **session)
+            folder = resume_run(run_or_path(str(resume)), changes=layers, **session)
         else:
             listener.say("\n".join(_labeled(summary(resolved).items())))
             folder = train_run(resolved, out=out, **session)
@@ -203,18 +201,15 @@ def evaluate(
         return
     trackers = _trackers(mistakes, track)
     stand_ins = _checked(mistakes, target, changes, diagnostics, surrogates)
-    shared = torchrun.size() > 1
     with (
         speaking_on_stderr(),
-        ranks.leading() if shared else nullcontext() as others,
-        listening(quiet=quiet or as_json) as listener,
+        ranks.leading() if torchrun.size() > 1 else nullcontext() as others,
+        listening(quiet=quiet or as_json, trackers=trackers) as listener,
     ):
-        listener = replace(listener, trackers=trackers)
         if target is None:
             target = newest_run().path
             listener.say(f"evaluating the newest run, {target}")
-        again = shlex.join(["rpat", *sys.argv[1:]]) + (" (alone or with torchrun)" * shared)
-        how = (batch_size, jobs, limit, again, others, out, fast, stand_ins, save_adv)
+        how = (batch_size, jobs, limit, _again(), others, out, fast, stand_ins, save_adv)
         measured = measure_run(
             target,
             specs,
@@ -230,6 +225,12 @@ def evaluate(
         _show_evaluation(measured)
     if any(result.failed for result in measured.diagnostics.values()):
         raise typer.Exit(3)
+
+
+def _again() -> str:
+    """How to go on with an evaluation."""
+    either = " (alone or with torchrun)" if torchrun.size() > 1 else ""
+    return shlex.join(["rpat", *sys.argv[1:]]) + either
 
 
 def _checked(

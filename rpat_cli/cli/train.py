@@ -330,21 +330,19 @@ def train(
     process_count: Literal["auto"] | int = 1
     with mistakes.gathered():
         process_count = parse_jobs(jobs)
+    how: dict[str, Any] = {"out": out, "resume": resume, "dry_run": dry_run, "track": track or []}
     with trusting(everything=trust, files=named):
         session.train(
             recipe=recipe,
             configs=config or [],
             assignments=assign or [],
             flags=flags,
-            out=out,
-            resume=resume,
             stop_after=parse_count(mistakes, "--stop-after", stop_after),
             jobs=process_count,
-            dry_run=dry_run,
-            track=track or [],
             quiet=quiet,
             as_json=as_json,
             ranks=parse_count(mistakes, "--ranks", ranks),
             gpus=parse_count(mistakes, "--gpus", gpus),
             mistakes=mistakes,
+            **how,
         )

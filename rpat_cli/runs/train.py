@@ -147,10 +147,10 @@ def _whole_session(
         recipe = saved_form(inputs.recipe, folder).model_dump(mode="json")
         threads = torch.get_num_threads()
         inputs.ranks.from_first(Assignment(recipe, inputs.images, file, state, stop_after, threads))
-    names = inputs.data.class_names
     start = state.get("start") if state else None
     if inputs.start is not None:
         start = inputs.start.record()
+    names = inputs.data.class_names
     saver = CheckpointWriter(
         inputs.recipe, inputs.architecture, names, inputs.images, folder, segments, start
     )
@@ -176,13 +176,16 @@ def _whole_session(
     if not stretch.finished:
         listener.say(f"stopped after epoch {stretch.epoch} as asked. {go_on}")
         return folder
-    shared = inputs.ranks.size > 1
-    with leading(joined=True) if shared else nullcontext() as others:
+    with leading(joined=True) if inputs.ranks.size > 1 else nullcontext() as others:
         evaluate_checkpoints(inputs.recipe, folder, inputs.data, jobs, listener, others)
-    report = write_report(folder)
+    _report(folder)
     report_results(following, folder, stretch.epoch)
-    writer(folder)(as_text(report_table(report), remarks_text(report.remarks)))
     return folder
+
+
+def _report(folder: RunFolder) -> None:
+    report = write_report(folder)
+    writer(folder)(as_text(report_table(report), remarks_text(report.remarks)))
 
 
 @dataclass(frozen=True)
