@@ -92,12 +92,12 @@ class TrialFolder:
         self.failure.unlink(missing_ok=True)
         if self.run.path.exists() and not is_run(self.run.path):
             shutil.rmtree(self.run.path)  # stopped before anything useful was written
-        command = self.command(trackers)
+        command = (*self.command(), *(f"{TRACK}={choice}" for choice in trackers))
         with appending(self.log) as log:
             log.write(f"{PROMPT}{shlex.join(command)}\n")
         return command
 
-    def command(self, trackers: Sequence[Choice] = ()) -> tuple[str, ...]:
+    def command(self) -> tuple[str, ...]:
         """The public command of this trial, which can also be typed by hand."""
         where = "--resume" if is_run(self.run.path) else "--out"
         files = ("--config", str(self.recipe), where, str(self.run.path))
@@ -108,8 +108,7 @@ class TrialFolder:
         code = [f"--plugin={plugin}" for plugin in self.trial.recipe.plugins]
         if trust().everything:
             code.append(FLAG)
-        track = [f"{TRACK}={choice}" for choice in trackers]
-        return (sys.executable, "-m", "rpat_cli", "train", *files, *options, *pause, *code, *track)
+        return (sys.executable, "-m", "rpat_cli", "train", *files, *options, *pause, *code)
 
     def results(self) -> Results | None:
         """The results of a finished trial; None while anything that its recipe asks for is
