@@ -213,7 +213,7 @@ def in_words(annotation: Any) -> str:
         return ", ".join(code(str(value).lower() if value is False else value) for value in inner)
     if origin in (list, tuple):
         return f"list of: {in_words(inner[0])}" if inner else "list"
-    if origin is dict or inspect.isclass(annotation) and issubclass(annotation, dict):
+    if origin is dict or (inspect.isclass(annotation) and issubclass(annotation, dict)):
         return "mapping"
     return WORDS.get(annotation, "any" if annotation is Any else "settings")
 
