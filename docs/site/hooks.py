@@ -1,5 +1,5 @@
-"""What mkdocs calls while it builds the documentation site: it adds the generated pages, and the pages
-that lie outside docs/ because GitHub looks for them there."""
+"""What mkdocs calls while it builds the documentation site: it adds the generated pages, and the
+pages that lie outside docs/ because GitHub looks for them there."""
 
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ def on_files(files: Files, config: Any) -> Files:
     return files
 
 
-def on_page_markdown(markdown: str, page: Any, **others: Any) -> str:
+def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """Links that lead out of docs/ lead to the page of the site instead."""
     depth = page.file.src_uri.count("/")
     for source, target in OUTSIDE.items():

@@ -1,8 +1,8 @@
-"""The reference pages of the documentation site, made from what the program itself reads: the fields
-of the recipe, the options of its commands, and its tables of names.
+"""The reference pages of the documentation site, made from what the program itself reads: the
+fields of the recipe, the options of its commands, and its tables of names.
 
-`pages()` gives their text; `hooks.py` hands it to mkdocs. Nothing here is written to the repository,
-so it cannot go out of date.
+`pages()` gives their text; `hooks.py` hands it to mkdocs. Nothing here is written to the
+repository, so it cannot go out of date.
 """
 
 import inspect
@@ -28,6 +28,7 @@ from rpat_cli.engine.schedules import SCHEDULES
 from rpat_cli.evaluation.words import list_attacks
 from rpat_cli.methods import METHODS, REGULARIZERS
 from rpat_cli.models import MODELS
+from rpat_cli.recipe.components import Section
 from rpat_cli.recipe.schema import Recipe
 from rpat_cli.recipe.shipped import headline, recipe_names
 
@@ -143,10 +144,9 @@ def components() -> dict[str, Mapping[str, Any]]:
 def keys_of(section: type[BaseModel], before: str = "") -> Iterator[Row]:
     for name, field in section.model_fields.items():
         key = f"{before}{name}"
-        if inspect.isclass(field.annotation) and issubclass(field.annotation, BaseModel):
-            if field.annotation.__name__.endswith("Section"):
-                yield from keys_of(field.annotation, f"{key}.")
-                continue
+        if inspect.isclass(field.annotation) and issubclass(field.annotation, Section):
+            yield from keys_of(field.annotation, f"{key}.")
+            continue
         yield (code(key), type_of(key, field), default_of(field), plain(field.description or ""))
         for entries in (REGULARIZERS, COLLABORATORS):
             if not before and name in entries:
@@ -284,14 +284,14 @@ def names_page() -> str:
 def data_of(spec: Any) -> str:
     if not spec.shape:
         return "images of your own"
-    return f"{'×'.join(map(str, spec.shape))}, {spec.classes} classes"
+    return f"{' x '.join(map(str, spec.shape))}, {spec.classes} classes"
 
 
 def checks_page() -> str:
     text = (
-        "# Verdict checks\n\nWhat `rpat eval --check` looks at, in this order, and where each comes "
-        "from. [Diagnostics](../diagnostics.md#is-that-robustness-real) says what each finds, and what "
-        "to do about a WARN or FAIL.\n\n"
+        "# Verdict checks\n\nWhat `rpat eval --check` looks at, in this order, and where each "
+        "comes from. [Diagnostics](../diagnostics.md#is-that-robustness-real) says what each "
+        "finds, and what to do about a WARN or FAIL.\n\n"
     )
     rows = ((str(n), check.name, plain(check.paper)) for n, check in enumerate(CHECKS, start=1))
     return text + table(("", "check", "source"), rows)
@@ -325,8 +325,8 @@ def module_of(name: str) -> Any:
 
 def api_page() -> str:
     text = (
-        "# Python API\n\nEvery public name, with its docstring. [Python](../python.md) shows how they "
-        "are used together. Images are tensors (N, C, H, W) of pixels in [0, 1].\n\n"
+        "# Python API\n\nEvery public name, with its docstring. [Python](../python.md) shows how "
+        "they are used together. Images are tensors (N, C, H, W) of pixels in [0, 1].\n\n"
     )
     for module, names in public_names().items():
         text += (

@@ -1,5 +1,5 @@
-"""The documentation site: everything that one can type is on a page, it builds without a warning, and
-its notebooks run."""
+"""The documentation site: everything that one can type is on a page, it builds without a warning,
+and its notebooks run."""
 
 import os
 import re
