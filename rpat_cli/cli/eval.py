@@ -108,6 +108,7 @@ def evaluate(
     fast: o.Fast = False,
     out: o.Out = None,
     save_adv: o.SaveAdv = None,
+    track: o.Track = None,
     quiet: o.Quiet = False,
     as_json: o.AsJson = False,
 ) -> None:
@@ -121,18 +122,16 @@ def evaluate(
     with mistakes.gathered():
         target = _target(target, model_file)
     how = _how(mistakes, checkpoint, limit, images, batch_size, jobs)
+    how |= {"out": out, "save_adv": save_adv, "fast": fast, "track": track or []}
     with _answered(trust, target, attack, changes, surrogate or []):
         _session().evaluate(
             target=target,
             specs=specs,
             changes=changes,
             diagnostics=diagnostics,
-            save_adv=save_adv,
             quiet=quiet,
             as_json=as_json,
             surrogates=surrogate or [],
-            out=out,
-            fast=fast,
             mistakes=mistakes,
             **how,
         )

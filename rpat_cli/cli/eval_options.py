@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from rpat_cli.cli.options import choices_of, jobs_option, trust_option
+from rpat_cli.cli.options import choices_of, jobs_option, track_option, trust_option
 from rpat_cli.data import DATASETS
 from rpat_cli.evaluation.suite import list_attacks
 from rpat_cli.models import model_examples
@@ -296,6 +296,7 @@ Device = Annotated[
         choices=choices_of("device"),
     ),
 ]
+Track = Annotated[list[str] | None, track_option(HOW)]
 Quiet = Annotated[
     bool,
     typer.Option("--quiet", "-q", help="Print the result only.", rich_help_panel=HOW),

@@ -245,3 +245,8 @@ def load_sources(
         title = "these transfer attacks cannot be made" if len(problems) > 1 else ""
         raise ConfigError(*problems, title=title)
     return sources
+
+
+def placed(compute: Compute, sources: Mapping[str, SavedModel]) -> dict[str, nn.Module]:
+    """The models of transfer attacks, on the device, by the labels of the attacks."""
+    return {label: compute.place(source.model) for label, source in sources.items()}
