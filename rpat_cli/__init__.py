@@ -136,9 +136,10 @@ def load_model(
     """
     from rpat_cli.loading.load import load_model as load
     from rpat_cli.recipe.layers import Layer, code_named_in
-    from rpat_cli.recipe.trust import trusting
+    from rpat_cli.recipe.trust import code_of_target, trusting
     from rpat_cli.runs.caller import called, named
 
     given = Layer("load_model()", keys, by_user=True)
-    with called("load_model"), trusting(everything=trust, files=code_named_in([given])):
+    files = [*code_named_in([given]), *code_of_target(path)]
+    with called("load_model"), trusting(everything=trust, files=files):
         return load(named(path, "load_model()"), checkpoint, [given])

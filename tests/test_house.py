@@ -27,6 +27,7 @@ ORDER = (
     ("attacks", "data", "models"),
     ("methods", "evaluation"),
     ("engine", "diagnostics"),
+    ("tracking",),
     ("recipe",),
     ("loading",),
     ("reports",),
@@ -49,7 +50,12 @@ ENGINE_SEES = {"attacks.base", "methods.base", "data.base", "data.order"} | {
     for how in ("compiling", "folding", "side_effects")  # attacks are computed
 }
 
-IMPORT_TO_DISTRIBUTION = {"huggingface_hub": "huggingface-hub", "yaml": "pyyaml", "PIL": "pillow"}
+IMPORT_TO_DISTRIBUTION = {
+    "huggingface_hub": "huggingface-hub",
+    "mlflow": "mlflow-skinny",
+    "yaml": "pyyaml",
+    "PIL": "pillow",
+}
 OPTIONAL = {"autoattack"}  # accepted in place of pyautoattack where it is installed
 
 

@@ -35,7 +35,7 @@ PAGES = [
     README,
     ROOT / "CHANGELOG.md",
     ROOT / ".github" / "CONTRIBUTING.md",
-    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
 ]
 
 

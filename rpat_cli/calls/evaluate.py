@@ -39,6 +39,7 @@ def evaluate(
     set: Mapping[str, Any] | None = None,
     plugin: PathLike | Sequence[PathLike] | None = None,
     trust: bool = False,
+    track: str | Sequence[str] = (),
     progress: "Show" = None,
     **options: Unpack[EvaluateOptions],
 ) -> "EvalResult":
@@ -57,9 +58,9 @@ def evaluate(
     gradient masking and the like; other `diagnostics` by their names, with settings as a mapping:
     `{"corruptions": {"folder": "CIFAR-10-C"}}`.
 
-    `jobs`, `plugin`, `trust` and `progress` are as in `rpat.train`, the other keywords as the
-    options of `rpat eval`. Raises `RpatError`s. The caller's process, and the model, come out as
-    they went in.
+    `jobs`, `plugin`, `trust`, `track` and `progress` are as in `rpat.train`, the other keywords as
+    the options of `rpat eval`. Raises `RpatError`s. The caller's process, and the model, come out
+    as they went in.
     """
     from rpat_cli.calls import session
     from rpat_cli.calls.model import opened_target
@@ -88,6 +89,7 @@ def evaluate(
             surrogates=how.get("surrogate") or {},
             plugins=plugins,
             trust=trust,
+            track=track,
         )
     return EvalResult.of(measured)
 

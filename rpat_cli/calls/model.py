@@ -18,7 +18,7 @@ from rpat_cli.loading.load import load_model as load
 from rpat_cli.loading.saved_model import SavedModel
 from rpat_cli.recipe.layers import Layer, code_named_in
 from rpat_cli.recipe.schema import Recipe
-from rpat_cli.recipe.trust import trusting
+from rpat_cli.recipe.trust import code_of_target, trusting
 from rpat_cli.runs.build import build_threat
 from rpat_cli.runs.caller import as_target, called, named
 from rpat_cli.runs.predict import form_for
@@ -125,8 +125,8 @@ def load_model(
     plugin: "PathLike | Sequence[PathLike] | None" = None,
     trust: bool = False,
 ) -> LoadedModel:
-    """The trained model of a run, a checkpoint file, `torchvision:NAME`, `timm:NAME` or
-    `FILE.py:FUNCTION`, in eval mode on the CPU.
+    """The trained model of a run, a checkpoint file, `torchvision:NAME`, `timm:NAME`,
+    `hf:USER/NAME` or `FILE.py:FUNCTION`, in eval mode on the CPU.
 
     For a file that other code has written, name its data set, and its network if it cannot be
     recognized by its weights: `load_model("last.model", data="cifar10",
@@ -139,7 +139,8 @@ def load_model(
     if plugin is not None:
         named_files = {"plugins": [str(file) for file in several(plugin)]}
         layers.append(Layer(f"{CALL}(plugin=...)", named_files, by_user=True))
-    with called(CALL), trusting(everything=trust, files=code_named_in(layers)):
+    files = [*code_named_in(layers), *code_of_target(target)]
+    with called(CALL), trusting(everything=trust, files=files):
         return LoadedModel(load(named(target, f"{CALL}()"), checkpoint, layers))
 
 

@@ -2,6 +2,7 @@
 went in, and only code that the caller named runs."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -14,7 +15,7 @@ from rpat_cli.loading.stand_ins import read_surrogates, surrogate_files
 from rpat_cli.recipe.layers import Layer, code_named_in, read_all, resolve
 from rpat_cli.recipe.plugins import load_plugins
 from rpat_cli.recipe.suite_file import read_suite
-from rpat_cli.recipe.trust import model_files, trusting
+from rpat_cli.recipe.trust import code_of_target, model_files, trusting
 from rpat_cli.records.run_folder import RunFolder
 from rpat_cli.runs.caller import as_suite, called
 from rpat_cli.runs.evaluate import EvalOptions, Measured, measure_run
@@ -22,6 +23,7 @@ from rpat_cli.runs.listener import Listener
 from rpat_cli.runs.resume import resume_run
 from rpat_cli.runs.target import Target
 from rpat_cli.runs.train import train_run
+from rpat_cli.tracking import chosen
 
 
 def training(
@@ -34,6 +36,7 @@ def training(
     out: Path | None = None,
     resume: PathLike | None = None,
     trust: bool = False,
+    track: str | Sequence[str] = (),
     **session: Any,
 ) -> RunFolder:
     """Train a new run, or with `resume` the rest of an old one. `given` are the layers of the call,
@@ -44,10 +47,16 @@ def training(
     named = code_named_in(given)
     with called("train"), providing(images), trusting(everything=trust, files=named):
         layers = [*read_all(recipe, configs), *given]
+        load_plugins(_plugins_of(given))  # they may add a tracker
+        listener = replace(listener, trackers=chosen(track, "train(track=...)"))
         if resume is None:
             return train_run(resolve(layers), out=out, listener=listener, **session)
         path = open_run(resume).path
         return resume_run(path, changes=layers, listener=listener, **session)
+
+
+def _plugins_of(given: Sequence[Layer]) -> list[tuple[str, str]]:
+    return [(file, each.source) for each in given for file in each.values.get("plugins", ())]
 
 
 def evaluation(
@@ -64,6 +73,7 @@ def evaluation(
     surrogates: Mapping[str, Any] = MappingProxyType({}),
     plugins: Sequence[str] = (),
     trust: bool = False,
+    track: str | Sequence[str] = (),
 ) -> Measured:
     """Evaluate a target under `attack`. `given` are the layers of the call, over the recipe of the
     target; `how` are fields of `EvalOptions`, `surrogates` what is made into one of them.
@@ -71,8 +81,10 @@ def evaluation(
     `RpatError`s."""
     attacks = as_suite(attack, "evaluate()")
     files = [*code_named_in(given), *model_files(attacks), *surrogate_files(surrogates)]
+    files += code_of_target(target) if isinstance(target, Path) else []
     with called("evaluate"), providing(images), trusting(everything=trust, files=files):
         load_plugins((file, "evaluate(plugin=...)") for file in plugins)
+        listener = replace(listener, trackers=chosen(track, "evaluate(track=...)"))
         return measure_run(
             target,
             read_suite(attacks, overrides, source="evaluate()"),

@@ -33,6 +33,7 @@ def train(
     set: Mapping[str, Any] | None = None,
     plugin: "PathLike | Sequence[PathLike] | None" = None,
     trust: bool = False,
+    track: str | Sequence[str] = (),
     progress: "Show" = None,
     callbacks: "Sequence[PerEpoch]" = (),
     **options: Unpack[TrainOptions],
@@ -52,7 +53,8 @@ def train(
 
     `progress=True` shows bars, a function gets lines of text; by default a notebook shows a bar,
     and all else nothing. `callbacks` are functions that are called after every epoch with its
-    `EpochRecord`, or objects of the class `rpat.Callback`.
+    `EpochRecord`, or objects of the class `rpat.Callback`. `track`, "tensorboard" for example,
+    sends the figures to trackers as `--track` does.
 
     Code that files name, plugins for example, runs only if `plugin` names it as well, or with
     `trust=True`. Raises `ConfigError`, listing every mistake, and other `RpatError`s; what fails in
@@ -77,6 +79,7 @@ def train(
             out=None if out is None else Path(out),
             resume=resume,
             trust=trust,
+            track=track,
             stop_after=stop_after,
             jobs=jobs,
         )

@@ -18,7 +18,7 @@ from rpat_cli.models import list_models
 from rpat_cli.recipe.layers import Layer, code_named_in, flag_layers, parse_assignments
 from rpat_cli.recipe.plugins import load_plugins
 from rpat_cli.recipe.suite_file import read_suite
-from rpat_cli.recipe.trust import model_files, python_file, trusting
+from rpat_cli.recipe.trust import code_of_target, model_files, python_file, trusting
 from rpat_cli.signals import importing
 from rpat_cli.text import parse_number
 from rpat_cli.user_code import speaking_on_stderr
@@ -108,6 +108,7 @@ def evaluate(
     fast: o.Fast = False,
     out: o.Out = None,
     save_adv: o.SaveAdv = None,
+    track: o.Track = None,
     quiet: o.Quiet = False,
     as_json: o.AsJson = False,
 ) -> None:
@@ -121,18 +122,16 @@ def evaluate(
     with mistakes.gathered():
         target = _target(target, model_file)
     how = _how(mistakes, checkpoint, limit, images, batch_size, jobs)
+    how |= {"out": out, "save_adv": save_adv, "fast": fast, "track": track or []}
     with _answered(trust, target, attack, changes, surrogate or []):
         _session().evaluate(
             target=target,
             specs=specs,
             changes=changes,
             diagnostics=diagnostics,
-            save_adv=save_adv,
             quiet=quiet,
             as_json=as_json,
             surrogates=surrogate or [],
-            out=out,
-            fast=fast,
             mistakes=mistakes,
             **how,
         )
@@ -183,10 +182,9 @@ def _answered(
     surrogates: Sequence[str],
 ) -> AbstractContextManager[None]:
     """What this command line answers for: the code that it names itself, or everything."""
-    program = python_file(str(target))
     stand_ins = [python_file(text.partition("=")[2]) for text in surrogates]
     named = [*code_named_in(changes), *model_files(attack), *filter(None, stand_ins)]
-    return trusting(everything=everything, files=[*named, program] if program else named)
+    return trusting(everything=everything, files=[*named, *code_of_target(target)])
 
 
 def _session() -> ModuleType:

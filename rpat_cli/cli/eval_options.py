@@ -7,7 +7,14 @@ from typing import Annotated, Any
 
 import typer
 
-from rpat_cli.cli.options import choices_of, in_list, jobs_option, recipe_keys, trust_option
+from rpat_cli.cli.options import (
+    choices_of,
+    in_list,
+    jobs_option,
+    recipe_keys,
+    track_option,
+    trust_option,
+)
 from rpat_cli.cli.run_options import complete_runs
 from rpat_cli.data import DATASETS
 from rpat_cli.evaluation.suite import list_attacks
@@ -127,19 +134,13 @@ Steps = Annotated[
 StepSize = Annotated[
     str | None,
     _option(
-        "--step-size",
-        panel=WHAT,
-        metavar="NUMBER",
-        help="Step size of the attacks that have one.",
+        "--step-size", panel=WHAT, metavar="NUMBER", help="Step size of the attacks that have one."
     ),
 ]
 Restarts = Annotated[
     str | None,
     _option(
-        "--restarts",
-        panel=WHAT,
-        metavar="N",
-        help="Random restarts of the attacks that have them.",
+        "--restarts", panel=WHAT, metavar="N", help="Random restarts of the attacks that have them."
     ),
 ]
 Surrogates = Annotated[
@@ -300,6 +301,7 @@ Device = Annotated[
         choices=choices_of("device"),
     ),
 ]
+Track = Annotated[list[str] | None, track_option(HOW)]
 Quiet = Annotated[
     bool,
     typer.Option("--quiet", "-q", help="Print the result only.", rich_help_panel=HOW),

@@ -15,7 +15,7 @@ from rpat_cli.errors import Mistakes
 from rpat_cli.loading.named import run_or_path
 from rpat_cli.recipe.layers import Layer, code_named_in, flag_layers
 from rpat_cli.recipe.plugins import load_plugins
-from rpat_cli.recipe.trust import python_file, trusting
+from rpat_cli.recipe.trust import code_of_target, trusting
 from rpat_cli.signals import importing
 from rpat_cli.user_code import speaking_on_stderr
 
@@ -24,8 +24,7 @@ RunOrModel = Annotated[
     typer.Argument(
         metavar="RUN",
         help="A run folder, its name under runs/, last (the newest), best (by validation), a "
-        "checkpoint file, "
-        "torchvision:NAME, timm:NAME or FILE.py:FUNCTION.",
+        "checkpoint file, torchvision:NAME, timm:NAME, hf:USER/NAME or FILE.py:FUNCTION.",
         autocompletion=complete_runs,
     ),
 ]
@@ -46,8 +45,7 @@ def named_model(
         loaded = load_plugins((file, "--plugin") for file in plugins)
     given = {**flags, "--plugin": loaded or None}
     changes = flag_layers({flag: (o.RECIPE_KEYS[flag], value) for flag, value in given.items()})
-    program = python_file(text)
-    named = [*code_named_in(changes), *([program] if program else [])]
+    named = [*code_named_in(changes), *code_of_target(text)]
     with trusting(everything=trust, files=named):
         yield run_or_path(text), changes
 

@@ -21,6 +21,8 @@ from rpat_cli.recipe.components import Section
 from rpat_cli.recipe.schema import recipe_class
 from rpat_cli.recipe.trust import FLAG
 from rpat_cli.recipe.yaml_lines import KeyPath
+from rpat_cli.tracking import FLAG as TRACK
+from rpat_cli.tracking import TRACKERS
 
 
 @dataclass(frozen=True)
@@ -173,6 +175,21 @@ def trust_option(panel: str | None) -> Any:
             "download what they ask for; without it only what you name yourself."
         ),
         rich_help_panel=panel,
+    )
+
+
+def track_option(panel: str | None) -> Any:
+    """`--track`, to be read by `rpat_cli.tracking.chosen`."""
+    return typer.Option(
+        TRACK,
+        metavar="NAME",
+        help=(
+            f"Send the figures to a tracker, too: {', '.join(TRACKERS)}; several with commas. W&B "
+            "stays offline unless wandb:online."
+        ),
+        rich_help_panel=panel,
+        show_default=False,
+        autocompletion=lambda: list(TRACKERS),
     )
 
 

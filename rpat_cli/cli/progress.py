@@ -1,8 +1,9 @@
 """Progress on stderr: live bars on a terminal, plain lines in a pipe or a log, nothing with
 --quiet."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 from rich.console import Console
@@ -25,25 +26,27 @@ from rpat_cli.records.metrics import EpochRecord
 from rpat_cli.runs.listener import Listener
 from rpat_cli.runs.progress_lines import COLUMNS, EvalLines, in_lines, stage_name, time_left
 from rpat_cli.text import percent, remaining
+from rpat_cli.tracking import Choice
 
 WIDE = 110
 """The fewest terminal columns with room for long bars."""
 
 
 @contextmanager
-def listening(*, quiet: bool) -> Iterator[Listener]:
+def listening(*, quiet: bool, trackers: Sequence[Choice] = ()) -> Iterator[Listener]:
     """A listener that shows progress as this terminal can; bars are removed at the end."""
     if quiet:
-        yield Listener()
+        yield Listener(trackers=trackers)
     elif console.err.is_terminal:
         with _bars(console.err) as bars:
             yield Listener(
                 say=console.say,
                 callbacks=(TrainBars(bars), EpochLines(console.say, COLUMNS)),
                 on_progress=EvalBars(bars),
+                trackers=trackers,
             )
     else:
-        yield in_lines(console.say)
+        yield replace(in_lines(console.say), trackers=trackers)
 
 
 class _Info(ProgressColumn):

@@ -23,6 +23,7 @@ from rpat_cli.evaluation.suite import AttackSpec
 from rpat_cli.loading.named import run_or_path
 from rpat_cli.loading.stand_ins import read_surrogates
 from rpat_cli.recipe.layers import Layer, layers_of, resolve
+from rpat_cli.recipe.plugins import load_plugins
 from rpat_cli.recipe.schema import Recipe
 from rpat_cli.recipe.summary import summary
 from rpat_cli.recipe.trust import trusting
@@ -41,6 +42,7 @@ from rpat_cli.runs.resume import resume_run
 from rpat_cli.runs.shown import shown
 from rpat_cli.runs.target import check_changes
 from rpat_cli.runs.train import train_run
+from rpat_cli.tracking import Choice, chosen
 from rpat_cli.user_code import speaking_on_stderr
 
 
@@ -55,6 +57,7 @@ def train(
     stop_after: int | None,
     jobs: Jobs,
     dry_run: bool,
+    track: Sequence[str],
     quiet: bool,
     as_json: bool,
     ranks: int | None,
@@ -76,12 +79,13 @@ def train(
         return
     given = {"configs": configs, "assignments": assignments, "flags": flags}
     layers, resolved = _read(mistakes, resume, recipe=recipe, **given)
+    trackers = _trackers(mistakes, track, flags.get("--plugin", ((), ()))[1])
     mistakes.check()  # whatever is wrong is said before other processes are started
     if dry_run and resolved is not None:
         show_cost(resolved, out, as_json=as_json)
         return
     together.launch_if_asked(ranks, gpus, resolved)
-    with speaking_on_stderr(), listening(quiet=quiet or as_json) as listener:
+    with speaking_on_stderr(), listening(quiet=quiet or as_json, trackers=trackers) as listener:
         shared = together.leading(out, resume)
         session: dict[str, Any] = {"stop_after": stop_after, "jobs": jobs, "listener": listener}
         session |= {"ranks": shared.ranks, "begun": shared.note}
@@ -90,8 +94,7 @@ def train(
             with trusting(everything=True):  # its code was trusted when it began
                 folder = resume_run(shared.begun.path, **session)
         elif resolved is None:
-            path = run_or_path(str(resume))
-            folder = resume_run(path, changes=layers, **session)
+            folder = resume_run(run_or_path(str(resume)), changes=layers, **session)
         else:
             listener.say("\n".join(_labeled(summary(resolved).items())))
             folder = train_run(resolved, out=out, **session)
@@ -109,6 +112,16 @@ def _read(
         layers = layers_of(**given)
         return layers, None if resume is not None else resolve(layers)
     return layers, None
+
+
+def _trackers(
+    mistakes: Mistakes, track: Sequence[str], plugins: Sequence[str] = ()
+) -> tuple[Choice, ...]:
+    """What `--track` names; the plugins are loaded first, which may add some."""
+    with mistakes.gathered(), speaking_on_stderr():
+        load_plugins((file, "--plugin") for file in plugins if track)
+        return chosen(track)
+    return ()
 
 
 def _check_resume(resume: str | None, out: Path | None, *, dry_run: bool) -> None:
@@ -174,6 +187,7 @@ def evaluate(
     fast: bool = False,
     save_adv: Path | None = None,
     surrogates: Sequence[str] = (),
+    track: Sequence[str] = (),
     quiet: bool,
     as_json: bool,
     mistakes: Mistakes,
@@ -186,16 +200,15 @@ def evaluate(
         mistakes.check()
         ranks.serve()
         return
+    trackers = _trackers(mistakes, track)
     stand_ins = _checked(mistakes, target, changes, diagnostics, surrogates)
-    shared = torchrun.size() > 1
     with (
         speaking_on_stderr(),
-        ranks.leading() if shared else nullcontext() as others,
-        listening(quiet=quiet or as_json) as listener,
+        ranks.leading() if torchrun.size() > 1 else nullcontext() as others,
+        listening(quiet=quiet or as_json, trackers=trackers) as listener,
     ):
         target = _at(target, listener)
-        again = shlex.join(["rpat", *sys.argv[1:]]) + (" (alone or with torchrun)" * shared)
-        how = (batch_size, jobs, limit, again, others, out, fast, stand_ins, save_adv)
+        how = (batch_size, jobs, limit, _again(), others, out, fast, stand_ins, save_adv)
         measured = measure_run(
             target,
             specs,
@@ -220,6 +233,12 @@ def _at(target: Path | None, listener: Listener) -> Path:
     newest = newest_run().path
     listener.say(f"evaluating the newest run, {newest}")
     return newest
+
+
+def _again() -> str:
+    """How to go on with an evaluation."""
+    either = " (alone or with torchrun)" if torchrun.size() > 1 else ""
+    return shlex.join(["rpat", *sys.argv[1:]]) + either
 
 
 def _checked(

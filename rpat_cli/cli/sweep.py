@@ -16,6 +16,7 @@ def sweep(
     max_failures: options.MaxFailures = None,
     plugin: options.Plugins = None,
     trust: options.Trust = False,
+    track: options.Track = None,
     quiet: options.Quiet = False,
     as_json: options.AsJson = False,
 ) -> None:
@@ -51,6 +52,7 @@ def sweep(
             cost=cost,
             retries=retry_failed,
             max_failures=max_failures,
+            track=track or [],
             quiet=quiet,
             as_json=as_json,
         )

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from rpat_cli.cli.options import trust_option
+from rpat_cli.cli.options import track_option, trust_option
 from rpat_cli.recipe.shipped import SHIPPED_SWEEPS as SHIPPED
 
 SweepName = Annotated[
@@ -96,5 +96,6 @@ Plugins = Annotated[
     ),
 ]
 Trust = Annotated[bool, trust_option(None)]
+Track = Annotated[list[str] | None, track_option(None)]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print the table only.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the table (or the list) as JSON.")]

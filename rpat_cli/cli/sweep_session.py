@@ -1,6 +1,7 @@
 """The body of `rpat sweep`: plan, run, print. Imported when the command runs, since checking a
 recipe needs torch."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from rpat_cli.cli import console
@@ -16,6 +17,7 @@ from rpat_cli.sweep.runner import SweepRunner
 from rpat_cli.sweep.search import search_for
 from rpat_cli.sweep.sweep_file import find_sweep
 from rpat_cli.sweep.table import SweepTable, failures_text, notes_text, sweep_table, to_json
+from rpat_cli.tracking import chosen
 from rpat_cli.user_code import speaking_on_stderr
 
 
@@ -29,6 +31,7 @@ def sweep(
     cost: bool,
     retries: int,
     max_failures: int | None,
+    track: Sequence[str],
     quiet: bool,
     as_json: bool,
 ) -> None:
@@ -38,13 +41,14 @@ def sweep(
     path = find_sweep(name)
     with speaking_on_stderr():  # its plugins are run
         plan = plan_sweep(path)
+    trackers = chosen(track)
     folder = out or SWEEPS / path.stem
     section = _engine(plan, engine)
     if dry_run:
         list_trials(search_for(plan, folder), section.slots(jobs), cost=cost, as_json=as_json)
         return
     _check_trust(section, path)
-    runner = SweepRunner(plan, folder, section.start(jobs), retries, max_failures)
+    runner = SweepRunner(plan, folder, section.start(jobs), retries, max_failures, trackers)
     with watching(runner, quiet=quiet or as_json):
         table = runner.run()
     if as_json:

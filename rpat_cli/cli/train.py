@@ -18,6 +18,7 @@ from rpat_cli.cli.options import (
     parse_count,
     parse_jobs,
     recipe_keys,
+    track_option,
     trust_option,
     with_recipe_options,
 )
@@ -233,6 +234,7 @@ GpuCount = Annotated[
     str | None,
     _option("--gpus", metavar=COUNT, help="The same, each process on a GPU of its own."),
 ]
+Track = Annotated[list[str] | None, track_option(RUN)]
 Quiet = Annotated[bool, _option("--quiet", "-q", help="Print only the result.")]
 AsJson = Annotated[bool, _option("--json", help="Print the report as JSON.")]
 
@@ -309,6 +311,7 @@ def train(
     gpus: GpuCount = None,
     jobs: Annotated[str, jobs_option(RUN)] = "auto",
     trust: Annotated[bool, trust_option(RUN)] = False,
+    track: Track = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
     **recipe_keys: Any,
@@ -329,20 +332,19 @@ def train(
     process_count: Literal["auto"] | int = 1
     with mistakes.gathered():
         process_count = parse_jobs(jobs)
+    how: dict[str, Any] = {"out": out, "resume": resume, "dry_run": dry_run, "track": track or []}
     with trusting(everything=trust, files=named):
         session.train(
             recipe=recipe,
             configs=config or [],
             assignments=assign or [],
             flags=flags,
-            out=out,
-            resume=resume,
             stop_after=parse_count(mistakes, "--stop-after", stop_after),
             jobs=process_count,
-            dry_run=dry_run,
             quiet=quiet,
             as_json=as_json,
             ranks=parse_count(mistakes, "--ranks", ranks),
             gpus=parse_count(mistakes, "--gpus", gpus),
             mistakes=mistakes,
+            **how,
         )

@@ -1,8 +1,8 @@
 """From anything that names a model to a model that can be evaluated.
 
-`load_model` dispatches: a model of RobustBench (`zoo`), a library's model or one of a Python file
-(`external`), a checkpoint that other code has written (`published`), a checkpoint of rpat, given as
-such or by its run folder.
+`load_model` dispatches: a model of RobustBench (`zoo`), one of the hub (`hub_model`), a library's
+model or one of a Python file (`external`), a checkpoint that other code has written (`published`),
+a checkpoint of rpat, given as such or by its run folder.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,26 +10,24 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from rpat_cli.errors import CheckpointError, ConfigError, Problem, RpatError
+from rpat_cli.errors import CheckpointError, ConfigError, Problem
 from rpat_cli.loading.architecture import Architecture
 from rpat_cli.loading.external import load_external
-from rpat_cli.loading.foreign import misfit
+from rpat_cli.loading.fit import check_size, load_weights
 from rpat_cli.loading.foreign_file import is_foreign
+from rpat_cli.loading.hub_model import load_from_hub
 from rpat_cli.loading.named import run_or_path
 from rpat_cli.loading.published import load_published
 from rpat_cli.loading.robustbench import is_entry
 from rpat_cli.loading.saved_model import SavedModel, run_of
 from rpat_cli.loading.zoo import load_entry
-from rpat_cli.models import in_library
+from rpat_cli.models.hub_name import HUB
 from rpat_cli.recipe.layers import Layer, resolve, with_plugins_in
 from rpat_cli.records.checkpoint import load_checkpoint
 from rpat_cli.records.metrics import AVERAGED
 from rpat_cli.records.run_folder import open_run
-
-MAX_MESSAGE = 300
-"""Characters that are shown of what a file holds: it may be a list of a million numbers."""
 
 
 def load_model(
@@ -38,15 +36,17 @@ def load_model(
     """The model of a checkpoint file, or of a run folder (its checkpoint `best`, `last`, `best_wa`
     or `last_wa`), in eval mode on the CPU.
 
-    Also loads `robustbench:NAME`, and if `changes`, layers of a recipe, name a data set: a file
-    that other code has saved (`FILE:KEY` names the weights in a file that holds several),
-    `torchvision:NAME` and `timm:NAME` with their trained weights, and what `FUNCTION` of
+    Also loads `robustbench:NAME`, `hf:USER/NAME`, and if `changes`, layers of a recipe, name a
+    data set: a file that other code has saved (`FILE:KEY` names the weights in a file that holds
+    several), `torchvision:NAME` and `timm:NAME` with their trained weights, and what `FUNCTION` of
     `FILE.py:FUNCTION` returns. Raises `CheckpointError` or `RunFolderError` for what is missing,
     damaged, or belongs to another model, and what `user_path` and `load_external` raise.
     """
     path = run_or_path(path)  # raises for what can be no path
     if is_entry(str(path)):
         return load_entry(str(path), changes)
+    if str(path).startswith(HUB):
+        return load_from_hub(str(path), changes)
     external = None if Path(path).exists() else load_external(str(path), changes)
     if external is not None:
         return external
@@ -135,33 +135,3 @@ def _base_of(file: Path) -> Path:
     """The folder that paths in a checkpoint's recipe are relative to."""
     run = run_of(file)
     return file.parent if run is None else run.path
-
-
-def check_size(architecture: Architecture, state: dict[str, Any], source: str) -> None:
-    """Raise `CheckpointError` if a network is not the one that the weights are of, before it takes
-    any memory: a small file may claim a billion classes."""
-    if in_library(architecture.name):
-        return  # they are tried with images while they are built
-    try:
-        with torch.device("meta"):  # shapes, but no numbers
-            shapes = architecture.build().state_dict()
-    except RpatError as error:
-        message = f"{source} describes a network that cannot be built: {error}"
-        raise CheckpointError(message[:MAX_MESSAGE]) from None
-    except Exception:  # a network that computes with numbers while it is built
-        return
-    _check_fit(state, shapes, source)
-
-
-def load_weights(model: nn.Module, state: dict[str, Any], source: str) -> None:
-    """Load a checkpoint's weights. Raises `CheckpointError` naming what does not fit."""
-    own = model.state_dict()
-    _check_fit(state, own, source)
-    # What fits may lack BatchNorm's counters of batches, on which no result depends.
-    model.load_state_dict({key: state.get(key, value) for key, value in own.items()})
-
-
-def _check_fit(state: dict[str, Any], wanted: dict[str, Any], source: str) -> None:
-    differences = misfit(state, wanted)
-    if differences:
-        raise CheckpointError(f"{source} belongs to another model: {differences}.")

@@ -11,21 +11,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rpat_cli.errors import CheckpointError, ConfigError, MissingExtraError, Problem, RpatError
+from rpat_cli.errors import CheckpointError, ConfigError, Problem
 from rpat_cli.loading.foreign import MIN_IN_COMMON, misfit, renamed, without_counters
 from rpat_cli.loading.foreign_file import is_foreign, load_state
+from rpat_cli.loading.hub import fetch
+from rpat_cli.loading.hub_model import read_description
 from rpat_cli.loading.load import check_content, split_key
 from rpat_cli.models import in_library
+from rpat_cli.models.hub_name import HUB, HubName
 from rpat_cli.models.libraries import LibraryWeights, timm_weights, torchvision_weights
-from rpat_cli.recipe.start import FORMS, HUB
+from rpat_cli.recipe.start import FORMS
 from rpat_cli.recipe.trust import trust, unasked_download
 from rpat_cli.records.checkpoint import checksum, load_checkpoint
 from rpat_cli.records.files import user_path
 from rpat_cli.records.regular import open_regular
 from rpat_cli.records.run_folder import open_run
-
-HUB_FILES = ("model.safetensors", "pytorch_model.bin")
-"""What a repository of the hub calls its weights, the first one that it has."""
 
 
 @dataclass(frozen=True)
@@ -164,42 +164,13 @@ _LIBRARIES: Mapping[str, Callable[[str, str], LibraryWeights]] = {
 
 
 def _of_hub(init: str) -> Start:
-    repo, _, file = init.removeprefix(HUB).partition(":")
-    repo, _, revision = repo.partition("@")
-    try:
-        import huggingface_hub as hub
-    except ModuleNotFoundError:
-        raise MissingExtraError(f"the weights {init!r}", "hub") from None
-
-    def find(**settings: Any) -> Path | None:
-        for name in (file,) if file else HUB_FILES:
-            try:
-                found = hub.hf_hub_download(repo, name, revision=revision or None, **settings)
-            except hub.errors.EntryNotFoundError as error:
-                # Not on this machine: of the repository that says nothing.
-                if isinstance(error, hub.errors.LocalEntryNotFoundError) and not settings:
-                    raise
-                continue
-            return Path(found)
-        return None
-
-    try:
-        found = find(local_files_only=True)
-        if found is None:
-            _check_download(init, here=False)
-            found = find()
-    except RpatError:
-        raise
-    except Exception as error:  # of the network, of names that can be none, of access
-        reason = " ".join(str(error).split())[:200]
-        raise CheckpointError(
-            f"{init}: the repository could not be read ({reason}). Try again online, or download "
-            "the file and name it: --init FILE."
-        ) from error
-    if found is None:
-        names = file or " or ".join(HUB_FILES)
-        raise CheckpointError(f"{init}: the repository has no {names}. Name its file: {init}:FILE")
-    return _of_file(found, "", init)
+    name = HubName.parse(init)
+    files = fetch(name, "init", f"Name it yourself, --init {init}, or allow it with --trust.")
+    start = _of_file(files.weights, "", init)
+    if files.description is None:
+        return start
+    network = read_description(files.description, name)["architecture"].get("name", "")
+    return replace(start, model=str(network))
 
 
 def _check_download(init: str, *, here: bool) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from rpat_cli.models.families import FAMILIES
+from rpat_cli.models.hub_name import HUB
 from rpat_cli.registry import Registry
 
 if TYPE_CHECKING:
@@ -97,3 +98,9 @@ def in_library(name: str) -> bool:
     """Whether a name is of the form `torchvision:NAME` or `timm:NAME`."""
     library, _, member = name.partition(":")
     return library in LIBRARIES and member != ""
+
+
+def is_remote(name: str) -> bool:
+    """Whether a name's weights are not a file of the user's, and may have to be downloaded: those
+    of a library, or of the hub (`hf:USER/NAME`)."""
+    return in_library(name) or name.startswith(HUB)

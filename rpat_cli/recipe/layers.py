@@ -22,8 +22,8 @@ from rpat_cli.recipe.plugins import load_named_plugins
 from rpat_cli.recipe.schema import Recipe, recipe_class, switches
 from rpat_cli.recipe.shipped import find
 from rpat_cli.recipe.spelling import spelled
-from rpat_cli.recipe.start import is_remote, network_of
-from rpat_cli.recipe.trust import model_files, trust, trusting
+from rpat_cli.recipe.start import network_of
+from rpat_cli.recipe.trust import model_files, remote_networks, trust, trusting
 from rpat_cli.recipe.yaml_lines import KeyPath, read_document
 from rpat_cli.recipe.yaml_loader import Loader
 from rpat_cli.records.files import user_path
@@ -252,8 +252,7 @@ def code_named_in(layers: Sequence[Layer]) -> list[Path | str]:
         if layer.by_user:
             files += [NamedPlugin.parse(plugin).path for plugin in _plugins_in(layer)]
             files += model_files(layer.values.get("eval"))
-            init = layer.values.get("init")
-            files += [init] if isinstance(init, str) and is_remote(init) else []
+            files += remote_networks(layer.values)
     return files
 
 

@@ -19,6 +19,8 @@ from rpat_cli.methods import METHODS, REGULARIZERS
 from rpat_cli.models import MODELS
 from rpat_cli.recipe.schema import Recipe
 from rpat_cli.registry import Registry
+from rpat_cli.tracking import TRACKERS
+from rpat_cli.tracking.base import Tracker
 from rpat_cli.user_code import where_defined
 
 
@@ -146,6 +148,18 @@ def _check_diagnostic(name: str, entry: Any) -> None:
         )
 
 
+def _check_tracker(name: str, entry: Any) -> None:
+    if not (isinstance(entry, type) and issubclass(entry, Tracker)):
+        raise TypeError(
+            f"the tracker {name!r} must be a class that inherits from "
+            "rpat_cli.tracking.base.Tracker"
+        )
+    if not re.fullmatch(r"\w[\w.-]*", name):  # it is also that of a folder
+        raise TypeError(
+            f"the tracker {name!r} cannot be written after --track; choose another name"
+        )
+
+
 CHECKS: tuple[tuple[Registry[Any], Callable[[str, Any], None]], ...] = (
     (METHODS, _check_method),
     (REGULARIZERS, _check_regularizer),
@@ -156,4 +170,5 @@ CHECKS: tuple[tuple[Registry[Any], Callable[[str, Any], None]], ...] = (
     (MIXINGS, _check_mixing),
     (SCHEDULES, _check_schedule),
     (DIAGNOSTICS, _check_diagnostic),
+    (TRACKERS, _check_tracker),
 )

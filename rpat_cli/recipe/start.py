@@ -14,12 +14,11 @@ import yaml
 
 from rpat_cli.errors import ConfigError
 from rpat_cli.models import in_library
+from rpat_cli.models.hub_name import HUB, HubName
 from rpat_cli.recipe.yaml_loader import Loader
 from rpat_cli.records.files import user_path
 from rpat_cli.records.regular import read_regular
 from rpat_cli.records.run_folder import is_run
-
-HUB = "hf:"
 
 FORMS = (
     "a run folder, a checkpoint file, torchvision:NAME@WEIGHTS, timm:NAME@pretrained or "
@@ -27,19 +26,12 @@ FORMS = (
 )
 
 
-def is_remote(init: str) -> bool:
-    """Whether these weights are not a file of the user's, and may have to be downloaded."""
-    return in_library(init) or init.startswith(HUB)
-
-
 def check_init(init: str | None) -> None:
     """Raise `ConfigError` for what can be no start."""
     if init is None or in_library(init):
         return
     if init.startswith(HUB):
-        owner, slash, name = init.removeprefix(HUB).partition("/")
-        if not (owner and slash and name):
-            raise ConfigError(f"{init!r} is not of the form hf:OWNER/REPO.")
+        HubName.parse(init)
         return
     if not init:
         raise ConfigError(f"names no weights: give {FORMS}.")

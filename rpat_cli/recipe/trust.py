@@ -20,8 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from rpat_cli.errors import Problem
 from rpat_cli.evaluation.words import source_and_attack
-from rpat_cli.models import in_library
-from rpat_cli.recipe.start import is_remote
+from rpat_cli.models import is_remote
 from rpat_cli.records.files import user_path
 
 if TYPE_CHECKING:
@@ -107,9 +106,28 @@ def python_file(name: str) -> Path | None:
     return user_path(file) if colon and function and file.endswith(".py") else None
 
 
+def remote_networks(values: Mapping[str, Any]) -> list[str]:
+    """The trained networks that a layer of a recipe names and that may have to be downloaded: the
+    start, and settings of the method, such as its teacher."""
+    method = values.get("method")
+    settings = list(method.values()) if isinstance(method, Mapping) else []
+    names = [name for name in (values.get("init"), *settings) if isinstance(name, str)]
+    return [name for name in names if is_remote(name)]
+
+
+def code_of_target(target: object) -> list[Path | str]:
+    """What somebody answers for who names this model: the Python file of `FILE.py:FUNCTION`, or the
+    download of a name such as `hf:USER/NAME`."""
+    text = str(target)
+    if is_remote(text):
+        return [text]
+    program = python_file(text)
+    return [] if program is None else [program]
+
+
 def model_files(attacks: Any) -> list[Path | str]:
     """The Python files that words like `transfer:FILE.py:FUNCTION@pgd-20` name, and the models of
-    libraries (`transfer:torchvision:NAME`), whose weights are downloaded.
+    libraries and of the hub (`transfer:torchvision:NAME`), whose weights are downloaded.
 
     `attacks` is whatever may be written after `--attack` or under `eval`; what is wrong in it is
     reported where it is read.
@@ -121,7 +139,7 @@ def model_files(attacks: Any) -> list[Path | str]:
         transfers = (word for word in words if word.startswith("transfer:"))
         sources = [source_and_attack(word)[0] for word in transfers]
         files = [file for file in map(python_file, sources) if file is not None]
-        return [*files, *filter(in_library, sources)]
+        return [*files, *filter(is_remote, sources)]
     if not isinstance(attacks, Sequence):
         return []
     return [file for entry in attacks for file in model_files(entry)]

@@ -19,7 +19,7 @@ class RunFolder:
     """Where the files of a run are, which need not exist:
 
     recipe.yaml  metrics.jsonl  log.txt  report.json  report.html
-    checkpoints/{last,best}[_wa].pt  evals/*.json
+    checkpoints/{last,best}[_wa].pt  evals/*.json  tracking/TRACKER/
     """
 
     path: Path
@@ -50,6 +50,11 @@ class RunFolder:
     @property
     def evals(self) -> Path:
         return self.path / "evals"
+
+    @property
+    def tracking(self) -> Path:
+        """What trackers write on this machine, each in a folder of its own."""
+        return self.path / "tracking"
 
     @property
     def launchers(self) -> Path:

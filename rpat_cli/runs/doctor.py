@@ -33,7 +33,7 @@ DISTRIBUTIONS = (
 EXTRAS: Mapping[str, tuple[tuple[str, ...], str]] = {
     "attacks": (("foolbox",), "the attacks cw, ddn, fmn, hopskipjump and boundary"),
     "timm": (("timm",), "models named timm:NAME"),
-    "hub": (("safetensors",), "reading and exporting .safetensors"),
+    "hub": (("safetensors", "huggingface_hub"), "models named hf:USER/NAME, .safetensors"),
     "export": (("onnx", "onnxruntime", "onnxscript"), "rpat export --format onnx"),
     "optuna": (("optuna",), "sweeps with search: optuna"),
     "slurm": (("submitit",), "sweeps with --engine slurm"),

@@ -46,8 +46,10 @@ from rpat_cli.runs.target import (
     located,
     on_its_device,
     open_target,
+    placed,
     under_each_threat,
 )
+from rpat_cli.runs.tracked import track_evaluation
 from rpat_cli.signals import stoppable
 
 
@@ -181,7 +183,7 @@ def _measure(
                 file,
                 limit=options.limit,
                 attacks=specs,
-                sources=_placed(opened.compute, one_per_source(specs, sources)),
+                sources=placed(opened.compute, one_per_source(specs, sources)),
                 listener=listener,
             )
     finally:  # a report of the evaluation is due also where a diagnostic was stopped
@@ -197,7 +199,9 @@ def _measure(
                 f"result: {file}",
             )
         )
-    return Measured(evaluation, file, results, tuple(others))
+    measured = Measured(evaluation, file, results, tuple(others))
+    track_evaluation(opened, measured, listener)
+    return measured
 
 
 def _under_all(
@@ -284,7 +288,7 @@ def evaluate_opened(
             batch_size=options.batch_size_on(compute.device),
             device=compute.device,
             seed=opened.recipe.seed,
-            sources=_placed(compute, sources),
+            sources=placed(compute, sources),
             workers=workers,
             on_progress=listener.on_progress,
             on_chunk=unfinished.add,
@@ -344,7 +348,3 @@ def _identity(
         saved=options.save_adv is not None,
         surrogates=options.surrogates,
     )
-
-
-def _placed(compute: Compute, sources: Mapping[str, SavedModel]) -> dict[str, torch.nn.Module]:
-    return {label: compute.place(source.model) for label, source in sources.items()}

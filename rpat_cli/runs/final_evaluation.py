@@ -16,6 +16,7 @@ from rpat_cli.records.run_folder import RunFolder
 from rpat_cli.runs.evaluate import EvalOptions, evaluate_opened, is_evaluated
 from rpat_cli.runs.listener import Listener
 from rpat_cli.runs.target import OpenedTarget, under_each_threat
+from rpat_cli.tracking import as_flags
 
 
 def evaluate_checkpoints(
@@ -33,7 +34,7 @@ def evaluate_checkpoints(
     signals.
     """
     specs = parse_suite(recipe.eval)
-    again = f"rpat train --resume {folder.path}{flag_for(recipe)}"
+    again = f"rpat train --resume {folder.path}{flag_for(recipe)}{as_flags(listener.trackers)}"
     options = EvalOptions(jobs=jobs, again=again, ranks=ranks)
     compute = resolve_compute(recipe.device, "fp32")
     # Worker processes take seconds to start: once for all checkpoints.

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rpat_cli.engine.callback import Callback
+    from rpat_cli.tracking import Choice
 
 
 def _silent(_: Any) -> None:
@@ -17,9 +18,10 @@ class Listener:
     """What a run calls as it goes on; by default nothing.
 
     `say` takes lines of text, `callbacks` are those of the training loop, `on_progress` takes the
-    progress of an evaluation.
+    progress of an evaluation, `trackers` get the figures (`rpat_cli.runs.tracked`).
     """
 
     say: Callable[[str], None] = _silent
     callbacks: "Sequence[Callback]" = ()
     on_progress: Callable[[Any], None] = _silent
+    trackers: "Sequence[Choice]" = ()

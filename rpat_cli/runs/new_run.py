@@ -11,6 +11,11 @@ from rpat_cli.records.run_folder import RUNS, RunFolder, is_run
 
 def run_name(recipe: Recipe) -> str:
     """`2026-11-22_fashion-mini_small-cnn_consistency+ra_s0`"""
+    return f"{date.today().isoformat()}_{recipe_name(recipe)}"
+
+
+def recipe_name(recipe: Recipe) -> str:
+    """`fashion-mini_small-cnn_consistency+ra_s0`"""
     parts = [recipe.method.name]
     if recipe.attack.name != "pgd":
         parts.append(recipe.attack.name)
@@ -19,7 +24,7 @@ def run_name(recipe: Recipe) -> str:
         parts.append(recipe.mix.name)
     method = "+".join(parts)
     model = recipe.model.replace(":", "-").replace("/", "-")
-    return f"{date.today().isoformat()}_{recipe.data.name}_{model}_{method}_s{recipe.seed}"
+    return f"{recipe.data.name}_{model}_{method}_s{recipe.seed}"
 
 
 def plan_run(recipe: Recipe, out: Path | None = None) -> RunFolder:

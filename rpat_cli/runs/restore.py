@@ -6,7 +6,7 @@ from typing import Any
 
 from rpat_cli.engine.loop import TrainLoop
 from rpat_cli.errors import CheckpointError, RpatError
-from rpat_cli.loading.load import load_weights
+from rpat_cli.loading.fit import load_weights
 
 
 def check_training(state: Mapping[str, Any], file: Path) -> None:

@@ -4,6 +4,7 @@ anybody looks or not."""
 import io
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -44,7 +45,8 @@ def also_logging(listener: Listener, folder: RunFolder) -> Listener:
         attacks(progress)
         listener.on_progress(progress)
 
-    return Listener(say, (*listener.callbacks, EpochLines(write)), on_progress)
+    callbacks = (*listener.callbacks, EpochLines(write))
+    return replace(listener, say=say, callbacks=callbacks, on_progress=on_progress)
 
 
 @contextmanager

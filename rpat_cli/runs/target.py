@@ -19,10 +19,10 @@ from rpat_cli.evaluation.words import absolute_source
 from rpat_cli.loading.architecture import Architecture
 from rpat_cli.loading.by_name import in_order_of
 from rpat_cli.loading.external import module_at_hand
+from rpat_cli.loading.hub import is_here
 from rpat_cli.loading.load import load_model
 from rpat_cli.loading.saved_model import SavedModel, run_of, with_home
-from rpat_cli.models import in_library
-from rpat_cli.models.libraries import has_weights
+from rpat_cli.models import is_remote
 from rpat_cli.recipe.layers import Layer, read_recipe, resolve
 from rpat_cli.recipe.schema import Recipe
 from rpat_cli.recipe.trust import python_file, trust, unasked_download, untrusted
@@ -195,8 +195,8 @@ def check_sources(specs: Sequence[AttackSpec]) -> None:
         file = None if user_path(source, source=spec.label).exists() else python_file(source)
         if file is not None and not trust().allows(file):
             problems.append(untrusted(file.resolve(), spec.label))
-        unasked = in_library(source) and not trust().allows_download(source)
-        if unasked and not has_weights(source):
+        unasked = is_remote(source) and not trust().allows_download(source)
+        if unasked and not is_here(source):
             problems.append(unasked_download(source, spec.label))
     if problems:
         raise ConfigError(*problems)
@@ -245,3 +245,8 @@ def load_sources(
         title = "these transfer attacks cannot be made" if len(problems) > 1 else ""
         raise ConfigError(*problems, title=title)
     return sources
+
+
+def placed(compute: Compute, sources: Mapping[str, SavedModel]) -> dict[str, nn.Module]:
+    """The models of transfer attacks, on the device, by the labels of the attacks."""
+    return {label: compute.place(source.model) for label, source in sources.items()}

@@ -44,7 +44,10 @@ from rpat_cli.runs.restore import restore
 from rpat_cli.runs.run_log import also_logging, as_text, logging_errors, writer
 from rpat_cli.runs.start import begun_with, with_fitted_start
 from rpat_cli.runs.target import load_sources
+from rpat_cli.runs.tracked import report_results, tracking
 from rpat_cli.signals import StopSignals, exit_code
+from rpat_cli.tracking import as_flags
+from rpat_cli.tracking.following import Following
 from rpat_cli.user_code import ascribed
 
 Begun = Callable[[RunFolder], None]
@@ -117,9 +120,13 @@ def train_session(
         listener.say(doubt)
     if inputs.start is not None:
         listener.say(start_in_words(inputs.start.record()))
-    go_on = f"Go on with: rpat train --resume {folder.path}{flag_for(inputs.recipe)}"
+    flags = flag_for(inputs.recipe) + as_flags(listener.trackers)
+    go_on = f"Go on with: rpat train --resume {folder.path}{flags}"
     try:
-        return _whole_session(inputs, folder, segments, state, stop_after, jobs, listener, go_on)
+        with tracking(folder, inputs.recipe, listener) as following:
+            return _whole_session(
+                inputs, folder, segments, state, stop_after, jobs, listener, following, go_on
+            )
     except LostRankError as error:
         raise LostRankError(f"{error} The last checkpoint is kept. {go_on}") from None
 
@@ -132,6 +139,7 @@ def _whole_session(
     stop_after: int | None,
     jobs: Jobs,
     listener: Listener,
+    following: Following,
     go_on: str,
 ) -> RunFolder:
     file = folder.checkpoint("last")
@@ -139,10 +147,10 @@ def _whole_session(
         recipe = saved_form(inputs.recipe, folder).model_dump(mode="json")
         threads = torch.get_num_threads()
         inputs.ranks.from_first(Assignment(recipe, inputs.images, file, state, stop_after, threads))
-    names = inputs.data.class_names
     start = state.get("start") if state else None
     if inputs.start is not None:
         start = inputs.start.record()
+    names = inputs.data.class_names
     saver = CheckpointWriter(
         inputs.recipe, inputs.architecture, names, inputs.images, folder, segments, start
     )
@@ -152,6 +160,7 @@ def _whole_session(
         validation,
         MetricsLog(folder.metrics),
         *listener.callbacks,
+        following,
         # Last, so that a checkpoint holds what all others remember of the epoch.
         *saver.callbacks(validation),
     ]
@@ -167,12 +176,16 @@ def _whole_session(
     if not stretch.finished:
         listener.say(f"stopped after epoch {stretch.epoch} as asked. {go_on}")
         return folder
-    shared = inputs.ranks.size > 1
-    with leading(joined=True) if shared else nullcontext() as others:
+    with leading(joined=True) if inputs.ranks.size > 1 else nullcontext() as others:
         evaluate_checkpoints(inputs.recipe, folder, inputs.data, jobs, listener, others)
+    _report(folder)
+    report_results(following, folder, stretch.epoch)
+    return folder
+
+
+def _report(folder: RunFolder) -> None:
     report = write_report(folder)
     writer(folder)(as_text(report_table(report), remarks_text(report.remarks)))
-    return folder
 
 
 @dataclass(frozen=True)

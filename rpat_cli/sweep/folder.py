@@ -31,6 +31,8 @@ from rpat_cli.reports.saved_report import (
     threat_label,
 )
 from rpat_cli.sweep.expand import Trial, checkpoints_of
+from rpat_cli.tracking import FLAG as TRACK
+from rpat_cli.tracking import Choice
 
 SWEEPS = Path("sweeps")
 
@@ -79,7 +81,7 @@ class TrialFolder:
     def failure(self) -> Path:
         return self.path / "failure.txt"
 
-    def prepare(self) -> tuple[str, ...]:
+    def prepare(self, trackers: Sequence[Choice] = ()) -> tuple[str, ...]:
         """Write the recipe and return the command that trains it, or resumes it from its last
         checkpoint.
 
@@ -90,7 +92,7 @@ class TrialFolder:
         self.failure.unlink(missing_ok=True)
         if self.run.path.exists() and not is_run(self.run.path):
             shutil.rmtree(self.run.path)  # stopped before anything useful was written
-        command = self.command()
+        command = (*self.command(), *(f"{TRACK}={choice}" for choice in trackers))
         with appending(self.log) as log:
             log.write(f"{PROMPT}{shlex.join(command)}\n")
         return command

@@ -15,6 +15,7 @@ EXTENDS = "extends"
 
 def label_of(axes: Axes) -> str:
     """`trades + ra, optimizer.lr=0.05`: names need no key, other values are shown with theirs."""
+    axes = {_short_key(key): value for key, value in axes.items()}
     names = []
     if EXTENDS in axes:
         names.append(Path(str(axes[EXTENDS])).name.removesuffix(".yaml"))
@@ -29,6 +30,12 @@ def label_of(axes: Axes) -> str:
     known = (*NAMED, *switches(), EXTENDS)
     others = [f"{key}={shown(value)}" for key, value in axes.items() if key not in known]
     return ", ".join(filter(None, [head, *off, *others])) or "base"
+
+
+def _short_key(key: str) -> str:
+    """`method.name` is the same choice as `method`."""
+    section = key.removesuffix(".name")
+    return section if section in NAMED else key
 
 
 def shown(value: Any) -> str:

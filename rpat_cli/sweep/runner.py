@@ -4,6 +4,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from rpat_cli.errors import Interrupted, RpatError, RunFolderError
@@ -16,6 +17,7 @@ from rpat_cli.sweep.search import search_for
 from rpat_cli.sweep.search.base import Search
 from rpat_cli.sweep.status import FINISHED, TrialState, TrialStatus
 from rpat_cli.sweep.table import SweepTable, build_table
+from rpat_cli.tracking import Choice
 
 INTERVAL = 0.1
 """Seconds between two polls of the engine."""
@@ -41,7 +43,7 @@ class SweepRunner:
     every round, and `on_remark` gets other messages for the user.
 
     `retries`: how often a failed trial is run again in this call. `max_failures`: after so many
-    failed trials no further one is started.
+    failed trials no further one is started. `trackers` follow every trial.
     """
 
     plan: Plan
@@ -49,6 +51,7 @@ class SweepRunner:
     engine: Engine
     retries: int = 0
     max_failures: int | None = None
+    trackers: Sequence[Choice] = ()
     on_change: Callable[[TrialStatus], None] = _ignore
     on_tick: Callable[["SweepRunner"], None] = _ignore
     on_remark: Callable[[str], None] = _ignore
@@ -152,7 +155,8 @@ class SweepRunner:
         if status.results is not None or status.folder.has_paused:
             self._over(status, TrialState.DONE if status.results is not None else TrialState.PRUNED)
             return True
-        job = Job(status.trial.name, status.folder.prepare, status.folder.log)
+        prepare = partial(status.folder.prepare, self.trackers)
+        job = Job(status.trial.name, prepare, status.folder.log)
         try:
             began = self.engine.submit(job)
         except (OSError, RpatError) as error:

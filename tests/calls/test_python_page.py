@@ -1,4 +1,4 @@
-"""The page on Python is true: its blocks run, on few images and for one epoch."""
+"""The pages with Python are true: their blocks run, on few images and for one epoch."""
 
 import re
 from pathlib import Path
@@ -12,6 +12,7 @@ from PIL import Image
 import rpat_cli
 
 ROOT = Path(__file__).parent.parent.parent
+PAGES = ("README.md", "docs/python.md", "docs/runs.md")
 TINY = {"epochs": 1, "steps": 1, "val_size": 100, "batch_size": 800}
 
 
@@ -51,7 +52,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def test_its_blocks_run(tiny: None, tmp_path: Path) -> None:
     Image.new("L", (40, 30)).save(tmp_path / "photo.jpg")
     named = {"runs/NAME": ""}
-    for block in [*blocks("README.md"), *blocks("docs/python.md")]:
+    for block in [b for page in PAGES for b in blocks(page)]:
         names: dict[str, Any] = {}
         torch.manual_seed(0)
         text = block.replace("runs/NAME", named["runs/NAME"])

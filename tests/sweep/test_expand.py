@@ -9,6 +9,7 @@ import pytest
 
 from rpat_cli.errors import ConfigError
 from rpat_cli.sweep.expand import Plan, plan_sweep
+from rpat_cli.sweep.labels import label_of
 from rpat_cli.sweep.sweep_file import SHIPPED, find_sweep
 
 Write = Callable[[str], Path]
@@ -322,3 +323,8 @@ def test_each_of_the_papers_tables_has_its_sweep(number: int) -> None:
     plain = [label for label, baseline in pairs.items() if baseline is None]
     assert pairs == dict.fromkeys(plain) | {f"{name} + ra": name for name in plain}
     assert all("autoattack" in str(variant.recipe.eval) for variant in plan.variants)
+
+
+def test_a_name_as_an_axis_reads_as_a_name() -> None:
+    assert label_of({"method.name": "trades", "ra": True}) == "trades + ra"
+    assert label_of({"method.name": "pgd", "optimizer.lr": 0.1}) == "pgd, optimizer.lr=0.1"

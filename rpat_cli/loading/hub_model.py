@@ -1,0 +1,101 @@
+"""The models of `hf:USER/NAME`: those that `rpat push` has sent, with all that rpat knew of them,
+and the weights of others, like any foreign file."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rpat_cli.errors import CheckpointError, ConfigError
+from rpat_cli.loading.architecture import Architecture
+from rpat_cli.loading.fit import check_size, load_weights
+from rpat_cli.loading.foreign_file import read_content
+from rpat_cli.loading.hub import HubFiles, fetch
+from rpat_cli.loading.published import load_published
+from rpat_cli.loading.saved_model import SavedModel, external_folder
+from rpat_cli.models.hub_name import HubName
+from rpat_cli.recipe.layers import Layer, resolve, with_plugins_in
+from rpat_cli.records.regular import read_regular
+from rpat_cli.version import __version__
+
+FORMAT = 1
+
+NEEDED: Mapping[str, type] = {"architecture": dict, "recipe": dict, "epoch": int}
+
+
+def description(saved: SavedModel) -> dict[str, Any]:
+    """What is said of a model next to its weights: plain builtins, ready for JSON."""
+    return {
+        "format": FORMAT,
+        "rpat": __version__,
+        "checkpoint": saved.file.stem,
+        "epoch": saved.epoch,
+        "architecture": saved.architecture.to_dict(),
+        "class_names": list(saved.class_names),
+        "clean_acc": saved.recorded_acc,
+        "recipe": saved.recipe.model_dump(mode="json"),
+    }
+
+
+def read_description(file: Path, name: HubName) -> dict[str, Any]:
+    """What `description` returned. Raises `CheckpointError` for anything else."""
+    try:
+        found = json.loads(read_regular(file))
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{name}: its {file.name} is damaged.") from error
+    values = found if isinstance(found, dict) else {}
+    if isinstance(values.get("format"), int) and values["format"] > FORMAT:
+        raise CheckpointError(f"{name} was pushed by a newer version of rpat. Please upgrade rpat.")
+    wrong = [key for key, kind in NEEDED.items() if not isinstance(values.get(key), kind)]
+    if wrong:
+        raise CheckpointError(f"{name}: its {file.name} is damaged: it lacks {', '.join(wrong)}.")
+    return values
+
+
+def load_from_hub(text: str, given: Sequence[Layer]) -> SavedModel:
+    """The model of `hf:USER/NAME[@REVISION][:FILE]`, in eval mode on the CPU.
+
+    `given` are layers of a recipe; for a model that rpat has not pushed they name its data set, and
+    its network if need be. Raises what `HubName.parse`, `fetch` and `load_published` raise, and
+    `CheckpointError` for files that are damaged or do not fit each other.
+    """
+    name = HubName.parse(text)
+    files = fetch(name)
+    if files.description is None:
+        saved = load_published(files.weights, given)
+    else:
+        saved = _pushed(files, files.description, given)
+    readable = name.repo.replace("/", "-")
+    remark = f"{name} at commit {files.commit[:12]}"
+    home = external_folder(files.weights, readable)
+    return replace(saved, home=home, remarks=(remark, *saved.remarks))
+
+
+def _pushed(files: HubFiles, about: Path, given: Sequence[Layer]) -> SavedModel:
+    name = str(files.name)
+    if any("model" in layer.values for layer in given):
+        raise ConfigError(f"{name} records which network it holds: name no other (--model).")
+    values = read_description(about, files.name)
+    # The recipe comes first: it may need a plugin, whose code is never downloaded.
+    recipe = resolve([with_plugins_in(Layer(name, values["recipe"]), files.weights.parent)])
+    try:
+        architecture = Architecture.from_dict(values["architecture"])
+    except CheckpointError as error:
+        raise CheckpointError(f"{name}: {error}") from None
+    state = read_content(files.weights)
+    check_size(architecture, state, name)
+    model = architecture.build()
+    load_weights(model, state, name)
+    names, accuracy = values.get("class_names"), values.get("clean_acc")
+    if not isinstance(names, list) or len(names) != architecture.classes:
+        names = []
+    return SavedModel(
+        model.eval(),
+        architecture,
+        files.weights,
+        max(0, values["epoch"]),
+        recipe,
+        recorded_acc=float(accuracy) if isinstance(accuracy, int | float) else None,
+        class_names=tuple(map(str, names)),
+    )

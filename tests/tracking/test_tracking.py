@@ -1,0 +1,326 @@
+"""`--track`: what trackers get, what survives a kill, and that none of them can harm a training."""
+
+import csv
+import json
+import os
+import random
+import signal
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from rpat_cli.cli.app import app
+from rpat_cli.errors import ConfigError
+from rpat_cli.records.metrics import EpochRecord, append_metrics, drop_metrics_after, read_metrics
+from rpat_cli.records.run_folder import RunFolder
+from rpat_cli.tracking import TRACKERS, as_flags, chosen, load_announced
+from rpat_cli.tracking.base import Tracked, Tracker
+from rpat_cli.tracking.following import Following, scalars
+
+RECIPE = {"method": {"name": "trades", "beta": 6.0}, "seed": 0, "mix": None, "plugins": []}
+
+
+def record(epoch: int, **validation: float) -> EpochRecord:
+    train = {"loss": 2 / epoch, "robust_acc": 0.1 * epoch}
+    return EpochRecord(epoch, 0.1, train, 1.0, 100.0, 4, 2, validation)
+
+
+def following(path: Path, names: str, said: list[str] | None = None) -> Following:
+    path.mkdir(exist_ok=True)
+    about = Tracked("a run", "", path / "tracking", recipe=RECIPE)
+    write = [] if said is None else said
+    return Following(chosen(names), RunFolder(path), about, write.append)
+
+
+def loop_at(epoch: int) -> SimpleNamespace:
+    return SimpleNamespace(epoch=epoch, compute=SimpleNamespace(device=torch.device("cpu")))
+
+
+def train(path: Path, names: str, first: int, last: int) -> Following:
+    """The calls of a training of the epochs after `first`, up to `last`, as the loop makes them; it
+    is then killed."""
+    follower = following(path, names)
+    drop_metrics_after(path / "metrics.jsonl", first)
+    follower.on_start(loop_at(first))
+    for epoch in range(first + 1, last + 1):
+        each = record(epoch, **({"robust_acc": 0.25} if epoch % 2 == 0 else {}))
+        append_metrics(path / "metrics.jsonl", each)
+        follower.on_epoch_end(loop_at(epoch), each)
+    return follower
+
+
+def rows_of(file: Path) -> list[dict[str, str]]:
+    with file.open(newline="") as lines:
+        return list(csv.DictReader(lines))
+
+
+def as_recorded(path: Path) -> dict[int, dict[str, float]]:
+    return {each["epoch"]: scalars(each) for each in read_metrics(path / "metrics.jsonl")}
+
+
+def test_csv_holds_each_epoch_once_after_a_kill_between_log_and_checkpoint(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    train(run, "csv", 0, 3)  # epoch 3 is logged, and no checkpoint of it
+    with (run / "tracking/csv/metrics.csv").open("a") as file:
+        file.write("4,0.1,0.")  # cut short
+    train(run, "csv", 2, 5)
+    rows = rows_of(run / "tracking/csv/metrics.csv")
+    found = {
+        int(row["epoch"]): {name: float(text) for name, text in row.items() if text} for row in rows
+    }
+    assert [row["epoch"] for row in rows] == ["1", "2", "3", "4", "5"]
+    assert found == {epoch: {"epoch": epoch, **each} for epoch, each in as_recorded(run).items()}
+    assert rows[0]["validation/robust_acc"] == ""
+
+
+def test_tensorboard_holds_what_metrics_jsonl_does(tmp_path: Path) -> None:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    run = tmp_path / "run"
+    train(run, "tensorboard", 0, 3)
+    follower = train(run, "tensorboard", 2, 5)
+    follower.results(5, {"test/best/pgd-20": 0.5}, [])
+    follower.finish("finished")
+    events = accumulator.EventAccumulator(str(run / "tracking/tensorboard"))
+    events.Reload()
+    for name in ("train/loss", "lr", "validation/robust_acc"):
+        expected = {epoch: each[name] for epoch, each in as_recorded(run).items() if name in each}
+        found = [(event.step, event.value) for event in events.Scalars(name)]
+        assert [step for step, _ in found] == list(expected)
+        assert dict(found) == pytest.approx(expected)
+    assert events.Scalars("test/best/pgd-20")[0].value == 0.5
+    assert "_hparams_/session_start_info" in events.summary_metadata
+
+
+class Fickle(Tracker):
+    """Fails in the methods that are named, changes all that it should not, and notes the rest."""
+
+    fails: tuple[str, ...] = ()
+    calls: list[tuple[str, object]] = []  # noqa: RUF012
+
+    def _called(self, method: str, what: object) -> None:
+        print("noise on stdout")
+        random.random()
+        torch.rand(3)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        sys.excepthook = print
+        if method in self.fails:
+            raise ValueError(f"no {method}")
+        self.calls.append((method, what))
+
+    def start(self, run: Tracked) -> None:
+        self._called("start", run.epochs)
+
+    def log(self, epoch: int, values: object) -> None:
+        self._called("log", epoch)
+
+    def results(self, epoch: int, values: object, files: object) -> None:
+        self._called("results", values)
+
+    def finish(self, status: object) -> None:
+        self._called("finish", status)
+
+
+@pytest.fixture
+def fickle(monkeypatch: pytest.MonkeyPatch) -> type[Fickle]:
+    monkeypatch.setitem(TRACKERS._entries, "fickle", Fickle)
+    Fickle.calls.clear()
+    monkeypatch.setattr(Fickle, "fails", ())
+    return Fickle
+
+
+@pytest.mark.parametrize("method", ["start", "log", "results", "finish"])
+def test_a_tracker_that_fails_is_said_once(
+    method: str, fickle: type[Fickle], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fickle.fails = (method,)
+    said: list[str] = []
+    follower = following(tmp_path / "run", "fickle,csv", said)
+    before = random.getstate(), torch.get_rng_state(), signal.getsignal(signal.SIGTERM)
+    hook = sys.excepthook
+    follower.on_start(loop_at(0))
+    for epoch in (1, 2):
+        follower.on_epoch_end(loop_at(epoch), record(epoch))
+    follower.results(2, {}, [])
+    follower.finish("finished")
+    assert len(said) == 1
+    assert f"the tracker fickle fails: ValueError: no {method}" in said[0]
+    assert "test_tracking.py:" in said[0]
+    assert len(rows_of(tmp_path / "run/tracking/csv/metrics.csv")) == 2
+    assert random.getstate() == before[0]
+    assert torch.equal(torch.get_rng_state(), before[1])
+    assert (signal.getsignal(signal.SIGTERM), sys.excepthook) == (before[2], hook)
+    assert capsys.readouterr().out == ""
+
+
+def test_what_a_tracker_missed_it_gets_later(fickle: type[Fickle], tmp_path: Path) -> None:
+    follower = train(tmp_path / "run", "fickle", 0, 1)
+    fickle.fails = ("log",)
+    each = record(2)
+    append_metrics(tmp_path / "run/metrics.jsonl", each)
+    follower.on_epoch_end(loop_at(2), each)  # fails
+    fickle.fails = ()
+    follower.on_epoch_end(loop_at(3), record(3))
+    assert fickle.calls == [("start", 0), ("log", 1), ("log", 2), ("log", 3)]
+    # And one that does not rewind gets nothing twice where the third epoch is done again.
+    fickle.calls.clear()
+    train(tmp_path / "run", "fickle", 2, 4)
+    assert fickle.calls == [("start", 2), ("log", 4)]
+
+
+def test_a_tracker_that_comes_late_gets_the_epochs_before(
+    fickle: type[Fickle], tmp_path: Path
+) -> None:
+    train(tmp_path / "run", "csv", 0, 2)
+    train(tmp_path / "run", "fickle", 2, 3)
+    assert fickle.calls == [("start", 0), ("log", 1), ("log", 2), ("log", 3)]
+
+
+def test_folders_that_lead_elsewhere_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "run/tracking").mkdir(parents=True)
+    (tmp_path / "run/tracking/csv").symlink_to(tmp_path / "elsewhere")
+    said: list[str] = []
+    following(tmp_path / "run", "csv", said).on_start(loop_at(0))
+    assert "is a link" in said[0]
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
+def test_words_of_track() -> None:
+    assert list(map(str, chosen(["csv,WandB:online", "csv"]))) == ["csv", "wandb:online"]
+    assert as_flags(chosen("csv,wandb:online")) == " --track csv,wandb:online"
+    with pytest.raises(ConfigError) as caught:
+        chosen("tensorbord,wandb:onlin,csv,csv:x")
+    text = str(caught.value)
+    assert "tensorboard" in text
+    assert "online" in text
+    assert "cannot be combined with csv:x" in text
+
+
+def test_a_package_announces_a_tracker(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "board_of_ours.py").write_text(
+        "from rpat_cli.tracking.base import Tracker\n"
+        "class Board(Tracker):\n"
+        "    def start(self, run):\n"
+        "        (run.folder / 'began').write_text(run.name)\n"
+    )
+    (tmp_path / "board_of_ours-1.dist-info").mkdir()
+    (tmp_path / "board_of_ours-1.dist-info/METADATA").write_text("Name: board\nVersion: 1\n")
+    (tmp_path / "board_of_ours-1.dist-info/entry_points.txt").write_text(
+        "[rpat.trackers]\nboard = board_of_ours:Board\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(TRACKERS, "_entries", dict(TRACKERS._entries))
+    load_announced.cache_clear()
+    try:
+        following(tmp_path / "run", "board").on_start(loop_at(0))
+    finally:
+        load_announced.cache_clear()
+    assert (tmp_path / "run/tracking/board/began").read_text() == "a run"
+
+
+PLUGIN = """
+import random
+import torch
+from rpat_cli.tracking import TRACKERS
+from rpat_cli.tracking.base import Tracker
+
+class Shaky(Tracker):
+    def log(self, epoch, values):
+        random.random(), torch.rand(7)
+        raise RuntimeError("the wire is cut")
+
+TRACKERS.add("shaky", Shaky)
+"""
+
+
+def test_a_run_with_trackers_is_the_run_without(tmp_path: Path) -> None:
+    (tmp_path / "shaky.py").write_text(PLUGIN)
+    small = ["train", "-e", "2", "--set", "data.val_size=100", "--eval", "clean", "--method"]
+    small += ["standard", "-b", "500", "--jobs", "1"]
+    states = []
+    for name, more in {
+        "without": [],
+        "with": ["--plugin", str(tmp_path / "shaky.py"), "--track", "shaky", "--track", "csv"],
+    }.items():
+        out = tmp_path / name
+        done = CliRunner().invoke(app, [*small, "--out", str(out), *more])
+        assert done.exit_code == 0, done.output
+        states.append(torch.load(out / "checkpoints/last.pt", weights_only=True)["model"])
+    assert all(torch.equal(value, states[1][key]) for key, value in states[0].items())
+    log = (out / "log.txt").read_text()
+    assert log.count("the tracker shaky fails: RuntimeError: the wire is cut") == 1
+    report = json.loads((out / "report.json").read_text())
+    figures = {row["figure"]: row["value"] for row in rows_of(out / "tracking/csv/results.csv")}
+    best = next(each for each in report["results"] if each["checkpoint"] == "best")
+    assert float(figures["test/best/clean"]) == best["acc"]
+    done = CliRunner().invoke(
+        app, ["eval", str(out), "--attack", "fgsm", "--limit", "50", "--track", "csv", "--json"]
+    )
+    assert done.exit_code == 0, done.output
+    figures = {row["figure"]: row["value"] for row in rows_of(out / "tracking/csv/results.csv")}
+    assert float(figures["test/best/worst case"]) == json.loads(done.stdout)["robust_acc"]
+
+
+class FakeWandb(SimpleNamespace):
+    """The part of the module `wandb` that is used."""
+
+    def __init__(self) -> None:
+        super().__init__(inits=[], steps=[], summary={}, saved=[], code=None)
+
+    def init(self, **settings: object) -> "FakeWandb":
+        self.inits.append(settings)
+        return self
+
+    def log(self, values: dict[str, float], *, step: int) -> None:
+        self.steps.append((step, values))
+
+    def save(self, file: str, *, base_path: str, policy: str) -> None:
+        self.saved.append(file)
+
+    def finish(self, exit_code: int) -> None:
+        self.code = exit_code
+
+
+def test_wandb_is_offline_unless_told_and_goes_on_with_its_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = FakeWandb()
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        monkeypatch.delenv(name)
+    train(tmp_path / "run", "wandb", 0, 2).finish("stopped")
+    train(tmp_path / "run", "wandb:online", 2, 3).finish("failed")
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    train(tmp_path / "run", "wandb", 3, 3)
+    assert [each["mode"] for each in fake.inits] == ["offline", "online", "disabled"]
+    assert len({each["id"] for each in fake.inits}) == 1
+    assert fake.inits[0]["config"] == {"method.name": "trades", "method.beta": 6.0, "seed": 0} | {
+        "plugins": []
+    }
+    assert [step for step, _ in fake.steps] == [1, 2, 3]
+    assert fake.steps[1][1] == as_recorded(tmp_path / "run")[2]
+    assert fake.code == 1
+
+
+def test_mlflow_goes_on_with_its_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mlflow = pytest.importorskip("mlflow")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    train(tmp_path / "run", "mlflow", 0, 2).finish("stopped")
+    (tmp_path / "report.json").write_text("{}")
+    last = train(tmp_path / "run", "mlflow", 1, 3)
+    last.results(3, {"test/best/transfer:a@pgd": 0.5}, [tmp_path / "report.json"])
+    last.finish("finished")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    client = mlflow.MlflowClient((tmp_path / "run/tracking/mlflow").as_uri())
+    experiment = client.get_experiment_by_name("rpat").experiment_id
+    (run,) = client.search_runs([experiment])
+    assert run.info.status == "FINISHED"
+    assert run.data.params["method.name"] == "trades"
+    assert run.data.metrics["test/best/transfer_a_pgd"] == 0.5
+    history = client.get_metric_history(run.info.run_id, "train/loss")
+    assert {each.step: each.value for each in history} == {1: 2.0, 2: 1.0, 3: pytest.approx(2 / 3)}
+    assert len(history) == 3
