@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import typer
@@ -29,7 +30,9 @@ from rpat_cli.recipe.summary import summary
 from rpat_cli.recipe.trust import trusting
 from rpat_cli.records import eval_file
 from rpat_cli.records.run_folder import newest_run
+from rpat_cli.reports.cases import NO_VERDICT, has_verdict
 from rpat_cli.reports.comparison import MAX_LISTED, changed_images, comparison_table
+from rpat_cli.reports.for_ci import check_places, write_for_ci
 from rpat_cli.reports.gather import build_report
 from rpat_cli.reports.report import Report
 from rpat_cli.reports.terminal import remarks_text, report_table
@@ -188,6 +191,7 @@ def evaluate(
     save_adv: Path | None = None,
     surrogates: Sequence[str] = (),
     track: Sequence[str] = (),
+    for_ci: Mapping[str, Path] = MappingProxyType({}),
     quiet: bool,
     as_json: bool,
     mistakes: Mistakes,
@@ -201,6 +205,8 @@ def evaluate(
         ranks.serve()
         return
     trackers = _trackers(mistakes, track)
+    with mistakes.gathered():
+        for_ci = check_places(for_ci)
     stand_ins = _checked(mistakes, target, changes, diagnostics, surrogates)
     with (
         speaking_on_stderr(),
@@ -222,6 +228,7 @@ def evaluate(
         print(_as_json(measured))
     else:
         _show_evaluation(measured)
+    _write_for_ci(for_ci, target, measured, quiet=quiet)
     if any(result.failed for result in measured.diagnostics.values()):
         raise typer.Exit(3)
 
@@ -276,6 +283,21 @@ def _show_evaluation(measured: Measured) -> None:
         console.out.print(part)
     for path in (measured.file, *(path for _, path in measured.others)):
         console.out.print(f"result: {path}", markup=False, soft_wrap=True)
+
+
+def _write_for_ci(
+    files: Mapping[str, Path], target: Path, measured: Measured, *, quiet: bool
+) -> None:
+    """`--sarif` and `--junit`, and what is missing for them to be worth much."""
+    if not files:
+        return
+    evaluated = [(measured.evaluation, measured.file), *measured.others]
+    write_for_ci(files, target, evaluated, measured.diagnostics)
+    if not has_verdict(measured.diagnostics):
+        console.say(f"note: {NO_VERDICT}")
+    if not quiet:
+        for flag, file in files.items():
+            console.say(f"{flag}: {file}")
 
 
 def compare(a: Path, b: Path, *, checkpoint: str | None, changed: bool, as_json: bool) -> None:
