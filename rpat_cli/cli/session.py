@@ -224,10 +224,7 @@ def evaluate(
             options=EvalOptions(*how),
             listener=listener,
         )
-    if as_json:
-        print(_as_json(measured))
-    else:
-        _show_evaluation(measured)
+    _show_evaluation(measured, as_json=as_json)
     _write_for_ci(for_ci, target, measured, quiet=quiet)
     if any(result.failed for result in measured.diagnostics.values()):
         raise typer.Exit(3)
@@ -278,7 +275,10 @@ def _as_json(measured: Measured) -> str:
     return json.dumps({"evaluations": records, "union": measured.union.to_dict()})
 
 
-def _show_evaluation(measured: Measured) -> None:
+def _show_evaluation(measured: Measured, *, as_json: bool) -> None:
+    if as_json:
+        print(_as_json(measured))
+        return
     for part in shown(measured):
         console.out.print(part)
     for path in (measured.file, *(path for _, path in measured.others)):

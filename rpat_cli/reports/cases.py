@@ -57,7 +57,7 @@ class Told:
     files: Sequence[str]
 
 
-ACT = "See the section of the same name in docs/diagnostics.md for what to do about it."
+ACT = "What to do: the table of checks in docs/diagnostics.md."
 CHECK_RULES = {
     check.name: Rule("verdict", check.name, f"Source: {check.paper}. {ACT}") for check in CHECKS
 }

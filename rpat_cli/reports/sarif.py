@@ -39,8 +39,8 @@ def _rule(rule: Rule) -> dict[str, Any]:
 
 
 def _result(case: Case, rules: Sequence[Rule], model: str) -> dict[str, Any]:
-    """The place is the model, by the same name in every run, and no line of it: that is where
-    GitHub has to be told one. The fingerprint makes an alert the same from run to run."""
+    """Code scanning shows nothing without a place: it is the model, which keeps its path from run
+    to run. The fingerprint says that it is the same alert."""
     content = "\n".join((case.rule.id, case.subject, model))
     place = {"artifactLocation": {"uri": model}, "region": {"startLine": 1}}
     return {
