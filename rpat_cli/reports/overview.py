@@ -56,7 +56,8 @@ def _cost(report: Report) -> str:
         if report.forward is not None and report.backward is not None:
             passes = f" ({count(report.forward)} forward, {count(report.backward)} backward passes)"
         parts.append(f"training {duration(report.seconds)}{passes}")
-    attacks = sum(result.seconds for result in report.results)
+    # Checkpoints of the same weights share one evaluation.
+    attacks = {(each.evaluation, each.label): each.seconds for each in report.results}
     if attacks:
-        parts.append(f"attacks {duration(attacks)}")
+        parts.append(f"attacks {duration(sum(attacks.values()))}")
     return "; ".join(parts)

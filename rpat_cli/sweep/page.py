@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rpat_cli.records.files import write_whole
 from rpat_cli.reports.html import template
-from rpat_cli.reports.pareto import Point, pareto_front, pareto_plot
+from rpat_cli.reports.pareto import Point, certain_front, pareto_plot
 from rpat_cli.reports.pareto_picture import Plot
 from rpat_cli.reports.saved_report import AUTOATTACK, UNION
 from rpat_cli.sweep.folder import SWEEPS
@@ -55,7 +55,8 @@ class PageCell:
 
 @dataclass(frozen=True)
 class PageRow:
-    """A row of the table as the page shows it. `front`: it is on the Pareto front of the plot."""
+    """A row of the table as the page shows it. `front`: it is on the Pareto front of the plot,
+    also within the deviations over seeds."""
 
     row: TableRow
     count: str
@@ -114,7 +115,7 @@ def to_html(table: SweepTable, folder: Path, picture: str) -> str:
 
 def grouped_rows(table: SweepTable, robust: str | None) -> list[list[PageRow]]:
     """The table's rows, grouped by variant."""
-    best = pareto_front(points(table, robust)) if robust else []
+    best = certain_front(points(table, robust)) if robust else []
     front = {(point.name, point.kind) for point in best}
     shown = []
     for row in table.rows:
