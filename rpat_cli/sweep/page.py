@@ -102,6 +102,7 @@ def to_html(table: SweepTable, folder: Path, picture: str) -> str:
         groups=groups,
         best=[found for found in best if found],
         tally=tally(table, robust) if robust else None,
+        rings=any(line.front for group in groups for line in group),
         plot=picture if has_plot else None,
         no_plot=no_plot(table),
         scores=AUTOATTACK in table.metrics,
