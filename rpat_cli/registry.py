@@ -68,8 +68,8 @@ class Registry(Mapping[str, T], Generic[T]):
     """A mapping from names to objects, imported lazily; `kind` is what messages call an entry.
 
     A name that is no row may be one of a family; iterating gives the rows only. `aliases`: what
-    else rows are called. Raises `ConfigError` for an unknown name, with the allowed ones and the
-    most similar.
+    else rows are called; `hints`: what to do where somebody asks for a name that is no row. Raises
+    `ConfigError` for an unknown name, with the allowed ones and the most similar.
     """
 
     def __init__(
@@ -78,12 +78,14 @@ class Registry(Mapping[str, T], Generic[T]):
         entries: Mapping[str, T | str],
         families: Sequence[Family[T]] = (),
         aliases: Mapping[str, str] | None = None,
+        hints: Mapping[str, str] | None = None,
     ) -> None:
         self.kind = kind
         self._entries: dict[str, T | str] = dict(entries)
         self._own = frozenset(entries)
         self.families = tuple(families)
         self.aliases = dict(aliases or {})
+        self.hints = dict(hints or {})
 
     def __getitem__(self, name: str) -> T:
         name = self.aliases.get(name, name)
@@ -125,6 +127,8 @@ class Registry(Mapping[str, T], Generic[T]):
         problem = family.problem(name) if family else ""
         if problem:
             return f"unknown {self.kind} {name!r}: {problem}."
+        if hint := self.hints.get(_folded(name)):
+            return f"{name!r} is no {self.kind}. {hint}"
         return unknown(self.kind, name, allowed, names=self.examples())
 
     def _family_of(self, name: str) -> Family[T] | None:

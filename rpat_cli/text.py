@@ -117,6 +117,11 @@ def duration(seconds: float) -> str:
     return f"{whole // 86400} d {whole % 86400 // 3600} h"
 
 
+def remaining(seconds: float) -> str:
+    """A forecast as `duration` writes it: at least a second, since what is not over takes time."""
+    return duration(max(1.0, seconds))
+
+
 def compact(number: int) -> str:
     """`1234567` as `1.23M`: for tables, where the order of magnitude is what counts."""
     for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):

@@ -16,7 +16,7 @@ from rpat_cli.errors import ConfigError, Problem
 from rpat_cli.evaluation.parallel.chunks import Progress as EvalProgress
 from rpat_cli.records.metrics import EpochRecord
 from rpat_cli.runs.listener import Listener
-from rpat_cli.runs.progress_lines import EvalLines, in_lines, stage_name, time_left
+from rpat_cli.runs.progress_lines import COLUMNS, EvalLines, in_lines, stage_name, time_left
 from rpat_cli.text import percent
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def _shown(progress: Show) -> Iterator[Listener]:
         yield in_lines(progress)
     elif in_notebook() and progress is not False:
         with _Bar() as bar:
-            yield Listener(_write, (_TrainBar(bar), EpochLines(_write)), _EvalBar(bar))
+            yield Listener(_write, (_TrainBar(bar), EpochLines(_write, COLUMNS)), _EvalBar(bar))
     else:
         with listening(quiet=not progress) as listener:
             yield listener

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rpat_cli.calls.html import as_html
 from rpat_cli.calls.options import PathLike
+from rpat_cli.loading.named import NEWEST, find_run
 from rpat_cli.recipe.layers import read_recipe, resolve
 from rpat_cli.recipe.schema import Recipe
 from rpat_cli.records.metrics import read_metrics
@@ -15,7 +16,6 @@ from rpat_cli.records.run_folder import RunFolder
 from rpat_cli.reports.gather import build_report
 from rpat_cli.reports.report import Report
 from rpat_cli.reports.terminal import remarks_text, report_table
-from rpat_cli.runs.named import NEWEST, find_run
 from rpat_cli.runs.run_log import as_text
 
 if TYPE_CHECKING:

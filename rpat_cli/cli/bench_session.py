@@ -14,10 +14,10 @@ from rpat_cli.benchmark.show import page, tables
 from rpat_cli.benchmark.training import bench_training
 from rpat_cli.cli import console
 from rpat_cli.errors import ConfigError
+from rpat_cli.loading.named import run_or_path
 from rpat_cli.recipe.layers import Layer, layers_of, resolve
 from rpat_cli.recipe.schema import Recipe
 from rpat_cli.records.files import write_whole
-from rpat_cli.runs.named import run_or_path
 from rpat_cli.runs.target import open_target
 from rpat_cli.signals import stoppable
 from rpat_cli.user_code import speaking_on_stderr

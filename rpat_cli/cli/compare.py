@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from rpat_cli.cli.run_options import complete_runs
-from rpat_cli.runs.named import run_or_path
+from rpat_cli.loading.named import run_or_path
 from rpat_cli.signals import importing
 
 WHAT = "What to compare"

@@ -7,7 +7,15 @@ from typing import Annotated, Any
 
 import typer
 
-from rpat_cli.cli.options import choices_of, jobs_option, track_option, trust_option
+from rpat_cli.cli.options import (
+    choices_of,
+    in_list,
+    jobs_option,
+    recipe_keys,
+    track_option,
+    trust_option,
+)
+from rpat_cli.cli.run_options import complete_runs
 from rpat_cli.data import DATASETS
 from rpat_cli.evaluation.suite import list_attacks
 from rpat_cli.models import model_examples
@@ -55,9 +63,11 @@ Target = Annotated[
     Path | None,
     typer.Argument(
         metavar="[RUN|CHECKPOINT|LIBRARY:NAME]",
-        help="A run folder, a checkpoint file, torchvision:NAME, timm:NAME, robustbench:NAME "
+        help="A run folder or its name under runs/, last, best, a checkpoint file, "
+        "torchvision:NAME, timm:NAME, robustbench:NAME "
         "(default: the newest run under runs/).",
         show_default=False,
+        autocompletion=complete_runs,
     ),
 ]
 Attack = Annotated[
@@ -69,7 +79,7 @@ Attack = Annotated[
         help="Attacks, suites and suite files (.yaml), separated by commas; --attack alone lists "
         "them all.",
         rich_help_panel=WHAT,
-        autocompletion=lambda: list(list_attacks()),
+        autocompletion=lambda incomplete: in_list(list_attacks(), incomplete),
     ),
 ]
 Audit = Annotated[
@@ -124,19 +134,13 @@ Steps = Annotated[
 StepSize = Annotated[
     str | None,
     _option(
-        "--step-size",
-        panel=WHAT,
-        metavar="NUMBER",
-        help="Step size of the attacks that have one.",
+        "--step-size", panel=WHAT, metavar="NUMBER", help="Step size of the attacks that have one."
     ),
 ]
 Restarts = Annotated[
     str | None,
     _option(
-        "--restarts",
-        panel=WHAT,
-        metavar="N",
-        help="Random restarts of the attacks that have them.",
+        "--restarts", panel=WHAT, metavar="N", help="Random restarts of the attacks that have them."
     ),
 ]
 Surrogates = Annotated[
@@ -230,6 +234,7 @@ Assign = Annotated[
         panel=HOW,
         metavar="KEY=VALUE",
         help="Set any key of the run's recipe, for example data.image_size=64; may be repeated.",
+        choices=recipe_keys,
     ),
 ]
 Plugins = Annotated[

@@ -8,6 +8,7 @@ import typer
 
 from rpat_cli.cli import eval_options as o
 from rpat_cli.cli.model_options import RunOrModel, known_checkpoint, named_model, parameters
+from rpat_cli.cli.options import in_list
 from rpat_cli.cli.run_options import AsJson
 from rpat_cli.cli.splice import spliced
 from rpat_cli.signals import importing
@@ -27,7 +28,7 @@ def export(
             "--format",
             metavar="NAMES",
             help=f"Formats, separated by commas: {', '.join(FORMAT_NAMES)}; or all.",
-            autocompletion=lambda: list(FORMAT_NAMES),
+            autocompletion=lambda incomplete: in_list(FORMAT_NAMES, incomplete),
         ),
     ] = "state-dict,torch-export",
     out: Annotated[

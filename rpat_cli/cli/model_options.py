@@ -12,10 +12,10 @@ from rpat_cli.cli import eval_options as o
 from rpat_cli.cli.options import parse_choice
 from rpat_cli.cli.run_options import complete_runs
 from rpat_cli.errors import Mistakes
+from rpat_cli.loading.named import run_or_path
 from rpat_cli.recipe.layers import Layer, code_named_in, flag_layers
 from rpat_cli.recipe.plugins import load_plugins
 from rpat_cli.recipe.trust import code_of_target, trusting
-from rpat_cli.runs.named import run_or_path
 from rpat_cli.signals import importing
 from rpat_cli.user_code import speaking_on_stderr
 
@@ -23,8 +23,8 @@ RunOrModel = Annotated[
     str,
     typer.Argument(
         metavar="RUN",
-        help="A run folder, its name under runs/, last (the newest), a checkpoint file, "
-        "torchvision:NAME, timm:NAME, hf:USER/NAME or FILE.py:FUNCTION.",
+        help="A run folder, its name under runs/, last (the newest), best (by validation), a "
+        "checkpoint file, torchvision:NAME, timm:NAME, hf:USER/NAME or FILE.py:FUNCTION.",
         autocompletion=complete_runs,
     ),
 ]

@@ -83,9 +83,31 @@ class RecipeOption:
             self.parameter, Parameter.KEYWORD_ONLY, default=None, annotation=annotation
         )
 
-    def _complete(self) -> list[str]:
+    def _complete(self, incomplete: str) -> list[str]:
         names = self.completed or self.choices
-        return list(names()) if names is not None else []
+        return in_list(names() if names is not None else (), incomplete)
+
+
+def in_list(names: Iterable[str], incomplete: str) -> list[str]:
+    """What the shell completes a name with, which may be the last one of a list: `clean,pg`."""
+    before, comma, _ = incomplete.rpartition(",")
+    return [f"{before}{comma}{name}" for name in names]
+
+
+def recipe_keys() -> list[str]:
+    """The keys of a recipe as `--set` takes them, each with its "="."""
+    return [f"{key}=" for key in _keys_of(recipe_class(), "")]
+
+
+def _keys_of(section: type[BaseModel], prefix: str) -> list[str]:
+    keys = []
+    for name, field in section.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, Section):
+            keys += _keys_of(kind, f"{prefix}{name}.")
+        else:
+            keys.append(f"{prefix}{name}")
+    return keys
 
 
 def with_recipe_options(

@@ -14,7 +14,6 @@ from rich.progress import (
     Task,
     TaskID,
     TextColumn,
-    TimeRemainingColumn,
 )
 from rich.text import Text
 
@@ -25,8 +24,8 @@ from rpat_cli.engine.loop import TrainLoop
 from rpat_cli.evaluation.parallel.chunks import Progress as EvalProgress
 from rpat_cli.records.metrics import EpochRecord
 from rpat_cli.runs.listener import Listener
-from rpat_cli.runs.progress_lines import EvalLines, in_lines, stage_name, time_left
-from rpat_cli.text import percent
+from rpat_cli.runs.progress_lines import COLUMNS, EvalLines, in_lines, stage_name, time_left
+from rpat_cli.text import percent, remaining
 from rpat_cli.tracking import Choice
 
 WIDE = 110
@@ -42,7 +41,7 @@ def listening(*, quiet: bool, trackers: Sequence[Choice] = ()) -> Iterator[Liste
         with _bars(console.err) as bars:
             yield Listener(
                 say=console.say,
-                callbacks=(TrainBars(bars), EpochLines(console.say)),
+                callbacks=(TrainBars(bars), EpochLines(console.say, COLUMNS)),
                 on_progress=EvalBars(bars),
                 trackers=trackers,
             )
@@ -57,12 +56,25 @@ class _Info(ProgressColumn):
         return Text(task.fields["info"], no_wrap=True, overflow="ellipsis")
 
 
+class _Left(ProgressColumn):
+    """The time that a task will still take, by its pace since it `began` at a step: over all of it,
+    so that the forecast settles."""
+
+    max_refresh = 0.5
+
+    def render(self, task: Task) -> Text:
+        done = task.completed - task.fields.get("began", task.completed)
+        if done <= 0 or not task.elapsed or task.total is None:
+            return Text("-:--:--")
+        return Text(remaining(task.elapsed / done * (task.total - task.completed)))
+
+
 def _bars(terminal: Console) -> Progress:
     return Progress(
         TextColumn("[bold]{task.description}"),
         BarColumn(bar_width=24 if terminal.width >= WIDE else 8),
         TextColumn("left"),
-        TimeRemainingColumn(),
+        _Left(),
         _Info(),
         console=terminal,
         transient=True,
@@ -80,16 +92,19 @@ class TrainBars(Callback):
 
     def on_start(self, loop: TrainLoop) -> None:
         steps = loop.steps_per_epoch
+        done = loop.epoch * steps + loop.step
         self.whole = self.bars.add_task(
-            "training", total=loop.epochs * steps, completed=loop.epoch * steps + loop.step, info=""
+            "training", total=loop.epochs * steps, completed=done, began=done, info=""
         )
-        self.epoch = self.bars.add_task("epoch", total=steps, info="")
+        self.epoch = self.bars.add_task("epoch", total=steps, began=loop.step, info="")
 
     def on_step(self, loop: TrainLoop, record: StepRecord) -> None:
         assert self.whole is not None
         assert self.epoch is not None
         accuracies = f"epoch {record.epoch}/{loop.epochs}  {self.accuracy}"
         self.bars.update(self.whole, advance=1, info=accuracies)
+        if record.step == 1:  # its pace is measured from here: validation was between
+            self.bars.reset(self.epoch, began=1)
         losses = {name: v for name, v in record.terms.items() if not name.endswith("_acc")}
         terms = "  ".join(f"{name} {value:.3f}" for name, value in losses.items())
         speed = f"{record.images_per_second:.0f} img/s{_memory()}"
@@ -129,7 +144,9 @@ class EvalBars:
     def __call__(self, progress: EvalProgress) -> None:
         if self.key != (progress.label, progress.stage):
             self.key = (progress.label, progress.stage)
-            self.task = self.bars.add_task(stage_name(progress), total=progress.total, info="")
+            self.task = self.bars.add_task(
+                stage_name(progress), total=progress.total, began=progress.done, info=""
+            )
         assert self.task is not None
         accuracy = f"robust {percent(progress.robust_acc, 1)} %"
         info = f"{progress.done}/{progress.total}  {accuracy}{time_left(progress)}"

@@ -14,6 +14,7 @@ from rich.text import Text
 from rpat_cli.attacks.threat import GEOMETRIES
 from rpat_cli.cli import console
 from rpat_cli.errors import ConfigError, Problem, RpatError, unknown
+from rpat_cli.loading.named import find_run, find_runs
 from rpat_cli.recipe.plugins import load_plugins
 from rpat_cli.records.files import user_path
 from rpat_cli.records.run_folder import RunFolder, is_run
@@ -30,7 +31,6 @@ from rpat_cli.reports.side_by_side import (
 from rpat_cli.reports.terminal import remarks_text, report_table
 from rpat_cli.reports.write import write_report
 from rpat_cli.runs.listing import list_runs
-from rpat_cli.runs.named import find_run, find_runs
 from rpat_cli.text import percent, show_number
 from rpat_cli.user_code import speaking_on_stderr
 

@@ -11,6 +11,7 @@ from rpat_cli.cli import console
 from rpat_cli.cli.options import trust_option
 from rpat_cli.cli.run_options import AsJson, complete_runs
 from rpat_cli.errors import ConfigError, Problem
+from rpat_cli.loading.named import find_run, find_runs, recipe_of
 from rpat_cli.recipe.trust import trusting
 from rpat_cli.records.run_folder import RUNS
 from rpat_cli.runs.choosing import COLUMNS, EXAMPLES, choose_runs, differences, shown
@@ -22,7 +23,6 @@ from rpat_cli.runs.cleanup import (
     remove,
 )
 from rpat_cli.runs.listing import list_runs
-from rpat_cli.runs.named import find_run, find_runs, recipe_of
 from rpat_cli.signals import importing
 from rpat_cli.text import file_size
 
@@ -32,7 +32,7 @@ Run = Annotated[
     str,
     typer.Argument(
         metavar="RUN",
-        help="A run folder, its name under runs/, or last: the newest.",
+        help="A run folder, its name under runs/, last (the newest) or best (by validation).",
         autocompletion=complete_runs,
     ),
 ]

@@ -20,6 +20,7 @@ from rpat_cli.errors import ConfigError, Mistakes
 from rpat_cli.evaluation.parallel import ranks
 from rpat_cli.evaluation.parallel.processes import Jobs
 from rpat_cli.evaluation.suite import AttackSpec
+from rpat_cli.loading.named import run_or_path
 from rpat_cli.loading.stand_ins import read_surrogates
 from rpat_cli.recipe.layers import Layer, layers_of, resolve
 from rpat_cli.recipe.plugins import load_plugins
@@ -36,7 +37,7 @@ from rpat_cli.runs import estimate as cost
 from rpat_cli.runs.compare import match
 from rpat_cli.runs.diagnose import Wanted, check_wanted
 from rpat_cli.runs.evaluate import EvalOptions, Measured, measure_run
-from rpat_cli.runs.named import run_or_path
+from rpat_cli.runs.listener import Listener
 from rpat_cli.runs.resume import resume_run
 from rpat_cli.runs.shown import shown
 from rpat_cli.runs.target import check_changes
@@ -206,9 +207,7 @@ def evaluate(
         ranks.leading() if torchrun.size() > 1 else nullcontext() as others,
         listening(quiet=quiet or as_json, trackers=trackers) as listener,
     ):
-        if target is None:
-            target = newest_run().path
-            listener.say(f"evaluating the newest run, {target}")
+        target = _at(target, listener)
         how = (batch_size, jobs, limit, _again(), others, out, fast, stand_ins, save_adv)
         measured = measure_run(
             target,
@@ -225,6 +224,15 @@ def evaluate(
         _show_evaluation(measured)
     if any(result.failed for result in measured.diagnostics.values()):
         raise typer.Exit(3)
+
+
+def _at(target: Path | None, listener: Listener) -> Path:
+    """What is evaluated: the newest run, which is said, or what was named."""
+    if target is not None:
+        return run_or_path(target)
+    newest = newest_run().path
+    listener.say(f"evaluating the newest run, {newest}")
+    return newest
 
 
 def _again() -> str:

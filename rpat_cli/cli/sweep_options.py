@@ -6,12 +6,14 @@ from typing import Annotated
 import typer
 
 from rpat_cli.cli.options import track_option, trust_option
+from rpat_cli.recipe.shipped import SHIPPED_SWEEPS as SHIPPED
 
 SweepName = Annotated[
     str,
     typer.Argument(
         metavar="FILE|NAME",
         help="A sweep file, or the name of a shipped sweep (a wrong name lists them).",
+        autocompletion=lambda: sorted(path.stem for path in SHIPPED.glob("*.yaml")),
         show_default=False,
     ),
 ]

@@ -17,10 +17,12 @@ from rpat_cli.cli.options import (
     jobs_option,
     parse_count,
     parse_jobs,
+    recipe_keys,
     track_option,
     trust_option,
     with_recipe_options,
 )
+from rpat_cli.cli.run_options import complete_runs
 from rpat_cli.data import AUGMENTATIONS, DATASETS, MIXINGS
 from rpat_cli.engine import OPTIMIZERS
 from rpat_cli.engine.schedules import SCHEDULES
@@ -171,11 +173,7 @@ RecipeFiles = Annotated[
 ]
 Assignments = Annotated[
     list[str] | None,
-    _option(
-        "--set",
-        metavar="KEY=VALUE",
-        help=SET,
-    ),
+    _option("--set", metavar="KEY=VALUE", help=SET, autocompletion=recipe_keys),
 ]
 Plugins = Annotated[
     list[str] | None,
@@ -203,6 +201,7 @@ Resumed = Annotated[
         "--resume",
         metavar="RUN",
         help="Continue a run folder exactly where it stopped; 'last' is the newest run.",
+        autocompletion=complete_runs,
     ),
 ]
 DryRun = Annotated[
@@ -272,6 +271,9 @@ def _plugins_in(args: list[str]) -> list[str]:
 
 
 HELP = """Train a robust classifier and report how robust it is.
+
+Without options: small-cnn by pgd on fashion-mini (2,000 real images that come with rpat), norm
+Linf, eps 0.1, 10 epochs, seed 0; the report measures clean,pgd-20. Add --ra for RPAT.
 
 The report measures the best and the last epoch on the test set; "best" was chosen on images
 held out from training.

@@ -3,7 +3,6 @@ progress lines, checkpoints."""
 
 import time
 from collections.abc import Callable
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,14 @@ from torch import nn
 from rpat_cli.engine.callback import Callback
 from rpat_cli.engine.loop import TrainLoop
 from rpat_cli.records.checkpoint import save_checkpoint
-from rpat_cli.records.metrics import EpochRecord, append_metrics, drop_metrics_after, rank
+from rpat_cli.records.metrics import (
+    AVERAGED,
+    EpochRecord,
+    append_metrics,
+    drop_metrics_after,
+    rank,
+)
+from rpat_cli.text import remaining
 
 Validate = Callable[[nn.Module], dict[str, float]]
 """From a model to metrics by name, fractions: `robust_acc`, `clean_acc`."""
@@ -82,10 +88,12 @@ class MetricsLog(Callback):
 
 
 class EpochLines(Callback):
-    """Writes one readable line per epoch, for log files and pipes."""
+    """Writes one readable line per epoch: a whole one for log files, or what is most wanted of it
+    in `width` columns."""
 
-    def __init__(self, write: Callable[[str], None]) -> None:
+    def __init__(self, write: Callable[[str], None], width: int | None = None) -> None:
         self.write = write
+        self.width = width
         self._began = 0.0
         self._first = 0
 
@@ -94,8 +102,40 @@ class EpochLines(Callback):
 
     def on_epoch_end(self, loop: TrainLoop, record: EpochRecord) -> None:
         each = (time.monotonic() - self._began) / (record.epoch - self._first)
-        left = timedelta(seconds=round(each * (loop.epochs - record.epoch)))
-        self.write(f"{epoch_line(record, loop.epochs)}  left {left}")
+        epochs = loop.epochs - record.epoch
+        left = f"left {remaining(each * epochs)}" if epochs else ""
+        if self.width is None:
+            self.write("  ".join(filter(None, (epoch_line(record, loop.epochs), left))))
+        else:
+            self.write(short_epoch_line(record, loop.epochs, left, self.width))
+
+
+def short_epoch_line(record: EpochRecord, epochs: int, left: str, width: int) -> str:
+    """`epoch  3/10  loss 1.234  clean 71.2 %  robust 55.0 %  1234 img/s  left 12 s`: as much of it
+    as `width` columns hold; accuracies and the time left always."""
+    validation = record.validation
+    accuracies = [
+        f"{_label(name)} {100 * value:.1f} %"
+        for name, value in validation.items()
+        if not name.endswith(AVERAGED)
+    ]
+    averaged = [
+        f"{100 * value:.1f}" for name, value in validation.items() if name.endswith(AVERAGED)
+    ]
+    if averaged:
+        accuracies.append(f"wa {'/'.join(averaged)} %")
+    number = f"epoch {record.epoch:>{len(str(epochs))}}/{epochs}"
+    optional = [
+        f"loss {record.train['loss']:.3f}",
+        f"{record.images_per_second:.0f} img/s",
+        f"lr {record.lr:.3g}",
+    ]
+    for shown in range(len(optional), -1, -1):
+        loss, rest = optional[: min(shown, 1)], optional[1:shown]
+        line = "  ".join(filter(None, [number, *loss, *accuracies, *rest, left]))
+        if len(line) <= width:
+            break
+    return line
 
 
 def epoch_line(record: EpochRecord, epochs: int) -> str:

@@ -18,6 +18,7 @@ from rpat_cli.loading.external import load_external
 from rpat_cli.loading.fit import check_size, load_weights
 from rpat_cli.loading.foreign_file import is_foreign
 from rpat_cli.loading.hub_model import load_from_hub
+from rpat_cli.loading.named import run_or_path
 from rpat_cli.loading.published import load_published
 from rpat_cli.loading.robustbench import is_entry
 from rpat_cli.loading.saved_model import SavedModel, run_of
@@ -25,7 +26,6 @@ from rpat_cli.loading.zoo import load_entry
 from rpat_cli.models.hub_name import HUB
 from rpat_cli.recipe.layers import Layer, resolve, with_plugins_in
 from rpat_cli.records.checkpoint import load_checkpoint
-from rpat_cli.records.files import user_path
 from rpat_cli.records.metrics import AVERAGED
 from rpat_cli.records.run_folder import open_run
 
@@ -42,7 +42,7 @@ def load_model(
     `FILE.py:FUNCTION` returns. Raises `CheckpointError` or `RunFolderError` for what is missing,
     damaged, or belongs to another model, and what `user_path` and `load_external` raise.
     """
-    user_path(path)  # raises for what can be no path
+    path = run_or_path(path)  # raises for what can be no path
     if is_entry(str(path)):
         return load_entry(str(path), changes)
     if str(path).startswith(HUB):

@@ -38,6 +38,10 @@ METHODS: Registry[type[Any]] = Registry(
         "e-at": "rpat_cli.methods.eat:Eat",
         "multi-norm": "rpat_cli.methods.eat:MultiNorm",
     },
+    hints={
+        "rpat": "RPAT is robust perception on top of any method: --method pgd --ra (ra: true).",
+        "rpat++": "RPAT++ is ReBAT with robust perception: --method rebat --ra (ra: true).",
+    },
 )
 
 REGULARIZERS: Registry[type[Any]] = Registry(

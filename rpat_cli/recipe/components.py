@@ -22,7 +22,7 @@ from pydantic import (
     field_validator,
 )
 
-from rpat_cli.errors import RpatError, unknown
+from rpat_cli.errors import RpatError
 from rpat_cli.registry import Registry
 from rpat_cli.text import check_count
 
@@ -126,7 +126,7 @@ def one_of(registry: Registry[Any]) -> AfterValidator:
 
     def check(name: str) -> str:
         if name not in registry:
-            raise ValueError(unknown(registry.kind, name, list(registry)))
+            raise ValueError(registry.refusal(name, list(registry)))
         return name
 
     return AfterValidator(check)
@@ -147,7 +147,7 @@ def entry_of(registry: Registry[Any], *, none_allowed: bool = False) -> BeforeVa
         if not isinstance(name, str):
             return value  # not of this form: pydantic says what is wrong with it
         if name not in registry:
-            raise ValueError(unknown(registry.kind, name, list(registry)))
+            raise ValueError(registry.refusal(name, list(registry)))
         given = {key: setting for key, setting in value.items() if key != "name"}
         return Component(name=name, **asdict(built(registry[name], given)))
 

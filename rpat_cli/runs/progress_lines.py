@@ -6,15 +6,18 @@ from collections.abc import Callable
 from rpat_cli.engine.callbacks import EpochLines
 from rpat_cli.evaluation.parallel.chunks import Progress
 from rpat_cli.runs.listener import Listener
-from rpat_cli.text import duration, percent
+from rpat_cli.text import percent, remaining
 
 INTERVAL = 30.0
 """Seconds between two lines about an attack that is still running."""
 
+COLUMNS = 80
+"""The longest line about an epoch: a terminal has at least so many columns."""
+
 
 def in_lines(write: Callable[[str], None]) -> Listener:
     """A listener that writes a line of text for every message, epoch and attack."""
-    return Listener(write, (EpochLines(write),), EvalLines(write))
+    return Listener(write, (EpochLines(write, COLUMNS),), EvalLines(write))
 
 
 class EvalLines:
@@ -42,7 +45,7 @@ class EvalLines:
 
 def time_left(progress: Progress) -> str:
     """That of the whole evaluation; empty if it cannot be estimated."""
-    return "" if progress.left is None else f"  all done in about {duration(progress.left)}"
+    return "" if progress.left is None else f"  all done in about {remaining(progress.left)}"
 
 
 def stage_name(progress: Progress) -> str:

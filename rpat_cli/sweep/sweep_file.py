@@ -10,13 +10,14 @@ from rpat_cli.errors import ConfigError, Problem, did_you_mean, shortened
 from rpat_cli.recipe.components import Strict
 from rpat_cli.recipe.layers import Layer
 from rpat_cli.recipe.mistakes import MOST
+from rpat_cli.recipe.shipped import SHIPPED_SWEEPS
 from rpat_cli.recipe.yaml_lines import read_document
 from rpat_cli.records.files import is_file
 from rpat_cli.sweep.engines import ENGINES
 from rpat_cli.sweep.engines.base import EngineSection
 from rpat_cli.sweep.spec import SweepSpec
 
-SHIPPED = Path(__file__).parent.parent / "recipe" / "shipped" / "sweeps"
+SHIPPED = SHIPPED_SWEEPS
 
 
 def find_sweep(name: str) -> Path:

@@ -105,6 +105,7 @@ def test_ctrl_c_ends_with_a_word_and_its_code(
         ("train --device", "auto cpu cuda mps"),
         ("eval --norm", "Linf L2 L1"),
         ("eval --device", "auto cpu cuda mps"),
+        ("train --resume", "last best"),
     ],
 )
 def test_the_shell_completes_fixed_choices(
@@ -117,6 +118,52 @@ def test_the_shell_completes_fixed_choices(
     with pytest.raises(SystemExit):
         main()
     assert capsys.readouterr().out.split() == names.split()
+
+
+@pytest.mark.parametrize(
+    ("words", "some"),
+    [
+        ("sweep ", "fashion-mini-methods"),
+        ("train --set opt", "optimizer.nesterov="),
+        ("eval --attack clean,pg", "clean,pgd"),
+        ("train --augment crop,fl", "crop,flip"),
+        ("export last --format onnx,saf", "onnx,safetensors"),
+    ],
+)
+def test_the_shell_completes_names_keys_and_lists(
+    words: str, some: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    count = len(words.split(" "))
+    asked = {"_RPAT_COMPLETE": "complete_bash", "COMP_WORDS": f"rpat {words}"}
+    for name, value in {**asked, "COMP_CWORD": str(count)}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys, "argv", ["rpat"])
+    with pytest.raises(SystemExit):
+        main()
+    assert some in capsys.readouterr().out.split()
+
+
+def test_what_the_bare_command_does_stands_first_and_is_true(rpat: Rpat) -> None:
+    from rpat_cli.recipe.layers import resolve
+
+    page = " ".join(rpat("train", "--help").out.split())
+    r = resolve([])
+    said = (
+        f"Without options: {r.model} by {r.method.name} on {r.data.name} (2,000 real images that "
+        f"come with rpat), norm {r.threat.norm}, eps {r.threat.eps:g}, {r.epochs} epochs, seed "
+        f"{r.seed}; the report measures {','.join(r.eval)}."
+    )
+    assert said in page
+    assert page.index(said) < page.index("Examples:")
+
+
+def test_rpat_is_found_by_its_name() -> None:
+    from rpat_cli.errors import ConfigError
+    from rpat_cli.recipe.layers import layers_of, resolve
+
+    for name, flags in (("RPAT", "--method pgd --ra"), ("rpat++", "--method rebat --ra")):
+        with pytest.raises(ConfigError, match=re.escape(flags)):
+            resolve(layers_of(assignments=[f"method={name}"]))
 
 
 @pytest.mark.parametrize(

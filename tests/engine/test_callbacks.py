@@ -5,7 +5,7 @@ from pathlib import Path
 
 from loops import make_loop
 
-from rpat_cli.engine.callbacks import EpochLines, MetricsLog, epoch_line
+from rpat_cli.engine.callbacks import EpochLines, MetricsLog, epoch_line, short_epoch_line
 from rpat_cli.records.metrics import EpochRecord, read_metrics
 
 
@@ -47,4 +47,24 @@ def test_a_line_says_what_the_epoch_brought_and_how_long_it_still_takes() -> Non
     lines: list[str] = []
     make_loop(epochs=2, callbacks=(EpochLines(lines.append),)).run()
     assert [line.split("  ")[0] for line in lines] == ["epoch 1/2", "epoch 2/2"]
-    assert lines[-1].endswith("left 0:00:00")
+    assert "left" in lines[0]
+    assert "left" not in lines[-1]
+
+
+def test_on_a_screen_a_line_fits_80_columns_with_all_accuracies() -> None:
+    names = ("clean_acc", "robust_acc", "clean_acc_wa", "robust_acc_wa")
+    record = EpochRecord(
+        epoch=99,
+        lr=0.0123456,
+        train={"loss": 12.34567, "ce": 1.0, "trades": 2.0, "ra": 0.5, "robust_acc": 0.5},
+        seconds=1.0,
+        images_per_second=123456.0,
+        validation=dict.fromkeys(names, 1.0),
+    )
+    line = short_epoch_line(record, 200, "left 23 h 59 min", 80)
+    assert len(line) <= 80
+    assert "clean 100.0 %  robust 100.0 %  wa 100.0/100.0 %  left 23 h 59 min" in line
+    record.validation = dict.fromkeys(names[:2], 0.5)
+    line = short_epoch_line(record, 200, "left 5 min 12 s", 80)
+    assert "loss 12.346" in line
+    assert len(line) <= 80

@@ -12,12 +12,12 @@ from typer.testing import CliRunner
 
 from rpat_cli.cli.app import app
 from rpat_cli.errors import ConfigError, RunFolderError
+from rpat_cli.loading.named import find_run, find_runs, recipe_of
 from rpat_cli.records.lock import locked
 from rpat_cli.records.run_folder import RunFolder
 from rpat_cli.runs.choosing import choose_runs, differences, value_of
 from rpat_cli.runs.cleanup import plan_removal, plan_whole_removal, remove
 from rpat_cli.runs.listing import list_runs, size_of
-from rpat_cli.runs.named import find_run, find_runs, recipe_of
 
 OLD = Path(__file__).parents[1] / "compat" / "data"
 

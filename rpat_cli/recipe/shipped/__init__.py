@@ -12,6 +12,7 @@ from rpat_cli.errors import ConfigError, Problem, did_you_mean
 FOLDER = Path(__file__).parent
 BASES = "base/"
 SWEEPS = "sweeps/"  # grids of runs: another kind of file
+SHIPPED_SWEEPS = Path(__file__).parent / SWEEPS
 
 
 def all_names() -> list[str]:

@@ -7,13 +7,16 @@ from rpat_cli.errors import ConfigError, RpatError, RunFolderError
 from rpat_cli.recipe.layers import read_all, read_yaml, resolve
 from rpat_cli.recipe.shipped import recipe_names
 from rpat_cli.records.files import is_file, user_path
-from rpat_cli.records.run_folder import RUNS, RunFolder, is_run, newest_run, open_run
+from rpat_cli.records.metrics import best_record, rank, read_metrics
+from rpat_cli.records.run_folder import RUNS, RunFolder, begun, is_run, newest_run, open_run
 
-NEWEST = "last"
+NEWEST, BEST = "last", "best"
+"""Words for runs under `runs/`: see `newest_run` and `best_run`."""
 
 
 def find_run(text: str | Path) -> RunFolder:
-    """A run by its folder, by its name under `runs/`, or by "last", the one begun last.
+    """A run by its folder, by its name under `runs/`, or by "last", the one begun last, or
+    "best", as in `best_run`.
 
     Raises `RunFolderError`, naming near ones, and `ConfigError` for what can be no path.
     """
@@ -28,7 +31,40 @@ def run_or_path(text: str | Path) -> Path:
         return path
     if str(text) == NEWEST:
         return newest_run().path
+    if str(text) == BEST:
+        return best_run().path
     return RUNS / path if is_run(RUNS / path) else path
+
+
+def best_run() -> RunFolder:
+    """The run under `runs/` with the best epoch on validation images, among those of the newest
+    run's data set and threat model: others cannot be compared with it.
+
+    Raises `RunFolderError` where none of them has been validated.
+    """
+    newest = newest_run()
+    task = _task(newest)
+    found = []
+    for path in RUNS.iterdir():
+        record = best_record(read_metrics(path / "metrics.jsonl")) if is_run(path) else None
+        if record is not None and _task(RunFolder(path)) == task:
+            found.append((rank(record["validation"]), begun(path), path))
+    if not found:
+        raise RunFolderError(
+            f"no run on the data and threat model of {newest.path} has been validated yet: name a "
+            "run, or last for the newest one."
+        )
+    return RunFolder(max(found)[2])
+
+
+def _task(run: RunFolder) -> tuple[object, object]:
+    """What runs must have in common to be compared: data set and threat model."""
+    try:
+        values = read_yaml(run.recipe).values
+    except ConfigError:  # a damaged recipe is like no other
+        return run.path, None
+    data = values.get("data")
+    return (data.get("name") if isinstance(data, dict) else data), values.get("threat")
 
 
 def find_runs(texts: Iterable[str | Path]) -> list[RunFolder]:
