@@ -187,7 +187,9 @@ def _loss_terms(
 def _by_size(terms: Sequence[Series]) -> tuple[list[Series], list[Series]]:
     """Those that can be seen on the scale of the largest, and those that are so small that they
     need their own, as weighted regularizers often do."""
-    peaks = {term.name: max((abs(y) for _, y in term.points), default=0.0) for term in terms}
+    peaks: dict[str, float] = {}
+    for term in terms:
+        peaks[term.name] = max((abs(y) for _, y in term.points), default=0.0)
     limit = SMALL_TERM * max(peaks.values(), default=0.0)
     large = [term for term in terms if peaks[term.name] >= limit]
     return large, [term for term in terms if peaks[term.name] < limit]

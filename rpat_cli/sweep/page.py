@@ -2,7 +2,7 @@
 
 import shlex
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
 
 from rpat_cli.records.files import write_whole
@@ -102,7 +102,7 @@ def to_html(table: SweepTable, folder: Path, picture: str) -> str:
         groups=groups,
         best=[found for found in best if found],
         tally=tally(table, robust) if robust else None,
-        rings=any(line.front for group in groups for line in group),
+        rings=any(line.front for line in chain.from_iterable(groups)),
         plot=picture if has_plot else None,
         no_plot=no_plot(table),
         scores=AUTOATTACK in table.metrics,
