@@ -14,6 +14,7 @@ from rpat_cli.evaluation.suite import parse_suite
 from rpat_cli.records.metrics import AVERAGED
 from rpat_cli.reports.confusion import Cell, frequent_confusions, heat_map
 from rpat_cli.reports.diagnostics_page import page_sections, strips
+from rpat_cli.reports.overview import facts, verdicts
 from rpat_cli.reports.plots import Chart, Series, line_chart
 from rpat_cli.reports.reliability import Reliability, reliability
 from rpat_cli.reports.report import AttackSummary, Report, ReportRow
@@ -27,6 +28,9 @@ WEAKEST = 10
 
 MAX_HEADLINE = 3
 """How many accuracies are shown in large type next to NRR; the others are in the table."""
+
+SMALL_TERM = 0.1
+"""A loss term that stays below this share of the largest is drawn in a chart of its own."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,8 @@ def render_html(report: Report) -> str:
         report=report,
         method=" + ".join(names),
         head=head,
+        verdicts=verdicts(report),
+        facts=facts(report),
         headline=headline(head) if head else [],
         several_threats=len({row.threat for row in report.rows}) > 1,
         charts=training_charts(report),
@@ -153,27 +159,40 @@ def training_charts(report: Report) -> list[Chart]:
         Series("training robust", _points(epochs, "train", "robust_acc")),
         Series("training clean", _points(epochs, "train", "clean_acc")),
     ]
-    losses = []
-    for name in _loss_terms(epochs):
-        title = "sum" if name == "loss" else name
-        losses.append(Series(title, _points(epochs, "train", name)))
+    large, small = _by_size([Series(name, points) for name, points in _loss_terms(epochs)])
     rates = tuple((float(record["epoch"]), float(record["lr"])) for record in epochs)
     title = "Accuracy in percent"
     charts = [
         line_chart(title, accuracies, lambda v: percent(v, 1), mark=mark, y_range=(0.0, 1.0)),
-        line_chart("Loss terms", losses, _short, mark=mark),
+        line_chart("Loss terms", large, _short, mark=mark),
+        line_chart("Small loss terms", small, _short, mark=mark),
         line_chart("Learning rate", [Series("learning rate", rates)], _short, mark=mark),
     ]
     return [chart for chart in charts if chart]
 
 
-def _loss_terms(epochs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The names of all terms, after their sum; a single term is the loss, and needs no sum."""
+def _loss_terms(
+    epochs: Sequence[Mapping[str, Any]],
+) -> list[tuple[str, tuple[tuple[float, float], ...]]]:
+    """All terms by name, after their sum; a single term is the loss, and needs no sum."""
     names: dict[str, None] = {}
     for record in epochs:
         names |= dict.fromkeys(record["train"])
     terms = [name for name in names if name != "loss" and not name.endswith("_acc")]
-    return ["loss", *terms] if len(terms) > 1 else terms
+    found = [(name, _points(epochs, "train", name)) for name in terms]
+    total = [("sum", _points(epochs, "train", "loss"))] if len(terms) > 1 else []
+    return [*total, *found]
+
+
+def _by_size(terms: Sequence[Series]) -> tuple[list[Series], list[Series]]:
+    """Those that can be seen on the scale of the largest, and those that are so small that they
+    need their own, as weighted regularizers often do."""
+    peaks: dict[str, float] = {}
+    for term in terms:
+        peaks[term.name] = max((abs(y) for _, y in term.points), default=0.0)
+    limit = SMALL_TERM * max(peaks.values(), default=0.0)
+    large = [term for term in terms if peaks[term.name] >= limit]
+    return large, [term for term in terms if peaks[term.name] < limit]
 
 
 def _points(

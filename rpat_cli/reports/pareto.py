@@ -39,6 +39,20 @@ class Point:
     y_sd: float | None = None
     tooltip: str = ""
 
+    def may_lose_to(self, other: "Point") -> bool:
+        """Whether another model could be at least as good in both accuracies, but for the seeds.
+
+        Without deviations never: being on the front says that.
+        """
+        sds = self.x_sd, self.y_sd, other.x_sd, other.y_sd
+        if other.name == self.name or not any(sds):
+            return False
+        x_sd, y_sd = (
+            (self.x_sd or 0.0) + (other.x_sd or 0.0),
+            (self.y_sd or 0.0) + (other.y_sd or 0.0),
+        )
+        return other.x + x_sd >= self.x and other.y + y_sd >= self.y
+
 
 def pareto_front(points: Sequence[Point]) -> list[Point]:
     """The points that no other point beats (better in one accuracy and at least as good in the
@@ -50,6 +64,12 @@ def pareto_front(points: Sequence[Point]) -> list[Point]:
         if highest is None or point.y > highest.y or (point.x, point.y) == (highest.x, highest.y):
             front.append(point)
     return front[::-1]
+
+
+def certain_front(points: Sequence[Point]) -> list[Point]:
+    """Those of the front that no point of another name may beat: its accuracies raised, and theirs
+    lowered, by one standard deviation. Where deviations are not known the means decide."""
+    return [point for point in pareto_front(points) if not any(map(point.may_lose_to, points))]
 
 
 def pareto_plot(points: Sequence[Point], x_title: str, y_title: str) -> Plot:
@@ -128,6 +148,7 @@ class _Artist:
         self._families = list(dict.fromkeys(point.family for point in points))
         self._front = front
         self._on_front = {id(point) for point in front}
+        self._certain = {id(point) for point in certain_front(points)}
 
     def panel(self, frame: Frame, points: Sequence[Point], *, named: set[str]) -> _Drawn:
         left, top, right, bottom = frame
@@ -159,6 +180,7 @@ class _Artist:
             color=self._families.index(point.family) % COLORS,
             hollow=point.baseline,
             front=id(point) in self._on_front,
+            ring=id(point) in self._certain,
             bars=tuple(bars),
             tooltip=point.tooltip,
         )

@@ -22,7 +22,7 @@ MAX_LETTERS = 32
 
 PADDING = 2.0
 
-CROSSED, COVERED, TAKEN = 9.0, 120.0, 1000.0
+CROSSED, COVERED, TAKEN = 40.0, 120.0, 1000.0
 """The cost of a label that crosses an error bar; covers a point; overlaps another label, or leaves
 the frame."""
 
@@ -72,15 +72,21 @@ class _Room:
                 angle = 2 * math.pi * step / DIRECTIONS
                 dx, dy = math.cos(angle), math.sin(angle)
                 # The side of the box that faces the point is `distance` away from it, or from the
-                # ring around it.
+                # ring around it; at a slant its corner is, which keeps it off the error bars.
                 away = distance + 3 * mark.front
-                x, y = mark.x + dx * (away + width / 2), mark.y + dy * (away + LINE / 2)
+                x = mark.x + dx * away + _shift(dx) * width / 2
+                y = mark.y + dy * away + _shift(dy) * LINE / 2
                 box = (x - width / 2, y - LINE / 2, x + width / 2, y + LINE / 2)
                 outside = box[0] < left or box[1] < top or box[2] > right or box[3] > bottom
                 cost = TAKEN * (outside + _overlaps(box, taken))
                 cost += COVERED * _overlaps(box, points) + CROSSED * _overlaps(box, lines)
                 # Nearer is slightly better, and at the side is easier to read than above or below.
                 yield cost + distance + 2 * abs(dy), box, ring > 1
+
+
+def _shift(part: float) -> float:
+    """How far a box moves to the side, as a share of half its size: all of it from 42 degrees."""
+    return max(-1.0, min(1.0, 1.5 * part))
 
 
 def _as_array(boxes: Sequence[Box]) -> NDArray[np.float64]:

@@ -16,7 +16,10 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class Mark:
-    """A point in the picture. `bars` are the ends (x1, y1, x2, y2) of its error bars."""
+    """A point in the picture. `bars` are the ends (x1, y1, x2, y2) of its error bars.
+
+    `front`: it is on the Pareto front of the means; `ring`: within the deviations too.
+    """
 
     x: float
     y: float
@@ -24,6 +27,7 @@ class Mark:
     color: int
     hollow: bool
     front: bool
+    ring: bool
     bars: tuple[Box, ...]
     tooltip: str
 

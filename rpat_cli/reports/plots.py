@@ -7,7 +7,7 @@ from dataclasses import dataclass
 Point = tuple[float, float]
 
 WIDTH, HEIGHT = 460, 220
-LEFT, RIGHT, TOP, BOTTOM = 44, 14, 16, 30
+LEFT, RIGHT, TOP, BOTTOM = 54, 14, 16, 30
 MAX_DOTS = 40
 """Up to so many points each gets a dot; a line of a single point would be invisible otherwise."""
 

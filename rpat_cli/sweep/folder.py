@@ -36,11 +36,18 @@ from rpat_cli.tracking import Choice
 
 SWEEPS = Path("sweeps")
 
+TRIALS = "trials"
+
 TAIL = 3
 """How many of a failed trial's last log lines are shown."""
 
 PROMPT = "$ "
 """Start of the log line that holds the command."""
+
+
+def page_of(name: str) -> str:
+    """Where the report's page of a trial is, seen from the folder of the sweep."""
+    return RunFolder(Path(TRIALS) / name / "run").html.as_posix()
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,12 @@
 
 import shlex
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
 
 from rpat_cli.records.files import write_whole
 from rpat_cli.reports.html import template
-from rpat_cli.reports.pareto import Point, pareto_front, pareto_plot
+from rpat_cli.reports.pareto import Point, certain_front, pareto_plot
 from rpat_cli.reports.pareto_picture import Plot
 from rpat_cli.reports.saved_report import AUTOATTACK, UNION
 from rpat_cli.sweep.folder import SWEEPS
@@ -55,7 +55,8 @@ class PageCell:
 
 @dataclass(frozen=True)
 class PageRow:
-    """A row of the table as the page shows it. `front`: it is on the Pareto front of the plot."""
+    """A row of the table as the page shows it. `front`: it is on the Pareto front of the plot,
+    also within the deviations over seeds."""
 
     row: TableRow
     count: str
@@ -101,6 +102,7 @@ def to_html(table: SweepTable, folder: Path, picture: str) -> str:
         groups=groups,
         best=[found for found in best if found],
         tally=tally(table, robust) if robust else None,
+        rings=any(line.front for line in chain.from_iterable(groups)),
         plot=picture if has_plot else None,
         no_plot=no_plot(table),
         scores=AUTOATTACK in table.metrics,
@@ -114,7 +116,7 @@ def to_html(table: SweepTable, folder: Path, picture: str) -> str:
 
 def grouped_rows(table: SweepTable, robust: str | None) -> list[list[PageRow]]:
     """The table's rows, grouped by variant."""
-    best = pareto_front(points(table, robust)) if robust else []
+    best = certain_front(points(table, robust)) if robust else []
     front = {(point.name, point.kind) for point in best}
     shown = []
     for row in table.rows:

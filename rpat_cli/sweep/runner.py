@@ -12,6 +12,7 @@ from rpat_cli.signals import StopSignals
 from rpat_cli.sweep.engines.base import Ended, Engine, Job
 from rpat_cli.sweep.engines.node import EXIT_SAVED, has_begun
 from rpat_cli.sweep.expand import Plan
+from rpat_cli.sweep.folder import TRIALS
 from rpat_cli.sweep.page import write_table
 from rpat_cli.sweep.search import search_for
 from rpat_cli.sweep.search.base import Search
@@ -76,7 +77,7 @@ class SweepRunner:
         nothing: the table reports it.
         """
         try:
-            (self.folder / "trials").mkdir(parents=True, exist_ok=True)
+            (self.folder / TRIALS).mkdir(parents=True, exist_ok=True)
         except OSError as error:  # report it once, not for every trial
             raise RunFolderError(f"cannot write {self.folder}: {error.strerror}.") from error
         with StopSignals() as signals:

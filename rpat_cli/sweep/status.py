@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rpat_cli.reports.saved_report import Results
 from rpat_cli.sweep.expand import Plan, Trial
-from rpat_cli.sweep.folder import TrialFolder
+from rpat_cli.sweep.folder import TRIALS, TrialFolder
 
 
 class TrialState(StrEnum):
@@ -48,7 +48,7 @@ class TrialStatus:
 def status_of(trial: Trial, folder: Path) -> TrialStatus:
     """The status on disk of a trial of the sweep in `folder`: done, failed in an earlier call, or
     waiting."""
-    place = TrialFolder(trial, folder / "trials" / trial.name)
+    place = TrialFolder(trial, folder / TRIALS / trial.name)
     status = TrialStatus(trial, place, results=place.results(), reason=place.earlier_failure())
     if status.results is not None:
         status.state = TrialState.DONE

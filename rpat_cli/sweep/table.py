@@ -5,7 +5,7 @@ import csv
 import io
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 from rich import box
 from rich.table import Table
@@ -17,7 +17,7 @@ from rpat_cli.records.metrics import AVERAGED
 from rpat_cli.reports.markup import latex_text, markdown_block, markdown_text, one_line
 from rpat_cli.reports.saved_report import AUTOATTACK, Results
 from rpat_cli.sweep.expand import Plan, Trial, Variant, checkpoints_of
-from rpat_cli.sweep.folder import union_labels
+from rpat_cli.sweep.folder import page_of, union_labels
 from rpat_cli.sweep.intervals import Difference, Stat, paired_difference
 from rpat_cli.sweep.sweep_file import SHIPPED
 from rpat_cli.text import percent
@@ -34,7 +34,7 @@ class TableRow:
     out of `stats`.
 
     `n` of `planned` trials are in it; `differences` are to the row of the variant `baseline` at the
-    same checkpoint.
+    same checkpoint. `pages`: by seed, the report of each finished trial, relative to the table.
     """
 
     label: str
@@ -44,6 +44,7 @@ class TableRow:
     stats: Mapping[str, Stat]
     baseline: str | None
     differences: Mapping[str, Difference]
+    pages: Mapping[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -136,6 +137,7 @@ def _row(
         stats={metric: _stat(seeds) for metric, seeds in own.items() if seeds},
         baseline=variant.baseline,
         differences={metric: found for metric, found in differences.items() if found is not None},
+        pages={each.seed: page_of(each.name) for each in trials if each.name in results},
     )
 
 

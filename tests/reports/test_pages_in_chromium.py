@@ -1,7 +1,8 @@
-"""The pages in a real browser: silent, alone, and no wider than the window, with the numbers of the
-JSON."""
+"""The pages in a real browser: silent, alone, no wider than the window, all text readable, with the
+numbers of the JSON."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,12 +10,14 @@ from chromium import chromium, find_chromium
 from fake_runs import an_epoch, an_evaluation
 
 from rpat_cli.reports.write import write_report
-from rpat_cli.sweep.intervals import Stat
+from rpat_cli.sweep.intervals import Difference, Stat
 from rpat_cli.sweep.page import write_table
 from rpat_cli.sweep.table import SweepTable, TableRow
 from rpat_cli.text import percent
 
 PROGRAM = find_chromium()
+
+UNREADABLE = Path(__file__).with_name("layout.js").read_text(encoding="utf-8")
 
 pytestmark = [
     pytest.mark.slow,
@@ -22,13 +25,25 @@ pytestmark = [
 ]
 
 
-def test_pages_are_silent_alone_and_fit_the_window(make_run, tmp_path: Path) -> None:
+def sweep_rows(stats: dict[str, Stat]) -> Iterator[TableRow]:
+    """A group of near points and one far below: the plot then has two frames."""
+    difference = Difference(0.0123, (-0.0456, 0.0702), 2)
+    for number, name in enumerate(("pgd", "pgd + ra", "trades", "trades + ra")):
+        own = {key: Stat(each.mean + number / 200, each.sd, 2) for key, each in stats.items()}
+        base = "trades" if name == "trades + ra" else None
+        differences = dict.fromkeys(own, difference) if base else {}
+        for checkpoint in ("best", "last"):
+            yield TableRow(name, checkpoint, 2, 2, own, base, differences, {0: "0.html"})
+    low = {"clean": Stat(0.1, 0.0, 2), "pgd-20": Stat(0.1, 0.0, 2)}
+    yield TableRow("mart", "best", 2, 2, low, None, {})
+
+
+def test_pages_are_silent_alone_readable_and_fit_the_window(make_run, tmp_path: Path) -> None:
     run = make_run(epochs=3).train([an_epoch(e, 0.7, 0.5) for e in (1, 2, 3)]).save_last(3)
     run.evaluate("best", 1, an_evaluation(80, {"pgd-20": 60, "autoattack": 40}))
     write_report(run.folder)
     stats = {"clean": Stat(0.8, 0.01, 2), "pgd-20": Stat(0.5, 0.02, 2)}
-    rows = tuple(TableRow(name, "best", 2, 2, stats, None, {}) for name in ("pgd", "trades + ra"))
-    write_table(SweepTable("mine", ("clean", "pgd-20"), rows, {}), tmp_path)
+    write_table(SweepTable("mine", tuple(stats), tuple(sweep_rows(stats)), {}), tmp_path)
     results = json.loads(run.folder.report.read_text())["results"]
     numbers = {
         run.folder.html: [percent(result["acc"]) for result in results],
@@ -45,3 +60,4 @@ def test_pages_are_silent_alone_and_fit_the_window(make_run, tmp_path: Path) -> 
                     assert browser.run("document.documentElement.scrollWidth") <= width, where
                     text = browser.run("document.body.innerText")
                     assert [each for each in expected if each not in text] == [], where
+                    assert browser.run(UNREADABLE) == [], where

@@ -6,7 +6,7 @@ import random
 import pytest
 
 from rpat_cli.reports.html import template
-from rpat_cli.reports.pareto import MAX_NAMES, Point, pareto_front, pareto_plot
+from rpat_cli.reports.pareto import MAX_NAMES, Point, certain_front, pareto_front, pareto_plot
 from rpat_cli.reports.pareto_picture import MAIN, SIDE, Panel, Plot
 
 
@@ -69,6 +69,31 @@ def test_points_and_error_bars_stand_where_the_axes_say() -> None:
     assert panel.front.split() == [
         f"{x:g},{y:g}" for x, y in sorted((m.x, m.y) for m in panel.marks if m.front)
     ]
+
+
+def test_a_ring_needs_more_than_seed_noise() -> None:
+    apart = [point(0.7, 0.6, x_sd=0.01, y_sd=0.01), point(0.8, 0.5, x_sd=0.01, y_sd=0.01)]
+    near = point(0.785, 0.515, x_sd=0.01, y_sd=0.01)
+    same = point(0.79, 0.49, "0.8/0.5", "last", x_sd=0.01, y_sd=0.01)
+    assert certain_front(apart) == apart
+    assert certain_front([*apart, same]) == apart  # another checkpoint of the same model
+    assert certain_front([*apart, near]) == apart[:1]
+    (panel,) = plot_of([*apart, near]).panels
+    assert [(mark.front, mark.ring) for mark in sorted(panel.marks, key=lambda mark: mark.x)] == [
+        (True, True),
+        (True, False),
+        (True, False),
+    ]
+
+
+def test_labels_keep_off_the_error_bars() -> None:
+    few = [point(0.7 + k / 50, 0.6 - k / 50, x_sd=0.02, y_sd=0.02) for k in range(4)]
+    (panel,) = plot_of(few).panels
+    assert len(panel.labels) == len(few)
+    bars = [bar for mark in panel.marks for bar in mark.bars]
+    for left, top, right, bottom in (label.box for label in panel.labels):
+        for x1, y1, x2, y2 in bars:
+            assert x1 > right or x2 < left or y1 > bottom or y2 < top
 
 
 def test_a_group_far_above_the_rest_has_a_frame_of_its_own() -> None:

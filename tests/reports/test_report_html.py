@@ -1,5 +1,6 @@
 """One file, well formed, nothing from outside, nothing unescaped, whatever parts the run has."""
 
+import json
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -13,6 +14,7 @@ from rpat_cli.evaluation.statistics import worst_class
 from rpat_cli.reports.confusion import frequent_confusions
 from rpat_cli.reports.gather import build_report
 from rpat_cli.reports.html import calibrations, class_rows, render_html, training_charts, waterfalls
+from rpat_cli.reports.overview import facts
 from rpat_cli.text import DASH
 
 VOID = {"meta", "link", "br", "img", "input", "hr"}
@@ -60,7 +62,7 @@ class Page(HTMLParser):
 
 def build(make_run, epochs=3, classes=10, names=None, attacked=None, n=100):
     run = make_run(epochs=epochs).train(
-        [an_epoch(e, 0.7, 0.5, ce=1 / e, ra=0.1) for e in range(1, epochs + 1)]
+        [an_epoch(e, 0.7, 0.5, ce=1 / e, ra=0.2) for e in range(1, epochs + 1)]
     )
     run.save_last(epochs, names=names or [f"class {k}" for k in range(classes)])
     if attacked:
@@ -86,7 +88,10 @@ CASES = {
 def test_well_formed_and_alone(make_run, case):
     html = render_html(build(make_run, **case))
     page = Page(html)
-    assert set(page.references) == PAPERS
+    inside = {reference[1:] for reference in page.references if reference.startswith("#")}
+    assert set(page.references) - {f"#{id}" for id in inside} == PAPERS
+    assert inside <= {attributes.get("id") for _, attributes in page.elements}
+    assert {"recipe", "reproduce"} <= inside  # the contents
     assert page.count("script") == page.count("link") == 0
     assert "@import" not in html
     assert "url(" not in html
@@ -149,12 +154,22 @@ def test_charts_show_what_there_is(make_run):
         "training robust",
     ]
     assert [(line.name, line.last) for line in loss.lines] == [
-        ("sum", "0.35"),
+        ("sum", "0.45"),
         ("ce", "0.25"),
-        ("ra", "0.1"),
+        ("ra", "0.2"),
     ]
     assert rate.lines[0].last == "0.1"
     assert accuracy.mark == accuracy.lines[0].dots[0][0]  # all epochs alike: the first is the best
+
+
+def test_small_loss_terms_are_drawn_on_their_own_scale(make_run):
+    run = make_run(epochs=2).train(
+        [an_epoch(e, 0.7, 0.5, ce=2.0, kl=0.3, ra=0.001) for e in (1, 2)]
+    )
+    _, large, small, _ = training_charts(build_report(run.folder))
+    assert [line.name for line in large.lines] == ["sum", "ce", "kl"]
+    assert [(line.name, line.last) for line in small.lines] == [("ra", "0.001")]
+    assert small.y_ticks[-1].label == "0.001"
 
 
 def test_rare_validation(make_run):
@@ -304,3 +319,36 @@ def test_another_threat_is_named(make_run):
     text = Page(render_html(build_report(run.folder))).text
     assert "L2, eps 0.5" in text
     assert "10.00" in text
+
+
+def test_the_top_of_the_page_says_what_to_trust_and_what_it_took(make_run):
+    run = make_run(epochs=3).train([an_epoch(e, 0.7, 0.5) for e in (1, 2, 3)]).save_last(3)
+    run.evaluate("best", 1, an_evaluation(80, {"pgd-20": 60}))
+    report = build_report(run.folder)
+    environment = {
+        "gpu": None,
+        "cpu": "AMD EPYC",
+        "threads": 2,
+        "time": "2026-11-22T11:58:03+00:00",
+    }
+    assert facts(replace(report, environment=environment)) == {
+        "trained": "2026-11-22 11:58",
+        "evaluated": "2026-11-22 12:00",
+        "hardware": "AMD EPYC, 2 threads",
+        "cost": "training 30 s (660 forward, 600 backward passes); attacks 12 s",
+    }
+    assert "hardware" not in facts(report)  # an old run
+    text = Page(render_html(report)).text
+    assert f"rpat eval {report.path} --check" in text
+    assert "T-shirt 60.00 %, Trouser 60.00 %, Pullover 60.00 %, under pgd-20" in text
+
+
+def test_the_verdict_stands_above_the_accuracies(make_run):
+    run = make_run(epochs=1).train([an_epoch(1, 0.7, 0.5)]).save_last(1)
+    file = run.evaluate("best", 1, an_evaluation(80, {"pgd-20": 60}))
+    check = {"name": "gradients", "level": "WARN", "reason": "flat", "paper": ""}
+    verdict = {"level": "WARN", "findings": [check], "evidence": {"n": 100}}
+    file.write_text(json.dumps({**json.loads(file.read_text()), "verdict": verdict}))
+    text = Page(render_html(build_report(run.folder))).text
+    assert text.index("Some signs that the attacks") < text.index("clean accuracy")
+    assert "not checked" not in text

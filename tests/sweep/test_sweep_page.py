@@ -132,7 +132,8 @@ def test_the_headline_is_the_best_and_what_is_beyond_seed_noise(found: SweepTabl
 
 def test_the_table_marks_the_front_and_what_is_decided(found: SweepTable) -> None:
     [pgd, ra, trades] = grouped_rows(found, "apgd-t")
-    assert [line.front for line in (*pgd, *ra, *trades)] == [True, True, True, False]
+    # On the front of the means are three, but another seed could change that.
+    assert [line.front for line in (*pgd, *ra, *trades)] == [False] * 4
     assert [cell.decided for cell in (*pgd[0].cells, *ra[0].cells, *trades[0].cells)] == [0] * 3 + [
         -1
     ] * 3 + [1] * 3
@@ -178,6 +179,18 @@ def test_without_a_robust_accuracy_there_is_a_reason_in_place_of_the_plot(
     page = Page(to_html(empty, Path("out"), picture))
     assert reason in page.text
     assert "svg" not in page.tags
+
+
+def test_finished_trials_are_linked(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("grid: {method: [pgd]}\nseeds: 2\n")
+    plan = plan_sweep(file)
+    first = plan.trials[0]
+    found = {"best": {"clean": 0.8}, "last": {"clean": 0.8}}
+    made = build_table(plan, {first.name: found}, {})
+    page = Page(to_html(made, tmp_path, to_svg(made)))
+    assert page.references == [f"trials/{first.name}/run/report.html"]
+    assert "seed 0" in page.text
 
 
 def test_how_to_repeat_it_names_the_sweep(tmp_path: Path) -> None:
