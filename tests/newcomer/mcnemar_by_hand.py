@@ -23,8 +23,12 @@ def images_right(run: Path) -> dict[str, list[bool]]:
 def compared(a: Path, b: Path) -> dict[str, dict[str, Any]]:
     """For each label of both: accuracies, the images that one alone gets right, and p."""
     right_a, right_b = images_right(a), images_right(b)
+    both = right_a.keys() & right_b.keys()
+    for side in (right_a, right_b):
+        columns = zip(*(side[label] for label in both), strict=True)
+        side["worst case"] = [all(column) for column in columns]
     found = {}
-    for label in right_a.keys() & right_b.keys():
+    for label in [*both, "worst case"]:
         pairs = list(zip(right_a[label], right_b[label], strict=True))
         only_a = [i for i, pair in enumerate(pairs) if pair == (True, False)]
         only_b = [i for i, pair in enumerate(pairs) if pair == (False, True)]

@@ -85,7 +85,7 @@ def test_compare(home: Path, tmp_path: Path) -> None:
     said = json.loads(rpat(tmp_path, "compare", "pgd", "rpat", "--json"))
     by_hand = compared(tmp_path / "runs" / "pgd", tmp_path / "runs" / "rpat")
     found = {each["label"]: each for each in said["comparisons"]}
-    assert found.keys() == by_hand.keys() == {"clean", "pgd-2", "fgsm"}
+    assert found.keys() == by_hand.keys() == {"clean", "pgd-2", "fgsm", "worst case"}
     for label, expected in by_hand.items():
         numbers = {key: found[label][key] for key in expected}
         assert numbers == {**expected, "p": pytest.approx(expected["p"], rel=1e-12)}
