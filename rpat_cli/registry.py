@@ -129,6 +129,11 @@ class Registry(Mapping[str, T], Generic[T]):
             return f"unknown {self.kind} {name!r}: {problem}."
         if hint := self.hints.get(_folded(name)):
             return f"{name!r} is no {self.kind}. {hint}"
+        if re.search(r"\.py(:\w*)?$", name):  # as `rpat eval` takes models
+            return (
+                f"{name!r} is a file, where a name is wanted. To use your own {self.kind}, "
+                "add it under a name in a plugin: --plugin FILE.py (docs/tutorials/your-own.md)."
+            )
         return unknown(self.kind, name, allowed, names=self.examples())
 
     def _family_of(self, name: str) -> Family[T] | None:

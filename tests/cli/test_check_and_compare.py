@@ -6,6 +6,7 @@ from collections import Counter
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree as ET
 
 import numpy as np
 import pytest
@@ -42,12 +43,14 @@ def saturated(trained: tuple[Path, Answer], tmp_path_factory: pytest.TempPathFac
 
 def test_a_fooled_attack_ends_with_code_3_and_its_reasons(saturated: Path) -> None:
     diagnostics = ("--check", "--perception", "--eps-curve", "--loss-surface")
+    for_ci = ("--sarif", "ci.sarif", "--junit", "ci.xml")
     answer = call(
         "eval",
         saturated,
         "--attack",
         "fgsm",
         *diagnostics,
+        *for_ci,
         "--limit",
         "150",
         "--json",
@@ -67,6 +70,12 @@ def test_a_fooled_attack_ends_with_code_3_and_its_reasons(saturated: Path) -> No
     assert record["loss_surface"]["n"] == 64
     (file,) = (saturated.parent / "evals").glob("*.json")
     assert json.loads(file.read_text()) == record
+    (run,) = json.loads((saturated.parent / "ci.sarif").read_text())["runs"]
+    alerts = {result["ruleId"]: result["level"] for result in run["results"]}
+    assert alerts["verdict/logits-in-a-sane-range"] == "error"
+    cases = ET.parse(saturated.parent / "ci.xml").getroot().iter("testcase")
+    failed = {case.get("name") for case in cases if case.find("failure") is not None}
+    assert failed == {name for name, level in levels.items() if level == "FAIL"}
 
 
 def test_a_diagnostic_is_added_to_the_evaluation_and_to_the_report(
