@@ -17,6 +17,7 @@ from rpat_cli.cli.compare import compare
 from rpat_cli.cli.doctor import doctor
 from rpat_cli.cli.export import export
 from rpat_cli.cli.predict import predict
+from rpat_cli.cli.push import push
 from rpat_cli.cli.recipes import recipes
 from rpat_cli.cli.report import leaderboard, report
 from rpat_cli.cli.runs import runs
@@ -42,6 +43,7 @@ COMMANDS: dict[str, tuple[Callable[..., None], str | None, type[TyperCommand] | 
     "leaderboard": (leaderboard, leaderboard.__doc__, None),
     "predict": (predict, predict.__doc__, None),
     "export": (export, export.__doc__, None),
+    "push": (push, push.__doc__, None),
     "sweep": (sweep, sweep.__doc__, None),
     "doctor": (doctor, doctor.__doc__, None),
 }

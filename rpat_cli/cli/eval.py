@@ -6,7 +6,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from rpat_cli.cli import console
+from rpat_cli.cli import ci_options, console
 from rpat_cli.cli import eval_options as o
 from rpat_cli.cli.diagnostic_options import with_diagnostics
 from rpat_cli.cli.options import parse_choice, parse_count, parse_jobs
@@ -67,6 +67,8 @@ Examples:
 
   rpat eval published/last.model --data cifar10 --data-root ~/data --attack autoattack
 
+  rpat eval runs/my-run --attack quick --check --sarif rpat.sarif --junit rpat.xml
+
   rpat eval runs/my-run --test-data ~/data/cifar10.1_v6_data.npy --attack clean,pgd-20
 
   rpat eval published/model.pt:ema --data cifar10 --normalize none --attack autoattack
@@ -85,6 +87,7 @@ Examples:
 
 @with_diagnostics(o.WHAT)
 @spliced("flags", o.recipe_parameters(), o.by_flag)
+@spliced("for_ci", ci_options.parameters(), ci_options.files_by_flag)
 def evaluate(
     *,
     target: o.Target = None,
@@ -108,6 +111,7 @@ def evaluate(
     fast: o.Fast = False,
     out: o.Out = None,
     save_adv: o.SaveAdv = None,
+    for_ci: Mapping[str, Path] = NOTHING,
     track: o.Track = None,
     quiet: o.Quiet = False,
     as_json: o.AsJson = False,
@@ -123,7 +127,7 @@ def evaluate(
     with mistakes.gathered():
         target = _target(target, model_file)
     how = _how(mistakes, checkpoint, limit, images, batch_size, jobs)
-    how |= {"out": out, "save_adv": save_adv, "fast": fast, "track": track or []}
+    how |= {"out": out, "save_adv": save_adv, "fast": fast, "track": track or [], "for_ci": for_ci}
     with _answered(trust, target, attack, changes, surrogate or []):
         _session().evaluate(
             target=target,

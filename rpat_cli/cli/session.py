@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import typer
@@ -30,7 +31,9 @@ from rpat_cli.recipe.trust import trusting
 from rpat_cli.records import eval_file
 from rpat_cli.records.run_folder import newest_run
 from rpat_cli.reports import headline
+from rpat_cli.reports.cases import NO_VERDICT, has_verdict
 from rpat_cli.reports.comparison import MAX_LISTED, changed_images, comparison_table
+from rpat_cli.reports.for_ci import check_places, write_for_ci
 from rpat_cli.reports.gather import build_report
 from rpat_cli.reports.report import Report
 from rpat_cli.reports.terminal import remarks_text, report_table
@@ -191,6 +194,7 @@ def evaluate(
     save_adv: Path | None = None,
     surrogates: Sequence[str] = (),
     track: Sequence[str] = (),
+    for_ci: Mapping[str, Path] = MappingProxyType({}),
     quiet: bool,
     as_json: bool,
     json_full: bool = False,
@@ -205,6 +209,8 @@ def evaluate(
         ranks.serve()
         return
     trackers = _trackers(mistakes, track)
+    with mistakes.gathered():
+        for_ci = check_places(for_ci)
     stand_ins = _checked(mistakes, target, changes, diagnostics, surrogates)
     with (
         speaking_on_stderr(),
@@ -222,10 +228,8 @@ def evaluate(
             options=EvalOptions(*how),
             listener=listener,
         )
-    if as_json:
-        print(json.dumps(_as_dict(measured, full=json_full)))
-    else:
-        _show_evaluation(measured)
+    _show_evaluation(measured, as_json=as_json, full=json_full)
+    _write_for_ci(for_ci, target, measured, quiet=quiet)
     if any(result.failed for result in measured.diagnostics.values()):
         raise typer.Exit(3)
 
@@ -279,11 +283,29 @@ def _as_dict(measured: Measured, *, full: bool) -> dict[str, Any]:
     return {**short, "evaluations": records, "union": measured.union.to_dict()}
 
 
-def _show_evaluation(measured: Measured) -> None:
+def _show_evaluation(measured: Measured, *, as_json: bool, full: bool) -> None:
+    if as_json:
+        print(json.dumps(_as_dict(measured, full=full)))
+        return
     for part in shown(measured):
         console.out.print(part)
     for path in (measured.file, *(path for _, path in measured.others)):
         console.out.print(f"result: {path}", markup=False, soft_wrap=True)
+
+
+def _write_for_ci(
+    files: Mapping[str, Path], target: Path, measured: Measured, *, quiet: bool
+) -> None:
+    """`--sarif` and `--junit`, and what is missing for them to be worth much."""
+    if not files:
+        return
+    evaluated = [(measured.evaluation, measured.file), *measured.others]
+    write_for_ci(files, target, evaluated, measured.diagnostics)
+    if not has_verdict(measured.diagnostics):
+        console.say(f"note: {NO_VERDICT}")
+    if not quiet:
+        for flag, file in files.items():
+            console.say(f"{flag}: {file}")
 
 
 def compare(a: Path, b: Path, *, checkpoint: str | None, changed: bool, as_json: bool) -> None:

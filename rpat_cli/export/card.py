@@ -6,6 +6,9 @@ from typing import Any
 
 from rpat_cli.export.formats import FORMATS
 from rpat_cli.loading.saved_model import SavedModel
+from rpat_cli.recipe.layers import to_yaml
+from rpat_cli.recipe.portable import portable, without_folders
+from rpat_cli.recipe.summary import summary
 from rpat_cli.reports.markup import markdown_block, markdown_text
 from rpat_cli.reports.report import Report, ReportRow
 from rpat_cli.reports.words import show_threat
@@ -16,9 +19,14 @@ MARK = "library_name: rpat"
 
 
 def model_card(
-    saved: SavedModel, report: Report | None, checkpoint: str, files: Mapping[str, str]
+    saved: SavedModel,
+    report: Report | None,
+    checkpoint: str,
+    files: Mapping[str, str],
+    hub: str = "",
 ) -> str:
-    """In Markdown, with the header that the Hugging Face hub reads. `files`: of each format."""
+    """In Markdown, with the header that the Hugging Face hub reads. `files`: of each format; `hub`:
+    the name under which rpat finds the model there. Folders of this machine are left out."""
     architecture = saved.architecture
     name = report.name if report else saved.file.stem
     shape = " x ".join(map(str, architecture.shape))
@@ -39,12 +47,13 @@ def model_card(
     ]
     if saved.class_names:
         lines += [f"Classes, in order: {markdown_text(', '.join(saved.class_names))}.", ""]
-    lines += [*_measured(report, checkpoint), *_usage(saved, files)]
+    lines += [*_measured(report, checkpoint), *_usage(saved, files, hub)]
     if report is not None:
-        heading = "## Training"
-        lines += [heading, "", *(f"- {k}: {markdown_text(v)}" for k, v in report.summary.items())]
+        recipe = portable(report.recipe)
+        short = summary(recipe).items()
+        lines += ["## Training", "", *(f"- {key}: {markdown_text(text)}" for key, text in short)]
         lines += ["", "The recipe; `rpat train --config FILE` repeats it:", ""]
-        lines += [markdown_block(report.recipe_yaml.strip()), ""]
+        lines += [markdown_block(to_yaml(recipe).strip()), ""]
     return "\n".join(lines)
 
 
@@ -80,12 +89,22 @@ def _measured(report: Report | None, checkpoint: str) -> list[str]:
         level = str(verdict.content.get("level", ""))
         lines += [f"Verdict of `rpat eval --check` on {verdict.checkpoint}: **{level}**.", ""]
     if report.remarks:
-        lines += [*(f"- {markdown_text(remark)}" for remark in report.remarks), ""]
+        remarks = map(without_folders, report.remarks)
+        lines += [*(f"- {markdown_text(remark)}" for remark in remarks), ""]
     return lines
 
 
-def _usage(saved: SavedModel, files: Mapping[str, str]) -> list[str]:
+def _usage(saved: SavedModel, files: Mapping[str, str], hub: str) -> list[str]:
     lines = ["## Use", ""]
+    if hub:
+        lines += [
+            "With rpat (`pip install 'rpat[hub]'`):",
+            "",
+            f"```sh\nrpat eval {hub} --attack autoattack\n```",
+            "",
+            f'```python\nimport rpat\n\nmodel = rpat.load_model("{hub}").model\n```',
+            "",
+        ]
     for name, file in files.items():
         if name in FORMATS:
             code = f"```python\n{FORMATS[name].usage}\n```"

@@ -75,7 +75,7 @@ def export_model(
     _check_free(folder, chosen)
     exported = Exported(folder, remarks=list(saved.remarks))
     model = Model(saved.model.to("cpu").eval(), saved.architecture)
-    report = _report(saved)
+    report = report_of(saved)
     if ROBUSTBENCH in chosen:
         _check_figures(saved, report)
     try:
@@ -153,8 +153,8 @@ def _write(
     exported.checks[name] = checked
 
 
-def _report(saved: SavedModel) -> Report | None:
-    """Of a model that rpat has trained."""
+def report_of(saved: SavedModel) -> Report | None:
+    """Of a model that rpat has trained; None for others."""
     run = run_of(saved.file)
     return None if run is None else build_report(run)
 

@@ -16,6 +16,7 @@ from rpat_cli.loading.published import load_published
 from rpat_cli.loading.saved_model import SavedModel, external_folder
 from rpat_cli.models.hub_name import HubName
 from rpat_cli.recipe.layers import Layer, resolve, with_plugins_in
+from rpat_cli.recipe.portable import portable
 from rpat_cli.records.regular import read_regular
 from rpat_cli.version import __version__
 
@@ -25,7 +26,11 @@ NEEDED: Mapping[str, type] = {"architecture": dict, "recipe": dict, "epoch": int
 
 
 def description(saved: SavedModel) -> dict[str, Any]:
-    """What is said of a model next to its weights: plain builtins, ready for JSON."""
+    """What is said of a model next to its weights: plain builtins, ready for JSON.
+
+    No folders of this machine, and no plugins: their code is never downloaded, so whoever needs
+    them names their own files.
+    """
     return {
         "format": FORMAT,
         "rpat": __version__,
@@ -34,7 +39,7 @@ def description(saved: SavedModel) -> dict[str, Any]:
         "architecture": saved.architecture.to_dict(),
         "class_names": list(saved.class_names),
         "clean_acc": saved.recorded_acc,
-        "recipe": saved.recipe.model_dump(mode="json"),
+        "recipe": {**portable(saved.recipe).model_dump(mode="json"), "plugins": []},
     }
 
 
@@ -65,14 +70,16 @@ def load_from_hub(text: str, given: Sequence[Layer]) -> SavedModel:
     if files.description is None:
         saved = load_published(files.weights, given)
     else:
-        saved = _pushed(files, files.description, given)
+        saved = read_pushed(files, files.description, given)
     readable = name.repo.replace("/", "-")
     remark = f"{name} at commit {files.commit[:12]}"
     home = external_folder(files.weights, readable)
     return replace(saved, home=home, remarks=(remark, *saved.remarks))
 
 
-def _pushed(files: HubFiles, about: Path, given: Sequence[Layer]) -> SavedModel:
+def read_pushed(files: HubFiles, about: Path, given: Sequence[Layer] = ()) -> SavedModel:
+    """The model of the weights and the description that rpat has made. Raises as `load_from_hub`
+    does."""
     name = str(files.name)
     if any("model" in layer.values for layer in given):
         raise ConfigError(f"{name} records which network it holds: name no other (--model).")

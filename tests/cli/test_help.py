@@ -16,7 +16,7 @@ from rpat_cli.data import DATASETS
 from rpat_cli.methods import METHODS
 from rpat_cli.models import MODELS
 
-COMMANDS = ["train", "eval", "compare", "report", "leaderboard", "predict", "export"]
+COMMANDS = ["train", "eval", "compare", "report", "leaderboard", "predict", "export", "push"]
 
 
 def examples(help_page: str) -> list[str]:

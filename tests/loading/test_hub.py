@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from hub_server import Hub, serving
+from hub_server import Hub, hub_here
 
 import rpat_cli
 from rpat_cli.errors import CheckpointError, ConfigError
@@ -23,19 +23,8 @@ NAME = "hf:somebody/robust"
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
-    constants = pytest.importorskip("huggingface_hub.constants")
-    pytest.importorskip("safetensors")
-    with serving() as found:
-        monkeypatch.setattr(constants, "ENDPOINT", found.url)
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", constants_template(found.url))
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.chdir(tmp_path)
+    with hub_here(monkeypatch, tmp_path) as found:
         yield found
-
-
-def constants_template(url: str) -> str:
-    return url + "/{repo_id}/resolve/{revision}/{filename}"
 
 
 def weights(saved: Any) -> bytes:
