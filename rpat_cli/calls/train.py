@@ -89,7 +89,7 @@ def train(
 def _layers(
     options: Mapping[str, Any], assigned: Mapping[str, Any] | None, plugins: Sequence[PathLike]
 ) -> list[Layer]:
-    from rpat_cli.cli.train import OPTIONS
+    from rpat_cli.cli.train_options import OPTIONS
 
     check_switches(OPTIONS, options)
     keys = {option.parameter: option.path for option in OPTIONS}

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from rpat_cli.cli.options import check_flags, given_flags, trust_option, with_recipe_options
-from rpat_cli.cli.train import OPTIONS, Assignments, Plugins, RecipeFiles, ShippedRecipe
+from rpat_cli.cli.train_options import OPTIONS, Assignments, Plugins, RecipeFiles, ShippedRecipe
 from rpat_cli.recipe.layers import code_named_in, flag_layers, parse_assignments
 from rpat_cli.recipe.trust import trusting
 from rpat_cli.signals import importing

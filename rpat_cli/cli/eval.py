@@ -115,6 +115,7 @@ def evaluate(
     track: o.Track = None,
     quiet: o.Quiet = False,
     as_json: o.AsJson = False,
+    json_full: o.JsonFull = False,
 ) -> None:
     """Measure how robust a trained model is, on the whole test set, in float32."""
     plugins = _loaded(plugin)  # first: other options may name its attacks and diagnostics
@@ -134,7 +135,8 @@ def evaluate(
             changes=changes,
             diagnostics=diagnostics,
             quiet=quiet,
-            as_json=as_json,
+            as_json=as_json or json_full,
+            json_full=json_full,
             surrogates=surrogate or [],
             mistakes=mistakes,
             **how,

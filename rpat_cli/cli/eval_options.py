@@ -9,6 +9,7 @@ import typer
 
 from rpat_cli.cli.options import (
     choices_of,
+    full_json_option,
     in_list,
     jobs_option,
     recipe_keys,
@@ -307,8 +308,9 @@ Quiet = Annotated[
     typer.Option("--quiet", "-q", help="Print the result only.", rich_help_panel=HOW),
 ]
 AsJson = Annotated[
-    bool, typer.Option("--json", help="Print the result as JSON.", rich_help_panel=HOW)
+    bool, typer.Option("--json", help="Print the headline figures as JSON.", rich_help_panel=HOW)
 ]
+JsonFull = Annotated[bool, full_json_option(HOW, "the evaluation")]
 
 
 TEST_DATA_HELP = (

@@ -193,6 +193,15 @@ def track_option(panel: str | None) -> Any:
     )
 
 
+def full_json_option(panel: str, what: str) -> Any:
+    """`--json-full`, which `--json` is the short form of."""
+    return typer.Option(
+        "--json-full",
+        help=f"Print the headline figures and all of {what} as JSON, arrays per image included.",
+        rich_help_panel=panel,
+    )
+
+
 def jobs_option(panel: str) -> Any:
     """`--jobs`, to be read by `parse_jobs`."""
     return typer.Option(

@@ -30,6 +30,7 @@ from rpat_cli.recipe.summary import summary
 from rpat_cli.recipe.trust import trusting
 from rpat_cli.records import eval_file
 from rpat_cli.records.run_folder import newest_run
+from rpat_cli.reports import headline
 from rpat_cli.reports.cases import NO_VERDICT, has_verdict
 from rpat_cli.reports.comparison import MAX_LISTED, changed_images, comparison_table
 from rpat_cli.reports.for_ci import check_places, write_for_ci
@@ -63,6 +64,7 @@ def train(
     track: Sequence[str],
     quiet: bool,
     as_json: bool,
+    json_full: bool = False,
     ranks: int | None,
     gpus: int | None,
     mistakes: Mistakes,
@@ -103,7 +105,7 @@ def train(
             folder = train_run(resolved, out=out, **session)
         shared.over(folder)
     if folder.report.exists():  # --stop-after ends a training before there is one
-        show_report(build_report(folder), folder.html, as_json=as_json)
+        show_report(build_report(folder), folder.html, as_json=as_json, json_full=json_full)
 
 
 def _read(
@@ -142,10 +144,11 @@ def _check_resume(resume: str | None, out: Path | None, *, dry_run: bool) -> Non
         raise ConfigError(*problems)
 
 
-def show_report(report: Report, page: Path, *, as_json: bool) -> None:
+def show_report(report: Report, page: Path, *, as_json: bool, json_full: bool) -> None:
     """What a finished training has reached."""
     if as_json:
-        print(json.dumps(report.to_dict()))
+        full = report.to_dict() if json_full else {}
+        print(json.dumps({**headline.of_report(report), **full}))
         return
     console.out.print(report_table(report))
     console.out.print(remarks_text(report.remarks))
@@ -194,6 +197,7 @@ def evaluate(
     for_ci: Mapping[str, Path] = MappingProxyType({}),
     quiet: bool,
     as_json: bool,
+    json_full: bool = False,
     mistakes: Mistakes,
 ) -> None:
     """`rpat eval`: one checkpoint against a suite of attacks, and the diagnostics asked for.
@@ -224,7 +228,7 @@ def evaluate(
             options=EvalOptions(*how),
             listener=listener,
         )
-    _show_evaluation(measured, as_json=as_json)
+    _show_evaluation(measured, as_json=as_json, full=json_full)
     _write_for_ci(for_ci, target, measured, quiet=quiet)
     if any(result.failed for result in measured.diagnostics.values()):
         raise typer.Exit(3)
@@ -266,18 +270,22 @@ def _checked(
     return stand_ins
 
 
-def _as_json(measured: Measured) -> str:
-    """The evaluation's file; with several threats all files, and the union."""
-    if measured.union is None:
-        return measured.file.read_text(encoding="utf-8")
+def _as_dict(measured: Measured, *, full: bool) -> dict[str, Any]:
+    """The headline figures; in full also the evaluation's file, or with several threats all files
+    and the union."""
     files = [measured.file, *(file for _, file in measured.others)]
+    short = headline.of_evaluations(files, measured.union)
+    if not full:
+        return short
     records = [dict(eval_file.read(file).record) for file in files]
-    return json.dumps({"evaluations": records, "union": measured.union.to_dict()})
+    if measured.union is None:
+        return {**short, **records[0]}
+    return {**short, "evaluations": records, "union": measured.union.to_dict()}
 
 
-def _show_evaluation(measured: Measured, *, as_json: bool) -> None:
+def _show_evaluation(measured: Measured, *, as_json: bool, full: bool) -> None:
     if as_json:
-        print(_as_json(measured))
+        print(json.dumps(_as_dict(measured, full=full)))
         return
     for part in shown(measured):
         console.out.print(part)

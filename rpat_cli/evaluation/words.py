@@ -4,8 +4,8 @@ What a word means, and what may follow it, is in the catalogue of attacks.
 """
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 from types import MappingProxyType
 from typing import Any
@@ -253,22 +253,30 @@ def absolute_source(source: str) -> str:
     return source
 
 
-def with_absolute_sources(entry: Any) -> Any:
-    """An entry of a suite, text or a mapping, where transfer attacks name absolute paths."""
+def with_sources(entry: Any, located: Callable[[str], str] = absolute_source) -> Any:
+    """An entry of a suite, text or a mapping, where transfer attacks name what `located` makes of
+    their sources: absolute paths."""
     if isinstance(entry, Mapping):
-        return {**entry, "attack": with_absolute_sources(entry.get("attack"))}
+        return {**entry, "attack": with_sources(entry.get("attack"), located)}
     if not isinstance(entry, str):
         return entry
-    return ",".join(map(_with_absolute_source, entry.split(",")))
+    return ",".join(_with_source(word, located) for word in entry.split(","))
 
 
-def _with_absolute_source(word: str) -> str:
+def _with_source(word: str, located: Callable[[str], str]) -> str:
     prefixed = _prefix_spelled(word.strip())
     if not prefixed.startswith(_TRANSFER):
         return word
     source, _ = source_and_attack(prefixed)
     attack = prefixed.removeprefix(_TRANSFER)[len(source) :]
-    return f"{_TRANSFER}{absolute_source(source)}{attack}"
+    return f"{_TRANSFER}{located(source)}{attack}"
+
+
+def from_source(spec: AttackSpec, source: str) -> AttackSpec:
+    """A transfer attack from the same model under another name, which its label tells, too."""
+    by = spec.label.removeprefix(f"{_TRANSFER}{_name_of(str(spec.settings['source']))}")
+    label = f"{_TRANSFER}{_name_of(source)}{by}"
+    return replace(spec, label=label, settings={**spec.settings, "source": source})
 
 
 def _name_of(source: str) -> str:

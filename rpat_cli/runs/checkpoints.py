@@ -16,7 +16,7 @@ from torch import nn
 
 from rpat_cli.engine.callbacks import Checkpoints, Validation
 from rpat_cli.engine.loop import TrainLoop
-from rpat_cli.evaluation.words import absolute_source, with_absolute_sources
+from rpat_cli.evaluation.words import absolute_source, with_sources
 from rpat_cli.loading.architecture import Architecture
 from rpat_cli.recipe.plugins import kept_plugins
 from rpat_cli.recipe.schema import Recipe
@@ -106,7 +106,7 @@ def saved_form(recipe: Recipe, folder: RunFolder) -> Recipe:
     # A folder that is not there holds none of the images: those of fashion-mini come with rpat.
     place = str(root.resolve()) if root.is_dir() else recipe.data.root
     data = recipe.data.model_copy(update={"root": place, "extra": extra})
-    attacks = [with_absolute_sources(entry) for entry in recipe.eval]
+    attacks = [with_sources(entry) for entry in recipe.eval]
     plugins = kept_plugins(recipe, folder.path)
     init = recipe.init and absolute_source(recipe.init)
     changed = {"data": data, "eval": attacks, "plugins": plugins, "init": init}

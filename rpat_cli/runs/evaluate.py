@@ -151,7 +151,7 @@ def measure_run(
     with on_its_device(target):
         options = options or EvalOptions()
         opened = open_target(target, checkpoint, changes, options.out)
-        return _measure(opened, specs, diagnostics, options, listener or Listener())
+        return _measure(opened, located(specs), diagnostics, options, listener or Listener())
 
 
 def _measure(

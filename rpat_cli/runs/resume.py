@@ -21,7 +21,7 @@ from rpat_cli.runs.inputs import Inputs
 from rpat_cli.runs.listener import Listener
 from rpat_cli.runs.restore import check_training
 from rpat_cli.runs.run_log import also_logging, logging_errors
-from rpat_cli.runs.target import check_sources
+from rpat_cli.runs.target import check_sources, with_located_eval
 from rpat_cli.runs.threads import threads_as_before
 from rpat_cli.runs.train import Begun, train_session, write_recipe
 
@@ -57,7 +57,7 @@ def resume_run(
     """
     folder = open_run(path)
     with trusting(files=code_named_in(changes)):
-        recipe = _changed_recipe(folder, changes)
+        recipe = with_located_eval(_changed_recipe(folder, changes))
         check_sources(parse_suite(recipe.eval))
     inputs = Inputs.of(recipe, ranks)
     with folder.training(), logging_errors(folder):

@@ -15,12 +15,13 @@ from rpat_cli.data.choice import Limit, choose
 from rpat_cli.engine.compute import Compute, resolve_compute
 from rpat_cli.errors import CheckpointError, ConfigError, Problem, RpatError
 from rpat_cli.evaluation.suite import AttackSpec
-from rpat_cli.evaluation.words import absolute_source
+from rpat_cli.evaluation.words import absolute_source, from_source, with_sources
 from rpat_cli.loading.architecture import Architecture
 from rpat_cli.loading.by_name import in_order_of
 from rpat_cli.loading.external import module_at_hand
 from rpat_cli.loading.hub import is_here
 from rpat_cli.loading.load import load_model
+from rpat_cli.loading.named import run_or_path
 from rpat_cli.loading.saved_model import SavedModel, run_of, with_home
 from rpat_cli.models import is_remote
 from rpat_cli.recipe.layers import Layer, read_recipe, resolve
@@ -204,13 +205,34 @@ def check_sources(specs: Sequence[AttackSpec]) -> None:
 
 def located(specs: Sequence[AttackSpec]) -> list[AttackSpec]:
     """The same attacks, where transfer attacks name the files of their models by absolute paths:
-    records are read elsewhere."""
-    return [
-        replace(spec, settings={**spec.settings, "source": absolute_source(str(source))})
-        if (source := spec.settings.get("source"))
-        else spec
-        for spec in specs
-    ]
+    records are read elsewhere, and later, when `transfer:last` would mean another run.
+
+    Raises `ConfigError` where two of them then have one label.
+    """
+    found: dict[str, AttackSpec] = {}
+    for spec in specs:
+        source = spec.settings.get("source")
+        each = from_source(spec, located_source(str(source))) if source else spec
+        if found.setdefault(each.label, each) != each:
+            message = f"two different attacks have the label {each.label!r}: leave one of them out."
+            raise ConfigError(message)
+    return list(found.values())
+
+
+def located_source(source: str) -> str:
+    """The absolute path of the model that `transfer:last`, `best`, a run's name or a path names;
+    other names as they are."""
+    try:
+        path = str(run_or_path(source))
+    except RpatError:  # said where the model is loaded
+        return source
+    return absolute_source(source if path == str(user_path(source)) else path)
+
+
+def with_located_eval(recipe: Recipe) -> Recipe:
+    """The recipe with the models of transfer attacks in `eval` as in `located_source`."""
+    attacks = [with_sources(entry, located_source) for entry in recipe.eval]
+    return recipe.model_copy(update={"eval": attacks})
 
 
 def load_sources(

@@ -43,7 +43,7 @@ from rpat_cli.runs.new_run import create_run
 from rpat_cli.runs.restore import restore
 from rpat_cli.runs.run_log import also_logging, as_text, logging_errors, writer
 from rpat_cli.runs.start import begun_with, with_fitted_start
-from rpat_cli.runs.target import load_sources
+from rpat_cli.runs.target import load_sources, with_located_eval
 from rpat_cli.runs.tracked import report_results, tracking
 from rpat_cli.signals import StopSignals, exit_code
 from rpat_cli.tracking import as_flags
@@ -75,7 +75,7 @@ def train_run(
     """
     # Whatever can be wrong is found before the folder is made, which a mistake would leave empty,
     # and before the training, which would be in vain.
-    recipe, start = begun_with(recipe)
+    recipe, start = begun_with(with_located_eval(recipe))
     inputs = Inputs.of(recipe, ranks, start)
     inputs = with_fitted_start(inputs)
     try_network(inputs.architecture.build(), inputs.architecture, recipe, inputs.smallest_slice)

@@ -20,11 +20,11 @@ def test_corruptions_come_with_the_evaluation(trained: tuple[Path, Answer], tmp_
         tmp_path / "C", (*STANDARD, *EXTRA), labels, lambda name, severity: severity, (28, 28, 1)
     )
     command = ("eval", net, "--attack", "clean", "--limit", "10", "--corruptions", "C")
-    answer = call(*command, "--json", cwd=tmp_path)
+    answer = call(*command, "--json-full", cwd=tmp_path)
     assert answer.code == 0, answer.err
     record = json.loads(answer.out)
     (file,) = (tmp_path / "evals").glob("*.json")
-    assert json.loads(file.read_text()) == record
+    assert json.loads(file.read_text()).items() <= record.items()
     assert record["corruptions"]["n"] == 10
     assert len(record["corruptions"]["corruptions"]) == 19
     # Each image has one brightness, by its class: the model sees ten greys, and each severity holds

@@ -141,10 +141,12 @@ def test_ranks_that_are_killed_or_stopped_leave_their_chunks_to_any_other_number
     assert said.count("the chunks done are saved. Go on with: rpat eval net.pt") == 1
     assert second[: len(first)] == first
     assert len(second) == len(set(second)) > len(first) + 1
-    out, err = start(folder, *torchrun(2), *ARGUMENTS, "--json").communicate(timeout=300)
+    out, err = start(folder, *torchrun(2), *ARGUMENTS, "--json-full").communicate(timeout=300)
     assert not err
     (file,) = (folder / "evals").glob("*.json")
-    assert json.loads(out) == json.loads(file.read_text())  # one rank alone has spoken
+    assert (
+        json.loads(out).items() >= json.loads(file.read_text()).items()
+    )  # one rank alone has spoken
     assert flags(file) == alone
 
 

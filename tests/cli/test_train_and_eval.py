@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -126,15 +127,50 @@ def test_eval_takes_a_checkpoint_file_and_prints_json(run: Path, tmp_path: Path)
         "eval", run / "checkpoints" / "last.pt", "--attack", "clean", "--json", cwd=tmp_path
     )
     assert answer.code == 0
-    assert json.loads(answer.out)["epoch"] == 2
+    short = json.loads(answer.out)
+    assert short["epoch"] == 2
+    (file,) = map(Path, short["files"]["evaluations"])
+    record = json.loads(file.read_text())
+    assert short["robust_acc"] == record["robust_acc"]
+    assert max(map(len, lists_in(short))) <= 2 < len(record["y"])  # nothing image by image
     assert answer.err == ""
 
 
-def test_train_prints_json_alone(rpat: Rpat) -> None:
-    answer = rpat("train", "--method", "standard", "--epochs", "1", "--eval", "clean", "--json")
+def lists_in(value: object) -> Iterator[list[object]]:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    if isinstance(value, list):
+        yield value
+    for each in inner:
+        yield from lists_in(each)
+
+
+def form_of(value: object) -> object:
+    """The keys and types of a JSON value; what may be null has no other type here."""
+    if isinstance(value, dict):
+        nullable = ("limit", "verdict", "union")
+        return {key: key in nullable or form_of(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [form_of(each) for each in value[:1]]
+    return type(value)
+
+
+def test_train_prints_json_alone_in_the_form_of_eval(rpat: Rpat, tmp_path: Path) -> None:
+    training = ("--method", "standard", "--epochs", "1", "--set", "data.val_size=100")
+    threats = ("--set", "eval_threats=[Linf:0.1, L2:1.5]")
+    answer = rpat("train", *training, *threats, "--eval", "clean,fgsm", "--json")
     assert answer.code == 0
-    assert json.loads(answer.out)
     assert answer.err == ""
+    trained = json.loads(answer.out)
+    asked = ("--threat", "Linf:0.1", "--threat", "L2:1.5")
+    evaluated = json.loads(rpat("eval", "--attack", "clean,fgsm", *asked, "--json").out)
+    assert form_of(evaluated) == form_of(trained)
+    assert form_of(evaluated["others"][0]).items() <= form_of(trained).items()  # type: ignore
+    for key in ("run", "checkpoint", "epoch", "threat", "n", "clean_acc", "robust_acc", "union"):
+        assert evaluated[key] == trained[key]
+    assert trained["union"].keys() >= {"robust_acc", "interval_95", "n"}
+    (report,) = tmp_path.glob("runs/*/report.json")
+    saved = [each["acc"] for each in json.loads(report.read_text())["results"]]
+    assert [each["robust_acc"] for each in trained["attacks"]] == saved[:2]
 
 
 # ---- stop and go on

@@ -9,7 +9,8 @@ import yaml
 from cli_calls import QUICK, Rpat
 
 from rpat_cli.cli.options import RecipeOption, check_flags, given_flags
-from rpat_cli.cli.train import OPTIONS, train
+from rpat_cli.cli.train import train
+from rpat_cli.cli.train_options import OPTIONS
 from rpat_cli.errors import ConfigError
 from rpat_cli.methods import REGULARIZERS
 from rpat_cli.recipe.schema import added_regularizers

@@ -103,7 +103,7 @@ def test_it_is_measured_saved_listed_and_shown(tmp_path: Path) -> None:
 
     # Its flag for distrust works, too; and a report that is written without the plugin goes on.
     (tmp_path / "mine.py").write_text(PLUGIN.replace("LEAST = 0.0", "LEAST = 2.0"))
-    failed = rpat(tmp_path, *command, "--diagnostic", "confidence", "--json")
+    failed = rpat(tmp_path, *command, "--diagnostic", "confidence", "--json-full")
     assert failed.returncode == 3, failed.stderr
     assert json.loads(failed.stdout)["confidence"]["n"] == 50
     without = rpat(tmp_path, "eval", "run", "--attack", "clean", "--diagnostic", "confidence")

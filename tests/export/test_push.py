@@ -166,7 +166,7 @@ def test_the_commands_hand_a_model_on(
     def figures(target: str) -> dict[str, float]:
         attacks = f"clean,pgd-3,transfer:{NAME}@pgd-3"
         found = json.loads(rpat("eval", target, "--attack", attacks, "--json"))
-        robust = {each["label"]: each["robust_acc"] for each in found["results"]}
+        robust = {each["label"]: each["robust_acc"] for each in found["attacks"]}
         return {"clean": found["clean_acc"], **robust}
 
     shutil.copytree(RUN, "run")

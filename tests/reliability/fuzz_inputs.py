@@ -13,7 +13,7 @@ from typing import Any, get_args
 from pydantic import BaseModel
 
 from rpat_cli.attacks import ATTACKS
-from rpat_cli.cli.train import OPTIONS
+from rpat_cli.cli.train_options import OPTIONS
 from rpat_cli.data import AUGMENTATIONS, DATASETS, MIXINGS
 from rpat_cli.engine import COLLABORATORS
 from rpat_cli.engine.schedules import SCHEDULES

@@ -19,7 +19,7 @@ import pytest
 from fuzz_inputs import draw
 
 from rpat_cli.cli.options import parse_jobs
-from rpat_cli.cli.train import OPTIONS
+from rpat_cli.cli.train_options import OPTIONS
 from rpat_cli.errors import ConfigError, RpatError
 from rpat_cli.evaluation.suite import Overrides
 from rpat_cli.recipe.layers import layers_of, resolve, to_yaml

@@ -14,10 +14,11 @@ from rpat_cli.evaluation.evaluate import evaluate
 from rpat_cli.evaluation.parallel.processes import Workers
 from rpat_cli.evaluation.suite import AttackSpec, Overrides, parse_suite
 from rpat_cli.recipe.layers import Layer
+from rpat_cli.recipe.schema import Recipe
 from rpat_cli.recipe.trust import trusting
 from rpat_cli.runs.diagnose import one_per_source
 from rpat_cli.runs.evaluate import EvalOptions, eval_run, is_evaluated, measure_run
-from rpat_cli.runs.target import open_target
+from rpat_cli.runs.target import located, open_target, with_located_eval
 
 LINF = Threat("Linf", 0.1)
 
@@ -209,3 +210,30 @@ def test_from_the_command_to_the_verdict(tmp_path: Path, monkeypatch: pytest.Mon
             target, parse_suite("transfer:runs/x,transfer:gone.pt"), changes=DATA, options=options
         )
     assert len(error.value.problems) == 2
+
+
+def test_a_word_for_a_run_becomes_its_path_before_another_run_is_the_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = tmp_path / "runs" / "first"
+    run.mkdir(parents=True)
+    (run / "recipe.yaml").write_text("seed: 0")
+    specs = located(parse_suite("clean,transfer:last@mim-5"))
+    assert specs[1].settings["source"] == str(run)
+    assert specs[1].label == "transfer:first@mim-5"
+    assert specs == located(parse_suite("clean,transfer:first@mim-5")) == located(specs)
+    with pytest.raises(ConfigError, match="two different attacks have the label 'transfer:first'"):
+        located([*parse_suite("transfer:last"), *_other_first(tmp_path)])
+    kept = with_located_eval(Recipe(eval=["clean,transfer:last", {"attack": "transfer:first"}]))
+    assert kept.eval == [f"clean,transfer:{run}", {"attack": f"transfer:{run}"}]
+    newer = tmp_path / "runs" / "second"
+    newer.mkdir()
+    (newer / "recipe.yaml").write_text("seed: 1")
+    assert located(specs) == specs
+    assert located(parse_suite("transfer:last"))[0].label == "transfer:second"
+
+
+def _other_first(folder: Path) -> list[AttackSpec]:
+    (folder / "old" / "first").mkdir(parents=True)
+    return parse_suite("transfer:old/first")
