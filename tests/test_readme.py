@@ -126,6 +126,8 @@ def kind(text: str) -> str:
     """What a block of YAML is part of."""
     if isinstance(yaml.safe_load(text), list):
         return "suite"
+    if "uses: actions/" in text:
+        return "workflow"
     return "sweep" if re.search("^(seeds|search|engine)", text, flags=re.MULTILINE) else "recipe"
 
 

@@ -10,6 +10,7 @@ from rpat_cli.cli import ci_options, console
 from rpat_cli.cli import eval_options as o
 from rpat_cli.cli.diagnostic_options import with_diagnostics
 from rpat_cli.cli.options import parse_choice, parse_count, parse_jobs
+from rpat_cli.cli.printing import Printing
 from rpat_cli.cli.splice import spliced
 from rpat_cli.diagnostics import DIAGNOSTICS
 from rpat_cli.errors import ConfigError, Mistakes, Problem
@@ -134,9 +135,7 @@ def evaluate(
             specs=specs,
             changes=changes,
             diagnostics=diagnostics,
-            quiet=quiet,
-            as_json=as_json or json_full,
-            json_full=json_full,
+            printing=Printing(quiet, as_json, json_full),
             surrogates=surrogate or [],
             mistakes=mistakes,
             **how,

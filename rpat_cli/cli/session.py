@@ -15,6 +15,7 @@ import typer
 
 from rpat_cli.attacks.surrogate import Surrogate
 from rpat_cli.cli import console, together, torchrun
+from rpat_cli.cli.printing import Printing
 from rpat_cli.cli.progress import listening
 from rpat_cli.data.choice import Limit
 from rpat_cli.errors import ConfigError, Mistakes
@@ -62,9 +63,7 @@ def train(
     jobs: Jobs,
     dry_run: bool,
     track: Sequence[str],
-    quiet: bool,
-    as_json: bool,
-    json_full: bool = False,
+    printing: Printing,
     ranks: int | None,
     gpus: int | None,
     mistakes: Mistakes,
@@ -87,10 +86,10 @@ def train(
     trackers = _trackers(mistakes, track, flags.get("--plugin", ((), ()))[1])
     mistakes.check()  # whatever is wrong is said before other processes are started
     if dry_run and resolved is not None:
-        show_cost(resolved, out, as_json=as_json)
+        show_cost(resolved, out, as_json=printing.as_json)
         return
     together.launch_if_asked(ranks, gpus, resolved)
-    with speaking_on_stderr(), listening(quiet=quiet or as_json, trackers=trackers) as listener:
+    with speaking_on_stderr(), listening(quiet=printing.silent, trackers=trackers) as listener:
         shared = together.leading(out, resume)
         session: dict[str, Any] = {"stop_after": stop_after, "jobs": jobs, "listener": listener}
         session |= {"ranks": shared.ranks, "begun": shared.note}
@@ -105,7 +104,7 @@ def train(
             folder = train_run(resolved, out=out, **session)
         shared.over(folder)
     if folder.report.exists():  # --stop-after ends a training before there is one
-        show_report(build_report(folder), folder.html, as_json=as_json, json_full=json_full)
+        show_report(build_report(folder), folder.html, printing)
 
 
 def _read(
@@ -144,10 +143,10 @@ def _check_resume(resume: str | None, out: Path | None, *, dry_run: bool) -> Non
         raise ConfigError(*problems)
 
 
-def show_report(report: Report, page: Path, *, as_json: bool, json_full: bool) -> None:
+def show_report(report: Report, page: Path, printing: Printing) -> None:
     """What a finished training has reached."""
-    if as_json:
-        full = report.to_dict() if json_full else {}
+    if printing.as_json:
+        full = report.to_dict() if printing.full_json else {}
         print(json.dumps({**headline.of_report(report), **full}))
         return
     console.out.print(report_table(report))
@@ -195,9 +194,7 @@ def evaluate(
     surrogates: Sequence[str] = (),
     track: Sequence[str] = (),
     for_ci: Mapping[str, Path] = MappingProxyType({}),
-    quiet: bool,
-    as_json: bool,
-    json_full: bool = False,
+    printing: Printing,
     mistakes: Mistakes,
 ) -> None:
     """`rpat eval`: one checkpoint against a suite of attacks, and the diagnostics asked for.
@@ -215,7 +212,7 @@ def evaluate(
     with (
         speaking_on_stderr(),
         ranks.leading() if torchrun.size() > 1 else nullcontext() as others,
-        listening(quiet=quiet or as_json, trackers=trackers) as listener,
+        listening(quiet=printing.silent, trackers=trackers) as listener,
     ):
         target = _at(target, listener)
         how = (batch_size, jobs, limit, _again(), others, out, fast, stand_ins, save_adv)
@@ -228,8 +225,8 @@ def evaluate(
             options=EvalOptions(*how),
             listener=listener,
         )
-    _show_evaluation(measured, as_json=as_json, full=json_full)
-    _write_for_ci(for_ci, target, measured, quiet=quiet)
+    _show_evaluation(measured, printing)
+    _write_for_ci(for_ci, target, measured, quiet=printing.quiet)
     if any(result.failed for result in measured.diagnostics.values()):
         raise typer.Exit(3)
 
@@ -283,9 +280,9 @@ def _as_dict(measured: Measured, *, full: bool) -> dict[str, Any]:
     return {**short, "evaluations": records, "union": measured.union.to_dict()}
 
 
-def _show_evaluation(measured: Measured, *, as_json: bool, full: bool) -> None:
-    if as_json:
-        print(json.dumps(_as_dict(measured, full=full)))
+def _show_evaluation(measured: Measured, printing: Printing) -> None:
+    if printing.as_json:
+        print(json.dumps(_as_dict(measured, full=printing.full_json)))
         return
     for part in shown(measured):
         console.out.print(part)

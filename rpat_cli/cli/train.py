@@ -15,6 +15,7 @@ from rpat_cli.cli.options import (
     parse_jobs,
     with_recipe_options,
 )
+from rpat_cli.cli.printing import Printing
 from rpat_cli.errors import ConfigError, Mistakes
 from rpat_cli.recipe.layers import code_named_in, flag_layers, parse_assignments
 from rpat_cli.recipe.plugins import load_plugins
@@ -127,9 +128,7 @@ def train(
             flags=flags,
             stop_after=parse_count(mistakes, "--stop-after", stop_after),
             jobs=process_count,
-            quiet=quiet,
-            as_json=as_json or json_full,
-            json_full=json_full,
+            printing=Printing(quiet, as_json, json_full),
             ranks=parse_count(mistakes, "--ranks", ranks),
             gpus=parse_count(mistakes, "--gpus", gpus),
             mistakes=mistakes,

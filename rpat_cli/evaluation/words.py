@@ -273,9 +273,12 @@ def _with_source(word: str, located: Callable[[str], str]) -> str:
 
 
 def from_source(spec: AttackSpec, source: str) -> AttackSpec:
-    """A transfer attack from the same model under another name, which its label tells, too."""
-    by = spec.label.removeprefix(f"{_TRANSFER}{_name_of(str(spec.settings['source']))}")
-    label = f"{_TRANSFER}{_name_of(source)}{by}"
+    """A transfer attack from the same model under another name, which its label tells, too, unless
+    it is of the user's own words."""
+    before = f"{_TRANSFER}{_name_of(str(spec.settings['source']))}"
+    label = spec.label
+    if label.startswith(before):
+        label = f"{_TRANSFER}{_name_of(source)}{label.removeprefix(before)}"
     return replace(spec, label=label, settings={**spec.settings, "source": source})
 
 

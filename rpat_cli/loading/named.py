@@ -29,11 +29,13 @@ def run_or_path(text: str | Path) -> Path:
     path = user_path(text)
     if path.exists():
         return path
+    if is_run(RUNS / path):  # also one that is called as a word is
+        return RUNS / path
     if str(text) == NEWEST:
         return newest_run().path
     if str(text) == BEST:
         return best_run().path
-    return RUNS / path if is_run(RUNS / path) else path
+    return path
 
 
 def best_run() -> RunFolder:
@@ -58,13 +60,17 @@ def best_run() -> RunFolder:
 
 
 def _task(run: RunFolder) -> tuple[object, object]:
-    """What runs must have in common to be compared: data set and threat model."""
+    """What runs must have in common to be compared: data set and threat model. A folder of images
+    is told by its place and the form of its images."""
     try:
         values = read_yaml(run.recipe).values
     except ConfigError:  # a damaged recipe is like no other
         return run.path, None
     data = values.get("data")
-    return (data.get("name") if isinstance(data, dict) else data), values.get("threat")
+    if not isinstance(data, dict):
+        return data, values.get("threat")
+    of_folder = ("root", "image_size", "channels") if data.get("name") == "imagefolder" else ()
+    return [data.get(key) for key in ("name", *of_folder)], values.get("threat")
 
 
 def find_runs(texts: Iterable[str | Path]) -> list[RunFolder]:

@@ -26,7 +26,8 @@ import rpat_cli
 from rpat_cli.attacks.threat import Threat
 from rpat_cli.cli import eval as eval_command
 from rpat_cli.cli import train as train_command
-from rpat_cli.cli.session import _as_json
+from rpat_cli.cli.session import _as_dict
+from rpat_cli.cli.train_options import OPTIONS
 from rpat_cli.data.in_memory import as_split
 from rpat_cli.errors import ConfigError, DataError, UserCodeError
 from rpat_cli.methods import METHODS, REGULARIZERS
@@ -35,7 +36,7 @@ ROOT = Path(__file__).parent.parent.parent
 Batch = tuple[Tensor, Tensor]
 
 # Of a command line alone: what is printed, other processes, and what another call does.
-ONLY_COMMANDS = {"quiet", "as_json", "dry_run", "ranks", "gpus"}
+ONLY_COMMANDS = {"quiet", "as_json", "json_full", "sarif", "junit", "dry_run", "ranks", "gpus"}
 OTHERWISE = {"assign": "set", "diagnostic": "diagnostics", "model_file": "target"}
 """Options that a call has under another name."""
 
@@ -102,7 +103,7 @@ def test_methods_are_all_there() -> None:
 @pytest.mark.parametrize(
     ("function", "command", "options"),
     [
-        (rpat.train, train_command.train, {each.parameter for each in train_command.OPTIONS}),
+        (rpat.train, train_command.train, {each.parameter for each in OPTIONS}),
         (rpat.evaluate, eval_command.evaluate, set()),
     ],
 )
@@ -158,7 +159,7 @@ def test_an_evaluation_prints_as_the_command_does(run: "rpat.Run", images: Batch
     assert "only 20 images" in str(result)
     assert "<table>" in result._repr_html_()
     assert result.to_dict()["robust_acc"] == result.robust_acc
-    assert str(result.to_dict()["n"]) in _as_json(result.measured)
+    assert result.to_dict()["n"] == _as_dict(result.measured, full=True)["n"]
     assert lines[-1].split()[:2] == ["pgd-1", "robust"]
 
 

@@ -41,7 +41,7 @@ def test_no_two_options_share_a_flag_or_a_parameter() -> None:
     assert len(set(flags)) == len(flags)
     parameters = inspect.signature(train).parameters
     assert {option.parameter for option in OPTIONS} < set(parameters)
-    assert len(parameters) == len(OPTIONS) + 15
+    assert len(parameters) == len(OPTIONS) + 16
 
 
 @pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.long)

@@ -43,6 +43,8 @@ def test_last_and_best(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert run_or_path("best") == Path("runs/good")
     assert run_or_path("good") == Path("runs/good")
     assert run_or_path("runs/newest") == Path("runs/newest")
+    make("best", 0, robust=0.1)  # a run of that name
+    assert run_or_path("best") == Path("runs/best")
     Path("best").mkdir()  # what there is comes first
     assert run_or_path("best") == Path("best")
 
