@@ -17,6 +17,9 @@ from rpat_cli.records import eval_file
 Evaluated = Sequence[tuple[Evaluation, Path]]
 """An evaluation for each threat, and its file."""
 
+TO_ACT_ON = "WARN: "
+"""How a remark begins that warns; the others tell how the model was loaded."""
+
 NO_VERDICT = (
     "no verdict: whether the attacks were fooled (gradient masking) was not checked. Add --check."
 )
@@ -107,7 +110,8 @@ def _doubts(evaluated: Evaluated) -> Iterator[Case]:
     for evaluation, file in evaluated:
         under = f" ({spelled(evaluation)})" if len(evaluated) > 1 else ""
         for text in eval_file.read(file).remarks:
-            yield Case(PLAUSIBLE, "WARN", text.removeprefix("WARN: "), under.strip())
+            if text.startswith(TO_ACT_ON):
+                yield Case(PLAUSIBLE, "WARN", text.removeprefix(TO_ACT_ON), under.strip())
         for result in evaluation.results:
             subject = f"{result.label}{under}"
             for text in result.flags:

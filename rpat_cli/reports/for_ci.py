@@ -1,5 +1,6 @@
 """`rpat eval --sarif FILE --junit FILE`: an evaluation for CI systems."""
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,6 +8,7 @@ from urllib.parse import quote
 
 from rpat_cli.diagnostics import Result
 from rpat_cli.errors import ConfigError, Problem
+from rpat_cli.loading.saved_model import can_write
 from rpat_cli.records.files import user_path, write_whole
 from rpat_cli.records.regular import irregular, read_regular
 from rpat_cli.reports.cases import Evaluated, Told, cases_of, figures_of
@@ -42,7 +44,7 @@ def check_places(files: Mapping[str, Path]) -> dict[str, Path]:
         path = user_path(file, flag)
         if reason := _reason_against(path, FORMATS[flag].mark):
             problems.append(Problem(flag, f"{path} {reason}", "", "Name another file."))
-        elif path.absolute() in [place.absolute() for place in places.values()]:
+        elif os.path.realpath(path) in map(os.path.realpath, places.values()):
             message = f"{path} is named by {' and '.join([*places, flag])}."
             problems.append(Problem(flag, message, "", "Give each a file of its own."))
         places[flag] = path
@@ -52,13 +54,15 @@ def check_places(files: Mapping[str, Path]) -> dict[str, Path]:
 
 
 def _reason_against(path: Path, mark: bytes) -> str:
-    if path.is_symlink():
-        return "is a link, and is not followed."
-    if what := irregular(path):
-        return f"is {what}, and not a file."
-    if not path.exists():
-        return ""
     try:
+        if path.is_symlink():
+            return "is a link, and is not followed."
+        if what := irregular(path):
+            return f"is {what}, and not a file."
+        if not can_write(path.parent):  # said now: a long evaluation comes before the writing
+            return f"cannot be written: {path.parent} is no folder that you may write to."
+        if not path.exists():
+            return ""
         beginning = read_regular(path, BEGINNING)
     except OSError as error:
         return f"cannot be read: {error.strerror}."
@@ -83,7 +87,10 @@ def write_for_ci(
 
 def uri_of(path: Path) -> str:
     """Relative to the working directory if it is below, as CI systems need it; of a run folder its
-    recipe. What is no file, such as `torchvision:NAME`, is quoted."""
+    recipe, and of FILE:KEY the file. What is no file, such as `torchvision:NAME`, is quoted."""
+    file, colon, _ = str(path).rpartition(":")
+    if colon and not path.exists() and Path(file).is_file():
+        path = Path(file)
     if not path.exists():
         return quote(str(path), errors="surrogateescape")
     if (path / "recipe.yaml").is_file():

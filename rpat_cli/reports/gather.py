@@ -57,6 +57,7 @@ def build_report(folder: RunFolder) -> Report:
         recipe_yaml=read_regular(folder.recipe).decode("utf-8"),
         summary=summary(recipe),
         environment=training.environment or (newest.environment if newest else {}),
+        trained_in=training.environment,
         device=newest.device if newest else "",
         class_names=named or training.class_names,
         epochs=training.records,
@@ -115,7 +116,9 @@ def _newest_diagnostics(
             except DAMAGE:
                 remarks.append(f"the {name} in {measured.name} cannot be read and was left out")
                 continue
-            newest[name] = SavedDiagnostic(title, file, content, result)
+            found = measured.evaluation
+            only = None if found.limit is None else found.n
+            newest[name] = SavedDiagnostic(title, file, content, result, found.threat, only)
     return {name: newest[name] for name in DIAGNOSTICS if name in newest}
 
 

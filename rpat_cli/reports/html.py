@@ -75,7 +75,7 @@ def render_html(report: Report) -> str:
         report=report,
         method=" + ".join(names),
         head=head,
-        verdicts=verdicts(report),
+        verdicts=verdicts(report, head),
         facts=facts(report),
         headline=headline(head) if head else [],
         several_threats=len({row.threat for row in report.rows}) > 1,

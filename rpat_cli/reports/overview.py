@@ -5,26 +5,39 @@ from collections.abc import Mapping
 from typing import Any
 
 from rpat_cli.diagnostics.blocks import Text
-from rpat_cli.reports.report import Report
+from rpat_cli.reports.report import Report, ReportRow
+from rpat_cli.reports.saved_diagnostic import SavedDiagnostic
+from rpat_cli.reports.words import show_threat
 from rpat_cli.text import count, duration
 
 
-def verdicts(report: Report) -> list[Text]:
-    """The conclusions of all diagnostics that give one of PASS, WARN and FAIL."""
+def verdicts(report: Report, head: ReportRow | None) -> list[tuple[Text, str]]:
+    """The conclusions of all diagnostics that give one of PASS, WARN and FAIL; with each what it is
+    about, where that is not what the accuracies below it are about."""
     found = []
     for saved in report.diagnostics.values():
         blocks = saved.result.section().blocks
-        found += [block for block in blocks if isinstance(block, Text) and block.level]
+        about = _about(saved, head)
+        found += [(block, about) for block in blocks if isinstance(block, Text) and block.level]
     return found
+
+
+def _about(saved: SavedDiagnostic, head: ReportRow | None) -> str:
+    parts = []
+    if head is None or (saved.checkpoint, saved.threat) != (head.checkpoint.title, head.threat):
+        parts += [saved.checkpoint, show_threat(saved.threat)]
+    if saved.only is not None:
+        parts.append(f"{saved.only} images")
+    return ", ".join(parts)
 
 
 def facts(report: Report) -> dict[str, str]:
     """Date, hardware and cost in words, by their headings; what is not known is left out."""
     evaluated = max((result.created for result in report.results), default="")
     found = {
-        "trained": _day(report.environment.get("time")) if report.epochs_done else "",
+        "trained": _day(report.trained_in.get("time")) if report.epochs_done else "",
         "evaluated": _day(evaluated),
-        "hardware": _hardware(report.environment),
+        "hardware": _hardware(report.trained_in),
         "cost": _cost(report),
     }
     return {heading: text for heading, text in found.items() if text}
@@ -32,19 +45,21 @@ def facts(report: Report) -> dict[str, str]:
 
 def _day(time: Any) -> str:
     """`2026-11-27 05:42` of an ISO 8601 time."""
-    return str(time or "")[:16].replace("T", " ")
+    return time[:16].replace("T", " ") if isinstance(time, str) else ""
 
 
 def _hardware(environment: Mapping[str, Any]) -> str:
     """`NVIDIA H100, 8 ranks` or `AMD EPYC, 2 threads`: of the training, if it is known."""
-    gpu, ranks = environment.get("gpu"), environment.get("ranks") or 1
-    device = gpu or environment.get("cpu")
-    if not device:
+    gpu, cpu, threads, ranks = map(environment.get, ("gpu", "cpu", "threads", "ranks"))
+    # A file may come from anyone: what has another type than is written here is left out.
+    on_gpu = isinstance(gpu, str) and gpu != ""
+    device = gpu if on_gpu else cpu
+    if not isinstance(device, str) or not device:
         return ""
-    parts = [str(device)]
-    if not gpu and environment.get("threads"):
-        parts.append(f"{environment['threads']} threads")
-    if ranks > 1:
+    parts = [device]
+    if not on_gpu and isinstance(threads, int) and threads:
+        parts.append(f"{threads} threads")
+    if isinstance(ranks, int) and ranks > 1:
         parts.append(f"{ranks} ranks")
     return ", ".join(parts)
 
@@ -57,7 +72,11 @@ def _cost(report: Report) -> str:
             passes = f" ({count(report.forward)} forward, {count(report.backward)} backward passes)"
         parts.append(f"training {duration(report.seconds)}{passes}")
     # Checkpoints of the same weights share one evaluation.
-    attacks = {(each.evaluation, each.label): each.seconds for each in report.results}
+    attacks = {
+        (each.evaluation, each.label): each.seconds
+        for each in report.results
+        if each.label != "clean"
+    }
     if attacks:
         parts.append(f"attacks {duration(sum(attacks.values()))}")
     return "; ".join(parts)

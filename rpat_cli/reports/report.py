@@ -160,8 +160,9 @@ class Report:
 
     `epochs` are the records of metrics.jsonl, `epochs_done` how many epochs there were, also where
     records are lost; `segments` are there if its last checkpoint is. `test_looks`: every evaluation
-    on test images. `environment` is that of the training, or else of the
-    newest evaluation. `diagnostics` are the newest ones, by key, of weights that are still there.
+    on test images. `trained_in` is the environment of the training, empty
+    where it is not known; `environment` then is that of the newest evaluation.
+    `diagnostics` are the newest ones, by key, of weights that are still there.
     `gallery`: examples of the newest evaluation under the recipe's threat that has any.
     """
 
@@ -170,6 +171,7 @@ class Report:
     recipe_yaml: str
     summary: Mapping[str, str]
     environment: Mapping[str, Any]
+    trained_in: Mapping[str, Any]
     device: str
     class_names: tuple[str, ...]
     epochs: tuple[Mapping[str, Any], ...]

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,13 +17,19 @@ def sarif(told: Told) -> str:
     """Only what is to be acted on: whatever did not pass."""
     open_cases = [case for case in told.cases if case.level != "PASS"]
     rules = list(dict.fromkeys([*RULES, *(case.rule for case in open_cases)]))
+    seen: Counter[tuple[str, str]] = Counter()
+    results = []
+    for case in open_cases:
+        about = (case.rule.id, case.subject)
+        results.append(_result(case, rules, told.model, seen[about]))
+        seen[about] += 1
     driver = {"name": "rpat", "version": __version__, "rules": list(map(_rule, rules))}
     run = {
         "tool": {"driver": driver},
         # GitHub closes the alerts of the same category that are missing: each model has its own.
         "automationDetails": {"id": f"rpat/{told.model}/"},
         "invocations": [{"executionSuccessful": True}],
-        "results": [_result(case, rules, told.model) for case in open_cases],
+        "results": results,
         "properties": {"figures": told.figures, "evaluations": told.files},
     }
     return json.dumps({"$schema": SCHEMA, "version": "2.1.0", "runs": [run]}, indent=2) + "\n"
@@ -38,10 +45,11 @@ def _rule(rule: Rule) -> dict[str, Any]:
     }
 
 
-def _result(case: Case, rules: Sequence[Rule], model: str) -> dict[str, Any]:
+def _result(case: Case, rules: Sequence[Rule], model: str, number: int) -> dict[str, Any]:
     """Code scanning shows nothing without a place: it is the model, which keeps its path from run
-    to run. The fingerprint says that it is the same alert."""
-    content = "\n".join((case.rule.id, case.subject, model))
+    to run. The fingerprint says that it is the same alert: `number` counts, from 0, those that
+    have the same rule and subject, and the figures in a message may change."""
+    content = "\n".join((case.rule.id, case.subject, model, *([str(number)] if number else [])))
     place = {"artifactLocation": {"uri": model}, "region": {"startLine": 1}}
     return {
         "ruleId": case.rule.id,

@@ -13,7 +13,8 @@ from rpat_cli.diagnostics.blocks import Level
 from rpat_cli.diagnostics.verdict.checks import CHECKS, CheckResult
 from rpat_cli.diagnostics.verdict.verdict import Verdict
 from rpat_cli.errors import ConfigError
-from rpat_cli.reports.for_ci import check_places, write_for_ci
+from rpat_cli.reports.cases import PLAUSIBLE, cases_of
+from rpat_cli.reports.for_ci import check_places, uri_of, write_for_ci
 from rpat_cli.reports.sarif import LEVELS
 
 
@@ -46,6 +47,8 @@ def _written(
 ) -> tuple[dict[str, Any], ET.Element]:
     evaluation = an_evaluation(80, {"pgd-20": 40, "autoattack": 30}, flags=flags)
     file = run.evaluate("best", 3, evaluation)
+    remarks = {"remarks": ["hf:user/name at commit 1234"]}  # only tells what was loaded: no case
+    file.write_text(json.dumps({**json.loads(file.read_text()), **remarks}))
     places = check_places({"--sarif": tmp_path / "ci" / "a.sarif", "--junit": tmp_path / "a.xml"})
     measured = {"verdict": verdict} if verdict else {}
     for _ in range(2):  # CI systems run a command again
@@ -119,6 +122,30 @@ def test_without_a_verdict_its_absence_is_what_is_said(written: Written) -> None
     assert run["properties"]["figures"]["robust_acc:pgd-20"] == 0.4
 
 
+def test_two_warnings_of_one_attack_are_two_alerts(written: Written) -> None:
+    run, _ = written(a_verdict(), "zero gradients", "random gradients")
+    first, second = (result["partialFingerprints"] for result in run["results"])
+    assert first != second
+
+
+def test_a_warning_on_clean_accuracy_is_a_case(make_run: Any) -> None:
+    evaluation = an_evaluation(80, {"pgd-20": 40})
+    file = make_run().evaluate("best", 3, evaluation)
+    remarks = {"remarks": ["WARN: near chance", "hf:user/name at commit 1234"]}
+    file.write_text(json.dumps({**json.loads(file.read_text()), **remarks}))
+    (case,) = cases_of([(evaluation, file)], {"verdict": a_verdict()})[len(CHECKS) :]
+    assert (case.rule, case.level, case.message) == (PLAUSIBLE, "WARN", "near chance")
+
+
+def test_the_model_is_the_file_that_weights_were_chosen_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a.pt").touch()
+    assert uri_of(Path("a.pt:ema")) == uri_of(tmp_path / "a.pt:ema") == "a.pt"
+    assert uri_of(Path("torchvision:resnet18")) == "torchvision%3Aresnet18"
+
+
 def test_what_others_have_written_is_not_overwritten(tmp_path: Path) -> None:
     foreign = tmp_path / "report.json"
     foreign.write_text("{}")
@@ -126,4 +153,6 @@ def test_what_others_have_written_is_not_overwritten(tmp_path: Path) -> None:
         check_places({"--sarif": foreign, "--junit": tmp_path})
     assert [problem.key for problem in caught.value.problems] == ["--sarif", "--junit"]
     with pytest.raises(ConfigError, match="a file of its own"):
-        check_places({"--sarif": tmp_path / "same", "--junit": tmp_path / "same"})
+        check_places({"--sarif": tmp_path / "same", "--junit": tmp_path / "a" / ".." / "same"})
+    with pytest.raises(ConfigError, match="no folder that you may write to"):
+        check_places({"--sarif": foreign / "a.sarif"})

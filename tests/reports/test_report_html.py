@@ -331,13 +331,20 @@ def test_the_top_of_the_page_says_what_to_trust_and_what_it_took(make_run):
         "threads": 2,
         "time": "2026-11-22T11:58:03+00:00",
     }
-    assert facts(replace(report, environment=environment)) == {
+    assert facts(replace(report, trained_in=environment)) == {
         "trained": "2026-11-22 11:58",
         "evaluated": "2026-11-22 12:00",
         "hardware": "AMD EPYC, 2 threads",
         "cost": "training 30 s (660 forward, 600 backward passes); attacks 12 s",
     }
     assert "hardware" not in facts(report)  # an old run
+    of_evaluation = facts(replace(report, trained_in={}, environment=environment))
+    assert not {"trained", "hardware"} & set(of_evaluation)
+    strange = {"gpu": ["H100"], "cpu": "AMD EPYC", "threads": "2", "ranks": "two", "time": 3}
+    found = facts(replace(report, trained_in=strange))
+    assert ("trained" in found, found["hardware"]) == (False, "AMD EPYC")
+    clean = tuple(each for each in report.results if each.label == "clean")
+    assert "attacks" not in facts(replace(report, results=clean))["cost"]
     text = Page(render_html(report)).text
     assert f"rpat eval {report.path} --check" in text
     assert "T-shirt 60.00 %, Trouser 60.00 %, Pullover 60.00 %, under pgd-20" in text
@@ -352,3 +359,9 @@ def test_the_verdict_stands_above_the_accuracies(make_run):
     text = Page(render_html(build_report(run.folder))).text
     assert text.index("Some signs that the attacks") < text.index("clean accuracy")
     assert "not checked" not in text
+    assert "measured on" not in text  # the same checkpoint, threat and images as the accuracies
+    other = replace(an_evaluation(50, {"pgd-20": 10}, threat=Threat("L2", 0.5)), limit=100)
+    file = run.evaluate("best", 1, other, "13:00:00")
+    file.write_text(json.dumps({**json.loads(file.read_text()), "verdict": verdict}))
+    text = Page(render_html(build_report(run.folder))).text
+    assert "(measured on best (epoch 1), L2, eps 0.5, 100 images)" in text
