@@ -8,7 +8,7 @@ import typer
 from rpat_cli.cli.options import check_flags, given_flags, trust_option, with_recipe_options
 from rpat_cli.cli.train_options import OPTIONS, Assignments, Plugins, RecipeFiles, ShippedRecipe
 from rpat_cli.recipe.layers import code_named_in, flag_layers, parse_assignments
-from rpat_cli.recipe.trust import trusting
+from rpat_cli.recipe.trust import code_of_target, trusting
 from rpat_cli.signals import importing
 
 BENCH = "Benchmark"
@@ -123,6 +123,8 @@ def bench(
         from rpat_cli.cli import bench_session  # torch is imported here, not by `rpat --help`
 
     named = code_named_in([*parse_assignments(assign or []), *flag_layers(flags)])
+    if evaluation:
+        named += code_of_target(evaluation)
     with trusting(everything=trust, files=named):
         bench_session.bench(
             bench_session.layers_of(

@@ -15,6 +15,7 @@ from rpat_cli.attacks.row import AttackRow, Setting
 from rpat_cli.attacks.rows import PARTS
 from rpat_cli.errors import ConfigError, Problem, unknown
 from rpat_cli.evaluation.spelling import meant_by
+from rpat_cli.models import is_remote
 from rpat_cli.registry import as_written
 from rpat_cli.text import parse_number
 
@@ -244,7 +245,10 @@ def source_and_attack(word: str) -> tuple[str, str]:
 
 def absolute_source(source: str) -> str:
     """The same source, where a file or folder that exists is named by its absolute path, so that it
-    is found from everywhere. One that could not be written in a suite stays as it is."""
+    is found from everywhere. One that could not be written in a suite stays as it is, and so does
+    the name of a model elsewhere: a folder here may be called `hf`."""
+    if is_remote(source):
+        return source
     file, colon, rest = source.rpartition(":")
     for path, behind in ((source, ""), (file, colon + rest)):
         absolute = str(Path(path).absolute()) if path else ""

@@ -42,8 +42,9 @@ class HubFiles:
     @property
     def commit(self) -> str:
         """Which version of the repository they are of."""
-        parts = self.weights.parts
-        return parts[parts.index("snapshots") + 1] if "snapshots" in parts[:-1] else ""
+        parts, folder = self.weights.parts, f"models--{self.name.repo.replace('/', '--')}"
+        # FOLDER/snapshots/COMMIT; the cache itself may be below a folder of any name.
+        return parts[parts.index(folder) + 2] if folder in parts[:-2] else ""
 
 
 def client(feature: str) -> ModuleType:

@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from rpat_cli.engine.loop import TrainLoop
 
 
+PATIENCE = 3
+"""Failures in a row after which a tracker is given up: each may take as long as its timeout."""
+
+
 def scalars(record: Mapping[str, Any]) -> dict[str, float]:
     """The numbers in a record of `metrics.jsonl`, in one level: `train/loss`."""
     values: dict[str, float] = {}
@@ -41,21 +45,24 @@ def scalars(record: Mapping[str, Any]) -> dict[str, float]:
 @dataclass
 class _Line:
     """The line to one tracker. `epoch` is the last one that it has, `waiting` what it has not taken
-    yet; `tracker` is None before it has started, and where that failed."""
+    yet; `tracker` is None before it has started, where that failed, and once it is given up.
+    `failures` are those in a row."""
 
     choice: Choice
     tracker: Tracker | None = None
     epoch: int = 0
     waiting: deque[tuple[int, Values]] = field(default_factory=deque)
     has_failed: bool = False
+    failures: int = 0
 
 
 class Following(Callback):
     """Tells trackers of a training, or of what was measured after one.
 
     A tracker that fails is said once, by `say`; what it has not taken is offered again with the
-    next epoch, unless it could not be started. Random generators, stdout, and the process's
-    handlers of signals and errors are out of its reach. Nothing of this raises.
+    next epoch, unless it could not be started or is given up after `PATIENCE` failures in a row.
+    Random generators, stdout, and the process's handlers of signals and errors are out of its
+    reach. Nothing of this raises.
 
     `about` is what the trackers are told of the run, but for its key and their folders, which are
     in `about.folder`.
@@ -138,14 +145,26 @@ class Following(Callback):
             with own_randomness(self._device), _own_handlers(), redirect_stdout(sys.stderr):
                 call()
         except (Exception, SystemExit) as error:
-            if not line.has_failed:
-                self.say(
-                    f"warning: the tracker {line.choice.name} fails: {_reason(error)} The run goes "
-                    f"on without it; {self.run.path} has every figure."
-                )
-            line.has_failed = True
+            self._failed(line, error)
             return False
+        line.failures = 0
         return True
+
+    def _failed(self, line: _Line, error: BaseException) -> None:
+        name, without = line.choice.name, "" if line.tracker else " without it"
+        if not line.has_failed:
+            self.say(
+                f"warning: the tracker {name} fails: {_reason(error)} The run goes on{without}; "
+                f"{self.run.path} has every figure."
+            )
+        line.has_failed = True
+        line.failures += 1
+        if line.failures == PATIENCE:
+            self.say(
+                f"warning: the tracker {name} has failed {PATIENCE} times in a row. The run goes "
+                "on without it."
+            )
+            line.tracker = None
 
     def _records(self, done: int) -> list[dict[str, Any]]:
         try:

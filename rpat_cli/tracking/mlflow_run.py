@@ -22,8 +22,25 @@ AT_ONCE = 100
 LENGTH = 500
 """Letters in the value of a parameter, at most, on servers of all versions."""
 
-LOCAL_STORE = "MLFLOW_ALLOW_FILE_STORE"
-"""Without it, MLflow 3 opens no store of files that needs no database."""
+SETTINGS = {
+    # Without it, MLflow 3 opens no store of files that needs no database.
+    "MLFLOW_ALLOW_FILE_STORE": "true",
+    # Its own are minutes, for each of which a server out of reach would stall the training.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+}
+"""Of MLflow's environment, where the user has set nothing."""
+
+
+@contextmanager
+def _own_settings() -> Iterator[None]:
+    added = [name for name in SETTINGS if name not in os.environ]
+    os.environ.update({name: SETTINGS[name] for name in added})
+    try:
+        yield
+    finally:
+        for name in added:
+            os.environ.pop(name, None)
 
 
 class MlflowRun(Tracker):
@@ -33,14 +50,14 @@ class MlflowRun(Tracker):
     MLFLOW_EXPERIMENT_NAME is obeyed.
     """
 
+    @_own_settings()
     def start(self, run: Tracked) -> None:
         try:
             from mlflow import MlflowClient
         except ImportError as error:
             raise MissingExtraError("--track mlflow", "mlflow") from error
         server = os.environ.get("MLFLOW_TRACKING_URI")
-        with _files_allowed():
-            self.client: Any = MlflowClient(tracking_uri=server or run.folder.resolve().as_uri())
+        self.client: Any = MlflowClient(tracking_uri=server or run.folder.resolve().as_uri())
         self.id = self._run_of(run)
 
     def _run_of(self, run: Tracked) -> str:
@@ -64,6 +81,7 @@ class MlflowRun(Tracker):
         for first in range(0, len(parameters), AT_ONCE):
             self.client.log_batch(run_id, params=parameters[first : first + AT_ONCE])
 
+    @_own_settings()
     def log(self, epoch: int, values: Values) -> None:
         from mlflow.entities import Metric
 
@@ -71,11 +89,13 @@ class MlflowRun(Tracker):
         metrics = [Metric(_allowed(name), value, now, epoch) for name, value in values.items()]
         self.client.log_batch(self.id, metrics=metrics)
 
+    @_own_settings()
     def results(self, epoch: int, values: Values, files: Sequence[Path]) -> None:
         self.log(epoch, values)
         for file in files:
             self.client.log_artifact(self.id, str(file))
 
+    @_own_settings()
     def finish(self, status: Status) -> None:
         self.client.set_terminated(self.id, STATUSES[status])
 
@@ -83,14 +103,3 @@ class MlflowRun(Tracker):
 def _allowed(name: str) -> str:
     """A name with what MLflow does not take in one replaced: `transfer:runs/a@pgd` has a colon."""
     return re.sub(r"[^\w\-. /]", "_", name)
-
-
-@contextmanager
-def _files_allowed() -> Iterator[None]:
-    before = os.environ.get(LOCAL_STORE)
-    os.environ.setdefault(LOCAL_STORE, "true")
-    try:
-        yield
-    finally:
-        if before is None:
-            os.environ.pop(LOCAL_STORE, None)

@@ -59,6 +59,13 @@ def test_a_model_of_rpat_is_the_same_elsewhere(hub: Hub, capfd: pytest.CaptureFi
     assert len(hub.asked) == before
 
 
+def test_the_commit_is_found_in_a_cache_below_any_folder() -> None:
+    from rpat_cli.loading.hub import HubFiles
+
+    found = Path("/mnt/snapshots/hf/hub/models--somebody--robust/snapshots/c0ffee/a/x.safetensors")
+    assert HubFiles(HubName.parse(NAME), found, None).commit == "c0ffee"
+
+
 def test_nobody_else_starts_a_download(hub: Hub) -> None:
     in_hub(hub)
     with pytest.raises(ConfigError, match="wants to download .* which you have not named"):
