@@ -36,7 +36,7 @@ def training(
     out: Path | None = None,
     resume: PathLike | None = None,
     trust: bool = False,
-    track: str | Sequence[str] = (),
+    track: str | Sequence[str] | None = (),
     **session: Any,
 ) -> RunFolder:
     """Train a new run, or with `resume` the rest of an old one. `given` are the layers of the call,
@@ -47,10 +47,13 @@ def training(
     named = code_named_in(given)
     with called("train"), providing(images), trusting(everything=trust, files=named):
         layers = [*read_all(recipe, configs), *given]
-        load_plugins(_plugins_of(given))  # they may add a tracker
+        # Plugins come first: they may add a tracker.
+        new = resolve(layers) if resume is None else None
+        load_plugins(_plugins_of(given))
         listener = replace(listener, trackers=chosen(track, "train(track=...)"))
-        if resume is None:
-            return train_run(resolve(layers), out=out, listener=listener, **session)
+        if new is not None:
+            return train_run(new, out=out, listener=listener, **session)
+        assert resume is not None
         path = open_run(resume).path
         return resume_run(path, changes=layers, listener=listener, **session)
 
@@ -73,7 +76,7 @@ def evaluation(
     surrogates: Mapping[str, Any] = MappingProxyType({}),
     plugins: Sequence[str] = (),
     trust: bool = False,
-    track: str | Sequence[str] = (),
+    track: str | Sequence[str] | None = (),
 ) -> Measured:
     """Evaluate a target under `attack`. `given` are the layers of the call, over the recipe of the
     target; `how` are fields of `EvalOptions`, `surrogates` what is made into one of them.

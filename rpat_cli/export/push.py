@@ -165,10 +165,11 @@ class _Place:
     def send(self, folder: Path, checkpoint: str, *, private: bool) -> str:
         """The commit, of all files at once: whoever reads meanwhile gets the old ones or the
         new."""
-        repo, branch = self.name.repo, self.name.revision
+        repo, branch, made = self.name.repo, self.name.revision, ""
         try:
             if not self.exists:
                 self.api.create_repo(repo, exist_ok=True, **({"private": True} if private else {}))
+                made = " The repository has been made, and is still empty."
             if branch and not self.has_branch:
                 self.api.create_branch(repo, branch=branch, exist_ok=True)
             done = self.api.create_commit(
@@ -180,5 +181,5 @@ class _Place:
                 parent_commit=self.commit or None,
             )
         except Exception as error:  # of the network, of access, of the disk
-            raise CheckpointError(said(self.hub, error, self.name, "write")) from error
+            raise CheckpointError(said(self.hub, error, self.name, "write") + made) from error
         return str(done.oid)

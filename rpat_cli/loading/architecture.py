@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from dataclasses import fields as dataclass_fields
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from rpat_cli.errors import CheckpointError
 from rpat_cli.models.base import build_model
 from rpat_cli.models.normalize import Classifier
 from rpat_cli.recipe.data_section import DataSection
+from rpat_cli.records.metrics import is_count, is_number
 
 MAX_CLASSES = 1_000_000
 """More than any data set has: a file that asks for more would only fill the memory."""
@@ -76,13 +76,11 @@ class Architecture:
 
 
 def _are_numbers(values: Any) -> bool:
-    return isinstance(values, list | tuple) and all(
-        isinstance(value, int | float) and isfinite(value) for value in values
-    )
+    return isinstance(values, list | tuple) and all(map(is_number, values))
 
 
 def _is_count(value: Any, most: int) -> bool:
-    return isinstance(value, int) and 1 <= value <= most
+    return is_count(value) and 1 <= int(value) <= most
 
 
 def _is_shape(values: Any) -> bool:

@@ -2,7 +2,7 @@
 and the weights of others, like any foreign file."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,17 @@ from rpat_cli.loading.saved_model import SavedModel, external_folder
 from rpat_cli.models.hub_name import HubName
 from rpat_cli.recipe.layers import Layer, resolve, with_plugins_in
 from rpat_cli.recipe.portable import portable
+from rpat_cli.records.metrics import is_count, is_number
 from rpat_cli.records.regular import read_regular
 from rpat_cli.version import __version__
 
 FORMAT = 1
 
-NEEDED: Mapping[str, type] = {"architecture": dict, "recipe": dict, "epoch": int}
+NEEDED: Mapping[str, Callable[[Any], bool]] = {
+    "architecture": lambda value: isinstance(value, dict),
+    "recipe": lambda value: isinstance(value, dict),
+    "epoch": is_count,
+}
 
 
 def description(saved: SavedModel) -> dict[str, Any]:
@@ -52,7 +57,7 @@ def read_description(file: Path, name: HubName) -> dict[str, Any]:
     values = found if isinstance(found, dict) else {}
     if isinstance(values.get("format"), int) and values["format"] > FORMAT:
         raise CheckpointError(f"{name} was pushed by a newer version of rpat. Please upgrade rpat.")
-    wrong = [key for key, kind in NEEDED.items() if not isinstance(values.get(key), kind)]
+    wrong = [key for key, is_right in NEEDED.items() if not is_right(values.get(key))]
     if wrong:
         raise CheckpointError(f"{name}: its {file.name} is damaged: it lacks {', '.join(wrong)}.")
     return values
@@ -101,8 +106,8 @@ def read_pushed(files: HubFiles, about: Path, given: Sequence[Layer] = ()) -> Sa
         model.eval(),
         architecture,
         files.weights,
-        max(0, values["epoch"]),
+        values["epoch"],
         recipe,
-        recorded_acc=float(accuracy) if isinstance(accuracy, int | float) else None,
+        recorded_acc=float(accuracy) if accuracy is not None and is_number(accuracy) else None,
         class_names=tuple(map(str, names)),
     )

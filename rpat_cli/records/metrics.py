@@ -120,28 +120,30 @@ def _record(line: bytes) -> dict[str, Any] | None:
 
 
 def _is_record(record: Any) -> bool:
-    if not isinstance(record, dict) or not _is_count(record.get("epoch")) or record["epoch"] < 1:
+    if not isinstance(record, dict) or not is_count(record.get("epoch")) or record["epoch"] < 1:
         return False
     return (
-        all(_is_number(record.get(key)) for key in ("lr", "seconds", "images_per_second"))
+        all(is_number(record.get(key)) for key in ("lr", "seconds", "images_per_second"))
         and all(_are_numbers(record.get(key, {})) for key in ("train", "validation", "watched"))
-        and all(_is_count(record.get(key, 0)) for key in ("forward", "backward"))
+        and all(is_count(record.get(key, 0)) for key in ("forward", "backward"))
         and "train" in record
     )
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Whether what a file holds is a finite number, and no truth value."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
     return abs(value) < sys.float_info.max  # neither infinite nor NaN, and not of 400 digits
 
 
-def _is_count(value: Any) -> bool:
+def is_count(value: Any) -> bool:
+    """Whether what a file holds is an integer from 0, and no truth value."""
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
 
 
 def _are_numbers(values: Any) -> bool:
-    return isinstance(values, dict) and all(map(_is_number, values.values()))
+    return isinstance(values, dict) and all(map(is_number, values.values()))
 
 
 def _gaps(found: list[int], last: int) -> list[str]:

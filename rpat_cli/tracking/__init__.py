@@ -5,13 +5,13 @@ An installed package announces its own under the entry-point group `rpat.tracker
 them with `TRACKERS.add(name, class)`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
-from rpat_cli.errors import Mistakes, Problem, unknown
+from rpat_cli.errors import ConfigError, Mistakes, Problem, unknown
 from rpat_cli.registry import Registry
 from rpat_cli.user_code import is_plugin_package
 
@@ -52,14 +52,17 @@ def load_announced() -> None:
         TRACKERS.add(point.name, point.value)
 
 
-def chosen(texts: str | Sequence[str], source: str = FLAG) -> tuple[Choice, ...]:
+def chosen(texts: str | Iterable[str] | None, source: str = FLAG) -> tuple[Choice, ...]:
     """The trackers that `--track` names, each once: one word or several, with commas between them.
 
     Plugins must be loaded already. Raises `ConfigError`, with all mistakes.
     """
     load_announced()
-    texts = [texts] if isinstance(texts, str) else texts
-    words = [word.strip() for text in texts for word in text.split(",")]
+    given = [texts] if isinstance(texts, str) else texts or ()
+    if not isinstance(given, Iterable) or not all(isinstance(text, str) for text in given):
+        hint = f"Name them as text: {', '.join(TRACKERS)}"
+        raise ConfigError(Problem("", f"{texts!r} names no trackers.", source, hint))
+    words = [word.strip() for text in given for word in text.split(",")]
     choices: dict[str, Choice] = {}
     mistakes = Mistakes()
     for word in filter(None, words):
@@ -73,7 +76,9 @@ def chosen(texts: str | Sequence[str], source: str = FLAG) -> tuple[Choice, ...]
         elif not TRACKERS.is_added(choice.name):  # importing one of a user may fail
             options = TRACKERS[choice.name].options
             if option and option not in options:
-                message = unknown(f"option of {choice.name}", option, list(options))
+                message = f"{choice.name} takes no option."
+                if options:
+                    message = unknown(f"option of {choice.name}", option, list(options))
                 mistakes.add(Problem("", message, source))
     mistakes.check()
     return tuple(choices.values())

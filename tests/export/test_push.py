@@ -122,6 +122,18 @@ def test_what_the_hub_refuses_is_one_sentence(
     assert hub.commits == []
 
 
+def test_a_repository_that_was_made_in_vain_is_said(
+    hub: Hub, saved: SavedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError("the line is cut")
+
+    monkeypatch.setattr("huggingface_hub.HfApi.create_commit", fail)
+    with pytest.raises(CheckpointError, match="the line is cut.* made, and is still empty"):
+        push(saved)
+    assert REPO in hub.repos
+
+
 def test_no_code_is_sent(hub: Hub, saved: SavedModel) -> None:
     with pytest.raises(ConfigError, match="your own code, which is never sent"):
         push(replace(saved, source="def build(): ..."))
@@ -145,6 +157,8 @@ def test_folders_of_this_machine_stay_here() -> None:
     assert found.eval == ["clean", "transfer:x@pgd-20", "pgd-20:eps=8/255"]
     assert portable(Recipe()) == Recipe()
     text = "2 / 3 of /home/me/x.pt (~/y/z) at https://example.org/a, eps 8/255"
+    inner = "in `/home/me/x`, [/home/me/a], </b> and /home/me/ or /Users/me"
+    assert without_folders(inner) == "in `x`, [a], </b> and ~ or ~"
     assert without_folders(text) == "2 / 3 of x.pt (z) at https://example.org/a, eps 8/255"
 
 

@@ -151,6 +151,15 @@ def test_a_description_that_is_damaged(hub: Hub) -> None:
     in_hub(hub, architecture=3)
     with pytest.raises(CheckpointError, match="it lacks architecture"):
         rpat_cli.load_model(NAME)
+    in_hub(hub, epoch=True)
+    with pytest.raises(CheckpointError, match="it lacks epoch"):
+        rpat_cli.load_model(NAME)
+    huge = {**load_model(RUN).architecture.to_dict(), "mean": [10**400]}
+    in_hub(hub, architecture=huge)
+    with pytest.raises(CheckpointError, match="the mean of its architecture is"):
+        rpat_cli.load_model(NAME)
+    in_hub(hub, clean_acc=10**400)
+    assert rpat_cli.load_model(NAME).recorded_acc is None
     hub.repos["somebody/robust"]["rpat.json"] = b"{" * 2_000_000
     with pytest.raises(CheckpointError, match=r"rpat.json has 2.0 MB, and at most 1.0 MB"):
         rpat_cli.load_model(NAME)

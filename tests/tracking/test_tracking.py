@@ -213,6 +213,12 @@ def test_words_of_track() -> None:
     assert "tensorboard" in text
     assert "online" in text
     assert "cannot be combined with csv:x" in text
+    with pytest.raises(ConfigError, match="csv takes no option"):
+        chosen("csv:x")
+    assert chosen(None) == ()
+    for wrong in (5, [5]):
+        with pytest.raises(ConfigError, match="names no trackers"):
+            chosen(wrong)  # type: ignore[arg-type, unused-ignore]
 
 
 def test_a_package_announces_a_tracker(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
