@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from rpat_cli.errors import DataError
 
 LossFn: TypeAlias = Callable[[Tensor], Tensor]
-"""From logits (B, classes) to the scalar that the attack drives up."""
+"""From logits (B, classes) to what the attack drives up: a scalar, or (B,), whose sum counts."""
 
 LossAt: TypeAlias = Callable[[Tensor], LossFn]
 """From indices into the batch to the inner loss of those samples."""

@@ -136,10 +136,10 @@ class AttackRow:
     def _check_norm(self, norm: str) -> None:
         if norm in self.norms:
             return
-        message = (
-            f"minimizes {' or '.join(self.norms)}; its success within a radius in {norm} is "
-            "undefined."
-        )
+        defined = " or ".join(self.norms)
+        message = f"is defined in {defined}, not in {norm}."
+        if self.minimizes:
+            message = f"minimizes {defined}; its success within a radius in {norm} is undefined."
         hint = f"Use --norm {self.norms[0]}, or another attack (rpat eval --attack list)."
         raise ConfigError(Problem("", message, self.name, hint))
 

@@ -1,4 +1,8 @@
-"""What holds for every attack of the table, in every norm."""
+"""What holds for every attack of the table, in every norm: those that an evaluation calls, and, for
+more, those that train."""
+
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -20,6 +24,41 @@ def busy_net(batch: Batch) -> nn.Module:
     model[0][4].eval()
     model[0][0].weight.requires_grad_(False)
     return model
+
+
+SHORT = {"steps": 4, "restarts": 1, "rounds": 2, "queries": 300}
+
+
+def evaluated(name: str, norm: str, eps: float) -> Any:
+    """The attack as an evaluation builds it, but short."""
+    row = ATTACKS[name]
+    settings = {key: value for key, value in SHORT.items() if key in row.takes}
+    return row(Threat(norm, eps), **settings)
+
+
+def called_in() -> Iterator[tuple[str, str]]:
+    """Every attack that is called by itself, in each of its norms. Those that minimize may leave
+    the ball; what is a list of others, or a library's, is no function of a model and images."""
+    for name, row in ((name, ATTACKS[name]) for name in ATTACKS):
+        for norm in row.norms:
+            if not (row.form or row.minimizes) and callable(evaluated(name, norm, 0.1)):
+                yield name, norm
+
+
+@pytest.mark.parametrize(("name", "norm"), list(called_in()))
+def test_what_an_evaluation_calls_stays_inside_and_leaves_no_trace(
+    name: str, norm: str, busy_net: nn.Module, batch: Batch
+) -> None:
+    x, y = batch
+    attack = evaluated(name, norm, DEFAULT_EPS[norm])
+    x_before, before = x.clone(), snapshot(busy_net)
+    x_adv = attack(busy_net, x, y)
+    assert_same(before, snapshot(busy_net))
+    assert torch.equal(x, x_before)
+    assert (x_adv.shape, x_adv.dtype, x_adv.requires_grad) == (x.shape, x.dtype, False)
+    assert x_adv.min() >= 0
+    assert x_adv.max() <= 1
+    assert attack.threat.contains(x, x_adv).all()
 
 
 @pytest.mark.parametrize("entry", ["call", "perturb"])
