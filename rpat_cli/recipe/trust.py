@@ -34,14 +34,15 @@ HINT = "If you know that code, allow everything that is named with --trust (in P
 @dataclass(frozen=True)
 class Trust:
     """What the user has answered for: the files, and the models of libraries, that they named
-    themselves, or `everything`."""
+    themselves, all `code` that is named, or `everything`, downloads included."""
 
     everything: bool = False
     files: frozenset[Path] = frozenset()
     models: frozenset[str] = frozenset()
+    code: bool = False
 
     def allows(self, file: Path) -> bool:
-        return self.everything or file.resolve() in self.files
+        return self.everything or self.code or file.resolve() in self.files
 
     def allows_download(self, model: str) -> bool:
         """Of the trained weights of `torchvision:NAME`, `timm:NAME` or `hf:REPO`."""
@@ -57,14 +58,21 @@ def trust() -> Trust:
 
 
 @contextmanager
-def trusting(*, everything: bool = False, files: Iterable[Path | str] = ()) -> Iterator[None]:
-    """Inside, these files are trusted as well, or everything that is named anywhere. A name such as
-    `torchvision:NAME` in place of a file is that of a model."""
+def trusting(
+    *, everything: bool = False, code: bool = False, files: Iterable[Path | str] = ()
+) -> Iterator[None]:
+    """Inside, these files are trusted as well, or all code, or everything that is named anywhere. A
+    name such as `torchvision:NAME` in place of a file is that of a model."""
     outer, named = trust(), set(files)
     models = frozenset(str(name) for name in named if is_remote(str(name)))
     paths = frozenset(user_path(file).resolve() for file in named if str(file) not in models)
     token = _answer.set(
-        Trust(outer.everything or everything, outer.files | paths, outer.models | models)
+        Trust(
+            outer.everything or everything,
+            outer.files | paths,
+            outer.models | models,
+            outer.code or code,
+        )
     )
     try:
         yield

@@ -18,11 +18,13 @@ def assist(ranks: Ranks) -> None:
 
     Raises what training raises, and `LostRankError` when rank 0 is gone.
     """
-    # Rank 0 has asked for trust already, and sends the recipe that it was given for.
     assignment = ranks.from_first(None)
     assert isinstance(assignment, Assignment)
+    answer = assignment.trust
     try:
-        with trusting(everything=True):
+        # Rank 0 has been answered for this recipe's code, whose files may lie elsewhere here. What
+        # may be downloaded is what may be there.
+        with trusting(everything=answer.everything, code=True, files=answer.models):
             _train(assignment, ranks)
     except Exception as error:
         kind = "" if isinstance(error, RpatError) else f"{type(error).__name__}: "
@@ -32,7 +34,8 @@ def assist(ranks: Ranks) -> None:
 
 def _train(assignment: Assignment, ranks: Ranks) -> None:
     torch.set_num_threads(assignment.threads)
-    inputs = Inputs.of(resolve([Layer("rank 0", assignment.recipe)]), ranks)
+    told = Layer("rank 0", assignment.recipe, by_user=True)  # what was not, rank 0 has refused
+    inputs = Inputs.of(resolve([told]), ranks)
     if inputs.images != assignment.images:
         place = inputs.recipe.data.root
         raise DataError(f"the images at {place} are not those of rank 0: copy the data set anew.")

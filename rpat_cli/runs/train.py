@@ -6,7 +6,7 @@ last one evaluates the checkpoints on the test set and writes the report.
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from rpat_cli.recipe.layers import to_yaml
 from rpat_cli.recipe.mistakes import doubts
 from rpat_cli.recipe.schema import Recipe
 from rpat_cli.recipe.summary import summary
-from rpat_cli.recipe.trust import flag_for
+from rpat_cli.recipe.trust import Trust, flag_for, trust
 from rpat_cli.records.files import write_whole
 from rpat_cli.records.run_folder import RunFolder
 from rpat_cli.records.segments import Segment, how_to_repeat
@@ -145,8 +145,7 @@ def _whole_session(
     file = folder.checkpoint("last")
     if inputs.ranks.size > 1:
         recipe = saved_form(inputs.recipe, folder).model_dump(mode="json")
-        threads = torch.get_num_threads()
-        inputs.ranks.from_first(Assignment(recipe, inputs.images, file, state, stop_after, threads))
+        inputs.ranks.from_first(Assignment(recipe, inputs.images, file, state, stop_after))
     start = state.get("start") if state else None
     if inputs.start is not None:
         start = inputs.start.record()
@@ -192,14 +191,15 @@ def _report(folder: RunFolder) -> None:
 class Assignment:
     """What rank 0 tells the others of the training that they share: the recipe as plain builtins,
     the fingerprints of its images, the content of the checkpoint `file` if it resumes, after how
-    many epochs to stop, and the threads of each rank."""
+    many epochs to stop, the threads of each rank, and what the user has answered for."""
 
     recipe: dict[str, Any]
     images: Mapping[str, str]
     file: Path
     state: dict[str, Any] | None
     stop_after: int | None
-    threads: int
+    threads: int = field(default_factory=torch.get_num_threads)
+    trust: Trust = field(default_factory=trust)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@ sweep file that names it may be a stranger's."""
 
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +15,9 @@ import rpat_cli as rpat
 from rpat_cli.cli.app import app
 from rpat_cli.errors import ConfigError
 from rpat_cli.models.normalize import Classifier
+from rpat_cli.recipe.trust import Trust, trust
+from rpat_cli.runs import assist
+from rpat_cli.runs.train import Assignment
 
 WORD = "transfer:torchvision:resnet18@fgsm"
 LIBRARIES = ["torchvision", "timm"]
@@ -146,3 +150,14 @@ def test_naming_one_model_answers_for_no_other(fetched: list[str]) -> None:
     with pytest.raises(ConfigError, match="resnet34"):
         evaluate(f"{WORD},{suite}")
     assert not fetched
+
+
+def test_another_rank_downloads_no_more_than_the_first_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = Trust(models=frozenset({"hf:me/asked"}))
+    told = Assignment({}, {}, Path("last.pt"), None, None, 1, answer)
+    there: list[Trust] = []
+    monkeypatch.setattr(assist, "_train", lambda *_: there.append(trust()))
+    assist.assist(SimpleNamespace(from_first=lambda _: told))  # type: ignore[arg-type]
+    assert there[0].allows(Path("anywhere.py"))  # its code may lie elsewhere on that machine
+    assert there[0].allows_download("hf:me/asked")
+    assert not there[0].allows_download("hf:a/stranger")
