@@ -8,16 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from rpat_cli.errors import CheckpointError, ConfigError
-from rpat_cli.loading.architecture import Architecture
-from rpat_cli.loading.fit import check_size, load_weights
+from rpat_cli.loading.fit import rebuilt
 from rpat_cli.loading.foreign_file import read_content
 from rpat_cli.loading.hub import HubFiles, fetch
 from rpat_cli.loading.published import load_published
 from rpat_cli.loading.saved_model import SavedModel, external_folder
 from rpat_cli.models.hub_name import HubName
-from rpat_cli.recipe.layers import Layer, resolve, with_plugins_in
+from rpat_cli.recipe.layers import Layer
 from rpat_cli.recipe.portable import portable
-from rpat_cli.records.metrics import is_count, is_number
+from rpat_cli.records.metrics import is_count
 from rpat_cli.records.regular import read_regular
 from rpat_cli.version import __version__
 
@@ -89,25 +88,5 @@ def read_pushed(files: HubFiles, about: Path, given: Sequence[Layer] = ()) -> Sa
     if any("model" in layer.values for layer in given):
         raise ConfigError(f"{name} records which network it holds: name no other (--model).")
     values = read_description(about, files.name)
-    # The recipe comes first: it may need a plugin, whose code is never downloaded.
-    recipe = resolve([with_plugins_in(Layer(name, values["recipe"]), files.weights.parent)])
-    try:
-        architecture = Architecture.from_dict(values["architecture"])
-    except CheckpointError as error:
-        raise CheckpointError(f"{name}: {error}") from None
-    state = read_content(files.weights)
-    check_size(architecture, state, name)
-    model = architecture.build()
-    load_weights(model, state, name)
-    names, accuracy = values.get("class_names"), values.get("clean_acc")
-    if not isinstance(names, list) or len(names) != architecture.classes:
-        names = []
-    return SavedModel(
-        model.eval(),
-        architecture,
-        files.weights,
-        values["epoch"],
-        recipe,
-        recorded_acc=float(accuracy) if accuracy is not None and is_number(accuracy) else None,
-        class_names=tuple(map(str, names)),
-    )
+    content = {**values, "model": read_content(files.weights)}
+    return rebuilt(content, name, files.weights, files.weights.parent, values.get("clean_acc"))

@@ -13,9 +13,8 @@ import torch
 from torch import Tensor
 
 from rpat_cli.errors import CheckpointError, ConfigError, Problem
-from rpat_cli.loading.architecture import Architecture
 from rpat_cli.loading.external import load_external
-from rpat_cli.loading.fit import check_size, load_weights
+from rpat_cli.loading.fit import rebuilt
 from rpat_cli.loading.foreign_file import is_foreign
 from rpat_cli.loading.hub_model import load_from_hub
 from rpat_cli.loading.named import run_or_path
@@ -24,7 +23,7 @@ from rpat_cli.loading.robustbench import is_entry
 from rpat_cli.loading.saved_model import SavedModel, run_of
 from rpat_cli.loading.zoo import load_entry
 from rpat_cli.models.hub_name import HUB
-from rpat_cli.recipe.layers import Layer, resolve, with_plugins_in
+from rpat_cli.recipe.layers import Layer
 from rpat_cli.records.checkpoint import load_checkpoint
 from rpat_cli.records.metrics import AVERAGED
 from rpat_cli.records.run_folder import open_run
@@ -65,37 +64,14 @@ def load_model(
         raise ConfigError(f"{file} records which network it holds: name no other (--model).")
     content = load_checkpoint(file, needs=("recipe", "architecture", "model", "epoch"))
     check_content(content, file)
-    # The recipe comes first: it loads the plugin that the model may be from.
-    recipe = resolve([with_plugins_in(Layer(str(file), content["recipe"]), _base_of(file))])
-    architecture = _architecture(content["architecture"], file)
-    check_size(architecture, content["model"], str(file))
-    model = architecture.build()
-    load_weights(model, content["model"], str(file))
-    return SavedModel(
-        model.eval(),
-        architecture,
-        file,
-        content["epoch"],
-        recipe,
-        recorded_acc=_recorded_accuracy(content, file),
-        class_names=_class_names(content, architecture.classes),
-    )
+    return rebuilt(content, str(file), file, _base_of(file), _recorded_accuracy(content, file))
 
 
-def _recorded_accuracy(content: Mapping[str, Any], file: Path) -> float | None:
+def _recorded_accuracy(content: Mapping[str, Any], file: Path) -> Any:
     """On clean validation images, of this very model; None where it was not measured."""
     suffix = AVERAGED if file.stem.endswith(AVERAGED) else ""
     validation = content.get("validation")
-    found = validation.get(f"clean_acc{suffix}") if isinstance(validation, Mapping) else None
-    return float(found) if isinstance(found, int | float) else None
-
-
-def _class_names(content: Mapping[str, Any], outputs: int) -> tuple[str, ...]:
-    """Of the outputs; empty where the file does not name each of them."""
-    names = content.get("class_names")
-    if not isinstance(names, list) or len(names) != outputs:
-        return ()
-    return tuple(map(str, names))
+    return validation.get(f"clean_acc{suffix}") if isinstance(validation, Mapping) else None
 
 
 def split_key(path: Path) -> tuple[Path, str]:
@@ -122,13 +98,6 @@ def check_content(content: Mapping[str, Any], file: Path) -> None:
             f"{file} is damaged or of another version of rpat: its {', '.join(wrong)} cannot be "
             "read."
         )
-
-
-def _architecture(values: Any, file: Path) -> Architecture:
-    try:
-        return Architecture.from_dict(values)
-    except CheckpointError as error:
-        raise CheckpointError(f"{file}: {error}") from None
 
 
 def _base_of(file: Path) -> Path:
