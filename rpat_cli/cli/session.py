@@ -24,13 +24,13 @@ from rpat_cli.evaluation.parallel.processes import Jobs
 from rpat_cli.evaluation.suite import AttackSpec
 from rpat_cli.loading.named import run_or_path
 from rpat_cli.loading.stand_ins import read_surrogates
-from rpat_cli.recipe.layers import Layer, layers_of, resolve
+from rpat_cli.recipe.layers import Layer, layers_of, read_recipe, resolve
 from rpat_cli.recipe.plugins import load_plugins
 from rpat_cli.recipe.schema import Recipe
 from rpat_cli.recipe.summary import summary
 from rpat_cli.recipe.trust import trusting
 from rpat_cli.records import eval_file
-from rpat_cli.records.run_folder import newest_run
+from rpat_cli.records.run_folder import newest_run, open_run
 from rpat_cli.reports import headline
 from rpat_cli.reports.cases import NO_VERDICT, has_verdict
 from rpat_cli.reports.comparison import MAX_LISTED, changed_images, comparison_table
@@ -83,7 +83,7 @@ def train(
         return
     given = {"configs": configs, "assignments": assignments, "flags": flags}
     layers, resolved = _read(mistakes, resume, recipe=recipe, **given)
-    trackers = _trackers(mistakes, track, flags.get("--plugin", ((), ()))[1])
+    trackers = _trackers(mistakes, track, flags.get("--plugin", ((), ()))[1], resume)
     mistakes.check()  # whatever is wrong is said before other processes are started
     if dry_run and resolved is not None:
         show_cost(resolved, out, as_json=printing.as_json)
@@ -119,11 +119,17 @@ def _read(
 
 
 def _trackers(
-    mistakes: Mistakes, track: Sequence[str], plugins: Sequence[str] = ()
+    mistakes: Mistakes,
+    track: Sequence[str],
+    plugins: Sequence[str] = (),
+    resume: str | None = None,
 ) -> tuple[Choice, ...]:
-    """What `--track` names; the plugins are loaded first, which may add some."""
+    """What `--track` names; the plugins, also those of a run to resume, are loaded first, which may
+    add some."""
     with mistakes.gathered(), speaking_on_stderr():
         load_plugins((file, "--plugin") for file in plugins if track)
+        if track and resume is not None:
+            resolve(read_recipe(open_run(run_or_path(resume)).recipe))
         return chosen(track)
     return ()
 

@@ -9,7 +9,7 @@ from rpat_cli.errors import Interrupted
 from rpat_cli.evaluation.results import Evaluation
 from rpat_cli.recipe.schema import Recipe
 from rpat_cli.records.metrics import read_metrics
-from rpat_cli.records.run_folder import RunFolder
+from rpat_cli.records.run_folder import RunFolder, is_run
 from rpat_cli.reports.saved_report import DAMAGE, accuracies, read_saved_report, threat_label
 from rpat_cli.runs.listener import Listener
 from rpat_cli.runs.new_run import recipe_name
@@ -67,7 +67,8 @@ def track_evaluation(opened: "OpenedTarget", measured: "Measured", listener: Lis
     following.start(max((record["epoch"] for record in records), default=0))
     files = [measured.file, *(file for _, file in measured.others)]
     following.results(opened.saved.epoch, values, files)
-    following.finish("finished")
+    unfinished = is_run(folder.path) and not folder.report.exists()
+    following.finish("stopped" if unfinished else "finished")
 
 
 def _figures(prefix: str, evaluation: Evaluation, threat: Threat | None) -> Mapping[str, float]:

@@ -13,8 +13,10 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from rpat_cli.cli import session
 from rpat_cli.cli.app import app
-from rpat_cli.errors import ConfigError
+from rpat_cli.errors import ConfigError, Mistakes
+from rpat_cli.recipe.trust import trusting
 from rpat_cli.records.metrics import EpochRecord, append_metrics, drop_metrics_after, read_metrics
 from rpat_cli.records.run_folder import RunFolder
 from rpat_cli.tracking import TRACKERS, as_flags, chosen, load_announced
@@ -345,3 +347,22 @@ def test_mlflow_goes_on_with_its_run(tmp_path: Path, monkeypatch: pytest.MonkeyP
     history = client.get_metric_history(run.info.run_id, "train/loss")
     assert {each.step: each.value for each in history} == {1: 2.0, 2: 1.0, 3: pytest.approx(2 / 3)}
     assert len(history) == 3
+
+
+def test_a_run_that_is_resumed_brings_its_plugins_tracker(tmp_path: Path) -> None:
+    (tmp_path / "chime.py").write_text(
+        "from rpat_cli.tracking import TRACKERS\n"
+        "from rpat_cli.tracking.base import Tracker\n"
+        "class Chime(Tracker):\n    pass\n"
+        "TRACKERS.add('chime', Chime)\n"
+    )
+    (tmp_path / "recipe.yaml").write_text("plugins: [chime.py]\n")
+    with pytest.raises(ConfigError, match="unknown tracker 'chime'"):
+        chosen("chime")
+    mistakes = Mistakes()
+    session._trackers(mistakes, ["chime"], resume=str(tmp_path))
+    with pytest.raises(ConfigError, match="which you have not named"):
+        mistakes.check()
+    with trusting(everything=True):
+        (choice,) = session._trackers(Mistakes(), ["chime"], resume=str(tmp_path))
+    assert choice.name == "chime"
