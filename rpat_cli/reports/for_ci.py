@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 from rpat_cli.diagnostics import Result
 from rpat_cli.errors import ConfigError, Problem
+from rpat_cli.loading.load import split_key
 from rpat_cli.loading.saved_model import can_write
 from rpat_cli.records.files import user_path, write_whole
 from rpat_cli.records.regular import irregular, read_regular
@@ -88,9 +89,7 @@ def write_for_ci(
 def uri_of(path: Path) -> str:
     """Relative to the working directory if it is below, as CI systems need it; of a run folder its
     recipe, and of FILE:KEY the file. What is no file, such as `torchvision:NAME`, is quoted."""
-    file, colon, _ = str(path).rpartition(":")
-    if colon and not path.exists() and Path(file).is_file():
-        path = Path(file)
+    path, _ = split_key(path)
     if not path.exists():
         return quote(str(path), errors="surrogateescape")
     if (path / "recipe.yaml").is_file():

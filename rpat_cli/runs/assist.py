@@ -22,8 +22,8 @@ def assist(ranks: Ranks) -> None:
     assert isinstance(assignment, Assignment)
     answer = assignment.trust
     try:
-        # Rank 0 has been answered for this recipe's code, whose files may lie elsewhere here. What
-        # may be downloaded is what may be there.
+        # The user has answered for this recipe's code where rank 0 runs; here its files may lie
+        # elsewhere. Downloads are another matter: only those that rank 0 may start.
         with trusting(everything=answer.everything, code=True, files=answer.models):
             _train(assignment, ranks)
     except Exception as error:
