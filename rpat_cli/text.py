@@ -1,8 +1,8 @@
-"""Numbers in and out for people: `8/255` and `1e-3` read, percentages, durations and counts
-written."""
+"""Numbers and keys as people write them: `8/255` and `1e-3` read, percentages, durations and counts
+written, nested values by dotted keys."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator
@@ -143,3 +143,14 @@ def file_size(number: int) -> str:
             break
         size, unit = size / 1000, larger
     return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+
+
+def flattened(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested values by dotted keys: {"optimizer.lr": 0.1}."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            flat |= flattened(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat

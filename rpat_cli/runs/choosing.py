@@ -8,7 +8,7 @@ from typing import Any
 
 from rpat_cli.errors import ConfigError, Problem, did_you_mean, shortened
 from rpat_cli.runs.listing import RunSummary
-from rpat_cli.text import parse_number, show_number
+from rpat_cli.text import flattened, parse_number, show_number
 
 HIDDEN = ("recipe", "results", "remarks")
 COLUMNS = ("name", *(each.name for each in fields(RunSummary) if each.name not in HIDDEN))
@@ -139,17 +139,6 @@ def _as_kind_of(found: Any, text: str) -> bool | float | str | None:
         except ValueError:
             return None
     return text if isinstance(found, str) else None
-
-
-def flattened(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested values by dotted keys: {"optimizer.lr": 0.1}."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping) and value:
-            flat |= flattened(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
 
 
 def differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:

@@ -6,6 +6,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
+from rpat_cli.text import flattened
+
 Status = Literal["finished", "stopped", "failed"]
 """How a session of a run has ended; one that was `stopped` can go on."""
 
@@ -31,15 +33,9 @@ class Tracked:
 
     def settings(self) -> dict[str, Any]:
         """The recipe as one level of dotted keys, `method.name`; without what is not set."""
-        return {key: value for key, value in _flat("", self.recipe) if value is not None}
-
-
-def _flat(prefix: str, values: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    found: list[tuple[str, Any]] = []
-    for key, value in values.items():
-        name = f"{prefix}{key}"
-        found += _flat(f"{name}.", value) if isinstance(value, Mapping) else [(name, value)]
-    return found
+        return {
+            key: value for key, value in flattened(self.recipe).items() if value not in (None, {})
+        }
 
 
 class Tracker:
