@@ -109,8 +109,13 @@ def test_ctrl_c_ends_with_a_word_and_its_code(
     ],
 )
 def test_the_shell_completes_fixed_choices(
-    option: str, names: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    option: str,
+    names: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    monkeypatch.chdir(tmp_path)  # runs are completed, too
     asked = {"_RPAT_COMPLETE": "complete_bash", "COMP_WORDS": f"rpat {option} ", "COMP_CWORD": "3"}
     for name, value in asked.items():
         monkeypatch.setenv(name, value)
