@@ -27,7 +27,13 @@ LIBRARIES = tuple(
         site.getusersitepackages(),
         str(Path(os.__file__).parent),
         # Environments may be layered: the libraries of another one come by PYTHONPATH or a .pth.
-        *(entry for entry in sys.path if Path(entry).name in ("site-packages", "dist-packages")),
+        # A folder that `pip install --target` filled has any name.
+        *(
+            entry
+            for entry in sys.path
+            if Path(entry).name in ("site-packages", "dist-packages")
+            or any(Path(entry).glob("*.dist-info"))
+        ),
     )
     for path in {str(Path(folder).absolute()), str(Path(folder).resolve())}
 )

@@ -47,7 +47,7 @@ DOORS = {
 # name.
 ENGINE_SEES = {"attacks.base", "methods.base", "data.base", "data.order"} | {
     f"attacks.{how}"
-    for how in ("compiling", "folding", "side_effects")  # attacks are computed
+    for how in ("compiling", "folding", "graphs", "side_effects")  # attacks are computed
 }
 
 IMPORT_TO_DISTRIBUTION = {

@@ -34,18 +34,26 @@ def compiling_allowed() -> bool:
 @contextmanager
 def compiled_forward(model: nn.Module) -> Iterator[None]:
     """In this block, calls of `model` run compiled code, and its parameters take no gradient: the
-    backward pass is compiled for what asks for a gradient, and an attack asks for the input's.
-
-    The forward alone is compiled, so that hooks of the caller, which count passes, still run.
-    """
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    backward pass is compiled for what asks for a gradient, and an attack asks for the input's."""
     backend = _BACKEND.get()
     assert backend is not None
+    compiled = _compiled(model, backend)
+    # A CUDA graph writes its next result where it wrote the last.
+    with forward_replaced(model, lambda x: compiled(model, x).clone()):
+        yield
+
+
+@contextmanager
+def forward_replaced(model: nn.Module, forward: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """In this block, calls of `model` run `forward`, and its parameters take no gradient.
+
+    The forward alone is replaced, so that hooks of the caller, which count passes, still run. In a
+    block within such a block nothing changes.
+    """
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     is_outermost = "forward" not in vars(model)
     if is_outermost:
-        compiled = _compiled(model, backend)
-        # A CUDA graph writes its next result where it wrote the last.
-        model.forward = lambda x: compiled(model, x).clone()
+        model.forward = forward
     for parameter in trainable:
         parameter.requires_grad_(False)
     try:

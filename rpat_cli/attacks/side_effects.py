@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from rpat_cli.attacks.compiling import compiled_forward, compiling_allowed
 from rpat_cli.attacks.folding import folded, folding_allowed
 from rpat_cli.attacks.forward import unwrap
+from rpat_cli.attacks.graphs import graphed_forward, graphing_allowed
 
 BnMode = Literal["eval", "train", "batch"]
 
@@ -22,8 +23,8 @@ def attack_mode(model: nn.Module, bn_mode: BnMode = "eval") -> Iterator[nn.Modul
     module is in its former mode.
 
     "batch" is train mode in which BatchNorm's running statistics stay as they are. The weights must
-    not change in this block: where `folding` or `compiling` allows it, the model is folded or
-    compiled.
+    not change in this block: where `folding`, `compiling` or `graphing` allows it, the model is
+    folded, compiled, or replayed as a CUDA graph.
     """
     model = unwrap(model)
     was_training = [(module, module.training) for module in model.modules()]
@@ -31,8 +32,12 @@ def attack_mode(model: nn.Module, bn_mode: BnMode = "eval") -> Iterator[nn.Modul
     keeping = running_statistics_kept(model) if bn_mode == "batch" else nullcontext()
     try:
         fold = folded(model) if folding_allowed() else nullcontext()
-        compiled = compiled_forward(model) if compiling_allowed() else nullcontext()
-        with given_copies(model), fold, compiled, _out_of_inference_mode(), keeping:
+        faster: AbstractContextManager[None] = nullcontext()
+        if compiling_allowed():
+            faster = compiled_forward(model)
+        elif graphing_allowed():
+            faster = graphed_forward(model)
+        with given_copies(model), fold, faster, _out_of_inference_mode(), keeping:
             yield model
     finally:
         for module, training in was_training:

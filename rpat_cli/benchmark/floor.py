@@ -69,11 +69,12 @@ class Floor:
         return self.compute.device
 
     def run(self, steps: int) -> None:
-        for _ in range(steps):
-            for network in self.networks.values():
-                network.zero_grad(set_to_none=True)
-            for each in self.passes:
-                self._repeat(each)
+        with self.compute.settings():
+            for _ in range(steps):
+                for network in self.networks.values():
+                    network.zero_grad(set_to_none=True)
+                for each in self.passes:
+                    self._repeat(each)
 
     def _repeat(self, each: Pass) -> None:
         network, x = self.networks[each.role], self._images[each.shape]

@@ -35,6 +35,11 @@ from rpat_cli.runs.estimate import data_or_random
 FLOOR = "floor of "
 PUBLISHED, EXACT, FAST = "published", "exact", "fast"
 
+TORCH_ROUNDS = (
+    "the published order computes its convolutions in TF32, as torch does on this GPU unless it is "
+    "told not to; --precision tf32 lets exact do the same."
+)
+
 
 @dataclass(frozen=True)
 class Row:
@@ -142,6 +147,11 @@ def fast_precision(recipe: Recipe) -> str:
     return recipe.precision if recipe.precision in ("bf16", "fp16") else "bf16"
 
 
+def exact_precision(recipe: Recipe) -> str:
+    """The recipe's own, where that is TF32; otherwise float32."""
+    return recipe.precision if recipe.precision == "tf32" else "fp32"
+
+
 def bench_training(
     recipe: Recipe,
     *,
@@ -157,7 +167,7 @@ def bench_training(
     data, images, real = data_or_random(recipe)
     architecture = architecture_for(recipe, data)
     seed_everything(recipe.seed)
-    exact = _ours(EXACT, recipe, "fp32", data, architecture)
+    exact = _ours(EXACT, recipe, exact_precision(recipe), data, architecture)
     fast = _ours(FAST, recipe, fast_precision(recipe), data, architecture)
     floors = [each.floor() for each in (exact, fast)]
     one_by_one = _one_by_one(recipe, exact)
@@ -173,12 +183,19 @@ def bench_training(
     )
     paths = race([ours, one_by_one], seconds=seconds / 10, least=least, on_turn=on_turn)
     on_cpu = exact.device.type == "cpu"
+    rounds = exact.device.type == "cuda" and torch.backends.cudnn.allow_tf32
+    if rounds and published and exact.compute.precision != "tf32":
+        remarks.append(TORCH_ROUNDS)
     if on_cpu and (remark := busy(times[EXACT], torch.get_num_threads())):
         remarks.append(remark)
     steps_per_epoch = max(1, exact.loop.steps_per_epoch * images // len(data.train))
     table = _Table(
         times,
-        {EXACT: exact.compute.precision, FAST: fast.compute.precision, PUBLISHED: "fp32"},
+        {
+            EXACT: exact.compute.precision,
+            FAST: fast.compute.precision,
+            PUBLISHED: "tf32" if rounds else "fp32",
+        },
         {EXACT: paths[ours.name], FAST: paths[ours.name], PUBLISHED: paths[one_by_one.name]},
         recipe.batch_size,
         steps_per_epoch,

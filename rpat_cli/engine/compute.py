@@ -1,5 +1,6 @@
 """Where and in which precision to compute: one small object instead of `.cuda()` everywhere."""
 
+import os
 import random
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -12,6 +13,7 @@ from torch import nn
 
 from rpat_cli.attacks.compiling import compiling
 from rpat_cli.attacks.folding import folding
+from rpat_cli.attacks.graphs import graphing
 from rpat_cli.attacks.side_effects import tensor_cores
 from rpat_cli.errors import ConfigError
 from rpat_cli.hardware import native_bf16
@@ -51,13 +53,16 @@ class Compute:
 
     @contextmanager
     def autocast(self) -> Iterator[None]:
-        """Forward passes in this block, and attacks, compute as asked for here."""
+        """Forward passes in this block, and attacks, compute as asked for here. On CUDA attacks
+        replay graphs of the networks, unless the variable RPAT_CUDA_GRAPHS is 0."""
         with ExitStack() as stack:
             if self.dtype is not None:
                 stack.enter_context(torch.autocast(self.device.type, dtype=self.dtype))
             if self.compiled:
                 stack.enter_context(compiling())
-            elif self.fast:  # a compiler fuses BatchNorm by itself
+            elif self.device.type == "cuda" and os.environ.get("RPAT_CUDA_GRAPHS") != "0":
+                stack.enter_context(graphing())
+            elif self.fast:  # a compiler fuses BatchNorm by itself; a graph holds plain weights
                 stack.enter_context(folding())
             yield
 

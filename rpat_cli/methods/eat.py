@@ -85,9 +85,10 @@ class Eat(Needs):
 
     def __call__(self, step: StepContext) -> Outcome:
         robust, attacked = step.state["robust"].clone(), step.state["attacked"].clone()
-        weights = 1 - robust / attacked.clamp_min(1)
-        if not bool((attacked > 0).all()) or not bool(weights.sum() > 0):
-            weights = torch.ones_like(attacked)
+        counts = torch.stack([robust, attacked]).cpu()  # waits for a GPU once
+        weights = 1 - counts[0] / counts[1].clamp_min(1)
+        if not bool((counts[1] > 0).all()) or not bool(weights.sum() > 0):
+            weights = torch.ones_like(weights)
         at = int(torch.multinomial(weights, 1))
         x_adv, right = strongest(step, self.threats[at])
         robust[at] += right.sum()

@@ -1,8 +1,10 @@
 """What users bring fails as theirs, with file and line; what they print stays out of results; and
 only a bug of rpat is called one."""
 
+import importlib.util
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -284,3 +286,12 @@ def test_a_bug_of_rpat_is_called_one(
     arguments = ("--model-file", "my.py:build", *ON_MINI, "-a", "pgd-2", "--jobs", "1")
     status, _, message = here("eval", *arguments)
     assert (status, "This is a bug in rpat" in message) == (1, True)
+
+
+def test_what_pip_put_into_a_folder_is_a_library(tmp_path: Path) -> None:
+    """`pip install --target FOLDER`, with typer in it: whose exit at the end is not a user's."""
+    typer = Path(importlib.util.find_spec("typer").origin).parent  # type: ignore[union-attr, arg-type]
+    shutil.copytree(typer, tmp_path / "vendored/typer")
+    (tmp_path / "vendored/typer-1.dist-info").mkdir()
+    done = run("runs", cwd=tmp_path, PYTHONPATH=str(tmp_path / "vendored"))
+    assert (done.returncode, done.stderr) == (0, "")
