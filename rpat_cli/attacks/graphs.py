@@ -139,8 +139,7 @@ class _Graph:
             beside.wait_stream(current)
             with torch.cuda.stream(beside):
                 for _ in range(WARM_UPS):
-                    logits = forward(model, x)
-                    torch.autograd.grad(logits, x, torch.ones_like(logits))
+                    _both_passes(forward, model, x)
             current.wait_stream(beside)
             # Threads that prepare batches meanwhile do what the mode "global" would forbid them.
             with torch.cuda.graph(before, capture_error_mode="thread_local"):
@@ -181,13 +180,20 @@ class _Replay(torch.autograd.Function):
         return ctx.graph.run_backward(x, ctx.turn, gradient), None
 
 
+def _both_passes(forward: Forward, model: nn.Module, x: Tensor) -> None:
+    """And nothing of them is left, which would tie `x` to the stream that they ran on."""
+    logits = forward(model, x)
+    torch.autograd.grad(logits, x, torch.ones_like(logits))
+
+
 @contextmanager
 def _kept(buffers: list[Tensor]) -> Iterator[None]:
     """The buffers come out of this block with the values with which they went in."""
     values = [buffer.clone() for buffer in buffers]
     yield
     for buffer, value in zip(buffers, values, strict=True):
-        buffer.copy_(value)
+        # Past autograd, which would refuse the gradient of an earlier pass that has read them.
+        buffer.data.copy_(value)
 
 
 def _uncached_autocast() -> torch.autocast:
