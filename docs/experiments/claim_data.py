@@ -29,7 +29,7 @@ class Row:
     failed is one row without a checkpoint.
 
     `robust` is under `attack`, on all test images; `robust_1000` and `best_1000`, under the same and
-    under `best`, are on 1,000. `bend` is RPAT's own loss at mix 0.5 on test images, `unevenness`
+    under `best`, are on at most 1,000. `bend` is RPAT's own loss at mix 0.5 on test images, `unevenness`
     the same over a quarter of the whole change.
     """
 
@@ -91,12 +91,10 @@ def _further(run: Path, checkpoint: str, attack: str) -> dict[str, float]:
     """What `measure` has added to a run, of this checkpoint."""
     found: dict[str, float] = {}
     for file in eval_file.read_all(RunFolder(run).evals)[0]:
-        if file.checkpoint != checkpoint or file.limit is None:
+        results = {each.label: each.accuracy.value for each in parse_evaluation(file).attacks}
+        if file.checkpoint != checkpoint or LONG not in results:
             continue
-        by_label = {each.label: each.accuracy.value for each in parse_evaluation(file).attacks}
-        for column, label in (("robust_1000", attack), ("best_1000", LONG)):
-            if label in by_label:
-                found[column] = by_label[label]
+        found = {"robust_1000": results[attack], "best_1000": results[LONG]}
         if file.has_diagnostic("perception"):
             found |= smoothness(Perception.from_dict(file.diagnostic("perception")))
     return found
