@@ -4,15 +4,15 @@
     python docs/experiments/claim.py sweeps/claim-fashion-mnist sweeps/claim-selection
     python docs/experiments/claim.py                 # the page again, from the tables in data/
 
-Each folder becomes data/NAME.csv, the raw table; the page robust-perception.md and its plots are made
-from these tables alone. A folder's name says which part of the experiment it is.
+Each folder becomes data/NAME.csv, the raw table; the page robust-perception.md and its plots are
+made from these tables alone. A folder's name says which part of the experiment it is.
 """
 
 import argparse
 import sys
 from pathlib import Path
 
-from claim_data import DATA, collect, measure, read_csv, write_csv
+from claim_data import DATA, collect, complete_blocks, measure, read_csv, write_csv
 from claim_page import PAGE, PARTS, answer, between, results
 
 
@@ -37,10 +37,15 @@ def main(arguments: list[str]) -> int:
         write_csv(collect(folder), given.data / f"{folder.name}.csv")
     tables = {}
     for name in PARTS:
-        if (path := given.data / f"{name}.csv").is_file():
-            tables[name] = read_csv(path)
+        path = given.data / f"{name}.csv"
+        rows = read_csv(path) if path.is_file() else []
+        if complete_blocks(rows):
+            tables[name] = rows
     if not tables:
-        parser.error(f"there is no raw table in {given.data}; name the folder of a sweep")
+        parser.error(
+            f"no raw table in {given.data} has a complete block of a seed; "
+            "name the folder of a sweep"
+        )
     text = given.page.read_text(encoding="utf-8")
     text = between(text, "answer", answer(tables))
     text = between(text, "results", results(tables, given.data, given.hours))

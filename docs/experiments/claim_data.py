@@ -28,9 +28,9 @@ class Row:
     """One checkpoint of a trial; accuracies are fractions, None where not measured. A trial that
     failed is one row without a checkpoint.
 
-    `robust` is under `attack`, on all test images; `robust_1000` and `best_1000`, under the same and
-    under `best`, are on at most 1,000. `bend` is RPAT's own loss at mix 0.5 on test images, `unevenness`
-    the same over a quarter of the whole change.
+    `robust` is under `attack`, on all test images; `robust_1000` and `best_1000`, under the same
+    and under `best`, on at most 1,000 of them. `bend` is RPAT's own loss at mix 0.5 on test
+    images, `unevenness` four times that over the change on the whole way.
     """
 
     variant: str

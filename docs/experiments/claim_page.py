@@ -82,6 +82,8 @@ def answer(tables: Mapping[str, Sequence[Row]]) -> str:
         if not PARTS[name].primary:
             continue
         pairs = primary(rows)
+        if not pairs:
+            continue
         means = [100 * pair.difference.mean for pair in pairs]
         tops = [100 * pair.difference.interval[1] for pair in pairs if pair.difference.interval]
         count = {word: sum(pair.verdict == word for pair in pairs) for word in ("helps", "hurts")}
@@ -177,18 +179,29 @@ def _at_checkpoints(rows: Sequence[Row]) -> str:
 
 
 def _checks(rows: Sequence[Row]) -> str:
+    baselines = dict(contrasts(rows))
     lines = []
     for variant in dict.fromkeys(row.variant for row in rows):
-        short = by_seed(rows, variant, "robust_1000")
-        gap = paired_difference(short, by_seed(rows, variant, "best_1000"))
-        smooth = [by_seed(rows, variant, name) for name in ("bend", "unevenness")]
-        cells = [variant, "" if gap is None else signed(gap)]
-        for found in smooth:
+        gap = _gap(rows, variant)
+        within = paired_difference(gap, _gap(rows, baselines.get(variant, "")))
+        cells = [variant]
+        for difference in (paired_difference(gap, dict.fromkeys(gap, 0.0)), within):
+            cells.append("" if difference is None else signed(difference))
+        for name in ("bend", "unevenness"):
+            found = by_seed(rows, variant, name)
             stat = Stat.of(list(found.values())) if found else None
             sd = f" ± {stat.sd:.3g}" if stat and stat.sd is not None else ""
             cells.append("" if stat is None else f"{stat.mean:.3g}{sd}")
         lines.append(cells)
-    return table(["", "metric - best", "RPAT's loss at mix 0.5", "unevenness"], lines)
+    head = ["", "metric - best", "more than the baseline's", "RPAT's loss at mix 0.5", "unevenness"]
+    return table(head, lines)
+
+
+def _gap(rows: Sequence[Row], variant: str) -> dict[int, float]:
+    """By seed, how much of what the metric leaves `best` breaks."""
+    longer = by_seed(rows, variant, "best_1000")
+    shorter = by_seed(rows, variant, "robust_1000")
+    return {seed: shorter[seed] - longer[seed] for seed in shorter.keys() & longer.keys()}
 
 
 def _repeated(rows: Sequence[Row], others: Sequence[Row]) -> str:
@@ -207,28 +220,54 @@ def _key(row: Row) -> tuple[str, str]:
 
 
 def _smoothness(tables: Mapping[str, Sequence[Row]]) -> Iterator[str]:
-    """Does the term's change in unevenness go with its change in accuracy, over all pairs?"""
+    """Does unevenness go with accuracy: in what the term changes, and over the runs of a method?"""
     lines = []
     for name, every in tables.items():
         rows = complete_blocks(every)
-        pairs = contrasts(rows)
-        smooth = _differences(all_compared(rows, pairs, "unevenness"))
-        for metric in ("clean", "robust"):
-            acc = _differences(all_compared(rows, pairs, metric))
-            keys = sorted(smooth.keys() & acc.keys())
-            found = rank_correlation([smooth[key] for key in keys], [acc[key] for key in keys])
-            if found:
-                rho, (low, high) = found
-                shown = f"{rho:+.2f} [{low:+.2f}, {high:+.2f}]"
-                lines.append([PARTS[name].title, metric, str(len(keys)), shown])
+        groups = {"what the term changes": _changes(rows)}
+        for method in dict.fromkeys(row.baseline or row.variant for row in rows):
+            groups[f"runs of {method}"] = _values(rows, method)
+        for group, values in groups.items():
+            for metric in ("clean", "robust"):
+                keys = sorted(values["unevenness"].keys() & values[metric].keys())
+                found = rank_correlation(
+                    [values["unevenness"][key] for key in keys],
+                    [values[metric][key] for key in keys],
+                )
+                if found:
+                    rho, (low, high) = found
+                    shown = f"{rho:+.2f} [{low:+.2f}, {high:+.2f}]"
+                    lines.append([PARTS[name].title, group, metric, str(len(keys)), shown])
     if lines:
         yield "### Smoothness"
         yield (
-            "Rank correlation of the term's change in unevenness with its change in accuracy, over "
-            "the pairs of a part. Below 0: where the logits change more evenly, the accuracy is "
-            "higher."
+            "Rank correlation of unevenness with accuracy. Below 0: where the logits change more "
+            "evenly, the accuracy is higher."
         )
-        yield table(["", "accuracy", "pairs", "Spearman [95 %]"], lines)
+        yield table(["", "over", "accuracy", "n", "Spearman [95 %]"], lines)
+
+
+Values = dict[str, dict[tuple[str, str, int], float]]
+"""metric -> variant, baseline, seed -> value"""
+
+MEASURED = ("unevenness", "clean", "robust")
+
+
+def _changes(rows: Sequence[Row]) -> Values:
+    pairs = contrasts(rows)
+    return {metric: _differences(all_compared(rows, pairs, metric)) for metric in MEASURED}
+
+
+def _values(rows: Sequence[Row], method: str) -> Values:
+    """Of all runs of a method, without and with the term."""
+    values: Values = {metric: {} for metric in MEASURED}
+    for variant in dict.fromkeys(
+        row.variant for row in rows if method in (row.variant, row.baseline)
+    ):
+        for metric in MEASURED:
+            for seed, value in by_seed(rows, variant, metric).items():
+                values[metric][variant, "", seed] = value
+    return values
 
 
 def _differences(pairs: Sequence[Pair]) -> dict[tuple[str, str, int], float]:

@@ -11,7 +11,7 @@ from rpat_cli.reports.pareto import Point, pareto_plot
 from rpat_cli.reports.plots import nice_ticks
 from rpat_cli.sweep.intervals import Stat
 
-LEFT, RIGHT, TOP, STEP = 250, 680, 40, 26
+LEFT, RIGHT, WIDTH, TOP, STEP = 340, 800, 820, 40, 26
 
 STYLE = (
     "<style>.forest text{font:12px system-ui,sans-serif;fill:#16202c}"
@@ -37,8 +37,8 @@ def forest(pairs: Sequence[Pair], title: str) -> str:
         return f"{LEFT + (points - low) / (high - low) * (RIGHT - LEFT):.1f}"
 
     bottom = TOP + STEP * len(pairs)
-    parts = [STYLE, f'<rect class="paper" width="700" height="{bottom + 50}"/>']
-    parts.append(f'<text x="10" y="20" font-weight="700">{escape(title)}</text>')
+    parts = [STYLE, f'<rect class="paper" width="{WIDTH}" height="{bottom + 50}"/>']
+    parts.append(f'<text x="10" y="20">{escape(title)}</text>')
     for tick in nice_ticks(low, high, 6):
         if low <= tick <= high:
             x = at(tick)
@@ -49,7 +49,7 @@ def forest(pairs: Sequence[Pair], title: str) -> str:
         parts += _line(pair, TOP + STEP * number + STEP / 2, at)
     note = "difference in points; bar: 95 % t interval; pale: each pair"
     parts.append(f'<text x="{LEFT}" y="{bottom + 38}">{note}</text>')
-    size = f'viewBox="0 0 700 {bottom + 50}" width="700" height="{bottom + 50}"'
+    size = f'viewBox="0 0 {WIDTH} {bottom + 50}" width="{WIDTH}" height="{bottom + 50}"'
     head = f'<svg xmlns="http://www.w3.org/2000/svg" class="forest" role="img" {size}>'
     return "\n".join([head, f"<title>{escape(title)}</title>", *parts, "</svg>", ""])
 
