@@ -34,7 +34,8 @@ class TableRow:
     out of `stats`.
 
     `n` of `planned` trials are in it; `differences` are to the row of the variant `baseline` at the
-    same checkpoint. `pages`: by seed, the report of each finished trial, relative to the table.
+    same checkpoint. `values` are those of each metric, by seed. `pages`: by seed, the report of
+    each finished trial, relative to the table.
     """
 
     label: str
@@ -45,6 +46,7 @@ class TableRow:
     baseline: str | None
     differences: Mapping[str, Difference]
     pages: Mapping[int, str] = field(default_factory=dict)
+    values: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,8 @@ class SweepTable:
     """`failures`: the title of each failed trial, and why it failed. `notes`: remarks of a search,
     a line each.
 
-    `source` is the sweep file, or the name of a shipped sweep.
+    `source` is the sweep file, or the name of a shipped sweep; `assignments` are the `key=value`
+    that the command line has set.
     """
 
     name: str
@@ -61,6 +64,7 @@ class SweepTable:
     failures: Mapping[str, str]
     notes: Sequence[str] = ()
     source: str = ""
+    assignments: Sequence[str] = ()
 
 
 def build_table(
@@ -85,7 +89,9 @@ def build_table(
             rows.append(_row(variant, checkpoint, by_label[variant.label], results, values))
     titles = {trial.title: failures[trial.name] for trial in plan.trials if trial.name in failures}
     source = plan.source.stem if plan.source.parent == SHIPPED else str(plan.source)
-    return SweepTable(plan.source.stem, metrics, tuple(rows), titles, tuple(notes), source)
+    assignments = tuple(plan.assignments)
+    name = plan.source.stem
+    return SweepTable(name, metrics, tuple(rows), titles, tuple(notes), source, assignments)
 
 
 BySeed = dict[int, float]
@@ -137,6 +143,7 @@ def _row(
         stats={metric: _stat(seeds) for metric, seeds in own.items() if seeds},
         baseline=variant.baseline,
         differences={metric: found for metric, found in differences.items() if found is not None},
+        values={metric: seeds for metric, seeds in own.items() if seeds},
         pages={each.seed: page_of(each.name) for each in trials if each.name in results},
     )
 

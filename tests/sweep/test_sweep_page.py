@@ -198,6 +198,8 @@ def test_how_to_repeat_it_names_the_sweep(tmp_path: Path) -> None:
     assert (
         command(shipped, Path("sweeps/fashion-mini-methods")) == "rpat sweep fashion-mini-methods"
     )
+    small = build_table(plan_sweep(find_sweep("claim-cifar10"), ["model=small-cnn"]), {}, {})
+    assert command(small, Path("sweeps/claim-cifar10")).endswith("--set model=small-cnn")
     file = tmp_path / "my sweep.yaml"
     file.write_text("grid: {method: [pgd]}\n")
     own = build_table(plan_sweep(file), {}, {})
