@@ -1,4 +1,5 @@
-"""The report as one self-contained HTML file: no script, no network, light and dark, any width."""
+"""The report as one self-contained HTML file: no network, light and dark, any width. JavaScript only
+adds buttons that copy."""
 
 import shlex
 from collections.abc import Mapping, Sequence
