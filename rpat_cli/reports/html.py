@@ -1,5 +1,5 @@
-"""The report as one self-contained HTML file: no network, light and dark, any width. JavaScript only
-adds buttons that copy."""
+"""The report as one self-contained HTML file: no network, light and dark, any width. JavaScript
+only adds the buttons that copy."""
 
 import shlex
 from collections.abc import Mapping, Sequence
