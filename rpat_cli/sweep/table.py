@@ -20,7 +20,7 @@ from rpat_cli.sweep.expand import Plan, Trial, Variant, checkpoints_of
 from rpat_cli.sweep.folder import page_of, union_labels
 from rpat_cli.sweep.intervals import Difference, Stat, paired_difference
 from rpat_cli.sweep.sweep_file import SHIPPED
-from rpat_cli.text import percent
+from rpat_cli.text import percent, signed_percent, signed_range
 
 SCORES: Mapping[str, Callable[[float, float], float]] = {"Mean": mean_acc, "NRR": nrr}
 """Computed per trial from clean and AutoAttack accuracy, as in the paper."""
@@ -214,11 +214,10 @@ def spread(stat: Stat) -> str:
 
 def signed(difference: Difference) -> str:
     """`+0.80 [-0.10, +1.70]`; without the interval below two seeds."""
-    shown = f"{100 * difference.mean:+.2f}"
+    shown = signed_percent(difference.mean)
     if difference.interval is None:
         return shown
-    low, high = difference.interval
-    return f"{shown} [{100 * low:+.2f}, {100 * high:+.2f}]"
+    return f"{shown} {signed_range(difference.interval)}"
 
 
 def _caption(table: SweepTable) -> str:

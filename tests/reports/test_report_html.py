@@ -13,8 +13,9 @@ from rpat_cli.attacks.threat import Threat
 from rpat_cli.evaluation.statistics import worst_class
 from rpat_cli.reports.confusion import frequent_confusions
 from rpat_cli.reports.gather import build_report
-from rpat_cli.reports.html import calibrations, class_rows, render_html, training_charts, waterfalls
+from rpat_cli.reports.html import calibrations, class_rows, render_html, waterfalls
 from rpat_cli.reports.overview import facts
+from rpat_cli.reports.training_charts import training_charts
 from rpat_cli.text import DASH
 
 VOID = {"meta", "link", "br", "img", "input", "hr"}
