@@ -39,6 +39,16 @@ class Comparison:
     only_b: tuple[int, ...]
     p: float
 
+    @property
+    def difference(self) -> float:
+        """B minus A, a fraction of all images."""
+        return self.b.value - self.a.value
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 95 % interval of the difference, as fractions."""
+        return paired_interval(len(self.only_a), len(self.only_b), self.a.n)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain builtins, ready for JSON."""
         return {
@@ -48,6 +58,10 @@ class Comparison:
             "n": self.a.n,
             "only_a": list(self.only_a),
             "only_b": list(self.only_b),
+            "a_interval_95": list(self.a.interval),
+            "b_interval_95": list(self.b.interval),
+            "difference": self.difference,
+            "difference_interval_95": list(self.interval),
         }
 
 

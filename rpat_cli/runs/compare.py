@@ -5,7 +5,7 @@ settings of an attack. A run has many evaluations; its attacks are gathered from
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,20 +40,34 @@ class Side:
 
 @dataclass
 class Matched:
-    """What was compared. `files_a` and `files_b`: which evaluation each attack is from."""
+    """What was compared, on which images under which threat. `files_a` and `files_b`: which
+    evaluation each attack is from."""
 
     comparisons: list[Comparison]
+    data: str
+    limit: int | str | None
+    threat: Threat
     checkpoint_a: str
     checkpoint_b: str
     files_a: dict[Path, list[str]]
     files_b: dict[Path, list[str]]
     remarks: list[str] = field(default_factory=list)
 
+    @property
+    def measured(self) -> Iterator[tuple[str, str, dict[Path, list[str]]]]:
+        """A and B: the checkpoint of each, and by file what it says, clean images the newest."""
+        sides = (("A", self.checkpoint_a, self.files_a), ("B", self.checkpoint_b, self.files_b))
+        for name, checkpoint, files in sides:
+            newest = list(files)[-1]
+            yield name, checkpoint, files | {newest: ["clean", *files[newest]]}
+
     def to_dict(self) -> dict[str, Any]:
         """Plain builtins, ready for JSON. `a` and `b` are the newest of the files used."""
         return {
             "a": str(list(self.files_a)[-1]),
             "b": str(list(self.files_b)[-1]),
+            "data": {"name": self.data, "limit": self.limit, "n": self.comparisons[0].a.n},
+            "threat": asdict(self.threat),
             "checkpoints": {"a": self.checkpoint_a, "b": self.checkpoint_b},
             "files": {
                 name: {str(path): labels for path, labels in files.items()}
@@ -103,6 +117,9 @@ def match(a: Path, b: Path, checkpoint: str | None = None) -> Matched:
     joined_a, joined_b = _joined(chosen_a, files_a), _joined(chosen_b, files_b)
     return Matched(
         [*compare(joined_a, joined_b), *compared_unions(first.evaluations, second.evaluations)],
+        chosen_a[0].file.data,
+        joined_a.limit,
+        joined_a.threat,
         first.checkpoint,
         second.checkpoint,
         {source.file.path: list(results) for source, results in files_a},
