@@ -25,12 +25,12 @@ def comparison_table(comparisons: Sequence[Comparison]) -> Table:
             "equally good models (McNemar, exact)"
         ),
         caption_justify="left",
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
     )
-    table.add_column("attack")
-    for name in ("A", "B", "B - A"):
+    table.add_column("attack", overflow="fold")
+    for name in ("A", "B", "B - A", "only A\nright", "only B\nright", "p"):
         table.add_column(name, justify="right", no_wrap=True)
-    for name in ("only A right", "only B right", "p"):
-        table.add_column(name, justify="right")
     for each in comparisons:
         table.add_row(
             Text(each.label),

@@ -16,6 +16,7 @@ from rpat_cli.evaluation.suite import parse_suite
 from rpat_cli.records.metrics import AVERAGED
 from rpat_cli.reports.markup import latex_text, markdown_block, markdown_text, one_line
 from rpat_cli.reports.saved_report import AUTOATTACK, Results
+from rpat_cli.sweep.cost import SweepCost
 from rpat_cli.sweep.expand import Plan, Trial, Variant, checkpoints_of
 from rpat_cli.sweep.folder import page_of, union_labels
 from rpat_cli.sweep.intervals import Difference, Stat, paired_difference
@@ -52,7 +53,8 @@ class SweepTable:
     """`failures`: the title of each failed trial, and why it failed. `notes`: remarks of a search,
     a line each.
 
-    `source` is the sweep file, or the name of a shipped sweep.
+    `source` is the sweep file, or the name of a shipped sweep. `cost` is None where no trial has
+    begun.
     """
 
     name: str
@@ -61,6 +63,7 @@ class SweepTable:
     failures: Mapping[str, str]
     notes: Sequence[str] = ()
     source: str = ""
+    cost: SweepCost | None = None
 
 
 def build_table(
@@ -68,9 +71,10 @@ def build_table(
     results: Mapping[str, Results],
     failures: Mapping[str, str],
     notes: Sequence[str] = (),
+    cost: SweepCost | None = None,
 ) -> SweepTable:
     """From the results of finished trials and the reasons of failures, both by the trial's name,
-    and the notes of a search."""
+    the notes of a search, and what all of it has cost."""
     by_label: dict[str, list[Trial]] = {}
     for trial in plan.trials:
         by_label.setdefault(trial.label, []).append(trial)
@@ -85,7 +89,7 @@ def build_table(
             rows.append(_row(variant, checkpoint, by_label[variant.label], results, values))
     titles = {trial.title: failures[trial.name] for trial in plan.trials if trial.name in failures}
     source = plan.source.stem if plan.source.parent == SHIPPED else str(plan.source)
-    return SweepTable(plan.source.stem, metrics, tuple(rows), titles, tuple(notes), source)
+    return SweepTable(plan.source.stem, metrics, tuple(rows), titles, tuple(notes), source, cost)
 
 
 BySeed = dict[int, float]
