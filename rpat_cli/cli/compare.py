@@ -12,6 +12,33 @@ from rpat_cli.signals import importing
 WHAT = "What to compare"
 HOW = "How to show it"
 
+Checkpoint = Annotated[
+    str | None,
+    typer.Option(
+        "--checkpoint",
+        "-k",
+        metavar="NAME",
+        help=(
+            "Which checkpoint of the runs: best, last, best_wa or last_wa (default: best, or "
+            "that of the file)."
+        ),
+        rich_help_panel=WHAT,
+    ),
+]
+Page = Annotated[
+    Path | None,
+    typer.Option(
+        "--page",
+        metavar="FILE",
+        help=(
+            "Write the comparison, the curves of both runs and the differences of their "
+            "recipes as a page to this HTML file; nothing is overwritten."
+        ),
+        rich_help_panel=HOW,
+        show_default=False,
+    ),
+]
+
 
 def compare(
     a: Annotated[
@@ -26,19 +53,7 @@ def compare(
         ),
     ],
     b: Annotated[Path, typer.Argument(metavar="B", help="The one to compare it with.")],
-    checkpoint: Annotated[
-        str | None,
-        typer.Option(
-            "--checkpoint",
-            "-k",
-            metavar="NAME",
-            help=(
-                "Which checkpoint of the runs: best, last, best_wa or last_wa (default: best, or "
-                "that of the file)."
-            ),
-            rich_help_panel=WHAT,
-        ),
-    ] = None,
+    checkpoint: Checkpoint = None,
     changed: Annotated[
         bool,
         typer.Option(
@@ -47,19 +62,7 @@ def compare(
             rich_help_panel=WHAT,
         ),
     ] = False,
-    page: Annotated[
-        Path | None,
-        typer.Option(
-            "--page",
-            metavar="FILE",
-            help=(
-                "Write the comparison, the curves of both runs and the differences of their "
-                "recipes as a page to this HTML file; nothing is overwritten."
-            ),
-            rich_help_panel=HOW,
-            show_default=False,
-        ),
-    ] = None,
+    page: Page = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the result as JSON.", rich_help_panel=HOW)
     ] = False,

@@ -9,6 +9,7 @@ from rpat_cli.attacks.threat import Threat
 from rpat_cli.evaluation.compare import WORST, Comparison
 from rpat_cli.reports.comparison import changed_images
 from rpat_cli.reports.html import template
+from rpat_cli.reports.plots import Chart
 from rpat_cli.reports.training_charts import Curves, training_charts
 from rpat_cli.version import __version__
 
@@ -50,22 +51,32 @@ class ComparedPage:
 
 def render_comparison(page: ComparedPage) -> str:
     """The whole page. External text (names, paths, recipes) is escaped."""
-    a, b = page.a.curves, page.b.curves
-    shown = b or a
-    charts = (
-        training_charts(shown, a if shown is b and a != b else None, ("B", "A")) if shown else []
-    )
+    charts, whose = _charts(page)
     ends = [abs(end) for each in page.comparisons for end in each.interval]
     return template("comparison.html.j2").render(
         page=page,
         cards=list(dict.fromkeys([page.comparisons[0], strongest(page.comparisons)])),
         verdict=verdict,
         charts=charts,
-        whose="both" if a and b else "B" if b else "A",
+        whose=whose,
         reach=max(ends, default=0.0) or 1.0,
         changed=changed_images(page.comparisons, page.most),
         version=__version__,
     )
+
+
+def _charts(page: ComparedPage) -> tuple[list[Chart], str]:
+    """The curves, and whose they are in words."""
+    a, b = page.a.curves, page.b.curves
+    if a and b and a != b:
+        return training_charts(b, a, ("B", "A")), "B is drawn solid, and A dashed below it"
+    if a and b:
+        return training_charts(b), "A and B are of the same training"
+    for side in (page.a, page.b):
+        if side.curves:
+            said = f"Only {side.name} has records of its training"
+            return training_charts(side.curves), said
+    return [], ""
 
 
 def strongest(comparisons: Sequence[Comparison]) -> Comparison:

@@ -18,8 +18,8 @@ from rpat_cli.reports.overview import cost_of_training, day, hardware
 from rpat_cli.reports.training import Training, read_training
 from rpat_cli.reports.training_charts import Curves
 from rpat_cli.runs.choosing import differences, shown
-from rpat_cli.runs.compare import Matched
 from rpat_cli.runs.listing import method_of
+from rpat_cli.runs.matched import Matched
 from rpat_cli.text import count
 
 
@@ -40,32 +40,43 @@ def comparison_page(
     remarks = list(matched.remarks)
     runs = [_run_of(path) for path in named]
     recipes = [_recipe(run, remarks) for run in runs]
-    trainings = [_training(run, recipe, remarks) for run, recipe in zip(runs, recipes, strict=True)]
     titles = _titles(named, recipes)
     sides = []
     for place, (name, which, files) in enumerate(matched.measured):
-        run, training = runs[place], trainings[place]
-        curves = training and Curves(training.records, training.best_epoch())
-        facts = _facts(recipes[place], training)
-        page = _link(run, folder)
-        sides.append(
-            ComparedSide(name, titles[place], str(named[place]), which, files, facts, page, curves)
+        training = _training(runs[place], recipes[place], remarks)
+        side = ComparedSide(
+            name=name,
+            title=titles[place],
+            path=str(named[place]),
+            checkpoint=which,
+            files=files,
+            facts=_facts(recipes[place], training),
+            page=_link(runs[place], folder),
+            curves=Curves(training.records, training.best_epoch()) if training else None,
         )
-    own, other = recipes
-    found = differences(own, other) if own and other else None
+        sides.append(side)
+    a, b = sides
     return render_comparison(
         ComparedPage(
-            *sides,
+            a=a,
+            b=b,
             comparisons=matched.comparisons,
             images=_images(matched),
             threat=matched.threat,
             remarks=remarks,
-            recipes=found
-            and {key: (shown(one), shown(another)) for key, (one, another) in found.items()},
+            recipes=_differing(*recipes),
             commands=_commands(named, runs, checkpoint),
             most=most,
         )
     )
+
+
+def _differing(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, tuple[str, str]] | None:
+    """The keys that differ, with both values; None without two recipes."""
+    if not a or not b:
+        return None
+    found = differences(a, b)
+    return {key: (shown(one), shown(other)) for key, (one, other) in found.items()}
 
 
 def _run_of(path: Path) -> RunFolder | None:

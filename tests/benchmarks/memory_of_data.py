@@ -152,7 +152,7 @@ TASKS: dict[str, Callable[..., None]] = {
     "train one step": train_one_step,
     "validate": validate,
     "evaluate with PGD": evaluate,
-    "--check": check,
+    "check": check,
 }
 
 
