@@ -59,8 +59,9 @@ class ClassRow:
     robust: Accuracy
 
 
-def render_html(report: Report) -> str:
-    """The whole page. External text (names, notes, the recipe) is escaped."""
+def render_html(report: Report, baseline: Report | None = None) -> str:
+    """The whole page, with the curves of a `baseline` below those of the run. External text (names,
+    notes, the recipe) is escaped."""
     rows = [row for row in report.rows if row.threat == report.threat]
     head = rows[0] if rows else None
     recipe = report.recipe
@@ -74,7 +75,8 @@ def render_html(report: Report) -> str:
         facts=facts(report),
         headline=headline(head) if head else [],
         several_threats=len({row.threat for row in report.rows}) > 1,
-        charts=training_charts(report),
+        charts=training_charts(report, baseline),
+        baseline=baseline,
         waterfalls=waterfalls(head) if head else [],
         strongest=head.strongest if head else None,
         classes=classes,

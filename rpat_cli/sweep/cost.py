@@ -55,9 +55,14 @@ class SweepCost:
             )
             if together
             else "",
-            "device time": duration(self.device_seconds) if self.device_seconds else "",
+            "device time": _device_time(self.device_seconds) if self.device_seconds else "",
         }
         return {heading: text for heading, text in found.items() if text}
+
+
+def _device_time(seconds: float) -> str:
+    """In hours, as it is billed, from one hour on."""
+    return duration(seconds) if seconds < 3600 else f"{seconds / 3600:,.1f} hours"
 
 
 def cost_of(run: RunFolder) -> TrialCost:

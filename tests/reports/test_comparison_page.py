@@ -59,6 +59,16 @@ def test_the_page_has_the_numbers_of_the_json(make_run, tmp_path, capsys) -> Non
     assert (tmp_path / link).samefile(trades.folder.html)  # PGD has no report yet
 
 
+def test_a_report_has_the_curves_of_a_baseline(make_run) -> None:
+    pgd, trades = (run.folder for run in a_pair(make_run))
+    baseline = build_report(pgd)
+    write_report(trades, baseline)
+    text = Page(trades.html.read_text()).text
+    assert f"Dashed: the baseline, {pgd.path}" in text
+    assert "validation robust, this run 60.0" in text
+    assert "validation robust, baseline 45.0" in text
+
+
 def test_a_file_that_is_there_stays(make_run, tmp_path, capsys) -> None:
     runs = [run.folder.path for run in a_pair(make_run)]
     mine = tmp_path / "mine.html"
