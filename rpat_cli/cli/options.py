@@ -82,7 +82,7 @@ class RecipeOption:
             help=self.text,
             rich_help_panel=self.panel,
             show_default=False,
-            autocompletion=self._complete if self.choices is not None else None,
+            autocompletion=self._complete if self.completed or self.choices else None,
         )
         annotation = Annotated[bool | None, option] if is_switch else Annotated[str | None, option]
         return Parameter(

@@ -109,7 +109,9 @@ OPTIONS = (
         default="the method's own: 6 for trades and mart, 1 for rebat",
     ),
     RecipeOption("model", WHAT, NAME, choices=model_names, completed=model_examples),
-    RecipeOption("init", WHAT, "SOURCE", default="random weights"),
+    RecipeOption(
+        "init", WHAT, "SOURCE", default="random weights", completed=lambda: complete_runs("")
+    ),
     RecipeOption("threat.norm", THREAT, "NORM", choices=choices_of("threat.norm")),
     RecipeOption("threat.eps", THREAT, NUMBER, default="the data set's for the norm"),
     RecipeOption("attack.name", THREAT, NAME, "--attack", choices=TRAINING_ATTACKS.keys),

@@ -187,6 +187,7 @@ def test_ctrl_c_ends_with_a_word_and_its_code(
         ("eval --norm", "Linf L2 L1"),
         ("eval --device", "auto cpu cuda mps"),
         ("train --resume", "last best"),
+        ("train --init", "last best"),
     ],
 )
 def test_the_shell_completes_fixed_choices(
