@@ -258,7 +258,8 @@ class Recipe(Section):
     fast: bool = Field(
         False,
         description=(
-            "attacks in training fold BatchNorm into convolutions: faster, equal up to rounding"
+            "attacks in training fold BatchNorm into convolutions: faster, equal up to rounding; "
+            "on CUDA they replay graphs, which is faster still, without it"
         ),
     )
     compile: bool = Field(

@@ -14,8 +14,8 @@ race() { # MODEL SECONDS FLAGS...: exact, fast and the floor of a step of pgd wi
     timeout $(($2 + 40)) "$python" -m rpat_cli bench --data cifar10 --model "$1" --batch-size 128 --method pgd --ra \
         --device "$device" --seconds "$2" "${@:3}" || failed=1
 }
-race preact-resnet18 15
-race preact-resnet18 15 --fast
-race preact-resnet18 15 --compile
-race wrn-28-10 15 --compile
+timeout 90 "$python" tests/benchmarks/attack_on_gpu.py "$device" || failed=1
+race preact-resnet18 10 --precision tf32 # as torch computes float32 convolutions unless it is told not to
+race preact-resnet18 10 --compile
+race wrn-28-10 15 --precision tf32
 exit $failed
