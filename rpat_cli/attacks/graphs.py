@@ -29,6 +29,9 @@ WARM_UPS = 3
 MOST_GRAPHS = 4
 """Of one network. Each holds the memory of a pass, so shapes that keep changing get none."""
 
+MOST_SEEN = 64
+"""Ways to call a network that are remembered: with more, none comes often enough to matter."""
+
 
 @contextmanager
 def graphing(allowed: bool = True) -> Iterator[None]:
@@ -99,7 +102,8 @@ class _Graphs:
         key = (x.shape, x.stride(), x.dtype, x.device, precision, _state_of(model))
         if key not in self.recorded:
             if key not in self.seen or len(self.recorded) >= MOST_GRAPHS:
-                self.seen.add(key)
+                if len(self.seen) < MOST_SEEN:
+                    self.seen.add(key)
                 return forward(model, x)
             try:
                 self.recorded[key] = _Graph.record(forward, model, x)
@@ -190,10 +194,12 @@ def _both_passes(forward: Forward, model: nn.Module, x: Tensor) -> None:
 def _kept(buffers: list[Tensor]) -> Iterator[None]:
     """The buffers come out of this block with the values with which they went in."""
     values = [buffer.clone() for buffer in buffers]
-    yield
-    for buffer, value in zip(buffers, values, strict=True):
-        # Past autograd, which would refuse the gradient of an earlier pass that has read them.
-        buffer.data.copy_(value)
+    try:
+        yield
+    finally:
+        for buffer, value in zip(buffers, values, strict=True):
+            # Past autograd, which would refuse the gradient of an earlier pass that has read them.
+            buffer.data.copy_(value)
 
 
 def _uncached_autocast() -> torch.autocast:
