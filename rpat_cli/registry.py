@@ -108,6 +108,11 @@ class Registry(Mapping[str, T], Generic[T]):
         family = self._family_of(name)
         return family is not None and not family.problem(name)
 
+    def attributes(self) -> dict[str, str]:
+        """The rows by the names of the objects themselves, such as those of classes; none is
+        imported for this."""
+        return {_attribute_of(entry): name for name, entry in self._entries.items()}
+
     def source(self, name: str) -> Hashable:
         """What makes the entry of a name: equal as long as the name means the same."""
         family = None if name in self._entries else self._family_of(name)
@@ -164,6 +169,12 @@ class Registry(Mapping[str, T], Generic[T]):
                 f"the {self.kind} {name!r} is registered already; choose another name."
             )
         self._entries[name] = entry
+
+
+def _attribute_of(entry: Any) -> str:
+    if isinstance(entry, str):
+        return entry.partition(":")[2]
+    return str(getattr(entry, "__name__", ""))
 
 
 def _imported(entry: str) -> Any:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from golden_steps import STEPS
 from torch import Tensor, nn
 
 from rpat_cli.recipe.layers import layers_of, resolve
@@ -58,12 +59,7 @@ GOLDEN_FAMILIES = {
         "consistency_trades",
         "consistency_mart",
     ),
-    "further methods": (
-        *("fgsm_rs", "n_fgsm", "gat", "nuat", "nuat2", "nuat2_wa", "fgsm_pgi"),
-        *("raat", "raat_mart", "raat_wa", "hat", "hat_ce", "hat_wa", "rslad", "lbgat"),
-        *("score", "score_pgd", "score_trades", "ikl", "gkl", "adr"),
-        *("eat_linf", "eat_l1", "eat_l2"),
-    ),
+    "further methods": tuple(STEPS),
     "collaborators": ("awp_trades", "awp_pgd", "awp_adr", "ema_warmup"),
     "attacks": ("pma", "md", "mm", "malt", "odi_pgd", "a3"),
 }

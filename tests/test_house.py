@@ -253,6 +253,46 @@ def test_the_engine_never_asks_for_a_method_by_name() -> None:
         assert not texts & set(METHODS), path
 
 
+# About some methods, which they name; a new method needs no line in them.
+NAMING_METHODS = {
+    "rpat_cli.benchmark.published",  # the order of work of the published code
+    "rpat_cli.sweep.expand",  # settings that came after the first sweep folders
+    "rpat_cli.calls.losses",  # rpat.losses.trades(model, x, y) and a few others
+    "rpat_cli.api.rpat.losses",
+}
+
+
+def plain_texts(path: Path) -> set[str]:
+    """The texts of a file that are values, and no docstrings."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    nodes = [node for node in ast.walk(tree) if not isinstance(node, ast.Expr)]
+    inner = [child for node in nodes for child in ast.iter_child_nodes(node)]
+    return {node.value for node in inner if isinstance(node, ast.Constant) and is_text(node)}
+
+
+def is_text(node: ast.Constant) -> bool:
+    return isinstance(node.value, str)
+
+
+def test_a_method_is_one_file_and_one_row() -> None:
+    """No other part knows it by its name: neither its module, nor its key, which may be that of an
+    attack, a suite or a regularizer, too."""
+    from rpat_cli.attacks import ATTACKS
+    from rpat_cli.evaluation.suite import SUITES
+    from rpat_cli.methods import METHODS, REGULARIZERS
+
+    files, imported = modules(PACKAGE), graph(PACKAGE)
+    named = graph_of_tables(PACKAGE)
+    of_methods = named["rpat_cli.methods"]
+    assert len(of_methods) > 15
+    own_keys = set(METHODS) - {*ATTACKS, *SUITES, *REGULARIZERS}
+    for name, path in files.items():
+        if room(name) == "methods" or name in NAMING_METHODS:
+            continue
+        assert not (imported[name] | named[name]) & of_methods, name
+        assert not plain_texts(path) & own_keys, name
+
+
 def declared() -> tuple[set[str], set[str]]:
     """The distributions that pyproject asks for: of every user, and of users of extras."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

@@ -19,6 +19,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from rpat_cli.attacks import ATTACKS
+from rpat_cli.attacks.row import SETTINGS
 from rpat_cli.cli.app import app
 from rpat_cli.data import AUGMENTATIONS, DATASETS, MIXINGS
 from rpat_cli.diagnostics import DIAGNOSTICS
@@ -31,8 +32,11 @@ from rpat_cli.models import MODELS
 from rpat_cli.recipe.components import Section
 from rpat_cli.recipe.schema import Recipe
 from rpat_cli.recipe.shipped import headline, recipe_names
+from rpat_cli.sweep.engines import ENGINES
+from rpat_cli.sweep.spec import SweepSpec
 
 Row = tuple[str, ...]
+KEYS = ("key", "value", "default", "what it is")
 
 
 def pages() -> dict[str, str]:
@@ -40,6 +44,7 @@ def pages() -> dict[str, str]:
     return {
         "reference/commands.md": commands_page(),
         "reference/recipe.md": recipe_page(),
+        "reference/sweep.md": sweep_page(),
         "reference/attacks.md": attacks_page(),
         "reference/names.md": names_page(),
         "reference/checks.md": checks_page(),
@@ -125,14 +130,31 @@ def recipe_page() -> str:
         "# Recipe keys\n\nAll keys of a [recipe](../training.md#the-recipe), as `rpat` reads them. "
         "Every one of them can be set by `--set KEY=VALUE`.\n\n"
     )
-    text += table(("key", "value", "default", "what it is"), keys_of(Recipe))
+    text += table(KEYS, keys_of(Recipe))
     text += "The settings behind a name, as in `{name: trades, beta: 6}`:\n\n"
     for key, entries in components().items():
         for name in entries:
-            rows = list(settings_of(entries[name], f"{key}."))
-            if rows:
-                text += f"### {key}: {name}\n\n"
-                text += table(("key", "value", "default", "what it is"), rows)
+            text += section(f"{key}: {name}", settings_of(entries[name], f"{key}."))
+    text += "The settings of augmentations, as in `cutout:size=8`:\n\n"
+    for name, factory in AUGMENTATIONS.items():
+        text += section(f"augment: {name}", settings_of_factory(factory))
+    return text
+
+
+def section(title: str, rows: Iterable[Row]) -> str:
+    rows = list(rows)
+    return f"### {title}\n\n{table(KEYS, rows)}" if rows else ""
+
+
+def sweep_page() -> str:
+    text = (
+        "# Keys of a sweep file\n\nAll keys of the files of `rpat sweep`; "
+        "[Sweeps](../sweeps.md) shows how they are used together.\n\n"
+    )
+    text += table(KEYS, keys_of(SweepSpec))
+    text += "The settings of an engine, as in `engine: {name: slurm, partition: gpu}`:\n\n"
+    for name, engine in ENGINES.items():
+        text += section(f"engine: {name}", keys_of(engine, "engine."))
     return text
 
 
@@ -143,14 +165,27 @@ def components() -> dict[str, Mapping[str, Any]]:
 
 def keys_of(section: type[BaseModel], before: str = "") -> Iterator[Row]:
     for name, field in section.model_fields.items():
-        key = f"{before}{name}"
+        key = f"{before}{field.alias or name}"
         if inspect.isclass(field.annotation) and issubclass(field.annotation, Section):
             yield from keys_of(field.annotation, f"{key}.")
             continue
         yield (code(key), type_of(key, field), default_of(field), plain(field.description or ""))
+        for inner, name_of_keys in sections_in(field.annotation):
+            yield from keys_of(inner, f"{key}{name_of_keys}.")
         for entries in (REGULARIZERS, COLLABORATORS):
             if not before and name in entries:
                 yield from settings_of(entries[name], f"{key}.")
+
+
+def sections_in(annotation: Any) -> Iterator[tuple[type[Section], str]]:
+    """The sections of an optional field, or of one that has a section for each KEY."""
+    if get_origin(annotation) is dict:
+        inner = get_args(annotation)[1]
+        if inspect.isclass(inner) and issubclass(inner, Section):
+            yield inner, ".KEY"
+    for member in get_args(annotation) if get_origin(annotation) in UNIONS else ():
+        if inspect.isclass(member) and issubclass(member, Section):
+            yield member, ""
 
 
 def type_of(key: str, field: FieldInfo) -> str:
@@ -172,6 +207,15 @@ def settings_of(entry: Any, before: str) -> Iterator[Row]:
         yield (code(before + field.name), in_words(kind), default, plain(description_of(kind)))
 
 
+def settings_of_factory(factory: Any) -> Iterator[Row]:
+    """The parameters of a function, but for the first."""
+    _, *parameters = inspect.signature(factory, eval_str=True).parameters.values()
+    for each in parameters:
+        kind = each.annotation
+        said = plain(description_of(kind))
+        yield (code(each.name), in_words(kind), shown(each.default), said)
+
+
 def description_of(annotation: Any) -> str:
     notes = get_args(annotation)[1:] if get_origin(annotation) is Annotated else ()
     return next((note.description for note in notes if getattr(note, "description", None)), "")
@@ -183,15 +227,22 @@ def default_of(field: FieldInfo) -> str:
 
 
 def shown(value: object) -> str:
-    if value is None:
-        return ""
-    value = getattr(value, "name", value)
-    if isinstance(value, bool):
-        return code(str(value).lower())
-    if isinstance(value, float):
-        value = "8/255" if value == 8 / 255 else f"{value:g}"
-    return code(value)
+    empty = value is None or value in ("", [], {}, ())
+    return "" if empty else code(in_yaml(value))
 
+
+def in_yaml(value: object) -> str:
+    """A default as one would write it in a recipe."""
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(in_yaml, value))}]"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return "8/255" if value == 8 / 255 else f"{value:g}"
+    return str(getattr(value, "name", value))
+
+
+UNIONS = (Union, types.UnionType)
 
 WORDS: Mapping[Any, str] = {
     int: "whole number",
@@ -206,7 +257,7 @@ def in_words(annotation: Any) -> str:
     origin, inner = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         return in_words(inner[0])
-    if origin in (Union, types.UnionType):
+    if origin in UNIONS:
         members = [in_words(member) for member in inner if member is not type(None)]
         return " or ".join(dict.fromkeys(members))
     if origin is Literal:
@@ -231,10 +282,14 @@ def attacks_page() -> str:
     text += table(("suite", "attacks"), ((code(w), code(s[7:])) for w, s in suites.items()))
     head = ("word", "what it is", "norms", "a number means", "settings", "gradient", "trains")
     text += table(head, (attack_row(row) for row in ATTACKS.values()))
-    return text + (
+    text += (
         "*gradient*: it follows one. *trains*: it may make training examples "
-        "(`rpat train --attack`). `autoattack:apgd-ce+square` is a choice of AutoAttack's parts.\n"
+        "(`rpat train --attack`). `autoattack:apgd-ce+square` is a choice of AutoAttack's "
+        "parts.\n\n## Settings\n\nBehind a word, as in `pgd-50@step_size=2/255`, or as keys in "
+        "a suite file.\n\n"
     )
+    rows = ((code(name), plain(said)) for name, said in SETTINGS.items())
+    return text + table(("setting", "what it is"), rows)
 
 
 def attack_row(row: Any) -> Row:

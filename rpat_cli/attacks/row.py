@@ -24,6 +24,22 @@ STEP = 3.0
 STEPPING = ("steps", "step_size", "keep", "eot")
 ITERATIVE = (*STEPPING, "restarts")
 
+SETTINGS: Mapping[str, str] = {
+    "steps": "steps from each start and toward each target",
+    "step_size": "length of one step, for pixels in [0, 1] (default: follows eps and the norm)",
+    "restarts": "starts, one after another; an image that is broken takes no part in the next",
+    "eot": "passes whose mean is each gradient (EOT), for models that are random; usual: 20",
+    "keep": "last (default): the point after all steps; worst: the worst on the way",
+    "loss": "inner loss: ce, dlr, margin, or pm (margin of probabilities)",
+    "targets": "classes to attack toward, the likeliest first; at most all others",
+    "candidates": "likeliest classes of which the nearest become targets (default: 100)",
+    "rounds": "rounds of A3, of its 13",
+    "queries": "forward passes for each image",
+    "width": "points of accuracy that AutoAttack may be lower, as surely as level says",
+    "level": "probability that the bound holds (default: 0.95)",
+}
+"""What a suite may write behind a word, in one line each: `takes` of a row names some of them."""
+
 
 def passes_per_step(passes: float) -> Cost:
     """The cost of attacks whose steps take so many forward passes each."""

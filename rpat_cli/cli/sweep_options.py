@@ -81,7 +81,7 @@ MaxFailures = Annotated[
         "--max-failures",
         metavar="N",
         min=1,
-        help="Start no more trials after N have failed.",
+        help="Start no more trials after N have failed (default: no limit).",
         show_default=False,
     ),
 ]

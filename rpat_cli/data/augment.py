@@ -7,10 +7,11 @@ same crop. All random numbers come from torch's global generator of the device t
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypeAlias
+from typing import Annotated, Any, TypeAlias, get_args, get_origin
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor
 
 from rpat_cli.data import AUGMENTATIONS
@@ -22,6 +23,12 @@ Augment: TypeAlias = Callable[[Tensor], Tensor]
 
 AugmentSpec: TypeAlias = str | Mapping[str, Mapping[str, Any] | None]
 """`"cutout"`, `"cutout:size=8"`, or `{"cutout": {"size": 8}}`."""
+
+Padding = Annotated[
+    int | None,
+    Field(description="black pixels a side (default: an eighth of the image's side)"),
+]
+FlipProbability = Annotated[float, Field(description="probability that an image is mirrored")]
 
 
 def build_augment(specs: Iterable[AugmentSpec] | AugmentSpec, image_size: int) -> Augment:
@@ -55,7 +62,7 @@ def compose(*steps: Augment) -> Augment:
     return augment
 
 
-def random_crop(image_size: int, padding: int | None = None) -> Augment:
+def random_crop(image_size: int, padding: Padding = None) -> Augment:
     """Pad with black, then crop at a uniformly random place; `padding` (pixels a side) is an eighth
     of the image by default: 4 of 32."""
     width = round(image_size / 8) if padding is None else padding
@@ -82,7 +89,7 @@ def crop_at(x: Tensor, rows: Tensor, columns: Tensor, padding: int) -> Tensor:
     return padded.flatten(2).gather(2, pixel).view_as(x)
 
 
-def random_flip(image_size: int, p: float = 0.5) -> Augment:  # noqa: ARG001  (all factories share this signature)
+def random_flip(image_size: int, p: FlipProbability = 0.5) -> Augment:  # noqa: ARG001  (all factories share this signature)
     """Flip left and right with probability `p`."""
     check_setting(0 <= p <= 1, "p", p, "must be a probability, 0 to 1")
 
@@ -93,13 +100,19 @@ def random_flip(image_size: int, p: float = 0.5) -> Augment:  # noqa: ARG001  (a
     return augment
 
 
-def crop_flip(image_size: int, padding: int | None = None, p: float = 0.5) -> Augment:
+def crop_flip(image_size: int, padding: Padding = None, p: FlipProbability = 0.5) -> Augment:
     """Random crop, then random flip: the standard for CIFAR, and the base augmentation of
     Consistency-AT."""
     return compose(random_crop(image_size, padding), random_flip(image_size, p))
 
 
-def cutout(image_size: int, size: int | None = None) -> Augment:
+def cutout(
+    image_size: int,
+    size: Annotated[
+        int | None,
+        Field(description="side of the square in pixels (default: half of the image's side)"),
+    ] = None,
+) -> Augment:
     """Black out a square around a uniformly random pixel (DeVries & Taylor 2017, arXiv 1708.04552).
 
     `size` is its side in pixels, half of the image by default; the square may extend beyond the
@@ -116,7 +129,12 @@ def cutout(image_size: int, size: int | None = None) -> Augment:
     return augment
 
 
-def autoaugment(image_size: int, policy: str = "cifar10") -> Augment:  # noqa: ARG001
+def autoaugment(
+    image_size: int,  # noqa: ARG001
+    policy: Annotated[
+        str, Field(description="data set that the policy was found for: cifar10, imagenet, svhn")
+    ] = "cifar10",
+) -> Augment:
     """AutoAugment (Cubuk et al. 2019, arXiv 1805.09501) with the policy found for cifar10, imagenet
     or svhn.
 
@@ -132,7 +150,11 @@ def autoaugment(image_size: int, policy: str = "cifar10") -> Augment:  # noqa: A
     return _per_sample(v2.AutoAugment(policies[policy]))
 
 
-def randaugment(image_size: int, n: int = 2, m: int = 9) -> Augment:  # noqa: ARG001
+def randaugment(
+    image_size: int,  # noqa: ARG001
+    n: Annotated[int, Field(description="operations per image")] = 2,
+    m: Annotated[int, Field(description="magnitude of each operation, 0 to 30")] = 9,
+) -> Augment:
     """RandAugment (Cubuk et al. 2020, arXiv 1909.13719): `n` operations at magnitude `m` (0 to 30).
 
     Cost: as for `autoaugment`.
@@ -221,13 +243,21 @@ def _build(name: str, settings: Mapping[str, Any], image_size: int) -> Augment:
     return augment
 
 
+def type_of_setting(field: inspect.Parameter) -> Any:
+    """The type of a factory's parameter, without the description that it is annotated with."""
+    annotation = field.annotation
+    return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
+
+
 def _type_name(field: inspect.Parameter) -> str:
-    return str(getattr(field.annotation, "__name__", field.annotation))
+    kind = type_of_setting(field)
+    return str(getattr(kind, "__name__", kind))
 
 
 def _fits(value: Any, field: inspect.Parameter) -> bool:
     # Whole numbers are fine where a float is expected.
-    allowed = float | int if field.annotation is float else field.annotation
+    kind = type_of_setting(field)
+    allowed = float | int if kind is float else kind
     return isinstance(value, allowed)
 
 

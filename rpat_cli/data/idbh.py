@@ -7,8 +7,10 @@ Random numbers as in `rpat_cli.data.augment`; those of the changes of color and 
 import math
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from rpat_cli.data.augment import Augment, check_setting, compose, crop_at, random_flip
@@ -18,7 +20,11 @@ TRIES = 10
 """Boxes that are drawn until one fits into the image."""
 
 
-def cropshift(image_size: int, low: int = 0, high: int = 10) -> Augment:
+def cropshift(
+    image_size: int,
+    low: Annotated[int, Field(description="rows and columns removed at least, together")] = 0,
+    high: Annotated[int, Field(description="rows and columns removed at most, together")] = 10,
+) -> Augment:
     """Remove `low` to `high` rows and columns together at the borders, and put what is left
     anywhere onto black."""
     check_setting(0 <= low <= high < image_size, "high", high, f"must be {low} to {image_size - 1}")
@@ -38,9 +44,9 @@ def cropshift(image_size: int, low: int = 0, high: int = 10) -> Augment:
 
 def erasing(
     image_size: int,  # noqa: ARG001  (all factories share this signature)
-    p: float = 0.5,
-    min_area: float = 0.02,
-    max_area: float = 0.33,
+    p: Annotated[float, Field(description="probability that a rectangle is erased")] = 0.5,
+    min_area: Annotated[float, Field(description="its smallest share of the image's area")] = 0.02,
+    max_area: Annotated[float, Field(description="its largest share of the image's area")] = 0.33,
 ) -> Augment:
     """Black out a random rectangle with probability `p` (Zhong et al., AAAI 2020, arXiv
     1708.04896): `min_area` to `max_area` of the image, its height 0.3 to 3.3 times its width."""
@@ -94,7 +100,12 @@ LARGEST = MappingProxyType({"color": (0.15, 10), "shape": (0.35, 30)})
 """Shear, and rotation in degrees; from 0.05, and from 1 degree."""
 
 
-def colorshape(image_size: int, bias: str = "color") -> Augment:  # noqa: ARG001
+def colorshape(
+    image_size: int,  # noqa: ARG001
+    bias: Annotated[
+        str, Field(description="color: each change as often; shape: shear and rotation more")
+    ] = "color",
+) -> Augment:
     """One change per image of color, brightness, contrast, sharpness, autocontrast, equalize, shear
     or rotation; `bias` is `color`, which has each of them as often, or `shape`, which has more and
     stronger changes of the shape. Sample by sample, as `autoaugment` is."""
@@ -142,7 +153,12 @@ VERSIONS = MappingProxyType(
 )
 
 
-def idbh(image_size: int, version: str = "strong") -> Augment:
+def idbh(
+    image_size: int,
+    version: Annotated[
+        str, Field(description="the authors' settings: weak or strong (CIFAR), svhn")
+    ] = "strong",
+) -> Augment:
     """Flip, CropShift, a change of color or shape, random erasing, as the authors set them: `weak`
     and `strong` for CIFAR, `svhn`."""
     if version not in VERSIONS:

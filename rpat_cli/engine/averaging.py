@@ -67,7 +67,7 @@ class WeightAveraging:
     ] = "average"
     start_epoch: Annotated[
         Annotated[int, Field(ge=0)] | None,
-        Field(description="epochs before averaging; a plain copy until then"),
+        Field(description="epochs before averaging (default: 105 of 200, in proportion)"),
     ] = None
 
     def start_at(self, epochs: int) -> int:

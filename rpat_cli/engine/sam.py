@@ -34,10 +34,14 @@ class SharpnessAware:
 
     rho: Annotated[
         Annotated[float, Field(ge=0)] | None,
-        Field(description="length of e (default: 0.05; 0.5 if adaptive), as in the papers"),
+        Field(description="L2 radius of the weight perturbation (default: 0.05; 0.5 if adaptive)"),
     ] = None
-    adaptive: Annotated[bool, Field(description="ASAM: relative to each weight's size")] = False
-    eta: Annotated[float, Field(ge=0, description="added to |w| (ASAM)")] = 0.01
+    adaptive: Annotated[
+        bool, Field(description="ASAM: the radius is relative to each weight's size")
+    ] = False
+    eta: Annotated[float, Field(ge=0, description="ASAM: what is added to each weight's size")] = (
+        0.01
+    )
 
     @property
     def radius(self) -> float:

@@ -14,9 +14,11 @@ from pydantic import AfterValidator, ConfigDict, Field
 from rpat_cli.registry import SETTINGS_OF_ENTRIES, Registry
 from rpat_cli.text import Number
 
-Per = Annotated[Literal["step", "epoch"], Field(description="when the rate changes")]
-
-Milestones = Annotated[tuple[Number, ...], Field(description="epochs at which the rate drops")]
+Per = Annotated[
+    Literal["step", "epoch"],
+    Field(description="when the learning rate changes: at every step, or at every epoch"),
+]
+Milestones = tuple[Number, ...] | None
 
 
 class Schedule(Protocol):
@@ -49,8 +51,18 @@ class MultiStep:
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = SETTINGS_OF_ENTRIES
-    milestones: Milestones | None = None
-    gamma: Annotated[Number, Field(gt=0, le=1)] = 0.1
+    milestones: Annotated[
+        Milestones,
+        Field(
+            description=(
+                "epochs after which the learning rate drops (default: 100 and 105 of 110, in "
+                "proportion; from 200 epochs on at 50 % and 75 %)"
+            )
+        ),
+    ] = None
+    gamma: Annotated[
+        Number, Field(gt=0, le=1, description="factor of the learning rate at each milestone")
+    ] = 0.1
 
     def __call__(self, epoch: float, epochs: int) -> float:
         shares = (0.5, 0.75) if epochs >= 200 else (100 / 110, 105 / 110)
@@ -67,8 +79,18 @@ class Piecewise:
     Wang et al., NeurIPS 2023, arXiv 2310.19360)."""
 
     __pydantic_config__: ClassVar[ConfigDict] = SETTINGS_OF_ENTRIES
-    factor: Annotated[Number, Field(ge=1)] = 1.5
-    milestones: Milestones | None = None
+    factor: Annotated[
+        Number, Field(ge=1, description="what the learning rate is divided by at each milestone")
+    ] = 1.5
+    milestones: Annotated[
+        Milestones,
+        Field(
+            description=(
+                "epochs after which the learning rate drops (default: 50 % and 75 % of the "
+                "training)"
+            )
+        ),
+    ] = None
 
     def __call__(self, epoch: float, epochs: int) -> float:
         milestones = (0.5 * epochs, 0.75 * epochs) if self.milestones is None else self.milestones
@@ -80,7 +102,14 @@ class Linear:
     """Linearly down to `end` times the peak learning rate."""
 
     __pydantic_config__: ClassVar[ConfigDict] = SETTINGS_OF_ENTRIES
-    end: Annotated[Number, Field(ge=0, le=1)] = 0.0
+    end: Annotated[
+        Number,
+        Field(
+            ge=0,
+            le=1,
+            description="learning rate at the end, as a multiple of the peak learning rate",
+        ),
+    ] = 0.0
     per: Per = "step"
 
     def __call__(self, epoch: float, epochs: int) -> float:
@@ -108,12 +137,22 @@ class OneCycle:
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = SETTINGS_OF_ENTRIES
-    peak: Annotated[Number, Field(gt=0, lt=1)] = 0.4
+    peak: Annotated[
+        Number,
+        Field(gt=0, lt=1, description="share of the training after which the peak is reached"),
+    ] = 0.4
     shape: Annotated[
-        Literal["linear", "cosine"], Field(description="of the way up and of the way down")
+        Literal["linear", "cosine"],
+        Field(description="shape of the way up and of the way down: straight, or half a cosine"),
     ] = "linear"
-    initial: Annotated[Number, Field(ge=0, lt=1, description="factor at the start")] = 0.0
-    final: Annotated[Number, Field(ge=0, lt=1, description="factor at the end")] = 0.0
+    initial: Annotated[
+        Number,
+        Field(ge=0, lt=1, description="learning rate at the start, as a multiple of the peak"),
+    ] = 0.0
+    final: Annotated[
+        Number,
+        Field(ge=0, lt=1, description="learning rate at the end, as a multiple of the peak"),
+    ] = 0.0
     per: Per = "step"
 
     def __call__(self, epoch: float, epochs: int) -> float:
@@ -155,7 +194,7 @@ class Points:
     points: Annotated[
         tuple[tuple[Number, Annotated[Number, Field(ge=0, le=1)]], ...],
         AfterValidator(_in_order),
-        Field(description="pairs of epoch and factor"),
+        Field(description="pairs of an epoch and the factor of the peak learning rate there"),
     ] = ((0.0, 1.0),)
 
     def __call__(self, epoch: float, epochs: int) -> float:  # noqa: ARG002

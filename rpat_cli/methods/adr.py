@@ -18,8 +18,8 @@ from rpat_cli.methods.declare import Averaged, Needs, Network, attack_settings
 from rpat_cli.methods.losses import kl, label_probabilities, probabilities
 from rpat_cli.methods.trades import kl_adversary
 
-Temperature = Annotated[float, Field(gt=0, description="temperature of the teacher")]
-Share = Annotated[float, Field(ge=0, le=1, description="the teacher's share in the labels")]
+Temperature = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
 @dataclass(frozen=True)
@@ -40,11 +40,21 @@ class Adr(Needs):
 
     base: Annotated[Literal["pgd", "trades"], Field(description="the method it rectifies")] = "pgd"
     beta: Annotated[float, Field(ge=0, description="weight of the KL term of TRADES")] = 6.0
-    temperature_low: Temperature = 2.0
-    temperature_high: Temperature = 2.5
-    interpolation_low: Share = 0.7
-    interpolation_high: Share = 0.95
-    decay: Annotated[float, Field(ge=0, lt=1, description="decay of the teacher's EMA")] = 0.995
+    temperature_low: Annotated[
+        Temperature, Field(description="temperature of the teacher at the end")
+    ] = 2.0
+    temperature_high: Annotated[
+        Temperature, Field(description="temperature of the teacher at the start")
+    ] = 2.5
+    interpolation_low: Annotated[
+        Share, Field(description="the teacher's largest share in the labels, at the start")
+    ] = 0.7
+    interpolation_high: Annotated[
+        Share, Field(description="the teacher's largest share in the labels, at the end")
+    ] = 0.95
+    decay: Annotated[
+        float, Field(ge=0, lt=1, description="decay of the teacher's EMA, per step")
+    ] = 0.995
 
     @property
     def networks(self) -> Mapping[str, Network]:

@@ -23,9 +23,11 @@ FIRST_SHARE = 0.05
 """Of the pixels, that AutoPGD's first step moves in L1 in training (0.2 in evaluation)."""
 
 
-Linf = Annotated[Number, Field(ge=0, description="radius in Linf; 0: without this norm")]
-L2 = Annotated[Number, Field(ge=0, description="radius in L2 (0.5 is usual); 0: without it")]
-L1 = Annotated[Number, Field(ge=0, description="radius in L1 (12 is usual); 0: without it")]
+Linf = Annotated[
+    Number, Field(ge=0, description="eps in Linf, for pixels in [0, 1]; 0: without this norm")
+]
+L2 = Annotated[Number, Field(ge=0, description="eps in L2 (usual: 0.5); 0: without it")]
+L1 = Annotated[Number, Field(ge=0, description="eps in L1 (usual: 12); 0: without it")]
 
 
 def threats_of(linf: float, l2: float, l1: float) -> list[Threat]:

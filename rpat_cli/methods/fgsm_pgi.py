@@ -34,14 +34,26 @@ class FgsmPgi(Needs):
     remembers: ClassVar[tuple[str, ...]] = ("delta", "momentum")
     attack_defaults = attack_settings(steps=1, step_per_eps=1.0, bn_mode="train")
 
-    weight: Annotated[float, Field(ge=0, description="weight of the distance of logits")] = 10.0
+    weight: Annotated[
+        float, Field(ge=0, description="weight of the squared distance of logits")
+    ] = 10.0
     label_factor: Annotated[
-        float, Field(gt=0, le=1, description="the label's share of its probabilities")
+        float,
+        Field(
+            gt=0,
+            le=1,
+            description="probability that the label keeps; the rest goes to the other classes",
+        ),
     ] = 0.6
     momentum_decay: Annotated[
-        float, Field(ge=0, lt=1, description="share of the momentum that is kept")
+        float,
+        Field(
+            ge=0, lt=1, description="share of the momentum that is kept from one epoch to the next"
+        ),
     ] = 0.3
-    reset_every: Annotated[int, Field(ge=1, description="epochs between two fresh starts")] = 40
+    reset_every: Annotated[
+        int, Field(ge=1, description="epochs after which the remembered perturbations start anew")
+    ] = 40
 
     def __call__(self, step: StepContext) -> Outcome:
         attack = step.attack

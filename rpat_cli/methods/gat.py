@@ -28,7 +28,9 @@ class Gat(Needs):
 
     attack_defaults = SINGLE_STEP_FROM_SIGNS
 
-    beta: Annotated[float, Field(ge=0, description="weight of the squared distance")] = 10.0
+    beta: Annotated[
+        float, Field(ge=0, description="weight of the squared distance of predictions")
+    ] = 10.0
     ce_weight: Annotated[float, Field(ge=0, description="weight of the cross-entropy on x")] = 1.0
     late_factor: Annotated[
         float, Field(ge=0, description="what beta is multiplied by in the last 15 % of the epochs")

@@ -25,7 +25,9 @@ class Lbgat(Needs):
 
     attack_defaults = attack_settings(start="gaussian")
 
-    teacher: Annotated[str, Field(description="the teacher's network, trained along")] = "resnet18"
+    teacher: Annotated[
+        str, Field(description="network of the teacher, which is trained along on clean images")
+    ] = "resnet18"
     beta: Annotated[float, Field(ge=0, description="weight of the KL term; 0 is LBGAT0")] = 6.0
 
     @property

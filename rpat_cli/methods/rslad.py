@@ -27,7 +27,12 @@ class Rslad(Needs):
 
     attack_defaults = attack_settings(start="gaussian")
 
-    teacher: Annotated[str, Field(description="run or checkpoint of a robust network")] = ""
+    teacher: Annotated[
+        str,
+        Field(
+            description="run or checkpoint of a robust network, whose predictions are the labels"
+        ),
+    ] = ""
     adv_weight: Annotated[float, Field(ge=0, description="weight of the term on x'")] = 5 / 6
     clean_weight: Annotated[float, Field(ge=0, description="weight of the term on x")] = 1 / 6
     scale: Annotated[float, Field(gt=0, description="what both terms are multiplied by")] = 1.0

@@ -13,7 +13,10 @@ from rpat_cli.methods.declare import Needs, attack_settings
 from rpat_cli.methods.losses import label_probabilities, probabilities, squared_distance
 from rpat_cli.methods.trades import clean_prediction
 
-Clip = Annotated[float, Field(ge=0, description="what a squared distance is forgiven, per image")]
+Clip = Annotated[
+    float,
+    Field(ge=0, description="what is subtracted from each image's squared distance, down to 0"),
+]
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,9 @@ class Score(Needs):
     clip: Clip = 0.0
     clipped: Annotated[
         Literal["robust", "sum", "weighted"],
-        Field(description="what clip is taken off: the distance, the sum, or beta · distance"),
+        Field(
+            description="what clip is subtracted from: the distance, the sum, or beta · distance"
+        ),
     ] = "robust"
 
     def __call__(self, step: StepContext) -> Outcome:

@@ -97,12 +97,14 @@ def _check_augmentation(name: str, entry: Any) -> None:
 
 def _is_checkable(function: Callable[..., Any], parameter: str) -> bool:
     """Whether `isinstance` can check a parameter's value against its type."""
+    from rpat_cli.data.augment import type_of_setting
+
     try:
-        annotation = inspect.signature(function, eval_str=True).parameters[parameter].annotation
-        isinstance(None, annotation)
+        field = inspect.signature(function, eval_str=True).parameters[parameter]
+        isinstance(None, type_of_setting(field))
     except (TypeError, NameError):  # list[int]; a name that only type checkers import
         return False
-    return annotation is not inspect.Parameter.empty
+    return field.annotation is not inspect.Parameter.empty
 
 
 def _check_dataclass(kind: str, name: str, entry: Any) -> None:

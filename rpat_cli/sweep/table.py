@@ -16,11 +16,12 @@ from rpat_cli.evaluation.suite import parse_suite
 from rpat_cli.records.metrics import AVERAGED
 from rpat_cli.reports.markup import latex_text, markdown_block, markdown_text, one_line
 from rpat_cli.reports.saved_report import AUTOATTACK, Results
+from rpat_cli.sweep.cost import SweepCost
 from rpat_cli.sweep.expand import Plan, Trial, Variant, checkpoints_of
 from rpat_cli.sweep.folder import page_of, union_labels
 from rpat_cli.sweep.intervals import Difference, Stat, paired_difference
 from rpat_cli.sweep.sweep_file import SHIPPED
-from rpat_cli.text import percent
+from rpat_cli.text import percent, signed_percent, signed_range
 
 SCORES: Mapping[str, Callable[[float, float], float]] = {"Mean": mean_acc, "NRR": nrr}
 """Computed per trial from clean and AutoAttack accuracy, as in the paper."""
@@ -55,7 +56,7 @@ class SweepTable:
     a line each.
 
     `source` is the sweep file, or the name of a shipped sweep; `assignments` are the `key=value`
-    that the command line has set.
+    that the command line has set. `cost` is None where no trial has begun.
     """
 
     name: str
@@ -65,6 +66,7 @@ class SweepTable:
     notes: Sequence[str] = ()
     source: str = ""
     assignments: Sequence[str] = ()
+    cost: SweepCost | None = None
 
 
 def build_table(
@@ -72,9 +74,10 @@ def build_table(
     results: Mapping[str, Results],
     failures: Mapping[str, str],
     notes: Sequence[str] = (),
+    cost: SweepCost | None = None,
 ) -> SweepTable:
     """From the results of finished trials and the reasons of failures, both by the trial's name,
-    and the notes of a search."""
+    the notes of a search, and what all of it has cost."""
     by_label: dict[str, list[Trial]] = {}
     for trial in plan.trials:
         by_label.setdefault(trial.label, []).append(trial)
@@ -89,9 +92,16 @@ def build_table(
             rows.append(_row(variant, checkpoint, by_label[variant.label], results, values))
     titles = {trial.title: failures[trial.name] for trial in plan.trials if trial.name in failures}
     source = plan.source.stem if plan.source.parent == SHIPPED else str(plan.source)
-    assignments = tuple(plan.assignments)
-    name = plan.source.stem
-    return SweepTable(name, metrics, tuple(rows), titles, tuple(notes), source, assignments)
+    return SweepTable(
+        plan.source.stem,
+        metrics,
+        tuple(rows),
+        titles,
+        tuple(notes),
+        source,
+        tuple(plan.assignments),
+        cost,
+    )
 
 
 BySeed = dict[int, float]
@@ -221,11 +231,10 @@ def spread(stat: Stat) -> str:
 
 def signed(difference: Difference) -> str:
     """`+0.80 [-0.10, +1.70]`; without the interval below two seeds."""
-    shown = f"{100 * difference.mean:+.2f}"
+    shown = signed_percent(difference.mean)
     if difference.interval is None:
         return shown
-    low, high = difference.interval
-    return f"{shown} [{100 * low:+.2f}, {100 * high:+.2f}]"
+    return f"{shown} {signed_range(difference.interval)}"
 
 
 def _caption(table: SweepTable) -> str:

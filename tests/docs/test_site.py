@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import typer
+import yaml
 
 ROOT = Path(__file__).parent.parent.parent
 SITE = ROOT / "docs" / "site"
@@ -74,6 +75,25 @@ def leaves(section: dict[str, Any], before: str = "") -> list[str]:
     return found
 
 
+def test_every_key_and_every_setting_is_described() -> None:
+    """The last cell of every line says what it is."""
+    from rpat_cli.attacks import ATTACKS
+    from rpat_cli.attacks.row import SETTINGS
+
+    lines = [line for text in reference().pages().values() for line in text.splitlines()]
+    rows = [line for line in lines if line.startswith("| `")]
+    assert len(rows) > 700
+    assert [row for row in rows if row.endswith("|  |")] == []
+    assert {setting for row in ATTACKS.values() for setting in row.takes} == set(SETTINGS)
+
+
+def test_every_key_of_a_sweep_is_on_a_page() -> None:
+    named = set(re.findall(r"^\| `([\w.]+)`", page("sweep"), flags=re.M))
+    file = ROOT / "tests" / "reliability" / "every_key_of_a_sweep.yaml"
+    sweep = yaml.safe_load(file.read_text(encoding="utf-8"))
+    assert {*sweep, "search.asha.factor", "search.optuna.axes.KEY.log", "engine.partition"} <= named
+
+
 def test_every_row_of_a_table_is_on_a_page() -> None:
     from rpat_cli.attacks import ATTACKS
     from rpat_cli.data import AUGMENTATIONS, DATASETS, MIXINGS
@@ -128,7 +148,7 @@ def test_it_builds_without_a_warning_and_asks_for_nothing_from_the_net(tmp_path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["evaluate_your_model"])
+@pytest.mark.parametrize("name", ["train_and_trust", "evaluate_your_model"])
 def test_the_notebooks_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     nbclient = pytest.importorskip("nbclient")
     nbformat = pytest.importorskip("nbformat")

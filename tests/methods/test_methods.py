@@ -1,6 +1,7 @@
 """Composition, skipping, passes, hyper-parameters: what the recorded steps don't show."""
 
 import copy
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
@@ -15,6 +16,7 @@ from rpat_cli.attacks import ATTACKS
 from rpat_cli.attacks.threat import DEFAULT_EPS, Threat
 from rpat_cli.data import MIXINGS
 from rpat_cli.engine import COLLABORATORS
+from rpat_cli.engine.schedules import SCHEDULES
 from rpat_cli.errors import ConfigError
 from rpat_cli.methods import METHODS, REGULARIZERS
 from rpat_cli.methods.base import Method, Outcome, StepContext
@@ -51,6 +53,11 @@ def updated(method: Method, batch: Batch, **changes: Any) -> dict[str, Any]:
     sum(method(context(model, method, batch, **changes)).terms.values()).backward()
     optimizer.step()
     return snapshot(model)
+
+
+DATACLASSES: tuple[Mapping[str, Any], ...] = (
+    METHODS, REGULARIZERS, COLLABORATORS, MIXINGS, SCHEDULES,
+)  # fmt: skip
 
 
 def teacher() -> nn.Module:
@@ -287,7 +294,7 @@ def test_a_term_twice_is_an_error(batch: Batch) -> None:
 
 @pytest.mark.parametrize(
     "cls",
-    [part for table in (METHODS, REGULARIZERS, COLLABORATORS, MIXINGS) for part in table.values()],
+    [part for table in DATACLASSES for part in table.values()],
     ids=lambda cls: cls.__name__,
 )
 def test_hyper_parameters_validate_and_explain_themselves(cls: type) -> None:

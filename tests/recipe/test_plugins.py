@@ -1,6 +1,7 @@
 """A user's own methods, regularizers, attacks, models and data sets."""
 
 import sys
+from dataclasses import fields
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
@@ -105,7 +106,8 @@ def test_a_regularizer_of_ones_own_is_a_key_of_the_recipe_and_goes_with_every_me
     tmp_path: Path, method: str
 ) -> None:
     path = write(tmp_path, SQUEEZING)
-    learns_from = {"hat": ["method.helper=RUN"], "rslad": ["method.teacher=RUN"]}.get(method, [])
+    missing = [field.name for field in fields(METHODS[method]) if field.default == ""]
+    learns_from = [f"method.{name}=RUN" for name in missing]
     settings = [f"method={method}", "squeeze=true", "ra=true", *learns_from]
     recipe = load_recipe([], settings, flag(path))
     assert [type(part).__name__ for part in recipe.parts()[1:]] == [

@@ -15,6 +15,7 @@ from rpat_cli.engine.averaging import WeightAveraging
 from rpat_cli.errors import ConfigError
 from rpat_cli.methods import raat
 from rpat_cli.models.base import build_model
+from rpat_cli.recipe.schema import Recipe
 from rpat_cli.recipe.shipped import BASES, all_names, find, headline, recipe_names
 from rpat_cli.records.checkpoint import save_checkpoint
 from rpat_cli.runs import estimate as dry_run
@@ -27,7 +28,6 @@ FIRST_HOUR = ("quickstart", "fashion-mnist-small-cnn", "cifar10-preact-resnet18-
 
 
 FURTHER = {
-    "rslad": " --set method.teacher=RUN",
     "generated": " --extra-data FILES",
     "finetune": " --init RUN",
 }
@@ -56,6 +56,11 @@ def on_all_pairs(step: Any, x_adv: Any, pairs: Any, *others: Any, **options: Any
     return interpolation_term(step, x_adv, torch.ones_like(pairs), *others, **options)
 
 
+def learned_from(recipe: Recipe) -> list[str]:
+    """The settings of the method that name a network which the recipe leaves to be given."""
+    return [key for key, value in recipe.method.options.items() if value == ""]
+
+
 def written_teacher(folder: Path) -> Path:
     """A network for images as CIFAR-10's, to learn from."""
     file = folder / "teacher.pt"
@@ -78,8 +83,8 @@ def one_step(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Esti
     recipe = load_recipe(recipe=name)
     if recipe.attack.strong.from_epoch is not None:
         little.append("attack.strong.steps=1")
-    if "teacher" in recipe.method.options:
-        little.append(f"method.teacher={written_teacher(tmp_path)}")
+    for setting in learned_from(recipe):
+        little.append(f"method.{setting}={written_teacher(tmp_path)}")
     if recipe.data.extra.path is not None:
         images, labels = np.zeros((4, 3, 32, 32), np.uint8), np.arange(4)
         np.savez(tmp_path / "extra.npz", images=images, labels=labels)
@@ -116,6 +121,8 @@ def test_its_header_says_what_it_is_and_where_it_comes_from(name: str) -> None:
     assert "# Source: " in text
     if not name.startswith(BASES):
         further = next((flags for part, flags in FURTHER.items() if part in name), "")
+        settings = learned_from(load_recipe(recipe=name))
+        further += "".join(f" --set method.{setting}=RUN" for setting in settings)
         launch = f"# Launch: rpat train --recipe {name}{further}\n"
         assert launch in text
         assert "# Expected: " in text

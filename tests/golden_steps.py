@@ -3,17 +3,19 @@ its context, all read from the set's `hyper`."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
-from helpers import Golden
 from torch import Tensor, nn
 
 from rpat_cli.attacks.pgd import PGD
 from rpat_cli.attacks.threat import Threat
 from rpat_cli.methods import METHODS
 from rpat_cli.methods.base import StepContext
+
+if TYPE_CHECKING:
+    from helpers import Golden  # which takes the families from here
 
 NORMS = {"Linf": "Linf", "l_inf": "Linf", "L2": "L2", "l_2": "L2", "L1": "L1", "l_1": "L1"}
 """The published codes' names of the norms."""
@@ -36,7 +38,7 @@ def norm_of(hyper: Mapping[str, Any]) -> str:
     return NORMS[hyper.get("distance") or hyper.get("norm") or "Linf"]
 
 
-def pgd(golden: Golden, **settings: Any) -> PGD:
+def pgd(golden: "Golden", **settings: Any) -> PGD:
     hyper = golden.hyper
     mode = hyper.get("attack_batchnorm", "eval")
     given = {
@@ -67,26 +69,26 @@ def smoothed(y: Tensor, smoothing: float, classes: int = 10) -> Tensor:
     return F.one_hot(y, classes).double() * (1 - smoothing) + smoothing / classes
 
 
-def eval_net(golden: Golden) -> nn.Module:
+def eval_net(golden: "Golden") -> nn.Module:
     return golden.model("state_teacher").eval()
 
 
-def fgsm_rs(golden: Golden) -> Step:
+def fgsm_rs(golden: "Golden") -> Step:
     return Step(METHODS["fgsm-rs"](), pgd(golden))
 
 
-def n_fgsm(golden: Golden) -> Step:
+def n_fgsm(golden: "Golden") -> Step:
     clip = golden.hyper.get("clip", -1)
     return Step(METHODS["n-fgsm"](), pgd(golden, reach=clip if clip > 0 else "box"))
 
 
-def gat(golden: Golden) -> Step:
+def gat(golden: "Golden") -> Step:
     hyper = golden.hyper
     method = METHODS["gat"](beta=hyper["beta"], ce_weight=hyper["ce_weight"], late_factor=1.0)
     return Step(method, pgd(golden), {"step": hyper["counter"]})
 
 
-def nuat(golden: Golden) -> Step:
+def nuat(golden: "Golden") -> Step:
     hyper = golden.hyper
     settings = {
         "beta": hyper["beta"],
@@ -106,7 +108,7 @@ def nuat(golden: Golden) -> Step:
     return Step(METHODS["nuat2"](**settings, averaged=averaged), pgd(golden, steps=1), context)
 
 
-def raat(golden: Golden) -> Step:
+def raat(golden: "Golden") -> Step:
     hyper = golden.hyper
     shared = {key: hyper[key] for key in ("boundary_range", "beta_alpha", "weight", "temperature")}
     if hyper["base"] == "mart":
@@ -115,7 +117,7 @@ def raat(golden: Golden) -> Step:
     return Step(METHODS["raat"](**shared), pgd(golden))
 
 
-def raat_wa(golden: Golden) -> Step:
+def raat_wa(golden: "Golden") -> Step:
     hyper = golden.hyper
     method = METHODS["raat-wa"](
         beta=hyper["beta_option"] * hyper.get("weight", 1.0),
@@ -138,7 +140,7 @@ def raat_wa(golden: Golden) -> Step:
     return Step(method, attack, context)
 
 
-def hat(golden: Golden) -> Step:
+def hat(golden: "Golden") -> Step:
     hyper = golden.hyper
     method = METHODS["hat"](
         helper="recorded",
@@ -151,19 +153,19 @@ def hat(golden: Golden) -> Step:
     return Step(method, pgd(golden), {"networks": {"helper": eval_net(golden)}, "y": y})
 
 
-def rslad(golden: Golden) -> Step:
+def rslad(golden: "Golden") -> Step:
     hyper = golden.hyper
     settings = {key: hyper[key] for key in ("adv_weight", "clean_weight", "scale")}
     method = METHODS["rslad"](teacher="recorded", **settings)
     return Step(method, pgd(golden), {"networks": {"teacher": eval_net(golden)}})
 
 
-def lbgat(golden: Golden) -> Step:
+def lbgat(golden: "Golden") -> Step:
     networks = {"teacher": golden.model("state_teacher").train()}
     return Step(METHODS["lbgat"](beta=golden.hyper["beta"]), pgd(golden), {"networks": networks})
 
 
-def score(golden: Golden) -> Step:
+def score(golden: "Golden") -> Step:
     hyper = golden.hyper
     y, smoothing = golden["y"], hyper["label_smoothing"]
     classes = len(golden["state.8.bias"])
@@ -180,7 +182,7 @@ def score(golden: Golden) -> Step:
     return Step(method, pgd(golden), {"y": y})
 
 
-def ikl(golden: Golden) -> Step:
+def ikl(golden: "Golden") -> Step:
     hyper = golden.hyper
     settings = {
         key: hyper[key] for key in ("alpha", "beta", "temperature", "inner_alpha", "inner_beta")
@@ -194,7 +196,7 @@ def ikl(golden: Golden) -> Step:
     return Step(METHODS[golden.name](**settings), pgd(golden), {"state": state})
 
 
-def adr(golden: Golden) -> Step:
+def adr(golden: "Golden") -> Step:
     hyper = golden.hyper
     keys = ("temperature_low", "temperature_high", "interpolation_low", "interpolation_high")
     base = "trades" if hyper["mode"] == "TRADES" else "pgd"
@@ -206,7 +208,7 @@ def adr(golden: Golden) -> Step:
     return Step(method, pgd(golden), context)
 
 
-def fgsm_pgi(golden: Golden) -> Step:
+def fgsm_pgi(golden: "Golden") -> Step:
     hyper = golden.hyper
     method = METHODS["fgsm-pgi"](
         weight=hyper["weight"],
@@ -218,7 +220,7 @@ def fgsm_pgi(golden: Golden) -> Step:
     return Step(method, pgd(golden), {"memory": memory, "epoch": 1})
 
 
-def eat(golden: Golden) -> Step:
+def eat(golden: "Golden") -> Step:
     hyper = golden.hyper
     radii = {"linf": 0.0, "l2": 0.0, "l1": 0.0} | {hyper["norm"].lower(): hyper["epsilon"]}
     method = METHODS["e-at"](**radii)
@@ -226,7 +228,7 @@ def eat(golden: Golden) -> Step:
     return Step(method, pgd(golden, step_size=1.0), {"state": state})
 
 
-STEPS: dict[str, Callable[[Golden], Step]] = {
+STEPS: dict[str, Callable[["Golden"], Step]] = {
     "fgsm_rs": fgsm_rs,
     "n_fgsm": n_fgsm,
     "gat": gat,
@@ -255,6 +257,6 @@ STEPS: dict[str, Callable[[Golden], Step]] = {
 """By family of golden sets."""
 
 
-def context_of(golden: Golden, model: nn.Module, step: Step) -> StepContext:
+def context_of(golden: "Golden", model: nn.Module, step: Step) -> StepContext:
     x, y = golden.batch
     return StepContext(model, step.attack, **{"x": x, "y": y, **step.context})
