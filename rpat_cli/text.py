@@ -103,6 +103,17 @@ def percent_range(interval: tuple[float, float]) -> str:
     return f"{percent(low, 1)}{DASH}{percent(high, 1)}"
 
 
+def signed_percent(difference: float) -> str:
+    """A difference of fractions in points, 0.012 as `+1.20`."""
+    return f"{100 * difference:+.2f}"
+
+
+def signed_range(interval: tuple[float, float]) -> str:
+    """`[-0.40, +2.80]`"""
+    low, high = interval
+    return f"[{signed_percent(low)}, {signed_percent(high)}]"
+
+
 def duration(seconds: float) -> str:
     """`0.4 s`, `37 s`, `5 min 12 s`, `3 h 05 min`, `2 d 3 h`."""
     if seconds < 10:

@@ -183,19 +183,15 @@ def bench_training(
     )
     paths = race([ours, one_by_one], seconds=seconds / 10, least=least, on_turn=on_turn)
     on_cpu = exact.device.type == "cpu"
-    rounds = exact.device.type == "cuda" and torch.backends.cudnn.allow_tf32
-    if rounds and published and exact.compute.precision != "tf32":
+    torchs = _precision_of_torch(exact.device)
+    if published and torchs != "fp32" and exact.compute.precision == "fp32":
         remarks.append(TORCH_ROUNDS)
     if on_cpu and (remark := busy(times[EXACT], torch.get_num_threads())):
         remarks.append(remark)
     steps_per_epoch = max(1, exact.loop.steps_per_epoch * images // len(data.train))
     table = _Table(
         times,
-        {
-            EXACT: exact.compute.precision,
-            FAST: fast.compute.precision,
-            PUBLISHED: "tf32" if rounds else "fp32",
-        },
+        {EXACT: exact.compute.precision, FAST: fast.compute.precision, PUBLISHED: torchs},
         {EXACT: paths[ours.name], FAST: paths[ours.name], PUBLISHED: paths[one_by_one.name]},
         recipe.batch_size,
         steps_per_epoch,
@@ -211,6 +207,11 @@ def bench_training(
         real_data=real,
         remarks=tuple(remarks),
     )
+
+
+def _precision_of_torch(device: torch.device) -> str:
+    """That of convolutions in float32, unless torch is told otherwise."""
+    return "tf32" if device.type == "cuda" and torch.backends.cudnn.allow_tf32 else "fp32"
 
 
 def _ours(

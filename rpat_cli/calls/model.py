@@ -134,14 +134,28 @@ def load_model(
     "imagenet", "MEAN/STD"). `plugin` and `trust` are as in `rpat.train`. Raises `RpatError`s.
     """
     given = {"data": data, "model": model, "normalize": normalize, "data_root": data_root}
+    return LoadedModel(saved_model(CALL, target, checkpoint, given, set, plugin, trust=trust))
+
+
+def saved_model(
+    call: str,
+    target: PathLike,
+    checkpoint: str,
+    given: Mapping[str, Any],
+    assigned: Mapping[str, Any] | None,
+    plugin: "PathLike | Sequence[PathLike] | None",
+    *,
+    trust: bool,
+) -> SavedModel:
+    """What `rpat.load_model` and others read; `given` are options of `rpat eval` by their names."""
     keys = {name: RECIPE_KEYS[f"--{name.replace('_', '-')}"] for name in given}
-    layers = layers_from(given, keys, set, CALL)
+    layers = layers_from(given, keys, assigned, call)
     if plugin is not None:
         named_files = {"plugins": [str(file) for file in several(plugin)]}
-        layers.append(Layer(f"{CALL}(plugin=...)", named_files, by_user=True))
+        layers.append(Layer(f"{call}(plugin=...)", named_files, by_user=True))
     files = [*code_named_in(layers), *code_of_target(target)]
-    with called(CALL), trusting(everything=trust, files=files):
-        return LoadedModel(load(named(target, f"{CALL}()"), checkpoint, layers))
+    with called(call), trusting(everything=trust, files=files):
+        return load(named(target, f"{call}()"), checkpoint, layers)
 
 
 def opened_target(

@@ -12,6 +12,7 @@ from rpat_cli.calls.run import open_run
 from rpat_cli.data.in_memory import Given, providing
 from rpat_cli.evaluation.suite import Overrides
 from rpat_cli.loading.stand_ins import read_surrogates, surrogate_files
+from rpat_cli.loading.start_name import with_start_named
 from rpat_cli.recipe.layers import Layer, code_named_in, read_all, resolve
 from rpat_cli.recipe.plugins import load_plugins
 from rpat_cli.recipe.suite_file import read_suite
@@ -46,7 +47,7 @@ def training(
     """
     named = code_named_in(given)
     with called("train"), providing(images), trusting(everything=trust, files=named):
-        layers = [*read_all(recipe, configs), *given]
+        layers = with_start_named([*read_all(recipe, configs), *given])
         # Plugins come first: they may add a tracker.
         new = resolve(layers) if resume is None else None
         load_plugins(_plugins_of(given))

@@ -12,6 +12,33 @@ from rpat_cli.signals import importing
 WHAT = "What to compare"
 HOW = "How to show it"
 
+Checkpoint = Annotated[
+    str | None,
+    typer.Option(
+        "--checkpoint",
+        "-k",
+        metavar="NAME",
+        help=(
+            "Which checkpoint of the runs: best, last, best_wa or last_wa (default: best, or "
+            "that of the file)."
+        ),
+        rich_help_panel=WHAT,
+    ),
+]
+Page = Annotated[
+    Path | None,
+    typer.Option(
+        "--page",
+        metavar="FILE",
+        help=(
+            "Write the comparison, the curves of both runs and the differences of their "
+            "recipes as a page to this HTML file; nothing is overwritten."
+        ),
+        rich_help_panel=HOW,
+        show_default=False,
+    ),
+]
+
 
 def compare(
     a: Annotated[
@@ -26,19 +53,7 @@ def compare(
         ),
     ],
     b: Annotated[Path, typer.Argument(metavar="B", help="The one to compare it with.")],
-    checkpoint: Annotated[
-        str | None,
-        typer.Option(
-            "--checkpoint",
-            "-k",
-            metavar="NAME",
-            help=(
-                "Which checkpoint of the runs: best, last, best_wa or last_wa (default: best, or "
-                "that of the file)."
-            ),
-            rich_help_panel=WHAT,
-        ),
-    ] = None,
+    checkpoint: Checkpoint = None,
     changed: Annotated[
         bool,
         typer.Option(
@@ -47,6 +62,7 @@ def compare(
             rich_help_panel=WHAT,
         ),
     ] = False,
+    page: Page = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the result as JSON.", rich_help_panel=HOW)
     ] = False,
@@ -63,13 +79,18 @@ def compare(
 
       rpat compare runs/pgd runs/rpat --checkpoint last
 
-      rpat compare runs/pgd runs/rpat --changed
+      rpat compare runs/pgd runs/rpat --changed --page pgd-against-rpat.html
 
       rpat compare runs/pgd/evals/best.json runs/rpat/evals/best.json --json
     """
     with importing():
-        from rpat_cli.cli import session  # torch is imported here, not by `rpat --help`
+        from rpat_cli.cli import compare_session  # torch is imported here, not by `rpat --help`
 
-    session.compare(
-        run_or_path(a), run_or_path(b), checkpoint=checkpoint, changed=changed, as_json=as_json
+    compare_session.compare(
+        run_or_path(a),
+        run_or_path(b),
+        checkpoint=checkpoint,
+        changed=changed,
+        as_json=as_json,
+        page=page,
     )

@@ -110,7 +110,7 @@ Threats = Annotated[
         panel=WHAT,
         metavar="NORM:EPS",
         help="A threat such as Linf:8/255; repeated, all of them and their union: the images that "
-        "are right under all.",
+        "are right under all (default: the run's).",
     ),
 ]
 Eps = Annotated[
@@ -129,19 +129,22 @@ Steps = Annotated[
         "--steps",
         panel=WHAT,
         metavar="N",
-        help="Steps of the attacks that do not fix them in their name.",
+        help="Steps of the attacks that do not fix them in their name (default: the attack's).",
     ),
 ]
 StepSize = Annotated[
     str | None,
     _option(
-        "--step-size", panel=WHAT, metavar="NUMBER", help="Step size of the attacks that have one."
+        "--step-size",
+        panel=WHAT,
+        metavar="NUMBER",
+        help="Step size of the attacks that have one (default: the attack's).",
     ),
 ]
 Restarts = Annotated[
     str | None,
     _option(
-        "--restarts", panel=WHAT, metavar="N", help="Random restarts of the attacks that have them."
+        "--restarts", panel=WHAT, metavar="N", help="Random restarts of attacks (default: theirs)."
     ),
 ]
 Surrogates = Annotated[
@@ -172,7 +175,7 @@ Model = Annotated[
         panel=WHAT,
         metavar="NAME",
         help="Network of a file that other code has saved, if its weights do not tell; list: shows "
-        "all names.",
+        "all names (default: what the weights tell).",
         choices=model_examples,
     ),
 ]
@@ -250,7 +253,9 @@ Plugins = Annotated[
 Trust = Annotated[bool, trust_option(HOW)]
 Download = Annotated[
     bool | None,
-    _option("--download/--no-download", panel=HOW, help="Download the data set if it is missing."),
+    _option(
+        "--download/--no-download", panel=HOW, help="Download the data set (default: as the run)."
+    ),
 ]
 BatchSize = Annotated[
     str | None,
@@ -265,11 +270,11 @@ BatchSize = Annotated[
 JobCount = Annotated[str, jobs_option(HOW)]
 Fast = Annotated[
     bool,
-    typer.Option(
+    _option(
         "--fast",
+        panel=HOW,
         help="Long attacks search in bfloat16; every adversarial image is verified in float32, and "
         "what is left is attacked again in float32.",
-        rich_help_panel=HOW,
     ),
 ]
 Limit = Annotated[
@@ -279,7 +284,7 @@ Limit = Annotated[
         panel=WHAT,
         metavar="N|first:N",
         help="Measure on N of the test images only: always the same ones, each class by its share; "
-        "first:N takes the first ones.",
+        "first:N takes the first ones (default: all).",
     ),
 ]
 Images = Annotated[
@@ -289,7 +294,7 @@ Images = Annotated[
         panel=WHAT,
         metavar="FILE",
         help="Measure on the test images that a text file lists, one a line: numbers from 0, or "
-        "file names.",
+        "file names (default: all).",
     ),
 ]
 Device = Annotated[
@@ -303,19 +308,14 @@ Device = Annotated[
     ),
 ]
 Track = Annotated[list[str] | None, track_option(HOW)]
-Quiet = Annotated[
-    bool,
-    typer.Option("--quiet", "-q", help="Print the result only.", rich_help_panel=HOW),
-]
-AsJson = Annotated[
-    bool, typer.Option("--json", help="Print the headline figures as JSON.", rich_help_panel=HOW)
-]
+Quiet = Annotated[bool, _option("--quiet", "-q", panel=HOW, help="Print the result only.")]
+AsJson = Annotated[bool, _option("--json", panel=HOW, help="Print the headline figures as JSON.")]
 JsonFull = Annotated[bool, full_json_option(HOW, "the evaluation")]
 
 
 TEST_DATA_HELP = (
-    "Measure on these images of the data set's classes instead of its own test images: a folder "
-    "CLASS/*, or an .npz or .npy file such as CIFAR-10.1's."
+    "Measure on these images of the data set's classes: a folder CLASS/*, or an .npz or .npy file "
+    "such as CIFAR-10.1's (default: its own test images)."
 )
 DATA_ROOT_HELP = "Folder that holds the data sets (default: the run's)."
 SEED_HELP = "Seed of the attacks (default: the run's)."

@@ -11,7 +11,7 @@ from rpat_cli.cli import console
 from rpat_cli.data.base import Split
 from rpat_cli.engine.compute import resolve_compute
 from rpat_cli.errors import ConfigError, DataError, Problem
-from rpat_cli.export.push import Pushed, push_model
+from rpat_cli.export.push import push_model
 from rpat_cli.export.write import export_model
 from rpat_cli.loading.load import load_model
 from rpat_cli.loading.saved_model import SavedModel
@@ -20,7 +20,7 @@ from rpat_cli.recipe.layers import Layer
 from rpat_cli.reports.terminal import remarks_text
 from rpat_cli.runs.predict import PredictedImage, image_files, predict_files
 from rpat_cli.runs.target import open_target
-from rpat_cli.text import file_size, percent
+from rpat_cli.text import percent
 from rpat_cli.user_code import speaking_on_stderr
 
 
@@ -95,21 +95,8 @@ def push(
     if as_json:
         print(json.dumps(pushed.to_dict()))
         return
-    for line in _push_lines(pushed):
-        console.out.print(line, markup=False, soft_wrap=True)
+    console.out.print(str(pushed), markup=False, soft_wrap=True)
     console.out.print(remarks_text(pushed.remarks))
-
-
-def _push_lines(pushed: Pushed) -> list[str]:
-    kind = "private" if pushed.private else "public"
-    place = f"{pushed.url}, {'a new' if pushed.created else 'a'} {kind} repository"
-    files = [
-        f"{file}: {file_size(size)}" + (", replaced" if file in pushed.replaced else "")
-        for file, size in pushed.files.items()
-    ]
-    if pushed.commit:
-        return [*files, f"sent to {place}", f"try it: rpat eval {pushed.name}"]
-    return [*files, f"would be sent to {place}; the card:", "", pushed.card]
 
 
 def _count(check: str) -> int | None:

@@ -13,9 +13,9 @@ from typing import Annotated, Any, Literal, get_args
 
 import typer
 from pydantic import BaseModel
-from pydantic.fields import FieldInfo
 
 from rpat_cli.cli import torchrun
+from rpat_cli.cli.recipe_help import default_of, description, field_of
 from rpat_cli.errors import ConfigError, Mistakes, Problem, shortened, unknown
 from rpat_cli.recipe.components import Section
 from rpat_cli.recipe.schema import recipe_class
@@ -24,14 +24,18 @@ from rpat_cli.recipe.yaml_lines import KeyPath
 from rpat_cli.tracking import FLAG as TRACK
 from rpat_cli.tracking import TRACKERS
 
+DEFAULT = " (default: "
+"""With what a description or help text ends that says its default."""
+
 
 @dataclass(frozen=True)
 class RecipeOption:
     """An option of a command that sets the recipe's `key`: a row of the command's table.
 
     `flag` is by default the key's last part, `help` the description of its field, to which the
-    names of `choices` are added; they, or `completed`, are also what the shell completes. Without a
-    `metavar` the option is a switch: `--ra/--no-ra`.
+    names of `choices` and the `default`, if not said, the field's, are added; the choices, or
+    `completed`, are also what the shell completes. Without a `metavar` the option is a switch:
+    `--ra/--no-ra`.
     """
 
     key: str
@@ -40,6 +44,7 @@ class RecipeOption:
     flag: str = ""
     short: str = ""
     help: str = ""
+    default: str = ""
     choices: Callable[[], Iterable[str]] | None = None
     completed: Callable[[], Iterable[str]] | None = None
 
@@ -58,11 +63,12 @@ class RecipeOption:
 
     @property
     def text(self) -> str:
-        """The help text, with the choices that there are now."""
-        text = self.help or description(self.path)
+        """The help text, with the choices that there are now, and the default."""
+        text, said, usual = (self.help or description(self.path)).partition(DEFAULT)
         if self.choices is not None:
             text += f": {', '.join(self.choices())}"
-        return f"{text[:1].upper()}{text[1:]}."
+        usual = usual if said else f"{self.default or default_of(self.path)})"
+        return f"{text[:1].upper()}{text[1:]}{DEFAULT}{usual}."
 
     def declared(self) -> Parameter:
         """The option as a parameter that typer reads."""
@@ -76,7 +82,7 @@ class RecipeOption:
             help=self.text,
             rich_help_panel=self.panel,
             show_default=False,
-            autocompletion=self._complete if self.choices is not None else None,
+            autocompletion=self._complete if self.completed or self.choices else None,
         )
         annotation = Annotated[bool | None, option] if is_switch else Annotated[str | None, option]
         return Parameter(
@@ -255,30 +261,4 @@ def parse_jobs(text: str) -> int | Literal["auto"]:
 def choices_of(key: str) -> Callable[[], list[str]]:
     """The names that the recipe allows for a `key` with a fixed set of them, as `choices` of its
     option."""
-    return lambda: list(get_args(_field(tuple(key.split("."))).annotation))
-
-
-def description(path: KeyPath) -> str:
-    """The description of a recipe field; for `method.name`, where `method` is what is named, the
-    one of `method`."""
-    parent = path[:-1]
-    if path[-1] == "name" and _section(parent) is None:
-        return _field(parent).description or ""
-    return _field(path).description or ""
-
-
-def _field(path: KeyPath) -> FieldInfo:
-    section = _section(path[:-1])
-    assert section is not None
-    return section.model_fields[path[-1]]
-
-
-def _section(path: KeyPath) -> type[BaseModel] | None:
-    """The section of the recipe at `path`, if it is one with fields of its own."""
-    section: type[BaseModel] = recipe_class()
-    for part in path:
-        annotation = section.model_fields[part].annotation
-        if not (isinstance(annotation, type) and issubclass(annotation, Section)):
-            return None
-        section = annotation
-    return section
+    return lambda: list(get_args(field_of(tuple(key.split("."))).annotation))

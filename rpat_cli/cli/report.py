@@ -35,6 +35,16 @@ def report(
         Literal["text", "markdown", "latex", "csv"],
         typer.Option("--format", "-f", help="Of the table on stdout."),
     ] = "text",
+    baseline: Annotated[
+        str | None,
+        typer.Option(
+            "--baseline",
+            metavar="RUN",
+            help="Draw the curves of this run below those of each page (default: none).",
+            autocompletion=complete_runs,
+            show_default=False,
+        ),
+    ] = None,
     plugin: o.Plugins = None,
     trust: o.Trust = False,
     as_json: AsJson = False,
@@ -49,13 +59,20 @@ def report(
 
       rpat report runs --format csv
 
+      rpat report last --baseline runs/pgd
+
       rpat report sweeps/my-sweep --checkpoint last --json
     """
     with importing():
         from rpat_cli.cli import report_session  # torch is imported here
     with trusting(everything=trust, files=plugin or []):
         report_session.report(
-            runs or ["last"], checkpoint, form, plugins=plugin or [], as_json=as_json
+            runs or ["last"],
+            checkpoint,
+            form,
+            baseline=baseline,
+            plugins=plugin or [],
+            as_json=as_json,
         )
 
 

@@ -44,6 +44,7 @@ def report(
     checkpoint: str | None,
     form: str,
     *,
+    baseline: str | None,
     plugins: Sequence[str],
     as_json: bool,
 ) -> None:
@@ -51,7 +52,8 @@ def report(
     folders = _folders(names)
     with speaking_on_stderr():
         load_plugins((file, "--plugin") for file in plugins)
-        reports = {name: write_report(folder) for name, folder in folders.items()}
+        below = build_report(find_run(baseline)) if baseline else None
+        reports = {name: write_report(folder, below) for name, folder in folders.items()}
     if checkpoint is None:
         checkpoint = "best" if len(reports) > 1 else ALL_CHECKPOINTS
     table = side_by_side(reports, None if checkpoint == ALL_CHECKPOINTS else checkpoint)

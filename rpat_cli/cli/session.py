@@ -24,6 +24,7 @@ from rpat_cli.evaluation.parallel.processes import Jobs
 from rpat_cli.evaluation.suite import AttackSpec
 from rpat_cli.loading.named import run_or_path
 from rpat_cli.loading.stand_ins import read_surrogates
+from rpat_cli.loading.start_name import with_start_named
 from rpat_cli.recipe.layers import Layer, layers_of, read_recipe, resolve
 from rpat_cli.recipe.plugins import load_plugins
 from rpat_cli.recipe.schema import Recipe
@@ -33,13 +34,11 @@ from rpat_cli.records import eval_file
 from rpat_cli.records.run_folder import newest_run, open_run
 from rpat_cli.reports import headline
 from rpat_cli.reports.cases import NO_VERDICT, has_verdict
-from rpat_cli.reports.comparison import MAX_LISTED, changed_images, comparison_table
 from rpat_cli.reports.for_ci import check_places, write_for_ci
 from rpat_cli.reports.gather import build_report
 from rpat_cli.reports.report import Report
 from rpat_cli.reports.terminal import remarks_text, report_table
 from rpat_cli.runs import estimate as cost
-from rpat_cli.runs.compare import match
 from rpat_cli.runs.diagnose import Wanted, check_wanted
 from rpat_cli.runs.evaluate import EvalOptions, Measured, measure_run
 from rpat_cli.runs.listener import Listener
@@ -113,7 +112,7 @@ def _read(
     """The layers of the command line, and the recipe of a new run."""
     layers: list[Layer] = []
     with mistakes.gathered(), speaking_on_stderr():
-        layers = layers_of(**given)
+        layers = with_start_named(layers_of(**given))
         return layers, None if resume is not None else resolve(layers)
     return layers, None
 
@@ -309,23 +308,3 @@ def _write_for_ci(
     if not quiet:
         for flag, file in files.items():
             console.say(f"{flag}: {file}")
-
-
-def compare(a: Path, b: Path, *, checkpoint: str | None, changed: bool, as_json: bool) -> None:
-    """`rpat compare`: two models on the same images."""
-    matched = match(a, b, checkpoint)
-    if as_json:
-        print(json.dumps(matched.to_dict()))
-        return
-    sides = (
-        ("A", matched.checkpoint_a, matched.files_a),
-        ("B", matched.checkpoint_b, matched.files_b),
-    )
-    for name, which, files in sides:
-        for file, labels in files.items():
-            listed = ", ".join(["clean", *labels] if file == list(files)[-1] else labels)
-            console.out.print(f"{name}: {file}  ({which}: {listed})", markup=False, soft_wrap=True)
-    console.out.print(comparison_table(matched.comparisons))
-    for line in changed_images(matched.comparisons, None if changed else MAX_LISTED):
-        console.out.print(line, markup=False, soft_wrap=True)
-    console.out.print(remarks_text(matched.remarks))

@@ -14,6 +14,7 @@ def sweep(
     cost: options.Cost = False,
     retry_failed: options.RetryFailed = 0,
     max_failures: options.MaxFailures = None,
+    assign: options.Assignments = None,
     plugin: options.Plugins = None,
     trust: options.Trust = False,
     track: options.Track = None,
@@ -35,7 +36,7 @@ def sweep(
 
       rpat sweep my-sweep.yaml --jobs 4
 
-      rpat sweep my-sweep.yaml --engine slurm
+      rpat sweep my-sweep.yaml --engine slurm --set data.root=/data
 
       rpat sweep my-sweep.yaml --retry-failed 1 --max-failures 3
     """
@@ -52,6 +53,7 @@ def sweep(
             cost=cost,
             retries=retry_failed,
             max_failures=max_failures,
+            assignments=assign or [],
             track=track or [],
             quiet=quiet,
             as_json=as_json,

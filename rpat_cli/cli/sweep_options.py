@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from rpat_cli.cli.options import track_option, trust_option
+from rpat_cli.cli.options import recipe_keys, track_option, trust_option
 from rpat_cli.recipe.shipped import SHIPPED_SWEEPS as SHIPPED
 
 SweepName = Annotated[
@@ -81,7 +81,17 @@ MaxFailures = Annotated[
         "--max-failures",
         metavar="N",
         min=1,
-        help="Start no more trials after N have failed.",
+        help="Start no more trials after N have failed (default: no limit).",
+        show_default=False,
+    ),
+]
+Assignments = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Set a recipe key in every trial, below the axes: data.root=/data; may be repeated.",
+        autocompletion=recipe_keys,
         show_default=False,
     ),
 ]

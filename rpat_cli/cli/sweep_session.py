@@ -31,6 +31,7 @@ def sweep(
     cost: bool,
     retries: int,
     max_failures: int | None,
+    assignments: Sequence[str],
     track: Sequence[str],
     quiet: bool,
     as_json: bool,
@@ -40,7 +41,7 @@ def sweep(
         raise ConfigError("--cost needs --dry-run: a running sweep shows the time that is left.")
     path = find_sweep(name)
     with speaking_on_stderr():  # its plugins are run
-        plan = plan_sweep(path)
+        plan = plan_sweep(path, assignments)
     trackers = chosen(track)
     folder = out or SWEEPS / path.stem
     section = _engine(plan, engine)

@@ -32,6 +32,9 @@ ORDER = (
 )
 """What is shown first if not all trials fit on the screen."""
 
+VALIDATION, TEST = "validation", "test set"
+"""On which images accuracies are: while a trial trains, and once it is evaluated."""
+
 
 @contextmanager
 def watching(runner: SweepRunner, *, quiet: bool) -> Iterator[None]:
@@ -68,7 +71,9 @@ def _line(status: TrialStatus, runner: SweepRunner) -> str:
     now = time.strftime("%H:%M:%S")
     text = f"{now}  {done}/{runner.expected}  {status.state:<8} {status.trial.title}"
     if status.state is TrialState.DONE:
-        return f"{text}  {_accuracies(status)}  {duration(status.seconds)}  left {_left(runner)}"
+        return (
+            f"{text}  test: {_accuracies(status)}  {duration(status.seconds)}  left {_left(runner)}"
+        )
     # A trial that starts may still have the reason of an earlier failure.
     starts = status.state in (TrialState.QUEUED, TrialState.RUNNING)
     return f"{text}: {indented(status.reason)}" if status.reason and not starts else text
@@ -99,8 +104,9 @@ def view(runner: SweepRunner) -> Group:
     statuses = sorted(runner.statuses.values(), key=lambda status: ORDER.index(status.state))
     room = max(3, console.err.size.height - 6)
     table = Table(box=box.SIMPLE_HEAD)
-    for heading in ("trial", "state", "epoch", "clean", "robust", "time", "left"):
-        table.add_column(heading, justify="left" if heading in ("trial", "state") else "right")
+    for heading in ("trial", "state", "epoch", "images", "clean", "robust", "time", "left"):
+        left = heading in ("trial", "state", "images")
+        table.add_column(heading, justify="left" if left else "right")
     for status in statuses[:room]:
         table.add_row(*_view_cells(status))
     hidden = f"; {len(statuses) - room} not shown" if len(statuses) > room else ""
@@ -108,22 +114,24 @@ def view(runner: SweepRunner) -> Group:
 
 
 def _view_cells(status: TrialStatus) -> list[Text]:
-    epochs, clean, robust, seconds, left = "", None, None, status.seconds, ""
+    epochs, images, clean, robust, seconds, left = "", "", None, None, status.seconds, ""
     if status.state in (TrialState.RUNNING, TrialState.PRUNED):
         progress = status.folder.progress()
         epochs = f"{progress.epoch}/{status.trial.recipe.epochs}"
         clean, robust = progress.clean_acc, progress.robust_acc
+        images = "" if robust is None else VALIDATION
         if status.state is TrialState.RUNNING:
             seconds += time.monotonic() - status.began
             left = _left_to_train(status, progress)
     elif status.results is not None:
         epochs, best = f"{status.trial.recipe.epochs}", status.results["best"]
-        clean, robust = best.get("clean"), min(best.values())
+        images, clean, robust = TEST, best.get("clean"), min(best.values())
     state = str(status.state)
     if status.state is TrialState.FAILED:
         state += f": {status.reason.splitlines()[-1]}"
     shown = duration(seconds) if seconds else ""
-    cells = [status.trial.title, state, epochs, percent(clean, 1), percent(robust, 1), shown, left]
+    accuracies = [percent(clean, 1), percent(robust, 1)]
+    cells = [status.trial.title, state, epochs, images, *accuracies, shown, left]
     return [Text(cell) for cell in cells]
 
 

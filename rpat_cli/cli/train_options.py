@@ -40,7 +40,12 @@ OPTIONS = (
     RecipeOption("method.name", WHAT, NAME, "--method", "-m", choices=METHODS.keys),
     RecipeOption("ra", WHAT),
     RecipeOption(
-        "ra.weight", WHAT, NUMBER, "--ra-weight", help="weight of the robust perception term"
+        "ra.weight",
+        WHAT,
+        NUMBER,
+        "--ra-weight",
+        help="weight of the robust perception term",
+        default="1",
     ),
     RecipeOption(
         "ra.mix",
@@ -48,6 +53,7 @@ OPTIONS = (
         NUMBER,
         "--ra-mix",
         help="share of the adversarial image in the mixed image",
+        default="0.5",
     ),
     RecipeOption(
         "ra.start_epoch",
@@ -55,6 +61,7 @@ OPTIONS = (
         COUNT,
         "--ra-start-epoch",
         help="epochs before robust perception begins",
+        default="0",
     ),
     RecipeOption(
         "ra.form",
@@ -62,13 +69,19 @@ OPTIONS = (
         NAME,
         "--ra-form",
         help="how the mixed image's logits are compared",
+        default="mse; teacher-kl with rebat",
         choices=lambda: ("mse", "kl", "cosine"),
     ),
     RecipeOption("consistency", WHAT),
     *(RecipeOption(name, WHAT) for name in added_regularizers()),
     RecipeOption("wa", WHAT),
     RecipeOption(
-        "wa.decay", WHAT, NUMBER, "--wa-decay", help="share of the average that one step keeps"
+        "wa.decay",
+        WHAT,
+        NUMBER,
+        "--wa-decay",
+        help="share of the average that one step keeps",
+        default="0.999",
     ),
     RecipeOption(
         "wa.start_epoch",
@@ -84,6 +97,7 @@ OPTIONS = (
         NUMBER,
         "--awp-gamma",
         help="length of the weight perturbation, relative to each layer's weights",
+        default="0.005",
     ),
     RecipeOption("sam", WHAT),
     RecipeOption(
@@ -91,12 +105,15 @@ OPTIONS = (
         WHAT,
         NUMBER,
         "--beta",
-        help="weight of the robust term of trades, mart and rebat",
+        help="weight of the robust term of trades, mart, rebat and others",
+        default="the method's own: 6 for trades and mart, 1 for rebat",
     ),
     RecipeOption("model", WHAT, NAME, choices=model_names, completed=model_examples),
-    RecipeOption("init", WHAT, "SOURCE"),
+    RecipeOption(
+        "init", WHAT, "SOURCE", default="random weights", completed=lambda: complete_runs("")
+    ),
     RecipeOption("threat.norm", THREAT, "NORM", choices=choices_of("threat.norm")),
-    RecipeOption("threat.eps", THREAT, NUMBER),
+    RecipeOption("threat.eps", THREAT, NUMBER, default="the data set's for the norm"),
     RecipeOption("attack.name", THREAT, NAME, "--attack", choices=TRAINING_ATTACKS.keys),
     RecipeOption("attack.steps", THREAT, COUNT),
     RecipeOption("attack.step_size", THREAT, NUMBER),
@@ -119,7 +136,7 @@ OPTIONS = (
     RecipeOption("data.extra.path", DATA, "FILE", "--extra-data"),
     RecipeOption("data.extra.share", DATA, NUMBER, "--extra-share"),
     RecipeOption("data.val_size", DATA, NUMBER),
-    RecipeOption("data.image_size", DATA, "N|HxW"),
+    RecipeOption("data.image_size", DATA, "N|HxW", default="64"),
     RecipeOption("eval", RUN, "ATTACKS"),
     RecipeOption("seed", RUN, COUNT, short="-s"),
     RecipeOption("device", RUN, NAME, choices=choices_of("device")),
@@ -206,7 +223,7 @@ StopAfter = Annotated[
     _option(
         "--stop-after",
         metavar=COUNT,
-        help="Stop after epoch N; --resume continues the run.",
+        help="Stop after epoch N; --resume continues the run (default: the last epoch).",
     ),
 ]
 RankCount = Annotated[
@@ -214,7 +231,10 @@ RankCount = Annotated[
     _option(
         "--ranks",
         metavar=COUNT,
-        help="Share the training among N processes on this machine; torchrun for several.",
+        help=(
+            "Share the training among N processes on this machine; torchrun for several (default: "
+            "1)."
+        ),
     ),
 ]
 GpuCount = Annotated[

@@ -6,6 +6,8 @@ the sampling error of the difference between correlated proportions or percentag
 12, 1947.
 """
 
+import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -15,7 +17,7 @@ from torch import Tensor
 from rpat_cli.errors import DataError
 from rpat_cli.evaluation.attack_result import AttackResult
 from rpat_cli.evaluation.results import Evaluation
-from rpat_cli.evaluation.statistics import Accuracy, sign_test
+from rpat_cli.evaluation.statistics import Z_95, Accuracy, sign_test
 
 WORST = "worst case"
 """The label of the comparison over all attacks; made only where both suites have the same ones."""
@@ -37,6 +39,16 @@ class Comparison:
     only_b: tuple[int, ...]
     p: float
 
+    @property
+    def difference(self) -> float:
+        """B minus A, a fraction of all images."""
+        return self.b.value - self.a.value
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 95 % interval of the difference, as fractions."""
+        return paired_interval(len(self.only_a), len(self.only_b), self.a.n)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain builtins, ready for JSON."""
         return {
@@ -46,6 +58,10 @@ class Comparison:
             "n": self.a.n,
             "only_a": list(self.only_a),
             "only_b": list(self.only_b),
+            "a_interval_95": list(self.a.interval),
+            "b_interval_95": list(self.b.interval),
+            "difference": self.difference,
+            "difference_interval_95": list(self.interval),
         }
 
 
@@ -53,6 +69,34 @@ def mcnemar(only_a: int, only_b: int) -> float:
     """The two-sided exact p-value for the numbers of images that only one of two models gets
     right."""
     return min(1.0, 2 * sign_test(max(only_a, only_b), min(only_a, only_b)))
+
+
+def paired_interval(only_a: int, only_b: int, n: int) -> tuple[float, float]:
+    """The 95 % score interval of the difference in accuracy, B minus A, on the same `n` images, as
+    fractions: valid for small numbers, and also where the models differ on no image (Tango,
+    Statistics in Medicine 17, 1998)."""
+    observed = (only_b - only_a) / n
+
+    def score(gap: float) -> float:
+        """How many standard deviations the observed difference is above `gap`, were that true."""
+        half = (2 * n - only_b + only_a) * gap - only_a - only_b
+        root = math.sqrt(half * half + 8 * n * only_a * gap * (1 - gap))
+        q = (root - half) / (4 * n)  # the likeliest share of images that A alone gets right
+        variance = n * (2 * q + gap * (1 - gap))
+        distance = n * (observed - gap)
+        return distance / math.sqrt(variance) if variance > 0 else math.copysign(math.inf, distance)
+
+    low = _crossing(lambda gap: score(gap) > Z_95, -1.0, observed)
+    high = _crossing(lambda gap: score(gap) > -Z_95, observed, 1.0)
+    return low, high
+
+
+def _crossing(holds: Callable[[float], bool], low: float, high: float) -> float:
+    """Up to where a condition holds that does not hold again, found by halving."""
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if holds(middle) else (low, middle)
+    return high
 
 
 def compare(a: Evaluation, b: Evaluation) -> list[Comparison]:

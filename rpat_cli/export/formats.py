@@ -50,7 +50,7 @@ class Model:
 
 @dataclass(frozen=True)
 class Format:
-    """One format: the name of its file, what it is for, and how to load it elsewhere."""
+    """One format: the name of its file, what it is for, and a program that loads it elsewhere."""
 
     file: str
     help: str
@@ -145,36 +145,37 @@ FORMATS: Mapping[str, Format] = {
         "the weights, for rpat and the Hugging Face hub",
         _write_safetensors,
         _read_safetensors,
-        'state = safetensors.torch.load_file("model.safetensors")',
+        'from safetensors.torch import load_file\n\nstate = load_file("model.safetensors")',
     ),
     "state-dict": Format(
         "state_dict.pt",
         "the weights, for torch.load",
         _write_state_dict,
         _read_state_dict,
-        'state = torch.load("state_dict.pt", weights_only=True)',
+        'import torch\n\nstate = torch.load("state_dict.pt", weights_only=True)',
     ),
     "torch-export": Format(
         "model.pt2",
         "the whole network, for torch.export.load; it has gradients",
         _write_program,
         _read_program,
-        'model = torch.export.load("model.pt2").module()',
+        'import torch\n\nmodel = torch.export.load("model.pt2").module()',
     ),
     "torchscript": Format(
         "model.ts",
         "the whole network, for torch.jit.load; torch deprecates it in favor of torch-export",
         _write_torchscript,
         _read_torchscript,
-        'model = torch.jit.load("model.ts")',
+        'import torch\n\nmodel = torch.jit.load("model.ts")',
     ),
     "onnx": Format(
         "model.onnx",
         "the whole network, for onnxruntime and others; without gradients",
         _write_onnx,
         _read_onnx,
+        "import onnxruntime\n\n"
         'session = onnxruntime.InferenceSession("model.onnx")\n'
-        'logits = session.run(["logits"], {"images": x})[0]',
+        'logits = session.run(["logits"], {"images": x.numpy()})[0]  # x: a tensor on the CPU',
     ),
 }
 

@@ -18,6 +18,7 @@ from rpat_cli.loading.hub_model import description, read_pushed
 from rpat_cli.loading.saved_model import SavedModel
 from rpat_cli.models.hub_name import HubName
 from rpat_cli.records.files import write_whole
+from rpat_cli.text import file_size
 
 FILES = (WEIGHTS, DESCRIPTION, CARD)
 
@@ -40,6 +41,19 @@ class Pushed:
     def to_dict(self) -> dict[str, Any]:
         """Plain builtins, ready for JSON."""
         return asdict(self)
+
+    def __str__(self) -> str:
+        kind = "private" if self.private else "public"
+        place = f"{self.url}, {'a new' if self.created else 'a'} {kind} repository"
+        lines = [
+            f"{file}: {file_size(size)}" + (", replaced" if file in self.replaced else "")
+            for file, size in self.files.items()
+        ]
+        if self.commit:
+            lines += [f"sent to {place}", f"try it: rpat eval {self.name}"]
+        else:
+            lines += [f"would be sent to {place}; the card:", "", self.card]
+        return "\n".join(lines)
 
 
 def push_model(

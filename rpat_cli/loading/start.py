@@ -17,9 +17,14 @@ from rpat_cli.loading.foreign_file import is_foreign, load_state
 from rpat_cli.loading.hub import fetch
 from rpat_cli.loading.hub_model import read_description
 from rpat_cli.loading.load import check_content, split_key
+from rpat_cli.loading.robustbench import is_entry
+from rpat_cli.loading.zoo import load_entry
 from rpat_cli.models import in_library
+from rpat_cli.models.combined import Ensemble, PerImage
 from rpat_cli.models.hub_name import HUB, HubName
 from rpat_cli.models.libraries import LibraryWeights, timm_weights, torchvision_weights
+from rpat_cli.models.normalize import Classifier
+from rpat_cli.recipe.layers import Layer
 from rpat_cli.recipe.start import FORMS
 from rpat_cli.recipe.trust import trust, unasked_download
 from rpat_cli.records.checkpoint import checksum, load_checkpoint
@@ -101,8 +106,9 @@ def _fits(given: Tensor, wanted: Tensor | None) -> bool:
     return given.is_floating_point() == wanted.is_floating_point()
 
 
-def read_start(init: str) -> Start:
-    """Read the weights that `init` names (see `rpat_cli.recipe.start`).
+def read_start(init: str, root: Path = Path("data")) -> Start:
+    """Read the weights that `init` names (see `rpat_cli.recipe.start`); `root` is where the files
+    of RobustBench are looked for, too.
 
     Raises `ConfigError` for a name that means nothing, or a download that nobody asked for,
     `CheckpointError` and `RunFolderError` for what is missing or damaged, `MissingExtraError`.
@@ -111,6 +117,8 @@ def read_start(init: str) -> Start:
         return _of_library(init)
     if init.startswith(HUB):
         return _of_hub(init)
+    if is_entry(init):
+        return _of_robustbench(init, root)
     path, key = split_key(user_path(init))
     if not path.exists():
         message = f"there is no {init}."
@@ -171,6 +179,18 @@ def _of_hub(init: str) -> Start:
         return start
     network = read_description(files.description, name)["architecture"].get("name", "")
     return replace(start, model=str(network))
+
+
+def _of_robustbench(init: str, root: Path) -> Start:
+    """By the loader of `rpat eval robustbench:NAME`, so with the network and the constants that the
+    model is evaluated with."""
+    saved = load_entry(init, [Layer("init", {"data": {"root": str(root)}})])
+    if not isinstance(saved.model, Classifier) or isinstance(saved.model.net, Ensemble | PerImage):
+        message = "is an ensemble, or standardizes every image by itself: no training begins there."
+        raise ConfigError(Problem("init", message, init, f"Weights come from {FORMS}."))
+    mean, std = saved.model.constants
+    tensors = saved.model.net.state_dict()
+    return Start(init, sha256_of(saved.file), tensors, mean, std, saved.architecture.name)
 
 
 def _check_download(init: str, *, here: bool) -> None:

@@ -31,7 +31,7 @@ def load_entry(name: str, given: Sequence[Layer]) -> SavedModel:
     if any("model" in layer.values for layer in given):
         raise ConfigError(Problem("", "is a whole model: remove --model.", name))
     data = resolve(given).data.name if names_data(given) else None
-    entry = find_entry(name, data, _asked_norm(given))
+    entry = find_entry(name, data, asked_norm(given))
     beneath = entry.recipe_values()
     if data not in (None, entry.data):
         del beneath["data"]
@@ -54,7 +54,8 @@ def load_entry(name: str, given: Sequence[Layer]) -> SavedModel:
     )
 
 
-def _asked_norm(given: Sequence[Layer]) -> str | None:
+def asked_norm(given: Sequence[Layer]) -> str | None:
+    """The norm that the layers of a recipe name."""
     sections = [layer.values.get("threat") for layer in given]
     norms = [str(each["norm"]) for each in sections if isinstance(each, Mapping) and "norm" in each]
     return norms[-1] if norms else None

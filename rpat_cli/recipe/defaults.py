@@ -18,6 +18,14 @@ if TYPE_CHECKING:
 STEPS = 10
 """Gradient steps of the training attack, if nothing says otherwise: what the papers use."""
 
+OF_DATA_SETS = frozenset(
+    {
+        *("model", "epochs", "batch_size", "optimizer.lr", "schedule", "threat.eps"),
+        *("data.augment", "data.val_size", "data.memory_budget_gb"),
+    }
+)
+"""The keys that data sets bring: all that are in the `defaults` of one, and its eps."""
+
 
 def of_data_set(given: Mapping[str, Any]) -> dict[str, Any]:
     """The recipe values that the data set brings, its eps among them, as far as the given values

@@ -176,8 +176,9 @@ class Recipe(Section):
     init: Annotated[str | None, as_value_error(check_init)] = Field(
         None,
         description=(
-            "begin with the weights of RUN, FILE, torchvision:NAME@WEIGHTS, timm:NAME@pretrained "
-            "or hf:OWNER/REPO; what does not fit, such as a head of other classes, is new"
+            "begin with the weights of RUN (or last, best), FILE, torchvision:NAME@WEIGHTS, "
+            "timm:NAME@pretrained, robustbench:NAME or hf:OWNER/REPO; what does not fit, such as "
+            "a head of other classes, is new"
         ),
     )
     threat: ThreatSection = Field(default_factory=ThreatSection)

@@ -1,6 +1,7 @@
 """The recipe's key `init`: what the weights of a training begin with.
 
     RUN | FILE[:KEY]              a run (its best checkpoint), or a checkpoint of rpat or other code
+    robustbench:NAME              a model of RobustBench, from its files on this machine
     torchvision:NAME[@WEIGHTS]    the library's trained weights, such as @IMAGENET1K_V1
     timm:NAME[@pretrained]
     hf:OWNER/REPO[@REVISION][:FILE]    a repository of the Hugging Face hub
@@ -21,8 +22,8 @@ from rpat_cli.records.regular import read_regular
 from rpat_cli.records.run_folder import is_run
 
 FORMS = (
-    "a run folder, a checkpoint file, torchvision:NAME@WEIGHTS, timm:NAME@pretrained or "
-    "hf:OWNER/REPO"
+    "a run folder, a checkpoint file, torchvision:NAME@WEIGHTS, timm:NAME@pretrained, "
+    "robustbench:NAME or hf:OWNER/REPO"
 )
 
 

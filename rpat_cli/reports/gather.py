@@ -44,7 +44,7 @@ def build_report(folder: RunFolder) -> Report:
     """
     remarks: list[str] = []
     recipe = resolve(read_recipe(folder.recipe))
-    training = read_training(folder, recipe, remarks)
+    training = read_training(folder, recipe.epochs, remarks)
     every = read_evaluations(folder, training.checkpoints, remarks)
     counted = fitting(every, recipe, remarks)
     results = _newest_results(counted)

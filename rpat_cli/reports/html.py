@@ -1,25 +1,23 @@
-"""The report as one self-contained HTML file: no script, no network, light and dark, any width."""
+"""The report as one self-contained HTML file: no network, light and dark, any width. JavaScript
+only adds the buttons that copy."""
 
 import shlex
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from rpat_cli.errors import ConfigError
 from rpat_cli.evaluation.statistics import Accuracy
 from rpat_cli.evaluation.suite import parse_suite
-from rpat_cli.records.metrics import AVERAGED
 from rpat_cli.reports.confusion import Cell, frequent_confusions, heat_map
 from rpat_cli.reports.diagnostics_page import page_sections, strips
 from rpat_cli.reports.overview import facts, verdicts
-from rpat_cli.reports.plots import Chart, Series, line_chart
 from rpat_cli.reports.reliability import Reliability, reliability
 from rpat_cli.reports.report import AttackSummary, Report, ReportRow
+from rpat_cli.reports.training_charts import training_charts
 from rpat_cli.reports.words import class_name, show_threat
-from rpat_cli.text import count, duration, percent, percent_range
+from rpat_cli.text import count, duration, percent, percent_range, signed_percent, signed_range
 
 ALL_CLASSES = 20
 """With more classes than this only the weakest are listed."""
@@ -28,9 +26,6 @@ WEAKEST = 10
 
 MAX_HEADLINE = 3
 """How many accuracies are shown in large type next to NRR; the others are in the table."""
-
-SMALL_TERM = 0.1
-"""A loss term that stays below this share of the largest is drawn in a chart of its own."""
 
 
 @dataclass(frozen=True)
@@ -64,8 +59,9 @@ class ClassRow:
     robust: Accuracy
 
 
-def render_html(report: Report) -> str:
-    """The whole page. External text (names, notes, the recipe) is escaped."""
+def render_html(report: Report, baseline: Report | None = None) -> str:
+    """The whole page, with the curves of a `baseline` below those of the run. External text (names,
+    notes, the recipe) is escaped."""
     rows = [row for row in report.rows if row.threat == report.threat]
     head = rows[0] if rows else None
     recipe = report.recipe
@@ -79,7 +75,8 @@ def render_html(report: Report) -> str:
         facts=facts(report),
         headline=headline(head) if head else [],
         several_threats=len({row.threat for row in report.rows}) > 1,
-        charts=training_charts(report),
+        charts=training_charts(report, baseline),
+        baseline=baseline,
         waterfalls=waterfalls(head) if head else [],
         strongest=head.strongest if head else None,
         classes=classes,
@@ -127,6 +124,8 @@ def template(name: str) -> Template:
     environment.filters |= {
         "percent": percent,
         "percent_range": percent_range,
+        "signed_percent": signed_percent,
+        "signed_range": signed_range,
         "duration": duration,
         "count": count,
         "show_threat": show_threat,
@@ -146,68 +145,6 @@ def headline(row: ReportRow) -> list[AttackSummary]:
     )
     chosen = {id(result) for result in (row.results["clean"], pgd, row.strongest)}
     return [result for result in row.results.values() if id(result) in chosen]
-
-
-def training_charts(report: Report) -> list[Chart]:
-    """Accuracies, loss terms and learning rate by epoch; a chart without data is left out."""
-    epochs = report.epochs
-    mark = report.best_epoch
-    accuracies = [
-        Series("validation clean", _points(epochs, "validation", "clean_acc")),
-        Series("validation robust", _points(epochs, "validation", "robust_acc")),
-        Series("averaged robust", _points(epochs, "validation", f"robust_acc{AVERAGED}")),
-        Series("training robust", _points(epochs, "train", "robust_acc")),
-        Series("training clean", _points(epochs, "train", "clean_acc")),
-    ]
-    large, small = _by_size([Series(name, points) for name, points in _loss_terms(epochs)])
-    rates = tuple((float(record["epoch"]), float(record["lr"])) for record in epochs)
-    title = "Accuracy in percent"
-    charts = [
-        line_chart(title, accuracies, lambda v: percent(v, 1), mark=mark, y_range=(0.0, 1.0)),
-        line_chart("Loss terms", large, _short, mark=mark),
-        line_chart("Small loss terms", small, _short, mark=mark),
-        line_chart("Learning rate", [Series("learning rate", rates)], _short, mark=mark),
-    ]
-    return [chart for chart in charts if chart]
-
-
-def _loss_terms(
-    epochs: Sequence[Mapping[str, Any]],
-) -> list[tuple[str, tuple[tuple[float, float], ...]]]:
-    """All terms by name, after their sum; a single term is the loss, and needs no sum."""
-    names: dict[str, None] = {}
-    for record in epochs:
-        names |= dict.fromkeys(record["train"])
-    terms = [name for name in names if name != "loss" and not name.endswith("_acc")]
-    found = [(name, _points(epochs, "train", name)) for name in terms]
-    total = [("sum", _points(epochs, "train", "loss"))] if len(terms) > 1 else []
-    return [*total, *found]
-
-
-def _by_size(terms: Sequence[Series]) -> tuple[list[Series], list[Series]]:
-    """Those that can be seen on the scale of the largest, and those that are so small that they
-    need their own, as weighted regularizers often do."""
-    peaks: dict[str, float] = {}
-    for term in terms:
-        peaks[term.name] = max((abs(y) for _, y in term.points), default=0.0)
-    limit = SMALL_TERM * max(peaks.values(), default=0.0)
-    large = [term for term in terms if peaks[term.name] >= limit]
-    return large, [term for term in terms if peaks[term.name] < limit]
-
-
-def _points(
-    epochs: Sequence[Mapping[str, object]], part: str, name: str
-) -> tuple[tuple[float, float], ...]:
-    points = []
-    for record in epochs:
-        values = record.get(part) or {}
-        if isinstance(values, Mapping) and values.get(name) is not None:
-            points.append((float(str(record["epoch"])), float(values[name])))
-    return tuple(points)
-
-
-def _short(value: float) -> str:
-    return f"{value:.3g}"
 
 
 def waterfalls(row: ReportRow) -> list[Waterfall]:

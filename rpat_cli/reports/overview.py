@@ -1,11 +1,11 @@
 """What stands at the top of a run's page: whether to trust it, what is worst, when, where, how
 long."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rpat_cli.diagnostics.blocks import Text
-from rpat_cli.reports.report import Report, ReportRow
+from rpat_cli.reports.report import Report, ReportRow, total
 from rpat_cli.reports.saved_diagnostic import SavedDiagnostic
 from rpat_cli.reports.words import show_threat
 from rpat_cli.text import count, duration
@@ -35,20 +35,20 @@ def facts(report: Report) -> dict[str, str]:
     """Date, hardware and cost in words, by their headings; what is not known is left out."""
     evaluated = max((result.created for result in report.results), default="")
     found = {
-        "trained": _day(report.trained_in.get("time")) if report.epochs_done else "",
-        "evaluated": _day(evaluated),
-        "hardware": _hardware(report.trained_in),
+        "trained": day(report.trained_in.get("time")) if report.epochs_done else "",
+        "evaluated": day(evaluated),
+        "hardware": hardware(report.trained_in),
         "cost": _cost(report),
     }
     return {heading: text for heading, text in found.items() if text}
 
 
-def _day(time: Any) -> str:
+def day(time: Any) -> str:
     """`2026-11-27 05:42` of an ISO 8601 time."""
     return time[:16].replace("T", " ") if isinstance(time, str) else ""
 
 
-def _hardware(environment: Mapping[str, Any]) -> str:
+def hardware(environment: Mapping[str, Any]) -> str:
     """`NVIDIA H100, 8 ranks` or `AMD EPYC, 2 threads`: of the training, if it is known."""
     gpu, cpu, threads, ranks = map(environment.get, ("gpu", "cpu", "threads", "ranks"))
     # A file may come from anyone: what has another type than is written here is left out.
@@ -64,13 +64,19 @@ def _hardware(environment: Mapping[str, Any]) -> str:
     return ", ".join(parts)
 
 
+def cost_of_training(epochs: Sequence[Mapping[str, Any]]) -> str:
+    """`training 3 h 05 min (1,234 forward, 1,100 backward passes)`, of its records."""
+    forward, backward = total(epochs, "forward"), total(epochs, "backward")
+    passes = ""
+    if forward is not None and backward is not None:
+        passes = f" ({count(forward)} forward, {count(backward)} backward passes)"
+    return f"training {duration(sum(record['seconds'] for record in epochs))}{passes}"
+
+
 def _cost(report: Report) -> str:
     parts = []
     if report.epochs:
-        passes = ""
-        if report.forward is not None and report.backward is not None:
-            passes = f" ({count(report.forward)} forward, {count(report.backward)} backward passes)"
-        parts.append(f"training {duration(report.seconds)}{passes}")
+        parts.append(cost_of_training(report.epochs))
     # Checkpoints of the same weights share one evaluation.
     attacks = {
         (each.evaluation, each.label): each.seconds

@@ -15,11 +15,21 @@ MAX_DOTS = 40
 @dataclass(frozen=True)
 class Series:
     """A named line through (epoch, value) points, in order of the epochs; `band` is (epoch, low,
-    high) around it."""
+    high) around it.
+
+    `of` says whose it is where a chart shows several runs: lines of one name have one color. Those
+    that are `under` are drawn lighter, dashed and below the others.
+    """
 
     name: str
     points: tuple[Point, ...]
     band: tuple[tuple[float, float, float], ...] = ()
+    of: str = ""
+    under: bool = False
+
+    @property
+    def label(self) -> str:
+        return f"{self.name}, {self.of}" if self.of else self.name
 
 
 @dataclass(frozen=True)
@@ -31,13 +41,15 @@ class Tick:
 @dataclass(frozen=True)
 class Line:
     """A series in the coordinates of the picture; `last` is its last value as text, `band` an
-    outline around it."""
+    outline around it, `color` the number of its color."""
 
     name: str
     path: str
     dots: tuple[Point, ...]
     last: str
     band: str = ""
+    color: int = 0
+    under: bool = False
 
 
 @dataclass(frozen=True)
@@ -60,6 +72,10 @@ class Chart:
     mark: float | None = None
     mark_name: str = "best"
     x_name: str = "epoch"
+
+    @property
+    def is_overlay(self) -> bool:
+        return any(line.under for line in self.lines)
 
     width, height = WIDTH, HEIGHT
     left, right, top, bottom = LEFT, WIDTH - RIGHT, TOP, HEIGHT - BOTTOM
@@ -85,13 +101,14 @@ def line_chart(
     if not series:
         return None
     xs = _epochs(series)
+    names = list(dict.fromkeys(item.name for item in series))
     y_at = nice_ticks(*(y_range or _range_with_zero(series)), 5)
     to_x = scale(xs[0], xs[-1], LEFT + 6, WIDTH - RIGHT - 6)
     to_y = scale(y_at[0], y_at[-1], HEIGHT - BOTTOM, TOP)
     return Chart(
         title=title,
         description=_describe(f"{title}, {x_name}", series, xs, show),
-        lines=tuple(_line(item, to_x, to_y, show) for item in series),
+        lines=tuple(_line(item, names.index(item.name), to_x, to_y, show) for item in series),
         x_ticks=tuple(Tick(to_x(x), f"{x:g}") for x in _x_ticks(xs, whole=x_name == "epoch")),
         y_ticks=tuple(Tick(to_y(y), show(y).removesuffix(".0")) for y in y_at),
         hovers=tuple(_hovers(xs, to_x, x_name, series, show)),
@@ -156,6 +173,7 @@ def scale(low: float, high: float, start: float, end: float) -> Callable[[float]
 
 def _line(
     series: Series,
+    color: int,
     to_x: Callable[[float], float],
     to_y: Callable[[float], float],
     show: Callable[[float], str],
@@ -166,7 +184,8 @@ def _line(
     lower = [(x, low) for x, low, _ in reversed(series.band)]
     band = " ".join(f"{to_x(x):g},{to_y(y):g}" for x, y in (*upper, *lower))
     dots = points if len(points) <= MAX_DOTS else ()
-    return Line(series.name, path, dots, show(series.points[-1][1]), band)
+    last = show(series.points[-1][1])
+    return Line(series.label, path, dots, last, band, color, series.under)
 
 
 def _tooltip(
@@ -175,7 +194,7 @@ def _tooltip(
     """The values of all series at one x, a line each."""
     lines = [heading]
     for item in series:
-        lines += [f"{item.name}: {show(y)}" for x, y in item.points if x == at]
+        lines += [f"{item.label}: {show(y)}" for x, y in item.points if x == at]
     return "\n".join(lines)
 
 
@@ -184,7 +203,7 @@ def _describe(
 ) -> str:
     """The chart in words: its text alternative."""
     ends = "; ".join(
-        f"{item.name} from {show(item.points[0][1])} to {show(item.points[-1][1])}"
+        f"{item.label} from {show(item.points[0][1])} to {show(item.points[-1][1])}"
         for item in series
     )
     return f"{title} {epochs[0]:g} to {epochs[-1]:g}: {ends}"

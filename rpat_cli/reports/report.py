@@ -203,12 +203,12 @@ class Report:
     @property
     def forward(self) -> int | None:
         """Forward passes of batches in training; None where they were not recorded."""
-        return _total(self.epochs, "forward")
+        return total(self.epochs, "forward")
 
     @property
     def backward(self) -> int | None:
         """Backward passes of batches in training; None where they were not recorded."""
-        return _total(self.epochs, "backward")
+        return total(self.epochs, "backward")
 
     @property
     def lines_below(self) -> list[str]:
@@ -312,8 +312,8 @@ class Report:
         }
 
 
-def _total(records: Sequence[Mapping[str, Any]], key: str) -> int | None:
-    """None rather than a sum that leaves some epochs out."""
+def total(records: Sequence[Mapping[str, Any]], key: str) -> int | None:
+    """The sum over all epochs; None rather than one that leaves some out."""
     values = [record.get(key) for record in records]
     if not values or None in values:
         return None

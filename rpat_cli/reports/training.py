@@ -106,18 +106,18 @@ def _on_collapses(records: Sequence[Mapping[str, Any]]) -> list[str]:
     return remarks
 
 
-def read_training(folder: RunFolder, recipe: Recipe, remarks: list[str]) -> Training:
-    """Read what there is, and remark on what cannot be read."""
+def read_training(folder: RunFolder, epochs: int, remarks: list[str]) -> Training:
+    """Read what there is of a training of so many epochs, and remark on what cannot be read."""
     facts = _facts_of_checkpoint(folder, remarks)
     try:
         records, said = inspect_metrics(folder.metrics, facts.get("saved_epochs"))
     except RunFolderError as error:
         records, said = [], [str(error)]
     remarks += said
-    fitting = tuple(record for record in records if record["epoch"] <= recipe.epochs)
+    fitting = tuple(record for record in records if record["epoch"] <= epochs)
     if len(fitting) < len(records):
         remarks.append(
-            f"{folder.metrics.name} has records of epochs after the last one, {recipe.epochs}, "
+            f"{folder.metrics.name} has records of epochs after the last one, {epochs}, "
             "which were left out"
         )
     return Training(fitting, **facts)

@@ -5,9 +5,8 @@ settings of an attack. A run has many evaluations; its attacks are gathered from
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -23,6 +22,7 @@ from rpat_cli.reports.evaluations import Measured, read_evaluations
 from rpat_cli.reports.training import read_checkpoints
 from rpat_cli.reports.words import show_threat
 from rpat_cli.runs.compare_more import audits, compared_unions
+from rpat_cli.runs.matched import Matched
 
 BEST = "best"
 
@@ -36,32 +36,6 @@ class Side:
     checkpoint: str
     evaluations: tuple[Measured, ...]
     remarks: tuple[str, ...] = ()
-
-
-@dataclass
-class Matched:
-    """What was compared. `files_a` and `files_b`: which evaluation each attack is from."""
-
-    comparisons: list[Comparison]
-    checkpoint_a: str
-    checkpoint_b: str
-    files_a: dict[Path, list[str]]
-    files_b: dict[Path, list[str]]
-    remarks: list[str] = field(default_factory=list)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain builtins, ready for JSON. `a` and `b` are the newest of the files used."""
-        return {
-            "a": str(list(self.files_a)[-1]),
-            "b": str(list(self.files_b)[-1]),
-            "checkpoints": {"a": self.checkpoint_a, "b": self.checkpoint_b},
-            "files": {
-                name: {str(path): labels for path, labels in files.items()}
-                for name, files in (("a", self.files_a), ("b", self.files_b))
-            },
-            "remarks": self.remarks,
-            "comparisons": [each.to_dict() for each in self.comparisons],
-        }
 
 
 def compare_files(a: Path, b: Path, checkpoint: str | None = None) -> list[Comparison]:
@@ -103,6 +77,9 @@ def match(a: Path, b: Path, checkpoint: str | None = None) -> Matched:
     joined_a, joined_b = _joined(chosen_a, files_a), _joined(chosen_b, files_b)
     return Matched(
         [*compare(joined_a, joined_b), *compared_unions(first.evaluations, second.evaluations)],
+        chosen_a[0].file.data,
+        joined_a.limit,
+        joined_a.threat,
         first.checkpoint,
         second.checkpoint,
         {source.file.path: list(results) for source, results in files_a},

@@ -1,6 +1,7 @@
 """The weights that a new run begins with, and what follows from them for its recipe."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 
@@ -16,7 +17,7 @@ def begun_with(recipe: Recipe) -> tuple[Recipe, Start | None]:
     weights were trained with, unless it names another. Raises what `read_start` does."""
     if recipe.init is None:
         return recipe, None
-    start = read_start(recipe.init)
+    start = read_start(recipe.init, Path(recipe.data.root))
     constants = start.mean, start.std
     channels = image_shape(recipe.data)[0]
     usual = normalization(recipe.data.normalize_as or recipe.data.name, channels)

@@ -144,3 +144,18 @@ def _exclude_problems(
             origin = layer.origin(("exclude", str(number)))
             hint = "Write the values exactly as in the axes."
             yield Problem(f"exclude.{number}", message, origin, hint)
+
+
+def hidden_assignments(
+    assignments: Sequence[str], combinations: Sequence[Axes]
+) -> Iterator[Problem]:
+    """Keys of `--set key=value` that every combination gives another value, and the seed."""
+    for text in assignments:
+        key = text.partition("=")[0].strip()
+        origin = f"--set {text}"
+        if key == "seed":
+            message = "has no effect: the seeds of all trials are listed under seeds:."
+            yield Problem(key, message, origin, "Change them in a copy of the sweep file.")
+        elif combinations and all(key in axes for axes in combinations):
+            message = "has no effect: it is an axis of this sweep."
+            yield Problem(key, message, origin, "Change it in a copy of the sweep file.")

@@ -9,11 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from rpat_cli.errors import ConfigError, Problem
-from rpat_cli.recipe.layers import Layer, read_all, resolve, with_plugins_in
+from rpat_cli.recipe.layers import Layer, parse_assignments, read_all, resolve, with_plugins_in
 from rpat_cli.recipe.schema import Recipe
 from rpat_cli.recipe.shipped import find
 from rpat_cli.records.metrics import AVERAGED
-from rpat_cli.sweep.axes import UNTRAINED, axis_problems, combinations_of, is_excluded, line_of
+from rpat_cli.sweep.axes import (
+    UNTRAINED,
+    axis_problems,
+    combinations_of,
+    hidden_assignments,
+    is_excluded,
+    line_of,
+)
 from rpat_cli.sweep.labels import EXTENDS, label_of
 from rpat_cli.sweep.spec import Axes, SearchSection, SweepSpec
 from rpat_cli.sweep.sweep_file import check_sweep, sweep_error
@@ -97,6 +104,11 @@ class Plan:
     duplicates: int = 0
 
     @property
+    def assignments(self) -> Sequence[str]:
+        """What the command line has set in every recipe, as `key=value`."""
+        return self.expander.assignments
+
+    @property
     def search(self) -> SearchSection | None:
         return self.expander.spec.search
 
@@ -105,17 +117,21 @@ class Plan:
 class Expander:
     """Makes variants out of axis values, and a plan out of variants, as one sweep file wants them.
 
-    `base_layers` lie below the axes in every variant; raises `ConfigError` if one of them cannot be
-    read.
+    `base_layers` lie below the axes in every variant, the `assignments` of the command line
+    (`key=value`) above the rest of them; raises `ConfigError` if one of them cannot be read.
     """
 
     source: Path
     spec: SweepSpec
     layer: Layer
+    assignments: Sequence[str] = ()
     base_layers: Sequence[Layer] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.base_layers = _base_layers(self.spec, self.layer)
+        self.base_layers = [
+            *_base_layers(self.spec, self.layer),
+            *parse_assignments(self.assignments),
+        ]
         self._extended: dict[str, list[Layer]] = {}
 
     def variant(self, axes: Axes) -> Variant:
@@ -150,12 +166,15 @@ class Expander:
                 # resolved again.
                 recipe = variant.recipe.model_copy(update={"seed": seed})
                 trials.append(Trial(recipe_name(recipe), variant.label, seed, recipe))
+        if self.spec.order == "seeds":  # sorting keeps the combinations of a seed in their order
+            trials.sort(key=lambda trial: self.spec.seeds.index(trial.seed))
         rows = tuple(_with_baselines(self.spec, kept, self.layer))
         return Plan(self.source, rows, tuple(trials), self, len(variants) - len(kept))
 
 
-def plan_sweep(path: Path) -> Plan:
-    """Read a sweep file and expand it. Raises `ConfigError` with every mistake in the file and its
+def plan_sweep(path: Path, assignments: Sequence[str] = ()) -> Plan:
+    """Read a sweep file and expand it; `assignments` (`key=value`) lie over the recipe of every
+    trial and below the axes. Raises `ConfigError` with every mistake in the file and its
     recipes at once.
 
     Where Optuna chooses the combinations one by one the plan is empty, and the search fills it.
@@ -169,8 +188,9 @@ def plan_sweep(path: Path) -> Plan:
         ) from None
     if not problems:  # otherwise some of the axes may be missing
         problems += axis_problems(spec, combinations, layer)
+        problems += hidden_assignments(assignments, combinations)
     try:
-        expander = Expander(path, spec, layer)
+        expander = Expander(path, spec, layer, assignments)
         kept = [axes for axes in combinations if not is_excluded(spec, axes)]
         variants = list(_resolve_all(expander, kept))
     except ConfigError as error:

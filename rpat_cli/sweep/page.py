@@ -208,4 +208,5 @@ def tally(table: SweepTable, metric: str) -> Tally | None:
 def command(table: SweepTable, folder: Path) -> str:
     """The command that produces the table, or resumes the sweep."""
     out = [] if folder == SWEEPS / table.name else ["--out", str(folder)]
-    return shlex.join(["rpat", "sweep", table.source, *out])
+    sets = [word for text in table.assignments for word in ("--set", text)]
+    return shlex.join(["rpat", "sweep", table.source, *out, *sets])

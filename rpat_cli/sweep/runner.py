@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rpat_cli.errors import Interrupted, RpatError, RunFolderError
 from rpat_cli.signals import StopSignals
+from rpat_cli.sweep.cost import TrialCost, cost_of, total_cost
 from rpat_cli.sweep.engines.base import Ended, Engine, Job
 from rpat_cli.sweep.engines.node import EXIT_SAVED, has_begun
 from rpat_cli.sweep.expand import Plan
@@ -62,6 +63,7 @@ class SweepRunner:
         self.search = search_for(self.plan, self.folder)
         self._running: dict[str, TrialStatus] = {}
         self._again: deque[TrialStatus] = deque()  # started before, and to be started again
+        self._costs: dict[str, TrialCost] = {}
         self._failures = 0
         self._table_due = 0.0
         self._queue_due = 0.0
@@ -116,7 +118,15 @@ class SweepRunner:
             for name, status in self.statuses.items()
             if status.reason and status.state not in FINISHED
         }
-        return build_table(self.search.plan, results, failures, self.search.notes())
+        cost = total_cost(map(self._cost, self.statuses.values()))
+        return build_table(self.search.plan, results, failures, self.search.notes(), cost)
+
+    def _cost(self, status: TrialStatus) -> TrialCost:
+        name = status.trial.name
+        found = self._costs.get(name) or cost_of(status.folder.run)
+        if status.state is TrialState.DONE:  # its files do not change any more
+            self._costs[name] = found
+        return found
 
     @property
     def statuses(self) -> Mapping[str, TrialStatus]:

@@ -15,6 +15,8 @@
     exclude: [{method: trades, ra: true}]
     # 0, 1, 2; or a list.
     seeds: 3
+    # Every combination of the first seed, then of the next; or by combination, which is usual.
+    order: seeds
     eval: [clean, pgd-20]
     # Each row is compared with the row that differs from it in just this.
     baseline: {ra: false}
@@ -31,7 +33,7 @@ Where several of grid, zip, list and random are given, they are multiplied with 
 import math
 import random
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
@@ -204,7 +206,7 @@ class SearchSection(Section):
 
 Values = Annotated[list[Any], Field(min_length=1)]
 
-FIXED_BEFOREHAND = ("grid", "zip", "list", "random", "exclude", "baseline")
+FIXED_BEFOREHAND = ("grid", "zip", "list", "random", "exclude", "baseline", "order")
 """Keys about combinations that are known before the sweep runs; with Optuna none is."""
 
 
@@ -228,6 +230,13 @@ class SweepSpec(Section):
         Field(min_length=1),
         AfterValidator(_distinct),
     ] = Field([0], description="seeds of every combination: a list, or how many from 0")
+    order: Literal["combinations", "seeds"] | None = Field(
+        None,
+        description=(
+            "seeds: all combinations of the first seed come first, so that a sweep that is stopped "
+            "has compared like with like (default: combinations, each with all its seeds)"
+        ),
+    )
     eval: str | list[Any] | None = Field(None, description="attacks of every trial's final report")
     baseline: Axes | None = Field(
         None, description="axis values of the row that each row is compared with"

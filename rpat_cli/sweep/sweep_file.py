@@ -99,6 +99,7 @@ EXAMPLES = {
     "random": "Example: random: {samples: 20, axes: {optimizer.lr: {log: [1e-3, 1e-1]}}}.",
     "exclude": "Example: exclude: [{method: trades, ra: true}].",
     "seeds": "Example: seeds: 3, or seeds: [0, 1, 5].",
+    "order": "Example: order: seeds.",
     "baseline": "Example: baseline: {ra: false}.",
     "search": "Example: search: {asha: {min_epochs: 2, factor: 3}}.",
 }

@@ -16,11 +16,12 @@ from rpat_cli.evaluation.suite import parse_suite
 from rpat_cli.records.metrics import AVERAGED
 from rpat_cli.reports.markup import latex_text, markdown_block, markdown_text, one_line
 from rpat_cli.reports.saved_report import AUTOATTACK, Results
+from rpat_cli.sweep.cost import SweepCost
 from rpat_cli.sweep.expand import Plan, Trial, Variant, checkpoints_of
 from rpat_cli.sweep.folder import page_of, union_labels
 from rpat_cli.sweep.intervals import Difference, Stat, paired_difference
 from rpat_cli.sweep.sweep_file import SHIPPED
-from rpat_cli.text import percent
+from rpat_cli.text import percent, signed_percent, signed_range
 
 SCORES: Mapping[str, Callable[[float, float], float]] = {"Mean": mean_acc, "NRR": nrr}
 """Computed per trial from clean and AutoAttack accuracy, as in the paper."""
@@ -34,7 +35,8 @@ class TableRow:
     out of `stats`.
 
     `n` of `planned` trials are in it; `differences` are to the row of the variant `baseline` at the
-    same checkpoint. `pages`: by seed, the report of each finished trial, relative to the table.
+    same checkpoint. `values` are those of each metric, by seed. `pages`: by seed, the report of
+    each finished trial, relative to the table.
     """
 
     label: str
@@ -45,6 +47,7 @@ class TableRow:
     baseline: str | None
     differences: Mapping[str, Difference]
     pages: Mapping[int, str] = field(default_factory=dict)
+    values: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,8 @@ class SweepTable:
     """`failures`: the title of each failed trial, and why it failed. `notes`: remarks of a search,
     a line each.
 
-    `source` is the sweep file, or the name of a shipped sweep.
+    `source` is the sweep file, or the name of a shipped sweep; `assignments` are the `key=value`
+    that the command line has set. `cost` is None where no trial has begun.
     """
 
     name: str
@@ -61,6 +65,8 @@ class SweepTable:
     failures: Mapping[str, str]
     notes: Sequence[str] = ()
     source: str = ""
+    assignments: Sequence[str] = ()
+    cost: SweepCost | None = None
 
 
 def build_table(
@@ -68,9 +74,10 @@ def build_table(
     results: Mapping[str, Results],
     failures: Mapping[str, str],
     notes: Sequence[str] = (),
+    cost: SweepCost | None = None,
 ) -> SweepTable:
     """From the results of finished trials and the reasons of failures, both by the trial's name,
-    and the notes of a search."""
+    the notes of a search, and what all of it has cost."""
     by_label: dict[str, list[Trial]] = {}
     for trial in plan.trials:
         by_label.setdefault(trial.label, []).append(trial)
@@ -85,7 +92,16 @@ def build_table(
             rows.append(_row(variant, checkpoint, by_label[variant.label], results, values))
     titles = {trial.title: failures[trial.name] for trial in plan.trials if trial.name in failures}
     source = plan.source.stem if plan.source.parent == SHIPPED else str(plan.source)
-    return SweepTable(plan.source.stem, metrics, tuple(rows), titles, tuple(notes), source)
+    return SweepTable(
+        plan.source.stem,
+        metrics,
+        tuple(rows),
+        titles,
+        tuple(notes),
+        source,
+        tuple(plan.assignments),
+        cost,
+    )
 
 
 BySeed = dict[int, float]
@@ -137,6 +153,7 @@ def _row(
         stats={metric: _stat(seeds) for metric, seeds in own.items() if seeds},
         baseline=variant.baseline,
         differences={metric: found for metric, found in differences.items() if found is not None},
+        values={metric: seeds for metric, seeds in own.items() if seeds},
         pages={each.seed: page_of(each.name) for each in trials if each.name in results},
     )
 
@@ -214,11 +231,10 @@ def spread(stat: Stat) -> str:
 
 def signed(difference: Difference) -> str:
     """`+0.80 [-0.10, +1.70]`; without the interval below two seeds."""
-    shown = f"{100 * difference.mean:+.2f}"
+    shown = signed_percent(difference.mean)
     if difference.interval is None:
         return shown
-    low, high = difference.interval
-    return f"{shown} [{100 * low:+.2f}, {100 * high:+.2f}]"
+    return f"{shown} {signed_range(difference.interval)}"
 
 
 def _caption(table: SweepTable) -> str:

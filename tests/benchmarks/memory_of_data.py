@@ -6,7 +6,7 @@ and on extra data in parts, each in a process of its own.
     python tests/benchmarks/memory_of_data.py epochs
 
 `folders` makes that many JPEG files, and once more as many, and compares both with a run on 100:
-a step of training, validation, evaluation with PGD, and the verdict (`rpat eval --check`). `extra` trains for
+a step of training, validation, evaluation with PGD, and the verdict of --check. `extra` trains for
 some steps without and with generated images in parts. `epochs` looks for what 200 epochs leave
 behind. Nothing that is made stays.
 """

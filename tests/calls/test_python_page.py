@@ -1,12 +1,14 @@
 """The pages with Python are true: their blocks run, on few images and for one epoch."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import rpat
 import torch
+from hub_server import TOKEN, hub_here
 from PIL import Image
 
 import rpat_cli
@@ -22,8 +24,9 @@ def blocks(page: str) -> list[str]:
 
 
 @pytest.fixture
-def tiny(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The functions of rpat, where everything takes long that a reader does, made short."""
+def tiny(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """The functions of rpat, where everything takes long that a reader does, made short; and a
+    hub."""
     train, evaluate, older, attack = (
         rpat.train, rpat.evaluate, rpat_cli.train, rpat.attacks.AutoAttack,
     )  # fmt: skip
@@ -45,7 +48,9 @@ def tiny(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(
         rpat.attacks, "AutoAttack", lambda **keys: attack(**keys, attacks=["apgd-ce"])
     )
-    monkeypatch.chdir(tmp_path)
+    with hub_here(monkeypatch, tmp_path):
+        monkeypatch.setenv("HF_TOKEN", TOKEN)
+        yield
 
 
 @pytest.mark.slow

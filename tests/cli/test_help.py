@@ -4,17 +4,23 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 from cli_calls import Rpat
 
 import rpat_cli
 from rpat_cli.attacks import TRAINING_ATTACKS
-from rpat_cli.cli.app import main
+from rpat_cli.cli.app import app, main
+from rpat_cli.cli.train_options import OPTIONS
 from rpat_cli.data import DATASETS
 from rpat_cli.methods import METHODS
 from rpat_cli.models import MODELS
+from rpat_cli.recipe.defaults import OF_DATA_SETS
+from rpat_cli.text import flattened
 
 COMMANDS = ["train", "eval", "compare", "report", "leaderboard", "predict", "export", "push"]
 
@@ -59,6 +65,81 @@ def test_the_names_that_there_are_stand_in_the_help(rpat: Rpat) -> None:
     page = " ".join(re.sub(r"[│╭╮╰╯─]", " ", rpat("train", "--help").out).split())
     for name in [*METHODS, *MODELS, *DATASETS, *TRAINING_ATTACKS]:
         assert name in page
+
+
+NO_DEFAULT = {
+    *("--recipe", "--config", "--set", "--plugin", "--resume", "--gpus", "--track", "--audit"),
+    *("--surrogate", "--model-file", "--corruptions", "--corruptions-baseline", "--diagnostic"),
+    *("--save-adv", "--sarif", "--junit", "--evaluation", "--record", "--page"),
+}
+"""What they ask for is not done unless they are given."""
+
+
+def options(command: Any, path: str = "rpat") -> Iterator[tuple[str, Any]]:
+    """The options of all commands that have a value, or two forms: `--ra/--no-ra`."""
+    for option in command.params:
+        valued = option.param_type_name == "option" and not option.hidden
+        if valued and (not option.is_flag or option.secondary_opts):
+            yield path, option
+    for name, inner in getattr(command, "commands", {}).items():
+        yield from options(inner, f"{path} {name}")
+
+
+def test_every_default_is_shown() -> None:
+    found = list(options(typer.main.get_command(app)))
+    assert len(found) > 150
+    silent = {
+        f"{path} {option.opts[0]}"
+        for path, option in found
+        if "(default" not in option.help
+        and not (option.show_default and option.default not in (None, "", ()))
+    }
+    assert not {each for each in silent if each.split()[-1] not in NO_DEFAULT}
+
+
+def test_the_defaults_of_train_are_those_that_are_used() -> None:
+    """What the resolved recipe of cifar10, which brings few of its own, has without options."""
+    from rpat_cli.recipe.layers import layers_of, resolve
+
+    flags = ["data=cifar10", "ra=true", "wa=true", "awp=true"]
+    r = resolve(layers_of(assignments=flags))
+    assert r.ra
+    assert r.wa
+    assert r.awp
+    used = {
+        "--method": r.method.name,
+        "--ra-weight": f"{r.ra.weight:g}",
+        "--ra-mix": f"{r.ra.mix:g}",
+        "--ra-start-epoch": str(r.ra.start_epoch),
+        "--ra-form": f"{r.ra.form}; teacher-kl with rebat",
+        "--wa-decay": f"{r.wa.decay:g}",
+        "--awp-gamma": f"{r.awp.gamma:g}",
+        "--model": f"the data set's, else {r.model}",
+        "--norm": r.threat.norm,
+        "--attack": r.attack.name,
+        "--epochs": f"the data set's, else {r.epochs}",
+        "--batch-size": f"the data set's, else {r.batch_size}",
+        "--lr": f"the data set's, else {r.optimizer.lr:g}",
+        "--optimizer": r.optimizer.name,
+        "--weight-decay": f"{r.optimizer.weight_decay:g}",
+        "--schedule": f"the data set's, else {r.schedule.name}",
+        "--val-size": f"the data set's, else {r.data.val_size:g}",
+        "--eval": ",".join(r.eval),
+        "--seed": str(r.seed),
+        "--sync-bn": "off",
+    }
+    texts = {option.long: option.text for option in OPTIONS}
+    assert {flag: texts[flag].rpartition(" (default: ")[2] for flag in used} == {
+        flag: f"{value})." for flag, value in used.items()
+    }
+
+
+def test_what_data_sets_bring_is_known() -> None:
+    """So that the help page says of the others what they are."""
+    brought = {"threat.eps"}
+    for name in DATASETS:
+        brought |= set(flattened(DATASETS[name].defaults))
+    assert brought == OF_DATA_SETS
 
 
 def test_version(rpat: Rpat) -> None:
@@ -106,6 +187,7 @@ def test_ctrl_c_ends_with_a_word_and_its_code(
         ("eval --norm", "Linf L2 L1"),
         ("eval --device", "auto cpu cuda mps"),
         ("train --resume", "last best"),
+        ("train --init", "last best"),
     ],
 )
 def test_the_shell_completes_fixed_choices(

@@ -164,3 +164,20 @@ def test_killed_at_five_moments_torchrun_ends_with_the_weights_of_an_undisturbed
     assert same(weights(run), weights(tmp_path / "whole"))
     assert (run / "report.json").exists()
     assert not (run / ".launchers").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("action", ["stop", "rollback"])
+def test_all_ranks_answer_a_collapse_alike(tmp_path: Path, action: str) -> None:
+    """One step of a huge radius from the image itself overfits to that step within few epochs."""
+    weak = ("--eps", "0.35", "--steps", "1", "--step-size", "0.35", "--set", "attack.start=zero")
+    guarded = ("--ranks", "2", "--epochs", "6", "--eval", "clean", "--on-collapse", action)
+    done = call("train", *weak, *guarded, "--out", "run", cwd=tmp_path)
+    assert done.code == 0, done.err
+    lines = (tmp_path / "run/metrics.jsonl").read_text().splitlines()
+    epochs = [json.loads(line) for line in lines]
+    noted = {"stop": "collapsed", "rollback": "rolled_back"}[action]
+    at = [epoch["epoch"] for epoch in epochs if epoch["watched"].get(noted)]
+    assert len(at) == 1
+    assert len(epochs) == (at[0] if action == "stop" else 6)
+    assert f"collapsed in epoch {at[0]}" in done.err

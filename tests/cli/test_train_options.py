@@ -75,7 +75,7 @@ def test_a_row_of_the_table_of_regularizers_is_a_switch_and_explains_itself(
     monkeypatch.setattr(REGULARIZERS, "_entries", {**REGULARIZERS._entries, "squeeze": "no:one"})
     assert added_regularizers() == ("squeeze",)
     option = RecipeOption("squeeze", "panel")
-    assert option.text == "The regularizer squeeze, on top of any method."
+    assert option.text == "The regularizer squeeze, on top of any method (default: off)."
     assert option.declared().annotation.__args__[0] == bool | None
 
 
@@ -83,7 +83,7 @@ def test_help_lists_what_a_plugin_adds(rpat: Rpat, tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(PLUGIN)
     page = rpat("train", "--plugin", str(tmp_path / "mine.py"), "--help").out
     words = " ".join(re.sub(r"[│╭╮╰╯─]", " ", page).split())
-    assert "multi-norm, mine." in words
+    assert "multi-norm, mine (default: pgd)." in words
     assert "Regularizers of plugins: squeeze=true." in words
     assert "squeeze" not in rpat("train", "--help").out
     missing = rpat("train", "--help", "--plugin=gone.py")

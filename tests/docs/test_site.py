@@ -148,7 +148,7 @@ def test_it_builds_without_a_warning_and_asks_for_nothing_from_the_net(tmp_path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["evaluate_your_model"])
+@pytest.mark.parametrize("name", ["train_and_trust", "evaluate_your_model"])
 def test_the_notebooks_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     nbclient = pytest.importorskip("nbclient")
     nbformat = pytest.importorskip("nbformat")

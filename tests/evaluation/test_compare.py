@@ -8,7 +8,7 @@ import torch
 from rpat_cli.attacks.threat import Threat
 from rpat_cli.errors import DataError, RunFolderError
 from rpat_cli.evaluation.attack_result import AttackResult
-from rpat_cli.evaluation.compare import WORST, compare, mcnemar
+from rpat_cli.evaluation.compare import WORST, compare, mcnemar, paired_interval
 from rpat_cli.evaluation.results import Evaluation
 from rpat_cli.records.eval_file import write_new
 from rpat_cli.reports.comparison import changed_images
@@ -53,6 +53,26 @@ def evaluation(clean: str, threat: Threat = LINF, **attacks: str) -> Evaluation:
 )
 def test_mcnemar_is_exact_and_two_sided(only_a: int, only_b: int, p: float) -> None:
     assert mcnemar(only_a, only_b) == pytest.approx(p)
+
+
+@pytest.mark.parametrize(
+    ("only_a", "only_b", "n"), [(0, 0, 50), (2, 12, 50), (9, 1, 40), (0, 3, 9)]
+)
+def test_the_interval_of_the_difference_is_that_of_the_score_test(
+    only_a: int, only_b: int, n: int
+) -> None:
+    """At either end the difference, were it true, is 1.96 standard deviations from the observed."""
+    for gap in paired_interval(only_a, only_b, n):
+        # The likeliest share of images that A alone gets right, given the difference, on a grid.
+        grid = torch.linspace(max(0.0, -gap), (1 - gap) / 2, 400_001, dtype=torch.float64)
+        parts = ((only_a, grid), (only_b, grid + gap), (n - only_a - only_b, 1 - 2 * grid - gap))
+        q = grid[sum(torch.xlogy(torch.tensor(k), p) for k, p in parts).nan_to_num(-1e9).argmax()]
+        deviations = (only_b - only_a - n * gap) / (n * (2 * q + gap - gap**2)).sqrt()
+        assert abs(deviations) == pytest.approx(1.959964, abs=1e-3)
+    if only_a == only_b == 0:
+        assert paired_interval(0, 0, n) == pytest.approx(
+            (-(1.96**2) / (n + 1.96**2), 1.96**2 / (n + 1.96**2)), abs=1e-4
+        )
 
 
 def test_each_attack_and_the_worst_case_are_compared_image_by_image() -> None:

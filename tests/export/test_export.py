@@ -69,23 +69,6 @@ def test_weights_are_handed_on_whole(saved: SavedModel, data: Dataset, tmp_path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["torch-export", "torchscript", "onnx"])
-def test_programs_predict_the_same_for_any_batch(
-    saved: SavedModel, data: Dataset, tmp_path: Path, name: str
-) -> None:
-    if name == "onnx":
-        for module in ("onnx", "onnxruntime", "onnxscript"):
-            pytest.importorskip(module)
-    done = export_model(saved, [name], tmp_path, images=data.test)
-    assert (done.checks[name].n, done.checks[name].same) == (500, 500)
-    read = FORMATS[name].read(Model(saved.model, saved.architecture), done.files[name])
-    x, _ = data.test.tensors()
-    with torch.no_grad():
-        for n in (1, 7):
-            torch.testing.assert_close(read(x[:n]), saved.model(x[:n]), atol=1e-5, rtol=1e-5)
-
-
-@pytest.mark.slow
 def test_an_exported_program_can_be_attacked(saved: SavedModel, tmp_path: Path) -> None:
     """RobustBench and others need its gradients."""
     done = export_model(saved, ["robustbench"], tmp_path, check=10)

@@ -6,14 +6,17 @@ import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from inspect import signature
 from pathlib import Path
 
 import pytest
+import rpat
 import torch
 from hub_server import TOKEN, Hub, hub_here
 from PIL import Image
 
 import rpat_cli
+from rpat_cli.cli.push import push as push_command
 from rpat_cli.errors import CheckpointError, ConfigError
 from rpat_cli.export.push import FILES, Pushed, push_model
 from rpat_cli.loading.load import load_model
@@ -54,6 +57,30 @@ def test_what_is_sent_is_the_same_model_elsewhere(hub: Hub, saved: SavedModel) -
     with torch.no_grad():
         assert again.model(x).equal(saved.model(x))
     assert (again.epoch, again.recipe.threat) == (saved.epoch, saved.recipe.threat)
+
+
+def test_python_sends_what_the_command_does(hub: Hub, saved: SavedModel) -> None:
+    """The same weights and texts, and what is printed reads like the command's answer."""
+    from safetensors.torch import load
+
+    of_command = push(saved)
+    files = dict(hub.repos[REPO])
+    sent = rpat.push(RUN, f"{NAME}-2", private=True)
+    again = hub.repos[f"{REPO}-2"]
+    weights, description, card = FILES
+    expected = load(files[weights])
+    assert all(tensor.equal(expected[key]) for key, tensor in load(again[weights]).items())
+    assert again[description] == files[description]
+    assert again[card].decode().replace(f"{NAME}-2", NAME) == files[card].decode()
+    assert (sent.private, sent.commit) == (True, hub.commit(f"{REPO}-2"))
+    assert f"sent to {hub.url}/{REPO}-2, a new private repository" in str(sent)
+    assert f"try it: rpat eval {of_command.name}" in str(of_command)
+    assert rpat.push(RUN, NAME, replace=True, dry_run=True).commit == ""
+    with pytest.raises(ConfigError, match="Replace with --replace"):
+        rpat.push(RUN, NAME)
+    names = {"run": "target", "as_json": None}
+    options = {names.get(each, each) for each in signature(push_command).parameters} - {None}
+    assert options == set(signature(rpat.push).parameters)
 
 
 def test_the_card_has_the_figures_of_the_report(hub: Hub, saved: SavedModel) -> None:

@@ -1,7 +1,11 @@
 """--init: what is read, what fits, what is recorded, and what is refused."""
 
 import hashlib
+import json
+import os
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +13,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rpat_cli.errors import CheckpointError, ConfigError
+from rpat_cli.errors import CheckpointError, ConfigError, RunFolderError
 from rpat_cli.loading.architecture import Architecture
+from rpat_cli.loading.load import load_model
+from rpat_cli.loading.robustbench import entries
 from rpat_cli.loading.start import Start, read_start, start_in_words
+from rpat_cli.loading.start_name import with_start_named
 from rpat_cli.models.base import build_network
 from rpat_cli.recipe.layers import Layer, parse_assignments, read_recipe, resolve
 from rpat_cli.recipe.trust import trusting
@@ -224,3 +231,60 @@ def test_a_run_records_what_it_began_with(of_5_classes: Path, tmp_path: Path) ->
     resume_run(folder.path, changes=read_recipe(folder.recipe))  # as a sweep does
     assert "2 of another shape" in folder.report.read_text()
     assert "2 of another shape" in folder.log.read_text()
+
+
+# ---- names
+
+
+@pytest.fixture
+def runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Two runs of another network than that of the data set; the older one validated better."""
+    monkeypatch.chdir(tmp_path)
+    for number, name in enumerate(("better", "newer")):
+        run = tmp_path / "runs" / name
+        run.mkdir(parents=True)
+        (run / "recipe.yaml").write_text("model: vgg16\ndata: {name: fashion-mini}\n")
+        validation = {"clean_acc": 0.5, "robust_acc": 0.4 - 0.1 * number}
+        counts = dict.fromkeys(("lr", "seconds", "images_per_second", "forward", "backward"), 1)
+        record = {"epoch": 1, **counts, "train": {"loss": 1.0}, "validation": validation}
+        (run / "metrics.jsonl").write_text(json.dumps(record) + "\n")
+        os.utime(run / "recipe.yaml", (1000 + number, 1000 + number))
+    return tmp_path / "runs"
+
+
+def test_a_start_is_recorded_as_the_run_that_it_means(runs: Path) -> None:
+    for word, name in (("last", "newer"), ("best", "better"), ("better", "better")):
+        recipe = resolve(with_start_named(parse_assignments([f"init={word}"])))
+        assert (recipe.init, recipe.model) == (f"runs/{name}", "vgg16")
+    for other in ("runs/newer", "x.pt:state", "hf:somebody/net", "torchvision:resnet18"):
+        assert resolve(with_start_named(parse_assignments([f"init={other}"]))).init == other
+    shutil.rmtree(runs)
+    with pytest.raises(RunFolderError):
+        with_start_named(parse_assignments(["init=last"]))
+
+
+def test_a_start_of_robustbench_is_what_is_evaluated(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Its network, its weights and its constants, from the folder that `rpat eval` reads."""
+    small = replace(next(e for e in entries() if e.files == 1), network="small-cnn", key="")
+    small = replace(small, dataset="cifar10", threat="L2", name="Tiny", normalization="0.25/0.5")
+    monkeypatch.setattr("rpat_cli.loading.robustbench.entries", lambda: [small])
+    folder = tmp_path / "cifar10" / "L2"
+    folder.mkdir(parents=True)
+    torch.save(filled(build_network("small-cnn", (3, 32, 32), 10)), folder / "Tiny.pt")
+    given = {"init": "robustbench:Tiny", "data": {"name": "cifar10", "root": str(tmp_path)}}
+    recipe = resolve(with_start_named([Layer("given", given, by_user=True)]))
+    assert (recipe.init, recipe.model) == ("robustbench:cifar10/L2/Tiny", "small-cnn")
+    begun, start = begun_with(recipe)
+    assert start
+    evaluated = load_model("robustbench:Tiny", changes=[Layer("root", {"data": given["data"]})])
+    assert all(evaluated.model.net.state_dict()[k].equal(v) for k, v in start.tensors.items())
+    assert (start.left, set(start.mean or ()), set(start.std or ())) == ("", {0.25}, {0.5})
+    assert begun.data.normalize_as
+    several = replace(small, files=2)
+    monkeypatch.setattr("rpat_cli.loading.robustbench.entries", lambda: [several])
+    for name in several.file_names:
+        shutil.copy(folder / "Tiny.pt", folder / name)
+    with pytest.raises(ConfigError, match="is an ensemble"):
+        begun_with(recipe)

@@ -21,7 +21,11 @@ def pages() -> dict[str, str]:
 
 def block(page: str, containing: str) -> str:
     """The one Python block of a page that has these words."""
-    found = re.findall("^```python\n(.*?)^```", pages()[page], flags=re.MULTILINE | re.DOTALL)
+    return block_of(pages()[page], containing)
+
+
+def block_of(markdown: str, containing: str) -> str:
+    found = re.findall("^```python\n(.*?)^```", markdown, flags=re.MULTILINE | re.DOTALL)
     (text,) = [each for each in found if containing in each]
     return str(text)
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from rpat_cli.attacks.threat import Threat
-from rpat_cli.cli import session
+from rpat_cli.cli import compare_session
 from rpat_cli.data.splits import limited_choice
 from rpat_cli.errors import DataError, RunFolderError
 from rpat_cli.evaluation.attack_result import AttackResult
@@ -244,12 +244,12 @@ def test_the_files_used_are_shown(
     one, two = a.add(evaluation(fgsm=5)), a.add(evaluation(pgd=5))
     other = b.add(evaluation(pgd=6, fgsm=6))
     paths = a.folder.path, b.folder.path
-    session.compare(*paths, checkpoint=None, changed=False, as_json=False)
+    compare_session.compare(*paths, checkpoint=None, changed=False, as_json=False)
     shown = capsys.readouterr().out
     assert f"A: {one}  (best: fgsm)" in shown
     assert f"A: {two}  (best: clean, pgd)" in shown
     assert f"B: {other}  (best: clean, fgsm, pgd)" in shown
-    session.compare(*paths, checkpoint=None, changed=False, as_json=True)
+    compare_session.compare(*paths, checkpoint=None, changed=False, as_json=True)
     record = json.loads(capsys.readouterr().out)
     assert record["files"]["a"] == {str(one): ["fgsm"], str(two): ["pgd"]}
     assert (record["a"], record["b"]) == (str(two), str(other))

@@ -9,6 +9,7 @@ import pytest
 from chromium import chromium, find_chromium
 from fake_runs import an_epoch, an_evaluation
 
+from rpat_cli.cli.compare_session import compare
 from rpat_cli.reports.write import write_report
 from rpat_cli.sweep.intervals import Difference, Stat
 from rpat_cli.sweep.page import write_table
@@ -38,6 +39,14 @@ def sweep_rows(stats: dict[str, Stat]) -> Iterator[TableRow]:
     yield TableRow("mart", "best", 2, 2, low, None, {})
 
 
+COPY = """(async () => {
+  const button = document.querySelector(".copied button");
+  button.click();
+  await new Promise(done => setTimeout(done, 200));
+  return button.textContent;
+})()"""
+
+
 def test_pages_are_silent_alone_readable_and_fit_the_window(make_run, tmp_path: Path) -> None:
     run = make_run(epochs=3).train([an_epoch(e, 0.7, 0.5) for e in (1, 2, 3)]).save_last(3)
     run.evaluate("best", 1, an_evaluation(80, {"pgd-20": 60, "autoattack": 40}))
@@ -45,7 +54,14 @@ def test_pages_are_silent_alone_readable_and_fit_the_window(make_run, tmp_path: 
     stats = {"clean": Stat(0.8, 0.01, 2), "pgd-20": Stat(0.5, 0.02, 2)}
     write_table(SweepTable("mine", tuple(stats), tuple(sweep_rows(stats)), {}), tmp_path)
     results = json.loads(run.folder.report.read_text())["results"]
+    other = make_run(epochs=2, method="trades", ra=True)
+    other.train([an_epoch(e, 0.6, 0.55, ce=1 / e, kl=0.2, ra=0.01) for e in (1, 2)]).save_last(2)
+    other.evaluate("best", 1, an_evaluation(70, {"pgd-20": 65, "autoattack": 35}))
+    versus = tmp_path / "versus.html"
+    pair = (run.folder.path, other.folder.path)
+    compare(*pair, checkpoint=None, changed=False, as_json=False, page=versus)
     numbers = {
+        versus: ["80.00", "65.00", "-10.00", "+5.00", "method.name"],
         run.folder.html: [percent(result["acc"]) for result in results],
         tmp_path / "table.html": [percent(stat.mean) for stat in stats.values()],
     }
@@ -61,3 +77,6 @@ def test_pages_are_silent_alone_readable_and_fit_the_window(make_run, tmp_path: 
                     text = browser.run("document.body.innerText")
                     assert [each for each in expected if each not in text] == [], where
                     assert browser.run(UNREADABLE) == [], where
+            # Without a window in front and without permissions, and yet without a complaint.
+            assert browser.run(COPY) in ("Copied", "Selected: Ctrl+C copies"), page.name
+            assert browser.complaints() == [], page.name

@@ -67,6 +67,36 @@ def test_grid_zip_list_and_random_are_multiplied(write: Write) -> None:
     assert {trial.recipe.epochs for trial in plan.trials} == {7}
 
 
+def test_order_by_seed_has_every_combination_of_the_first_seed_first(write: Write) -> None:
+    text = "grid: {method: [pgd, mart]}\nseeds: [5, 1]\n"
+    usual, by_seed = plan_sweep(write(text)), plan_sweep(write(text + "order: seeds"))
+    assert [trial.title for trial in by_seed.trials] == [
+        *("pgd, seed 5", "mart, seed 5"),
+        *("pgd, seed 1", "mart, seed 1"),
+    ]
+    assert names(usual) == names(by_seed)
+    assert [trial.seed for trial in usual.trials] == [5, 1, 5, 1]
+
+
+def test_assignments_lie_over_the_recipe_and_below_the_axes(write: Write) -> None:
+    path = write(
+        "recipe: {epochs: 7, schedule: multistep}\neval: clean\n"
+        "list: [{method: pgd}, {method: rebat, schedule: piecewise}]\n"
+    )
+    plan = plan_sweep(path, ["epochs=3", "eval=[clean, fgsm]", "schedule.milestones=[1, 2]"])
+    assert [variant.recipe.epochs for variant in plan.variants] == [3, 3]
+    assert plan.variants[0].recipe.eval == ["clean", "fgsm"]
+    schedules = [variant.recipe.schedule for variant in plan.variants]
+    assert [schedule.name for schedule in schedules] == ["multistep", "piecewise"]
+    assert schedules[0].milestones == (1, 2)
+    with pytest.raises(ConfigError) as caught:
+        plan_sweep(path, ["method=trades", "seed=3", "epoks=1"])
+    found = "\n".join(map(str, caught.value.problems))
+    assert "--set method=trades: method: has no effect: it is an axis of this sweep." in found
+    assert "seed: has no effect" in found
+    assert "Did you mean 'epochs'?" in found
+
+
 def test_random_draws_stay_in_their_bounds_and_more_of_them_keep_the_first(write: Write) -> None:
     text = """
     random:
@@ -238,6 +268,11 @@ def test_mistakes_in_the_file_itself_come_out_all_at_once(write: Write) -> None:
         ),
         ("seeds: []", "sweep.yaml:1: seeds: must not be empty. Example: seeds: 3"),
         ("search: {optuna: {trials: 3}}", "search.optuna.axes: is missing."),
+        ("order: seed", "sweep.yaml:1: order: should be 'combinations' or 'seeds'."),
+        (
+            "order: seeds\nsearch: {optuna: {trials: 3, axes: {epochs: {integer: [1, 2]}}}}",
+            "optuna cannot be combined with order",
+        ),
         (
             "random: {samples: 3, axes: {optimizer.lr: [1, 2]}}",
             "random.axes.optimizer.lr: must be a mapping",

@@ -150,7 +150,8 @@ def test_the_page_is_well_formed_alone_and_escaped(found: SweepTable) -> None:
     html = to_html(failed, Path("out"), to_svg(failed))
     page = Page(html)
     assert page.references == []
-    assert not {"script", "link", "img", "iframe"} & set(page.tags)
+    assert not {"link", "img", "iframe"} & set(page.tags)
+    assert page.tags.count("script") == 1  # of the buttons that copy
     assert "@import" not in html
     assert "url(" not in html
     assert "<script>alert(1)</script>" in page.text
@@ -198,6 +199,8 @@ def test_how_to_repeat_it_names_the_sweep(tmp_path: Path) -> None:
     assert (
         command(shipped, Path("sweeps/fashion-mini-methods")) == "rpat sweep fashion-mini-methods"
     )
+    small = build_table(plan_sweep(find_sweep("claim-cifar10"), ["model=small-cnn"]), {}, {})
+    assert command(small, Path("sweeps/claim-cifar10")).endswith("--set model=small-cnn")
     file = tmp_path / "my sweep.yaml"
     file.write_text("grid: {method: [pgd]}\n")
     own = build_table(plan_sweep(file), {}, {})

@@ -96,6 +96,9 @@ def test_rows_hold_mean_sd_n_scores_and_differences(plan: Plan) -> None:
     assert best.stats["NRR"].mean == pytest.approx(sum(harmonic) / 3)
     assert best.differences["clean"].mean == pytest.approx(0.02)
     assert rows["pgd", "best"].differences == {}
+    assert best.values["clean"] == dict(enumerate(CLEAN["pgd + ra"]))
+    written = json.loads(to_json(table))["rows"][2]
+    assert written["values"]["clean"] == {"0": 0.81, "1": 0.85, "2": 0.86}
     assert rows["pgd + ra", "last"].stats["clean"].mean == pytest.approx(0.83)
 
 

@@ -38,12 +38,12 @@ def test_the_live_table_shows_every_trial_and_totals(runner: Callable[..., Sweep
     lines = [json.dumps(record) + "\n" for record in records]
     status.folder.run.metrics.write_text("".join(lines))
     status.state, status.began = TrialState.RUNNING, time.monotonic() - 100
-    assert "running 3/9 50.0 30.0 1 min 40 s 0.6 s" in rendered(
+    assert "running 3/9 validation 50.0 30.0 1 min 40 s 0.6 s" in rendered(
         sweep
-    )  # epoch, clean, robust, time, left
+    )  # epoch, images, clean, robust, time, left
     status.state, status.began = TrialState.WAITING, 0.0
     sweep.run()
-    assert "seed 0 done 9 70.0 35.0" in rendered(sweep)
+    assert "seed 0 done 9 test set 70.0 35.0" in rendered(sweep)
     assert "failed: RuntimeError: thirteen [images]" in rendered(sweep)
     assert "1 done, 1 failed; left 0.0 s" in rendered(sweep)
 
@@ -97,7 +97,7 @@ def test_in_a_pipe_each_change_is_a_line(
         sweep.run()
     assert lines[0] == "2 trials: 2 waiting"
     [done] = [line for line in lines if "done" in line]
-    assert "clean 70.00, pgd-20 35.00" in done
+    assert "test: clean 70.00, pgd-20 35.00" in done
     [failed] = [line for line in lines if "failed" in line.splitlines()[0]]
     assert "thirteen [images]" in failed
     assert len(lines) == 5
@@ -116,7 +116,7 @@ def test_trials_that_a_search_stopped_are_not_shown_as_failed(
     sweep = runner(text)
     with watching(sweep, quiet=False):
         sweep.run()
-    assert "optimizer.lr=0.1, seed 0 pruned 1/4 50.0 10.0" in rendered(sweep)
+    assert "optimizer.lr=0.1, seed 0 pruned 1/4 validation 50.0 10.0" in rendered(sweep)
     assert "1 done, 1 pruned; left 0.0 s" in rendered(sweep)
     assert any(
         "pruned   optimizer.lr=0.1, seed 0: stopped at epoch 1 by asha" in line for line in lines

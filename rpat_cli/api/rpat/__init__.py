@@ -20,11 +20,13 @@ if TYPE_CHECKING:
     from rpat_cli.attacks.threat import Threat
     from rpat_cli.calls.evaluate import evaluate
     from rpat_cli.calls.model import LoadedModel, load_model
+    from rpat_cli.calls.push import push
     from rpat_cli.calls.result import EvalResult
     from rpat_cli.calls.run import Run, open_run
     from rpat_cli.calls.train import train
     from rpat_cli.engine.callback import Callback
     from rpat_cli.errors import ConfigError, RpatError, UserCodeError
+    from rpat_cli.export.push import Pushed
     from rpat_cli.records.metrics import EpochRecord
     from rpat_cli.runs.listing import RunSummary, list_runs
 
@@ -36,6 +38,7 @@ __all__ = [
     "EpochRecord",
     "EvalResult",
     "LoadedModel",
+    "Pushed",
     "RpatError",
     "Run",
     "RunSummary",
@@ -51,6 +54,7 @@ __all__ = [
     "methods",
     "models",
     "open_run",
+    "push",
     "train",
 ]
 
@@ -60,6 +64,7 @@ _HOMES = {
     "EpochRecord": "rpat_cli.records.metrics",
     "EvalResult": "rpat_cli.calls.result",
     "LoadedModel": "rpat_cli.calls.model",
+    "Pushed": "rpat_cli.export.push",
     "RpatError": "rpat_cli.errors",
     "Run": "rpat_cli.calls.run",
     "Threat": "rpat_cli.attacks.threat",
@@ -69,6 +74,7 @@ _HOMES = {
     "list_runs": "rpat_cli.runs.listing",
     "load_model": "rpat_cli.calls.model",
     "open_run": "rpat_cli.calls.run",
+    "push": "rpat_cli.calls.push",
     "train": "rpat_cli.calls.train",
 }
 """The module of each name; the others in `__all__` are modules beside this one."""

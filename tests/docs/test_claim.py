@@ -1,0 +1,166 @@
+"""The experiment on robust perception: its statistics against closed forms and known answers, and
+the page from raw tables and from a sweep's folder."""
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+from rpat_cli.attacks.threat import Threat
+from rpat_cli.diagnostics.perception import MIXES, analyze_walks
+from rpat_cli.methods.losses import mse
+from rpat_cli.sweep.expand import plan_sweep
+from rpat_cli.sweep.sweep_file import find_sweep
+
+SCRIPTS = Path(__file__).parent.parent.parent / "docs" / "experiments"
+NAMES = ("claim", "claim_data", "claim_numbers", "claim_pairs", "claim_page", "claim_plots")
+
+
+@pytest.fixture(scope="module")
+def scripts() -> Iterator[dict[str, ModuleType]]:
+    sys.path.insert(0, str(SCRIPTS))
+    try:
+        yield {name: __import__(name) for name in NAMES}
+    finally:
+        sys.path.remove(str(SCRIPTS))
+        for name in NAMES:
+            sys.modules.pop(name, None)
+
+
+Scripts = dict[str, ModuleType]
+
+
+def test_p_values_and_their_correction(scripts: Scripts) -> None:
+    numbers = scripts["claim_numbers"]
+    # One degree of freedom: t is Cauchy, and t = 1 has p = 1/2. Mean 1, sd √2, n 2.
+    assert numbers.paired_p([0.0, 2.0]) == pytest.approx(0.5)
+    assert numbers.paired_p([1.0]) is None
+    assert numbers.paired_p([0.0, 0.0]) == 1
+    # Holm 1979: times 4, 3, 2, 1 in the order of size, and never falling.
+    adjusted = numbers.holm([0.01, 0.04, 0.03, 0.005])
+    assert adjusted == pytest.approx([0.03, 0.06, 0.06, 0.02])
+
+
+def test_rank_correlation_sees_order_alone(scripts: Scripts) -> None:
+    correlation = scripts["claim_numbers"].rank_correlation
+    assert correlation([1, 2, 3, 40], [5, 6, 7, 8])[0] == 1
+    rho, (low, high) = correlation([1, 2, 3, 4, 5], [2, 1, 4, 3, 5])
+    assert rho == pytest.approx(1 - 6 * 4 / (5 * 24))  # 1 - 6 Σd² / (n (n² - 1))
+    assert low < rho < high
+    assert correlation([1, 1, 1, 1], [1, 2, 3, 4]) is None
+
+
+def test_pairs_needed_have_the_power_that_a_simulation_finds(scripts: Scripts) -> None:
+    numbers = scripts["claim_numbers"]
+    n = numbers.pairs_needed(0.01, 0.01, alpha=0.05)
+    assert n == 10  # a textbook value: effect 1, 80 %, two-sided 5 %
+    draws = torch.randn(200_000, n, generator=torch.Generator().manual_seed(0)) + 1
+    t = draws.mean(1) / (draws.std(1) / n**0.5)
+    assert numbers.pairs_needed(0.013, 0.001) <= numbers.pairs_needed(0.01, 0.001) == 3
+    share = float((t.abs() > 2.262157).float().mean())  # t(9), 97.5 %
+    assert share == pytest.approx(numbers.power(n, 0.01, 0.01, 0.05), abs=0.004)
+
+
+def test_the_bend_is_rpats_own_loss(scripts: Scripts) -> None:
+    """From the recorded changes alone, equal to the loss computed from the logits."""
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(len(MIXES), 40, 5, dtype=torch.float64, generator=generator)
+    y = logits[0].argmax(1)  # all right without an attack; the attack breaks most of them
+    walks = {"adversarial": logits, "random": logits}
+    perception = analyze_walks(walks, y, Threat("Linf", 0.1), 20)
+    found = scripts["claim_data"].smoothness(perception)
+    clean, half, end = logits[0], logits[MIXES.index(0.5)], logits[-1]
+    loss = float(mse((clean + end) / 2, half))
+    assert found["bend"] == pytest.approx(loss)
+    assert found["unevenness"] == pytest.approx(4 * loss / float(mse(clean, end)))
+
+
+GAIN = {0: 0.011, 1: 0.009, 2: 0.010}
+
+
+def rows(scripts: Scripts) -> list[object]:
+    """Three complete blocks, in which the term adds a point to pgd and nothing to rebat, whose
+    averaged weights count; the pgd of seed 3 is alone."""
+    row = scripts["claim_data"].Row
+    made = []
+    for seed in (0, 1, 2):
+        for variant, baseline, gain in (
+            ("pgd", "", 0.0),
+            ("pgd + ra", "pgd", GAIN[seed]),
+            ("rebat", "", 0.0),
+            ("rebat + ra", "rebat", 0.0),
+        ):
+            for checkpoint, more in (("best", 0.0), ("best_wa", 0.02)):
+                robust = 0.6 + seed / 100 + gain + more
+                trial = f"{variant}-{seed}"
+                made.append(row(variant, baseline, seed, trial, checkpoint, "apgd-t", 0.8, robust))
+    return [*made, row("pgd", "", 3, "pgd-3", "best", "apgd-t", 0.8, 0.1)]
+
+
+def test_the_page_says_what_the_raw_table_holds(scripts: Scripts, tmp_path: Path) -> None:
+    data, page = tmp_path / "data", tmp_path / "page.md"
+    whole = rows(scripts)
+    scripts["claim_data"].write_csv(whole, data / "claim-fashion-mnist.csv")
+    assert scripts["claim_data"].read_csv(data / "claim-fashion-mnist.csv") == whole
+    page.write_text((SCRIPTS / "robust-perception.md").read_text())
+    assert scripts["claim"].main(["--data", str(data), "--page", str(page), "--hours", "2"]) == 0
+    text = page.read_text()
+    assert "of 2 methods the term helps 1 and hurts 0" in text
+    assert "from +0.00 to +1.00 points" in text
+    assert "3 complete blocks (seeds 0, 1, 2), 1 incomplete" in text
+    # t = 10 √3 at 2 degrees of freedom: p = 1 - √(t² / (t² + 2)) = 0.003317; Holm doubles it.
+    assert "| pgd + ra<br>to pgd | 3 | 80.00 ± 0.00<br>80.00 ± 0.00 | +0.00 [+0.00, +0.00]" in text
+    assert "+1.00 [+0.75, +1.25] | 0.00663 | helps |" in text
+    assert "63.00 ± 1.00<br>63.00 ± 1.00 | +0.00 [+0.00, +0.00] | 1 | no effect found" in text
+    assert "## Deviations from the plan" in text  # the rest of the page stays
+    forest = (data / "claim-fashion-mnist-forest.svg").read_text()
+    assert forest.count('class="one"') == 6
+    assert "<svg" in (data / "claim-fashion-mnist-pareto.svg").read_text()
+    before = page.read_text()
+    scripts["claim"].main(["--data", str(data), "--page", str(page), "--hours", "2"])
+    assert page.read_text() == before
+
+
+def test_failures_and_collapses_are_counted_and_kept(scripts: Scripts) -> None:
+    row = scripts["claim_data"].Row
+    lost = row("pgd + ra", "pgd", 0, "", "", "apgd-t")
+    flat = row("pgd", "", 0, "a", "best", "apgd-t", 0.1, 0.1)
+    every = [lost, flat]
+    assert scripts["claim_pairs"].failed(every) == [lost]
+    assert scripts["claim_pairs"].collapsed(every) == [flat]
+    assert scripts["claim_data"].complete_blocks(every) == every
+    assert scripts["claim_pairs"].by_seed(every, "pgd", "robust") == {0: 0.1}
+
+
+def test_a_sweeps_folder_becomes_rows(scripts: Scripts, tmp_path: Path) -> None:
+    """From a table as `rpat sweep` writes it, with one trial that failed."""
+    from rpat_cli.sweep.table import build_table, to_json
+
+    plan = plan_sweep(find_sweep("claim-fashion-mnist"))
+    metrics = {"clean": 0.8, "apgd-t-20@targets=3": 0.6}
+    of_all = dict.fromkeys(("best", "last", "best_wa", "last_wa"), metrics)
+    first, second = plan.trials[:2]
+    table = build_table(plan, {first.name: of_all}, {second.name: "killed"})
+    (tmp_path / "table.json").write_text(to_json(table))
+    found = scripts["claim_data"].collect(tmp_path)
+    assert [row.checkpoint for row in found] == ["best", "last", "best_wa", "last_wa", ""]
+    assert {(row.trial, row.clean, row.robust) for row in found[:4]} == {(first.name, 0.8, 0.6)}
+    assert (found[4].variant, found[4].seed, found[4].failed) == ("pgd + ra", 0, True)
+    assert json.loads(to_json(table))["assignments"] == []
+
+
+def test_what_it_cannot_use_is_said(
+    scripts: Scripts, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for arguments, said in (
+        ([str(tmp_path / "mine")], "must be named claim-fashion-mnist or"),
+        ([str(tmp_path / "claim-selection")], "no table.json; run rpat sweep first"),
+        (["--data", str(tmp_path)], "name the folder of a sweep"),
+    ):
+        with pytest.raises(SystemExit):
+            scripts["claim"].main(arguments)
+        assert said in capsys.readouterr().err
