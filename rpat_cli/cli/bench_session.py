@@ -17,7 +17,7 @@ from rpat_cli.errors import ConfigError
 from rpat_cli.loading.named import run_or_path
 from rpat_cli.recipe.layers import Layer, layers_of, resolve
 from rpat_cli.recipe.schema import Recipe
-from rpat_cli.records.files import write_whole
+from rpat_cli.records.files import write_new
 from rpat_cli.runs.target import open_target
 from rpat_cli.signals import stoppable
 from rpat_cli.user_code import speaking_on_stderr
@@ -78,8 +78,8 @@ def bench(
     if record_as is not None:
         console.say(f"recorded: {record(done, record_as)}")
     if page_file is not None:
-        write_whole(page_file, page(done, shlex.join(["rpat", *sys.argv[1:]])))
-        console.say(f"page: {page_file}")
+        text = page(done, shlex.join(["rpat", *sys.argv[1:]]))
+        console.say(f"page: {write_new(page_file, text)}")
 
 
 def _measured(
