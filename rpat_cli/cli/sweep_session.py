@@ -9,6 +9,7 @@ from rpat_cli.cli.sweep_list import list_trials
 from rpat_cli.cli.sweep_view import watching
 from rpat_cli.errors import ConfigError, Problem, RpatError
 from rpat_cli.recipe.trust import HINT, trust
+from rpat_cli.sweep.assignments import check_folder
 from rpat_cli.sweep.engines import ENGINES
 from rpat_cli.sweep.engines.base import EngineSection
 from rpat_cli.sweep.expand import Plan, plan_sweep
@@ -44,6 +45,7 @@ def sweep(
         plan = plan_sweep(path, assignments)
     trackers = chosen(track)
     folder = out or SWEEPS / path.stem
+    check_folder(folder, assignments)
     section = _engine(plan, engine)
     if dry_run:
         list_trials(search_for(plan, folder), section.slots(jobs), cost=cost, as_json=as_json)

@@ -215,8 +215,7 @@ def resolve(layers: Sequence[Layer]) -> Recipe:
     Raises `ConfigError` with every mistake at once.
     """
     plugins = _load_plugins(layers)  # first: what they add may be named anywhere
-    given, _ = _merged(layers)
-    merged, origins = _merged([*_beneath(given), *layers])
+    merged, origins = merge(layers)
     merged["plugins"] = plugins
     _downloads_on_request(merged, layers)
     try:
@@ -278,6 +277,12 @@ def _beneath(given: Mapping[str, Any]) -> list[Layer]:
     if network := network_of(given.get("init")):
         beneath.append(Layer(f"the network of {given['init']}", {"model": network}))
     return beneath
+
+
+def merge(layers: Sequence[Layer]) -> tuple[dict[str, Any], dict[KeyPath, str]]:
+    """The layers over one another, over what lies beneath, and where each value came from."""
+    given, _ = _merged(layers)
+    return _merged([*_beneath(given), *layers])
 
 
 def _merged(layers: Sequence[Layer]) -> tuple[dict[str, Any], dict[KeyPath, str]]:

@@ -54,6 +54,19 @@ def _zipped(axes: Mapping[str, Sequence[Any]]) -> list[Axes]:
     return [dict(zip(axes, row, strict=True)) for row in rows]
 
 
+def samples_of(spec: SweepSpec) -> list[Axes]:
+    """Combinations that hold each choice, and both ends, of all axes that Optuna chooses from."""
+    assert spec.search
+    assert spec.search.optuna
+    axes = spec.search.optuna.axes
+    values = {key: axis.choice or axis.extremes for key, axis in axes.items()}
+    combinations: list[Axes] = [{} for _ in range(max(map(len, values.values())))]
+    for number, combination in enumerate(combinations):
+        for key, each in values.items():
+            combination[key] = each[number % len(each)]
+    return combinations
+
+
 def is_excluded(spec: SweepSpec, axes: Axes) -> bool:
     return any(_matches(axes, pattern) for pattern in spec.exclude)
 
@@ -76,7 +89,7 @@ def line_of(key: str, layer: Layer) -> int:
 
 def axis_problems(spec: SweepSpec, combinations: Sequence[Axes], layer: Layer) -> Iterator[Problem]:
     """All mistakes in the axes, and in the sections that refer to them."""
-    known = _keys(spec)
+    known = keys_of(spec)
     yield from _impossible_axes(spec, known, layer)
     if "seed" in spec.recipe:
         message = "has no effect: the seeds of all trials are listed under seeds:."
@@ -87,7 +100,7 @@ def axis_problems(spec: SweepSpec, combinations: Sequence[Axes], layer: Layer) -
     yield from _exclude_problems(spec, combinations, layer)
 
 
-def _keys(spec: SweepSpec) -> list[str]:
+def keys_of(spec: SweepSpec) -> list[str]:
     """The keys of all axes, each once, in the order of the sections."""
     keys = [*spec.grid, *spec.zip]
     if spec.random:
@@ -144,18 +157,3 @@ def _exclude_problems(
             origin = layer.origin(("exclude", str(number)))
             hint = "Write the values exactly as in the axes."
             yield Problem(f"exclude.{number}", message, origin, hint)
-
-
-def hidden_assignments(
-    assignments: Sequence[str], combinations: Sequence[Axes]
-) -> Iterator[Problem]:
-    """Keys of `--set key=value` that every combination gives another value, and the seed."""
-    for text in assignments:
-        key = text.partition("=")[0].strip()
-        origin = f"--set {text}"
-        if key == "seed":
-            message = "has no effect: the seeds of all trials are listed under seeds:."
-            yield Problem(key, message, origin, "Change them in a copy of the sweep file.")
-        elif combinations and all(key in axes for axes in combinations):
-            message = "has no effect: it is an axis of this sweep."
-            yield Problem(key, message, origin, "Change it in a copy of the sweep file.")

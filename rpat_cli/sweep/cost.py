@@ -86,13 +86,13 @@ def cost_of(run: RunFolder) -> TrialCost:
 
 def _seconds(record: Mapping[str, Any]) -> float:
     """0 for what no clock has measured."""
-    seconds = record.get("seconds")
+    seconds = record.get("seconds", 0.0)
     return float(seconds) if is_number(seconds) and 0 <= seconds <= MOST_SECONDS else 0.0
 
 
 def _ranks(record: Mapping[str, Any]) -> int:
     """1 for what is no number of processes."""
-    ranks = record.get("ranks")
+    ranks = record.get("ranks", 1)
     return ranks if is_count(ranks) and 1 <= ranks <= MOST_RANKS else 1
 
 

@@ -13,13 +13,15 @@ from rpat_cli.recipe.layers import Layer, parse_assignments, read_all, resolve, 
 from rpat_cli.recipe.schema import Recipe
 from rpat_cli.recipe.shipped import find
 from rpat_cli.records.metrics import AVERAGED
+from rpat_cli.sweep.assignments import Layers, hidden_assignments
 from rpat_cli.sweep.axes import (
     UNTRAINED,
     axis_problems,
     combinations_of,
-    hidden_assignments,
     is_excluded,
+    keys_of,
     line_of,
+    samples_of,
 )
 from rpat_cli.sweep.labels import EXTENDS, label_of
 from rpat_cli.sweep.spec import Axes, SearchSection, SweepSpec
@@ -136,10 +138,13 @@ class Expander:
 
     def variant(self, axes: Axes) -> Variant:
         """Raises `ConfigError` with every mistake in the recipe that these values make."""
+        below, above = self.layers(axes)
+        return Variant(label_of(axes), axes, resolve([*below, *above]))
+
+    def layers(self, axes: Axes) -> Layers:
         values = {key: value for key, value in axes.items() if key != EXTENDS}
         above = [_axis_layer(key, value, self.layer) for key, value in values.items()]
-        recipe = resolve([*self._extended_by(axes), *self.base_layers, *above])
-        return Variant(label_of(axes), axes, recipe)
+        return [*self._extended_by(axes), *self.base_layers], above
 
     def _extended_by(self, axes: Axes) -> list[Layer]:
         """The recipe that the combination extends. A file is read once, however many combinations
@@ -186,13 +191,18 @@ def plan_sweep(path: Path, assignments: Sequence[str] = ()) -> Plan:
         raise sweep_error(
             [*problems, *(_in_file(problem, path) for problem in error.problems)]
         ) from None
-    if not problems:  # otherwise some of the axes may be missing
+    is_whole = not problems  # otherwise some of the axes may be missing
+    if is_whole:
         problems += axis_problems(spec, combinations, layer)
-        problems += hidden_assignments(assignments, combinations)
     try:
         expander = Expander(path, spec, layer, assignments)
         kept = [axes for axes in combinations if not is_excluded(spec, axes)]
-        variants = list(_resolve_all(expander, kept))
+        try:
+            variants = list(_resolve_all(expander, kept))
+        finally:  # its plugins are loaded now, which may add keys
+            if is_whole and assignments:
+                seen = map(expander.layers, samples_of(spec) if spec.is_adaptive else kept)
+                problems += hidden_assignments(assignments, keys_of(spec), list(seen))
     except ConfigError as error:
         problems += error.problems
     if problems:
