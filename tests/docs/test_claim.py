@@ -1,18 +1,21 @@
 """The experiment on robust perception: its statistics against closed forms and known answers, and
 the page from raw tables and from a sweep's folder."""
 
-import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
 
 from rpat_cli.attacks.threat import Threat
 from rpat_cli.diagnostics.perception import MIXES, analyze_walks
+from rpat_cli.evaluation.attack_result import AttackResult
+from rpat_cli.evaluation.results import Evaluation
 from rpat_cli.methods.losses import mse
+from rpat_cli.records import eval_file
 from rpat_cli.sweep.expand import plan_sweep
 from rpat_cli.sweep.sweep_file import find_sweep
 
@@ -136,21 +139,90 @@ def test_failures_and_collapses_are_counted_and_kept(scripts: Scripts) -> None:
     assert scripts["claim_pairs"].by_seed(every, "pgd", "robust") == {0: 0.1}
 
 
-def test_a_sweeps_folder_becomes_rows(scripts: Scripts, tmp_path: Path) -> None:
-    """From a table as `rpat sweep` writes it, with one trial that failed."""
+METRIC = "apgd-t-20@targets=3"
+
+
+def write_table(folder: Path) -> str:
+    """As `rpat sweep` writes it, with one trial that has finished, whose name is returned, and the
+    next one failed."""
     from rpat_cli.sweep.table import build_table, to_json
 
     plan = plan_sweep(find_sweep("claim-fashion-mnist"))
-    metrics = {"clean": 0.8, "apgd-t-20@targets=3": 0.6}
-    of_all = dict.fromkeys(("best", "last", "best_wa", "last_wa"), metrics)
+    accuracy = {"clean": 0.8, METRIC: 0.6}
+    of_all = dict.fromkeys(("best", "last", "best_wa", "last_wa"), accuracy)
     first, second = plan.trials[:2]
     table = build_table(plan, {first.name: of_all}, {second.name: "killed"})
-    (tmp_path / "table.json").write_text(to_json(table))
+    (folder / "table.json").write_text(to_json(table))
+    return first.name
+
+
+def test_a_sweeps_folder_becomes_rows(scripts: Scripts, tmp_path: Path) -> None:
+    first = write_table(tmp_path)
     found = scripts["claim_data"].collect(tmp_path)
-    assert [row.checkpoint for row in found] == ["best", "last", "best_wa", "last_wa", ""]
-    assert {(row.trial, row.clean, row.robust) for row in found[:4]} == {(first.name, 0.8, 0.6)}
+    assert [row.checkpoint for row in found[:5]] == ["best", "last", "best_wa", "last_wa", ""]
+    assert {(row.trial, row.clean, row.robust) for row in found[:4]} == {(first, 0.8, 0.6)}
     assert (found[4].variant, found[4].seed, found[4].failed) == ("pgd + ra", 0, True)
-    assert json.loads(to_json(table))["assignments"] == []
+    # Eight variants have ended nowhere, so seed 0 is no complete block.
+    assert [row.pending for row in found] == [False] * 5 + [True] * 8
+    scripts["claim_data"].write_csv(found, tmp_path / "raw.csv")
+    assert scripts["claim_data"].read_csv(tmp_path / "raw.csv") == found
+    assert scripts["claim_data"].complete_blocks(found) == []
+
+
+def an_evaluation(right: dict[str, int], n: int, limit: int | None) -> Evaluation:
+    """Of `n` images, all right without an attack and the first `right[label]` under it."""
+    y, threat, results = torch.arange(n) % 10, Threat("Linf", 0.1), []
+    for label, count in right.items():
+        flags = torch.arange(n) < count
+        predicted = torch.where(flags, y, (y + 1) % 10)
+        broken_by = torch.where(flags, -1, 0)
+        distance = torch.where(flags, torch.nan, 0.1)
+        results.append(
+            AttackResult(label, label, threat, {}, flags, predicted, broken_by, distance)
+        )
+    return Evaluation(threat, y, y, tuple(results), 0, 10, limit, classes=10)
+
+
+def test_only_the_planned_evaluations_become_columns(
+    scripts: Scripts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of all that a run's evals/ may hold, in the order in which it was measured."""
+    data, images = scripts["claim_data"], 40
+    monkeypatch.setattr(data, "LIMIT", images)
+    trial = write_table(tmp_path)
+    evals = tmp_path / "trials" / trial / "run" / "evals"
+
+    def measured(
+        at: int, right: dict[str, int], n: int = images, limit: int | None = images, **more: Any
+    ) -> None:
+        record = {
+            "created": f"2026-11-22T12:00:{at:02}+00:00",
+            "environment": {},
+            "device": "cpu",
+            "checkpoint": "best",
+            "epoch": 8,
+            "data": {"name": "fashion-mnist", "fingerprint": "ab"},
+        }
+        content = an_evaluation(right, n, limit).to_dict()
+        eval_file.write_new(evals, "best", record | content | more)
+
+    def columns() -> tuple[float | None, ...]:
+        [row] = [row for row in data.collect(tmp_path) if row.checkpoint == "best"]
+        return row.robust_1000, row.best_1000, row.bend
+
+    measured(1, {METRIC: 60, "best": 50}, 100, None)  # an audit, on all images
+    measured(2, {METRIC: 12, "best": 9}, 20, 20)
+    measured(3, {"best": 10})
+    assert columns() == (None, None, None)
+    logits = torch.randn(len(MIXES), images, 10, generator=torch.Generator().manual_seed(0))
+    walks = {"adversarial": logits, "random": logits}
+    perception = analyze_walks(walks, logits[0].argmax(1), Threat("Linf", 0.1), 20)
+    bend = pytest.approx(data.smoothness(perception)["bend"])
+    measured(4, {METRIC: 24, "best": 20}, perception=perception.to_dict())
+    assert columns() == (0.6, 0.5, bend)
+    measured(5, {METRIC: 24, "best": 18}, limit=None)  # as of a test set that has no more images
+    measured(6, {METRIC: 60, "best": 50}, 100, None)
+    assert columns() == (0.6, 0.45, bend)
 
 
 def test_what_it_cannot_use_is_said(
