@@ -3,6 +3,7 @@ the page from raw tables and from a sweep's folder."""
 
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -44,8 +45,10 @@ def test_p_values_and_their_correction(scripts: Scripts) -> None:
     assert numbers.paired_p([1.0]) is None
     assert numbers.paired_p([0.0, 0.0]) == 1
     # Holm 1979: times 4, 3, 2, 1 in the order of size, and never falling.
-    adjusted = numbers.holm([0.01, 0.04, 0.03, 0.005])
+    adjusted = numbers.holm([0.01, 0.04, 0.03, 0.005], 4)
     assert adjusted == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    # Two of five planned: as if the other three had a p-value of 1.
+    assert numbers.holm([0.01, 0.04], 5) == pytest.approx([0.05, 0.16])
 
 
 def test_rank_correlation_sees_order_alone(scripts: Scripts) -> None:
@@ -82,15 +85,16 @@ def test_the_bend_is_rpats_own_loss(scripts: Scripts) -> None:
     assert found["unevenness"] == pytest.approx(4 * loss / float(mse(clean, end)))
 
 
-GAIN = {0: 0.011, 1: 0.009, 2: 0.010}
+GAIN = {0: 0.011, 1: 0.009, 2: 0.011, 3: 0.009, 4: 0.010}
 
 
-def rows(scripts: Scripts) -> list[object]:
-    """Three complete blocks, in which the term adds a point to pgd and nothing to rebat, whose
-    averaged weights count; the pgd of seed 3 is alone."""
+def rows(scripts: Scripts, lost: float | None = None) -> list[Any]:
+    """Five complete blocks, in which the term adds a point to pgd and nothing to rebat, whose
+    averaged weights count; the pgd of seed 5 is alone. `best` breaks 1 % more images than the
+    metric, and `lost` more of `pgd + ra`."""
     row = scripts["claim_data"].Row
     made = []
-    for seed in (0, 1, 2):
+    for seed in GAIN:
         for variant, baseline, gain in (
             ("pgd", "", 0.0),
             ("pgd + ra", "pgd", GAIN[seed]),
@@ -100,8 +104,12 @@ def rows(scripts: Scripts) -> list[object]:
             for checkpoint, more in (("best", 0.0), ("best_wa", 0.02)):
                 robust = 0.6 + seed / 100 + gain + more
                 trial = f"{variant}-{seed}"
-                made.append(row(variant, baseline, seed, trial, checkpoint, "apgd-t", 0.8, robust))
-    return [*made, row("pgd", "", 3, "pgd-3", "best", "apgd-t", 0.8, 0.1)]
+                one = row(variant, baseline, seed, trial, checkpoint, "apgd-t", 0.8, robust)
+                if lost is not None:
+                    longer = robust - 0.01 - lost * (variant == "pgd + ra")
+                    one = replace(one, robust_1000=robust, best_1000=longer)
+                made.append(one)
+    return [*made, row("pgd", "", 5, "pgd-5", "best", "apgd-t", 0.8, 0.1)]
 
 
 def test_the_page_says_what_the_raw_table_holds(scripts: Scripts, tmp_path: Path) -> None:
@@ -114,18 +122,50 @@ def test_the_page_says_what_the_raw_table_holds(scripts: Scripts, tmp_path: Path
     text = page.read_text()
     assert "of 2 methods the term helps 1 and hurts 0" in text
     assert "from +0.00 to +1.00 points" in text
-    assert "3 complete blocks (seeds 0, 1, 2), 1 incomplete" in text
-    # t = 10 √3 at 2 degrees of freedom: p = 1 - √(t² / (t² + 2)) = 0.003317; Holm doubles it.
-    assert "| pgd + ra<br>to pgd | 3 | 80.00 ± 0.00<br>80.00 ± 0.00 | +0.00 [+0.00, +0.00]" in text
-    assert "+1.00 [+0.75, +1.25] | 0.00663 | helps |" in text
-    assert "63.00 ± 1.00<br>63.00 ± 1.00 | +0.00 [+0.00, +0.00] | 1 | no effect found" in text
+    assert "5 complete blocks (seeds 0, 1, 2, 3, 4), 1 incomplete" in text
+    # t = 10 √5 at 4 degrees of freedom, s² = t² / (t² + 4): p = 1 - s (1 + (1 - s²) / 2) = 2.36e-5;
+    # Holm, over five planned comparisons: 5 p.
+    assert "| pgd + ra<br>to pgd | 5 | 80.00 ± 0.00<br>80.00 ± 0.00 | +0.00 [+0.00, +0.00]" in text
+    assert "+1.00 [+0.88, +1.12] | 0.000118 | helps |" in text
+    assert "64.00 ± 1.58<br>64.00 ± 1.58 | +0.00 [+0.00, +0.00] | 1 | no effect found" in text
+    assert "Not yet checked against `best` in all pairs: pgd + ra." in text
+    # 5 pairs find 0.3 points of sd 0.1 at the level 0.01: both sides of five methods, 2 h each.
+    assert scripts["claim_numbers"].pairs_needed(0.003, 0.001) == 5
+    assert "| pgd + ra to pgd | 0.10 | 5 (100 h) |" in text
     assert "## Deviations from the plan" in text  # the rest of the page stays
     forest = (data / "claim-fashion-mnist-forest.svg").read_text()
-    assert forest.count('class="one"') == 6
+    assert forest.count('class="one"') == 10
     assert "<svg" in (data / "claim-fashion-mnist-pareto.svg").read_text()
     before = page.read_text()
     scripts["claim"].main(["--data", str(data), "--page", str(page), "--hours", "2"])
     assert page.read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("lost", "verdict"), [(0.003, "helps"), (0.004, "effect of the attack"), (None, "helps")]
+)
+def test_an_effect_with_another_gap_is_one_of_the_attack(
+    scripts: Scripts, lost: float | None, verdict: str
+) -> None:
+    """The effect is 1 point, the third of it 0.33."""
+    tables = {"claim-fashion-mnist": rows(scripts, lost)}
+    pair, other = scripts["claim_page"].primary(tables, "claim-fashion-mnist")
+    assert pair.gap == (None if lost is None else pytest.approx(lost))
+    assert (pair.verdict, other.verdict) == (verdict, "no effect found")
+    said = scripts["claim_page"].answer(tables)
+    assert ("helps 0 and hurts 0, and for 1 the effect is one of the attack" in said) == (
+        lost == 0.004
+    )
+    assert ("Not yet checked" in said) == (lost is None)
+
+
+def test_too_few_blocks_give_no_answer(scripts: Scripts, tmp_path: Path) -> None:
+    four = [row for row in rows(scripts) if row.seed != 4]
+    name, page = "claim-fashion-mnist", scripts["claim_page"]
+    said = "4 complete blocks are there, of the 5 that are the least"
+    assert page.answer({name: four}) == f"Fashion-MNIST, small-cnn: no answer yet; {said}."
+    assert page.results({name: four}, tmp_path, 2.0).endswith(f"Nothing is reported yet: {said}.")
+    assert "(n = 4 seeds)" in page.answer({"claim-cifar10": four})  # a further part: three
 
 
 def test_failures_and_collapses_are_counted_and_kept(scripts: Scripts) -> None:
