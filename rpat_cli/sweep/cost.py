@@ -6,11 +6,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from rpat_cli.errors import RunFolderError
-from rpat_cli.records.metrics import read_metrics
+from rpat_cli.records.metrics import is_count, is_number, read_metrics
 from rpat_cli.records.run_folder import RunFolder
 from rpat_cli.reports.overview import day, hardware
 from rpat_cli.reports.saved_report import DAMAGE, read_saved_report
 from rpat_cli.text import DASH, duration
+
+MOST_SECONDS = 1e12
+"""More is damage, not a cost: a file may hold any number, and their sum has to stay one."""
+
+MOST_RANKS = 10**6
 
 
 @dataclass(frozen=True)
@@ -71,29 +76,41 @@ def cost_of(run: RunFolder) -> TrialCost:
         records = read_metrics(run.metrics)
     except RunFolderError:
         records = []
-    training = sum(record["seconds"] for record in records)
-    shared = sum(record["seconds"] * record.get("ranks", 1) for record in records)
+    training = sum(_seconds(record) for record in records)
+    shared = sum(_seconds(record) * _ranks(record) for record in records)
     try:
         return _with_report(read_saved_report(run), training, shared)
     except DAMAGE:
         return TrialCost(training, device_seconds=shared)
 
 
+def _seconds(record: Mapping[str, Any]) -> float:
+    """0 for what no clock has measured."""
+    seconds = record.get("seconds")
+    return float(seconds) if is_number(seconds) and 0 <= seconds <= MOST_SECONDS else 0.0
+
+
+def _ranks(record: Mapping[str, Any]) -> int:
+    """1 for what is no number of processes."""
+    ranks = record.get("ranks")
+    return ranks if is_count(ranks) and 1 <= ranks <= MOST_RANKS else 1
+
+
 def _with_report(report: Mapping[str, Any], training: float, shared: float) -> TrialCost:
     environment = report.get("environment", {})
     # Checkpoints of the same weights share one evaluation.
     attacks = {
-        (each.get("evaluation"), each["label"]): float(each.get("seconds", 0.0))
+        (each.get("evaluation"), each["label"]): _seconds(each)
         for each in report["results"]
         if each["label"] != "clean"
     }
     seconds = sum(attacks.values())
     ended = max((str(each.get("created", "")) for each in report["results"]), default="")
-    began, ranks = environment.get("time", ""), environment.get("ranks", 1)
+    began = environment.get("time", "")
     return TrialCost(
         training=training,
         attacks=seconds,
-        device_seconds=shared + seconds * int(ranks),
+        device_seconds=shared + seconds * _ranks(environment),
         began=began if isinstance(began, str) else "",
         ended=ended,
         hardware=hardware(environment),

@@ -1,6 +1,7 @@
 """What a sweep has cost: known sums, over trials done, stopped early, damaged."""
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from rpat_cli.sweep.cost import cost_of, total_cost
 from rpat_cli.sweep.page import to_html, to_svg
 
 
-def a_trial(path: Path, seconds: float, ranks: int, report: object = None) -> RunFolder:
+def a_trial(path: Path, seconds: float, ranks: object, report: object = None) -> RunFolder:
     """Two epochs of so many seconds, on `ranks` devices."""
     path.mkdir()
     record = {"lr": 0.1, "train": {"loss": 1.0}, "seconds": seconds, "images_per_second": 1.0}
@@ -23,7 +24,7 @@ def a_trial(path: Path, seconds: float, ranks: int, report: object = None) -> Ru
     return RunFolder(path)
 
 
-def a_report(ranks: int, attack: float, **environment: object) -> dict:
+def a_report(ranks: object, attack: object, **environment: object) -> dict:
     """The checkpoints best and last are of the same weights: one evaluation, once paid for."""
     shared = {"evaluation": "best.json", "created": "2026-11-22T12:30:00+00:00"}
     results = [
@@ -57,3 +58,14 @@ def test_costs_are_summed_over_all_trials_that_have_begun(tmp_path: Path) -> Non
     shown = replace(table(row("pgd", {"clean": 0.8})), cost=found)
     text = Page(to_html(shown, Path("out"), to_svg(shown))).text
     assert [each for each in found.facts.values() if each not in text] == []
+
+
+@pytest.mark.parametrize("odd", ["30", None, True, -1, 0, 1e308, math.inf, math.nan, 10**400])
+def test_damaged_numbers_count_as_nothing(tmp_path: Path, odd: object) -> None:
+    """Whatever a file holds, the sweep still ends with its table, and the sums are of the rest."""
+    damaged = a_trial(tmp_path / "damaged", 10.0, odd, a_report(odd, odd))
+    huge = a_trial(tmp_path / "huge", 1e308, 2)
+    found = total_cost(map(cost_of, [damaged, huge]))
+    assert found is not None
+    assert (found.training_seconds, found.attack_seconds, found.device_seconds) == (20.0, 0.0, 20.0)
+    assert found.facts["cost"] == "training 20 s, attacks 0.0 s, over 1 trial"
