@@ -110,8 +110,8 @@ class Registry(Mapping[str, T], Generic[T]):
 
     def attributes(self) -> dict[str, str]:
         """The rows by the names of the objects themselves, such as those of classes; none is
-        imported for this."""
-        return {_attribute_of(entry): name for name, entry in self._entries.items()}
+        imported for this. Of several the first keeps the name, so that a plugin takes none."""
+        return {_attribute_of(entry): name for name, entry in reversed(self._entries.items())}
 
     def source(self, name: str) -> Hashable:
         """What makes the entry of a name: equal as long as the name means the same."""

@@ -22,11 +22,15 @@ LIMIT = 1000
 
 LONG = "best"
 
+PENDING = "pending"
+"""In the place of a checkpoint: the variant has ended in no seed yet. Its seed says nothing."""
+
 
 @dataclass(frozen=True)
 class Row:
     """One checkpoint of a trial; accuracies are fractions, None where not measured. A trial that
-    failed is one row without a checkpoint.
+    failed is one row without a checkpoint; a variant that has ended nowhere is one row, too, so
+    that no block counts as complete without it.
 
     `robust` is under `attack`, on all test images; `robust_1000` and `best_1000`, under the same
     and under `best`, on at most 1,000 of them. `bend` is RPAT's own loss at mix 0.5 on test
@@ -49,6 +53,10 @@ class Row:
     @property
     def failed(self) -> bool:
         return not self.checkpoint
+
+    @property
+    def pending(self) -> bool:
+        return self.checkpoint == PENDING
 
 
 NUMBERS = ("clean", "robust", "robust_1000", "best_1000", "bend", "unevenness")
@@ -84,17 +92,26 @@ def collect(folder: Path) -> list[Row]:
     for title in table["failures"]:
         variant, _, seed = title.rpartition(", seed ")
         rows.append(Row(variant, baselines.get(variant, ""), int(seed), "", "", attack))
+    ended = {row.variant for row in rows}
+    for variant, baseline in baselines.items():
+        if variant not in ended:
+            rows.append(Row(variant, baseline, -1, "", PENDING, attack))
     return rows
 
 
 def _further(run: Path, checkpoint: str, attack: str) -> dict[str, float]:
-    """What `measure` has added to a run, of this checkpoint."""
+    """What `measure` has added to a run, of this checkpoint: nothing of other evaluations, such as
+    one with an audit on all images."""
     found: dict[str, float] = {}
     for file in eval_file.read_all(RunFolder(run).evals)[0]:
-        results = {each.label: each.accuracy.value for each in parse_evaluation(file).attacks}
-        if file.checkpoint != checkpoint or LONG not in results:
+        evaluation = parse_evaluation(file)
+        results = {each.label: each.accuracy.value for each in evaluation.attacks}
+        # A limit that takes all of a small test set isn't recorded.
+        at_most = LIMIT if evaluation.n <= LIMIT and file.limit is None else file.limit
+        wanted = file.checkpoint == checkpoint and at_most == LIMIT
+        if not wanted or not {attack, LONG} <= results.keys():
             continue
-        found = {"robust_1000": results[attack], "best_1000": results[LONG]}
+        found |= {"robust_1000": results[attack], "best_1000": results[LONG]}
         if file.has_diagnostic("perception"):
             found |= smoothness(Perception.from_dict(file.diagnostic("perception")))
     return found
@@ -163,9 +180,10 @@ def _rows_in(lines: "csv.DictReader[str]") -> Iterator[Row]:
 
 
 def complete_blocks(rows: Sequence[Row]) -> list[Row]:
-    """Only the seeds of which every variant has ended, finished or failed."""
+    """Only the seeds of which every variant of the sweep has ended, finished or failed."""
     variants = {row.variant for row in rows}
     ended: dict[int, set[str]] = {}
     for row in rows:
-        ended.setdefault(row.seed, set()).add(row.variant)
-    return [row for row in rows if ended[row.seed] == variants]
+        if not row.pending:
+            ended.setdefault(row.seed, set()).add(row.variant)
+    return [row for row in rows if ended.get(row.seed) == variants]

@@ -27,12 +27,15 @@ def paired_p(differences: Sequence[float]) -> float | None:
     return float(2 * stdtr(stat.n - 1, -abs(t)))
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's adjusted p-values (Scandinavian Journal of Statistics 1979), in the order given."""
+def holm(p_values: Sequence[float], planned: int) -> list[float]:
+    """Holm's adjusted p-values (Scandinavian Journal of Statistics 1979), in the order given.
+
+    `planned`: how many comparisons the correction is over; one without a p-value counts as 1.
+    """
     adjusted = [0.0] * len(p_values)
     highest = 0.0
     for rank, index in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
-        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        highest = max(highest, min(1.0, (planned - rank) * p_values[index]))
         adjusted[index] = highest
     return adjusted
 

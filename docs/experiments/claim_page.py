@@ -7,13 +7,16 @@ from pathlib import Path
 from claim_data import Row, complete_blocks
 from claim_numbers import pairs_needed, rank_correlation
 from claim_pairs import (
+    OF_THE_ATTACK,
+    PLANNED,
     Pair,
     all_compared,
     by_seed,
     collapsed,
     contrasts,
-    corrected,
+    decided,
     failed,
+    gap,
 )
 from claim_plots import forest, pareto
 
@@ -25,18 +28,20 @@ PAGE = Path(__file__).parent / "robust-perception.md"
 
 @dataclass(frozen=True)
 class Part:
-    """A part of the experiment. `primary`: its comparisons are corrected and decide. `also`: more
-    comparisons, of variants that may be in the part `beside` it."""
+    """A part of the experiment. `primary`: its comparisons are corrected and decide. `least`: how
+    many complete blocks the plan wants before anything is reported. `also`: more comparisons, of
+    variants that may be in the part `beside` it."""
 
     title: str
     primary: bool
+    least: int = 3
     also: tuple[tuple[str, str], ...] = ()
     beside: str = ""
 
 
 RAAT = (("raat", "pgd"), ("raat", "pgd + ra"), ("raat", "consistency"))
 PARTS = {
-    "claim-fashion-mnist": Part("Fashion-MNIST, small-cnn", primary=True),
+    "claim-fashion-mnist": Part("Fashion-MNIST, small-cnn", primary=True, least=5),
     "claim-fashion-mnist-terms": Part(
         "Other scales and forms, and RAAT: Fashion-MNIST, small-cnn",
         primary=False,
@@ -64,51 +69,77 @@ def results(tables: Mapping[str, Sequence[Row]], plots: Path, hours: float | Non
     for name, part in PARTS.items():
         if name in tables:
             sections += _part(name, part, tables, plots)
-    pairs = [pair for name in tables if PARTS[name].primary for pair in primary(tables[name])]
+    pairs = [pair for name in tables if PARTS[name].primary for pair in primary(tables, name)]
     sections += _smoothness(tables)
     sections += _sure(pairs, hours)
     return "\n\n".join(sections)
 
 
-def primary(rows: Sequence[Row]) -> list[Pair]:
-    rows = complete_blocks(rows)
-    return corrected(all_compared(rows, contrasts(rows), "robust"))
+def reported(tables: Mapping[str, Sequence[Row]], name: str) -> list[Row]:
+    """The complete blocks of a part; none of them as long as they are fewer than planned."""
+    rows = complete_blocks(tables.get(name, ()))
+    return rows if rows and len(_seeds(rows)) >= PARTS[name].least else []
+
+
+def primary(tables: Mapping[str, Sequence[Row]], name: str) -> list[Pair]:
+    rows = reported(tables, name)
+    return decided(rows, all_compared(rows, contrasts(rows), "robust"))
 
 
 def answer(tables: Mapping[str, Sequence[Row]]) -> str:
     """What the primary comparisons say, a paragraph for each part."""
     said = []
-    for name, rows in tables.items():
+    for name in tables:
         if not PARTS[name].primary:
             continue
-        pairs = primary(rows)
+        pairs = primary(tables, name)
         if not pairs:
+            said.append(f"{PARTS[name].title}: no answer yet; {_count(name, tables)}.")
             continue
         means = [100 * pair.difference.mean for pair in pairs]
         tops = [100 * pair.difference.interval[1] for pair in pairs if pair.difference.interval]
-        count = {word: sum(pair.verdict == word for pair in pairs) for word in ("helps", "hurts")}
+        words = ("helps", "hurts", OF_THE_ATTACK)
+        count = {word: sum(pair.verdict == word for pair in pairs) for word in words}
+        attack = count[OF_THE_ATTACK]
+        of_attack = f", and for {attack} the effect is one of the attack" if attack else ""
         text = (
             f"{PARTS[name].title}: of {len(pairs)} methods the term helps {count['helps']} and "
-            f"hurts {count['hurts']}; mean paired differences in robust accuracy from "
+            f"hurts {count['hurts']}{of_attack}; mean paired differences in robust accuracy from "
             f"{min(means):+.2f} to {max(means):+.2f} points"
         )
         if tops:
             text += f", and no 95 % interval reaches above {max(tops):+.2f}"
         sizes = sorted({pair.difference.n for pair in pairs})
-        said.append(f"{text} (n = {', '.join(map(str, sizes))} seeds).")
+        said.append(f"{text} (n = {', '.join(map(str, sizes))} seeds).{_unchecked(pairs)}")
     return "\n\n".join(said)
 
 
+def _count(name: str, tables: Mapping[str, Sequence[Row]]) -> str:
+    there = len(_seeds(complete_blocks(tables[name])))
+    return f"{there} complete blocks are there, of the {PARTS[name].least} that are the least"
+
+
+def _unchecked(pairs: Sequence[Pair]) -> str:
+    """Which effects may still turn out to be the attack's."""
+    names = [pair.variant for pair in pairs if pair.effect and pair.gap is None]
+    if not names:
+        return ""
+    return f" Not yet checked against `best` in all pairs: {', '.join(names)}."
+
+
 def _part(name: str, part: Part, tables: Mapping[str, Sequence[Row]], plots: Path) -> Iterator[str]:
-    rows = complete_blocks(tables[name])
-    attack = rows[0].attack
     yield f"### {part.title}"
+    rows = reported(tables, name)
+    if not rows:
+        yield f"Nothing is reported yet: {_count(name, tables)}."
+        return
+    attack = rows[0].attack
     yield _counts(tables[name], rows)
     yield f"`robust` is under `{attack}`; raw table: [{name}.csv](data/{name}.csv)."
-    wider = [*rows, *complete_blocks(tables.get(part.beside, ()))]
+    wider = [*rows, *reported(tables, part.beside)]
     pairs = all_compared(rows, contrasts(rows), "robust")
     pairs += all_compared(wider, part.also, "robust") if part.also else []
-    pairs = corrected(pairs) if part.primary else pairs
+    pairs = decided(rows, pairs) if part.primary else pairs
     clean = {}
     for pair in pairs:
         [found] = all_compared(wider, [(pair.variant, pair.baseline)], "clean")
@@ -128,9 +159,13 @@ def _part(name: str, part: Part, tables: Mapping[str, Sequence[Row]], plots: Pat
         yield _checks(rows)
 
 
+def _seeds(rows: Sequence[Row]) -> list[int]:
+    return sorted({row.seed for row in rows if not row.pending})
+
+
 def _counts(every: Sequence[Row], rows: Sequence[Row]) -> str:
-    seeds = sorted({row.seed for row in rows})
-    left_out = len({row.seed for row in every}) - len(seeds)
+    seeds = _seeds(rows)
+    left_out = len(_seeds(every)) - len(seeds)
     broken = [f"{row.variant}, seed {row.seed}" for row in collapsed(rows)]
     lost = [f"{row.variant}, seed {row.seed}" for row in failed(rows)]
     return (
@@ -182,10 +217,10 @@ def _checks(rows: Sequence[Row]) -> str:
     baselines = dict(contrasts(rows))
     lines = []
     for variant in dict.fromkeys(row.variant for row in rows):
-        gap = _gap(rows, variant)
-        within = paired_difference(gap, _gap(rows, baselines.get(variant, "")))
+        own = gap(rows, variant)
+        within = paired_difference(own, gap(rows, baselines.get(variant, "")))
         cells = [variant]
-        for difference in (paired_difference(gap, dict.fromkeys(gap, 0.0)), within):
+        for difference in (paired_difference(own, dict.fromkeys(own, 0.0)), within):
             cells.append("" if difference is None else signed(difference))
         for name in ("bend", "unevenness"):
             found = by_seed(rows, variant, name)
@@ -195,13 +230,6 @@ def _checks(rows: Sequence[Row]) -> str:
         lines.append(cells)
     head = ["", "metric - best", "more than the baseline's", "RPAT's loss at mix 0.5", "unevenness"]
     return table(head, lines)
-
-
-def _gap(rows: Sequence[Row], variant: str) -> dict[int, float]:
-    """By seed, how much of what the metric leaves `best` breaks."""
-    longer = by_seed(rows, variant, "best_1000")
-    shorter = by_seed(rows, variant, "robust_1000")
-    return {seed: shorter[seed] - longer[seed] for seed in shorter.keys() & longer.keys()}
 
 
 def _repeated(rows: Sequence[Row], others: Sequence[Row]) -> str:
@@ -222,8 +250,8 @@ def _key(row: Row) -> tuple[str, str]:
 def _smoothness(tables: Mapping[str, Sequence[Row]]) -> Iterator[str]:
     """Does unevenness go with accuracy: in what the term changes, and over the runs of a method?"""
     lines = []
-    for name, every in tables.items():
-        rows = complete_blocks(every)
+    for name in tables:
+        rows = reported(tables, name)
         groups = {"what the term changes": _changes(rows)}
         for method in dict.fromkeys(row.baseline or row.variant for row in rows):
             groups[f"runs of {method}"] = _values(rows, method)
@@ -279,20 +307,23 @@ def _differences(pairs: Sequence[Pair]) -> dict[tuple[str, str, int], float]:
 
 
 def _sure(pairs: Sequence[Pair], hours: float | None) -> Iterator[str]:
-    """How many pairs, and hours on one GPU, each size of a true difference would take."""
+    """How many pairs, and hours on one GPU for those of all methods, each size of a true
+    difference would take."""
     stats = [Stat.of(list(pair.by_seed.values())) for pair in pairs]
     known = [(pair, stat.sd) for pair, stat in zip(pairs, stats, strict=True) if stat.sd]
     if not known:
         return
     yield "### What it would take to be sure"
-    time = "" if hours is None else f"; in brackets the hours for both sides at {hours:g} each"
-    yield f"Pairs for 80 % power at the level 0.05 / 5, from the sd of the differences seen{time}."
+    methods = f"both sides of all {PLANNED} methods"
+    time = "" if hours is None else f"; in brackets the hours for {methods} at {hours:g} each"
+    sd_from = f"from the sd of the differences seen{time}"
+    yield f"Pairs for 80 % power at the level 0.05 / {PLANNED}, {sd_from}."
     lines = []
     for pair, sd in known:
         cells = [f"{pair.variant} to {pair.baseline}", f"{100 * sd:.2f}"]
         for size in SIZES:
             n = pairs_needed(size, sd)
-            time = "" if hours is None or n is None else f" ({2 * n * hours:.0f} h)"
+            time = "" if hours is None or n is None else f" ({2 * n * PLANNED * hours:.0f} h)"
             cells.append("more than 10,000" if n is None else f"{n}{time}")
         lines.append(cells)
     yield table(["", "sd, points", *(f"{100 * size:g} points" for size in SIZES)], lines)

@@ -1,7 +1,7 @@
 """The comparisons of the experiment: paired over seeds, at one checkpoint."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from claim_data import Row, primary_checkpoint
 from claim_numbers import holm, paired_p
@@ -9,6 +9,11 @@ from claim_numbers import holm, paired_p
 from rpat_cli.sweep.intervals import Difference, Stat, paired_difference
 
 COLLAPSED_CLEAN, COLLAPSED_ROBUST = 0.3, 0.1
+
+PLANNED = 5
+"""Comparisons of a primary part, one for each method: fixed before the first run."""
+
+OF_THE_ATTACK = "effect of the attack"
 
 
 def by_seed(
@@ -26,8 +31,12 @@ def by_seed(
 
 @dataclass(frozen=True)
 class Pair:
-    """A variant against its baseline: the differences by seed, as fractions, and the p-value of
-    the paired t test, corrected (Holm) if it is a primary comparison."""
+    """A variant against its baseline: the differences by seed, as fractions.
+
+    Of a primary comparison also `p`, the p-value of the paired t test after Holm's correction, and
+    `gap`, by how much more of what the metric leaves `best` breaks than at the baseline (mean over
+    the pairs, as a fraction; None unless it is measured for all of them).
+    """
 
     variant: str
     baseline: str
@@ -36,11 +45,18 @@ class Pair:
     by_seed: dict[int, float]
     difference: Difference
     p: float | None = None
+    gap: float | None = None
+
+    @property
+    def effect(self) -> bool:
+        return self.p is not None and self.p < 0.05
 
     @property
     def verdict(self) -> str:
-        if self.p is None or self.p >= 0.05:
+        if not self.effect:
             return "no effect found"
+        if self.gap is not None and abs(self.gap) > abs(self.difference.mean) / 3:
+            return OF_THE_ATTACK
         return "helps" if self.difference.mean > 0 else "hurts"
 
 
@@ -76,15 +92,25 @@ def all_compared(
     return [pair for pair in found if pair is not None]
 
 
-def corrected(pairs: Sequence[Pair]) -> list[Pair]:
-    """With p-values after Holm's correction over those that have one."""
+def decided(rows: Sequence[Row], pairs: Sequence[Pair]) -> list[Pair]:
+    """The primary comparisons with their p-values, after Holm's correction over all that were
+    planned, and the differences of their gaps."""
     raw = [paired_p(list(pair.by_seed.values())) for pair in pairs]
-    adjusted = iter(holm([p for p in raw if p is not None]))
+    adjusted = iter(holm([p for p in raw if p is not None], PLANNED))
     shown = []
     for pair, p in zip(pairs, raw, strict=True):
-        fields = {**vars(pair), "p": None if p is None else next(adjusted)}
-        shown.append(Pair(**fields))
+        more = paired_difference(gap(rows, pair.variant), gap(rows, pair.baseline))
+        whole = more is not None and more.n == pair.difference.n
+        p = None if p is None else next(adjusted)
+        shown.append(replace(pair, p=p, gap=more.mean if more and whole else None))
     return shown
+
+
+def gap(rows: Sequence[Row], variant: str) -> dict[int, float]:
+    """By seed, how much of what the metric leaves `best` breaks."""
+    longer = by_seed(rows, variant, "best_1000")
+    shorter = by_seed(rows, variant, "robust_1000")
+    return {seed: shorter[seed] - longer[seed] for seed in shorter.keys() & longer.keys()}
 
 
 def failed(rows: Sequence[Row]) -> list[Row]:

@@ -15,19 +15,25 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torchvision.ops import StochasticDepth
 
 from rpat_cli.attacks.compiling import forward_replaced
-from rpat_cli.user_code import brought_class
 
 Forward = Callable[[nn.Module, Tensor], Tensor]
 
 _ON: ContextVar[bool] = ContextVar("graphing", default=False)
 
+KNOWN = ("rpat_cli", "torch", "torchvision")
+"""The packages whose modules compute the same whenever they are called in the same way."""
+
+UNEVEN = (nn.modules.dropout._DropoutNd, StochasticDepth, nn.SyncBatchNorm)
+"""Modules that in train mode do not."""
+
 WARM_UPS = 3
 """Passes before recording: libraries set themselves up, and cuDNN chooses its algorithms."""
 
 MOST_GRAPHS = 4
-"""Of one network. Each holds the memory of a pass, so shapes that keep changing get none."""
+"""Of one network, whose further shapes get none: each holds the memory of a pass."""
 
 MOST_SEEN = 64
 """Ways to call a network that are remembered: with more, none comes often enough to matter."""
@@ -53,37 +59,49 @@ def graphed_forward(model: nn.Module) -> Iterator[None]:
     and its parameters take no gradient; they must not change in it.
 
     A network is recorded when it is called in the same way a second time: images of the same shape,
-    modules in the same modes, the same precision. Whatever cannot be recorded runs as ever: on
-    other devices, networks of users, whose forward may do anything, and where a module inside has
-    hooks, which a graph would not run.
+    modules in the same modes, the same precision. It `can_be_recorded`.
     """
-    if not _can_be_recorded(model):
-        yield
-        return
     graphs = _GRAPHS.setdefault(model, _Graphs())
     with forward_replaced(model, lambda x: graphs.call(model, x)):
         yield
 
 
-def _can_be_recorded(model: nn.Module) -> bool:
-    inside = [module for module in model.modules() if module is not model]
-    hooked = any(
-        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks
-        for module in inside
+def can_be_recorded(model: nn.Module) -> bool:
+    """Not on other devices; not networks of others, whose forward may do anything (some of timm
+    keep tensors of their own between passes); not where a module inside has hooks, which a graph
+    would not run, draws random numbers, or waits for other ranks."""
+    if not all(weight.is_cuda for weight in model.parameters()):
+        return False
+    return all(_computes_alike(module, module is model) for module in model.modules())
+
+
+def _computes_alike(module: nn.Module, is_whole: bool) -> bool:
+    """Hooks of the whole network run around its graph."""
+    is_known = type(module).__module__.partition(".")[0] in KNOWN
+    is_uneven = module.training and isinstance(module, UNEVEN)
+    return is_known and not is_uneven and (is_whole or not _has_hooks(module))
+
+
+def _has_hooks(module: nn.Module) -> bool:
+    return bool(
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
     )
-    on_cuda = all(weight.is_cuda for weight in model.parameters())
-    return on_cuda and not hooked and brought_class(model) is None
 
 
 def _state_of(model: nn.Module) -> Hashable:
     """What a graph of the network holds for good: the modes of its modules, and where its weights
     are (not their values: these may change)."""
-    modes = tuple(
-        (module.training, getattr(module, "track_running_stats", None))
-        for module in model.modules()
-    )
+    modes = tuple(map(_mode, model.modules()))
     tensors = (*model.parameters(), *model.buffers())
     return modes, tuple(tensor.data_ptr() for tensor in tensors)
+
+
+def _mode(module: nn.Module) -> Hashable:
+    of_batchnorm = (getattr(module, key, None) for key in ("track_running_stats", "momentum"))
+    return module.training, *of_batchnorm
 
 
 @dataclass
@@ -107,8 +125,9 @@ class _Graphs:
                 return forward(model, x)
             try:
                 self.recorded[key] = _Graph.record(forward, model, x)
-            except RuntimeError:  # it waits for the device somewhere, or there is too little memory
+            except RuntimeError:  # there is too little memory
                 self.failed = True
+                self.recorded.clear()
                 return forward(model, x)
         logits: Tensor = _Replay.apply(x, self.recorded[key])
         return logits
@@ -120,7 +139,7 @@ _GRAPHS: "WeakKeyDictionary[nn.Module, _Graphs]" = WeakKeyDictionary()
 @dataclass
 class _Graph:
     """A forward and a backward pass, and the memory that they read and write. `turn` counts the
-    forward passes: the memory is that of the last one."""
+    passes: the memory is that of the last one."""
 
     x: Tensor
     logits: Tensor
@@ -165,6 +184,7 @@ class _Graph:
                 self.run_forward(x)
         self.logits_grad.copy_(gradient)
         self.backward.replay()
+        self.turn += 1  # the backward pass has overwritten what it read
         return self.x_grad.clone()
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from rpat_cli.attacks.compiling import compiled_forward, compiling_allowed
 from rpat_cli.attacks.folding import folded, folding_allowed
 from rpat_cli.attacks.forward import unwrap
-from rpat_cli.attacks.graphs import graphed_forward, graphing_allowed
+from rpat_cli.attacks.graphs import can_be_recorded, graphed_forward, graphing_allowed
 
 BnMode = Literal["eval", "train", "batch"]
 
@@ -31,17 +31,19 @@ def attack_mode(model: nn.Module, bn_mode: BnMode = "eval") -> Iterator[nn.Modul
     model.train(bn_mode != "eval")
     keeping = running_statistics_kept(model) if bn_mode == "batch" else nullcontext()
     try:
-        fold = folded(model) if folding_allowed() else nullcontext()
-        faster: AbstractContextManager[None] = nullcontext()
-        if compiling_allowed():
-            faster = compiled_forward(model)
-        elif graphing_allowed():
-            faster = graphed_forward(model)
-        with given_copies(model), fold, faster, _out_of_inference_mode(), keeping:
+        with given_copies(model), _faster(model), _out_of_inference_mode(), keeping:
             yield model
     finally:
         for module, training in was_training:
             module.training = training
+
+
+def _faster(model: nn.Module) -> AbstractContextManager[object]:
+    if compiling_allowed():
+        return compiled_forward(model)
+    if graphing_allowed() and can_be_recorded(model):
+        return graphed_forward(model)  # of plain weights: folded ones are new in every attack
+    return folded(model) if folding_allowed() else nullcontext()
 
 
 @contextmanager

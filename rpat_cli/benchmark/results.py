@@ -53,10 +53,14 @@ def machine() -> dict[str, Any]:
     }
 
 
+def record_file(name: Path) -> Path:
+    """NAME.json."""
+    return name if name.suffix == ".json" or not name.name else Path(f"{name}.json")
+
+
 def record(benchmark: Benchmark, name: Path) -> Path:
     """Write it to NAME.json, or to NAME-2.json if that is taken; returns where it is.
 
     Raises `RunFolderError` if it cannot be written.
     """
-    file = name if name.suffix == ".json" else name.with_name(f"{name.name}.json")
-    return write_new(file, json.dumps(benchmark.to_dict(), indent=1) + "\n")
+    return write_new(record_file(name), json.dumps(benchmark.to_dict(), indent=1) + "\n")

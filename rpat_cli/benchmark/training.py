@@ -211,7 +211,9 @@ def bench_training(
 
 def _precision_of_torch(device: torch.device) -> str:
     """That of convolutions in float32, unless torch is told otherwise."""
-    return "tf32" if device.type == "cuda" and torch.backends.cudnn.allow_tf32 else "fp32"
+    if device.type != "cuda" or torch.version.hip or not torch.backends.cudnn.allow_tf32:
+        return "fp32"
+    return "tf32" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp32"
 
 
 def _ours(

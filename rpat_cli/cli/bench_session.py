@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rpat_cli.benchmark.evaluation import EvaluationTimes, bench_evaluation
-from rpat_cli.benchmark.results import Benchmark, machine, record
+from rpat_cli.benchmark.results import Benchmark, machine, record, record_file
 from rpat_cli.benchmark.show import page, tables
 from rpat_cli.benchmark.training import bench_training
 from rpat_cli.cli import console
@@ -17,7 +17,7 @@ from rpat_cli.errors import ConfigError
 from rpat_cli.loading.named import run_or_path
 from rpat_cli.recipe.layers import Layer, layers_of, resolve
 from rpat_cli.recipe.schema import Recipe
-from rpat_cli.records.files import write_new
+from rpat_cli.records.files import new_file, write_new
 from rpat_cli.runs.target import open_target
 from rpat_cli.signals import stoppable
 from rpat_cli.user_code import speaking_on_stderr
@@ -63,6 +63,11 @@ def bench(
         raise ConfigError(
             "--no-training leaves nothing to measure. Add --evaluation RUN, or leave it out."
         )
+    # Minutes before they are written.
+    if page_file is not None:
+        page_file = new_file(page_file, "--page")
+    if record_as is not None:
+        record_as = new_file(record_file(record_as), "--record")
     with (
         speaking_on_stderr(),
         stoppable("benchmark stopped; nothing was written."),

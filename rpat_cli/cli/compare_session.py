@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 from rpat_cli.cli import console
-from rpat_cli.records.files import user_path, write_new
+from rpat_cli.records.files import new_file, write_new
 from rpat_cli.reports.comparison import MAX_LISTED, changed_images, comparison_table
 from rpat_cli.reports.terminal import remarks_text
 from rpat_cli.runs.compare import match
@@ -22,7 +22,7 @@ def compare(
     page: Path | None = None,
 ) -> None:
     """`rpat compare`: two models on the same images. Nothing is overwritten by the page."""
-    file = None if page is None else user_path(page, "--page")
+    file = None if page is None else new_file(page, "--page")
     matched = match(a, b, checkpoint)
     most = None if changed else MAX_LISTED
     if as_json:
@@ -38,7 +38,5 @@ def compare(
         console.out.print(remarks_text(matched.remarks))
     if file is not None:
         file = file if file.suffix else file.with_suffix(".html")
-        text = comparison_page(
-            matched, (a, b), folder=file.parent, checkpoint=checkpoint, most=most
-        )
+        text = comparison_page(matched, (a, b), file=file, checkpoint=checkpoint, most=most)
         console.say(f"page: {write_new(file, text)}")

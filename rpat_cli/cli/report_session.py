@@ -52,7 +52,7 @@ def report(
     folders = _folders(names)
     with speaking_on_stderr():
         load_plugins((file, "--plugin") for file in plugins)
-        below = build_report(find_run(baseline)) if baseline else None
+        below = None if baseline is None else build_report(find_run(baseline))
         reports = {name: write_report(folder, below) for name, folder in folders.items()}
     if checkpoint is None:
         checkpoint = "best" if len(reports) > 1 else ALL_CHECKPOINTS

@@ -58,12 +58,12 @@ class Compute:
         with ExitStack() as stack:
             if self.dtype is not None:
                 stack.enter_context(torch.autocast(self.device.type, dtype=self.dtype))
-            if self.compiled:
+            if self.compiled:  # a compiler fuses BatchNorm by itself
                 stack.enter_context(compiling())
-            elif self.device.type == "cuda" and os.environ.get("RPAT_CUDA_GRAPHS") != "0":
-                stack.enter_context(graphing())
-            elif self.fast:  # a compiler fuses BatchNorm by itself; a graph holds plain weights
+            elif self.fast:
                 stack.enter_context(folding())
+            if self.device.type == "cuda" and os.environ.get("RPAT_CUDA_GRAPHS") != "0":
+                stack.enter_context(graphing())
             yield
 
     def settings(self) -> AbstractContextManager[None]:

@@ -2,7 +2,7 @@
 defaults and what the user gives."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rpat_cli.data import DATASETS
@@ -34,7 +34,10 @@ DEEPMIND = {
 def names_data(layers: Sequence[Layer]) -> bool:
     """Whether any of these layers of a recipe names a data set."""
     sections = [layer.values["data"] for layer in layers if "data" in layer.values]
-    return any(isinstance(section, str) or "name" in section for section in sections)
+    return any(
+        isinstance(section, str) or (isinstance(section, Mapping) and "name" in section)
+        for section in sections
+    )
 
 
 def load_published(file: Path, given: Sequence[Layer], key: str = "") -> SavedModel:

@@ -21,8 +21,8 @@ def with_start_named(layers: Sequence[Layer]) -> list[Layer]:
     Raises `RunFolderError` for "last" and "best" without any run, and `ConfigError` for an entry
     that there is not.
     """
-    at = [i for i, layer in enumerate(layers) if isinstance(layer.values.get("init"), str)]
-    if not at:
+    at = [i for i, layer in enumerate(layers) if "init" in layer.values]
+    if not at or not isinstance(layers[at[-1]].values["init"], str):
         return list(layers)
     last = layers[at[-1]]
     init, beneath = last.values["init"], []

@@ -260,7 +260,7 @@ class Recipe(Section):
         False,
         description=(
             "attacks in training fold BatchNorm into convolutions: faster, equal up to rounding; "
-            "on CUDA they replay graphs, which is faster still, without it"
+            "networks that are replayed as CUDA graphs, which is faster still, are left as they are"
         ),
     )
     compile: bool = Field(

@@ -54,6 +54,15 @@ def user_path(text: str | Path, key: str = "", source: str = "") -> Path:
     return path
 
 
+def new_file(text: str | Path, key: str) -> Path:
+    """The path of a file that is to be written, as in `user_path`. Raises `ConfigError` for that of
+    a folder, too."""
+    path = user_path(text, key)
+    if path.is_dir():
+        raise ConfigError(Problem(key, f"{path} is a folder, and not a file.", "", "Name a file."))
+    return path
+
+
 def _impossible(path: Path) -> str:
     """Why nothing can be at this path, as the rest of a sentence; "" if something could be."""
     try:

@@ -27,13 +27,13 @@ def comparison_page(
     matched: Matched,
     named: tuple[Path, Path],
     *,
-    folder: Path,
+    file: Path,
     checkpoint: str | None,
     most: int | None,
 ) -> str:
     """The whole page, as HTML.
 
-    `named`: what A and B are, as given to `match` with `checkpoint`. `folder`: where the page is
+    `named`: what A and B are, as given to `match` with `checkpoint`. `file`: where the page is
     going to be, from which it links to reports. `most` images are listed for each attack and model
     (None: all).
     """
@@ -51,11 +51,13 @@ def comparison_page(
             checkpoint=which,
             files=files,
             facts=_facts(recipes[place], training),
-            page=_link(runs[place], folder),
+            page=_link(runs[place], file.parent),
             curves=Curves(training.records, training.best_epoch()) if training else None,
         )
         sides.append(side)
     a, b = sides
+    chosen = ["--checkpoint", checkpoint] if checkpoint else []
+    chosen += [*(["--changed"] if most is None else []), "--page", str(file)]
     return render_comparison(
         ComparedPage(
             a=a,
@@ -65,7 +67,7 @@ def comparison_page(
             threat=matched.threat,
             remarks=remarks,
             recipes=_differing(*recipes),
-            commands=_commands(named, runs, checkpoint),
+            commands=_commands(named, runs, chosen),
             most=most,
         )
     )
@@ -153,9 +155,8 @@ def _images(matched: Matched) -> str:
 
 
 def _commands(
-    named: tuple[Path, Path], runs: list[RunFolder | None], checkpoint: str | None
+    named: tuple[Path, Path], runs: list[RunFolder | None], chosen: list[str]
 ) -> list[str]:
-    chosen = ["--checkpoint", checkpoint] if checkpoint else []
     commands = [["rpat", "compare", *map(str, named), *chosen]]
     if all(runs):
         commands.append(["rpat", "runs", "diff", *(str(run.path) for run in runs if run)])

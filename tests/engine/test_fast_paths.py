@@ -11,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from rpat_cli.attacks import geometry, pgd
 from rpat_cli.attacks.compiling import compiling_allowed
 from rpat_cli.attacks.folding import folding_allowed
+from rpat_cli.attacks.graphs import graphing_allowed
 from rpat_cli.attacks.threat import Threat
 from rpat_cli.engine.awp import WeightPerturbation
 from rpat_cli.engine.compute import Compute
@@ -84,15 +85,18 @@ def test_folded_attacks_train_the_same() -> None:
 
 
 def test_what_attacks_may_do_is_told_by_the_compute() -> None:
-    for compute, fold, compiled in (
-        (Compute(CPU), False, False),
-        (Compute(CPU, fast=True), True, False),
-        (Compute(CPU, fast=True, compiled=True), False, True),
+    for compute, fold, compiled, graphs in (
+        (Compute(CPU), False, False, False),
+        (Compute(CPU, fast=True), True, False, False),
+        (Compute(CPU, fast=True, compiled=True), False, True, False),
+        (Compute(torch.device("cuda"), fast=True), True, False, True),
     ):
         with compute.autocast():
-            assert (folding_allowed(), compiling_allowed()) == (fold, compiled)
+            allowed = folding_allowed(), compiling_allowed(), graphing_allowed()
+            assert allowed == (fold, compiled, graphs)
         assert not folding_allowed()
         assert not compiling_allowed()
+        assert not graphing_allowed()
 
 
 @pytest.mark.parametrize("nesterov", [False, True])

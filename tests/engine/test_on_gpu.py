@@ -187,8 +187,8 @@ def test_two_passes_before_a_gradient_are_not_mixed_up() -> None:
         leaves = [first.clone().requires_grad_(), second.clone().requires_grad_()]
         logits = [model(leaf) for leaf in leaves]
         return [
-            torch.autograd.grad(each.square().sum(), leaf)[0]
-            for each, leaf in zip(logits, leaves, strict=True)
+            torch.autograd.grad(each.square().sum(), leaf, retain_graph=True)[0]
+            for each, leaf in [*zip(logits, leaves, strict=True)] * 2
         ]
 
     with attack_mode(model):

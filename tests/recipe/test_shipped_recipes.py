@@ -56,9 +56,14 @@ def on_all_pairs(step: Any, x_adv: Any, pairs: Any, *others: Any, **options: Any
     return interpolation_term(step, x_adv, torch.ones_like(pairs), *others, **options)
 
 
-def learned_from(recipe: Recipe) -> list[str]:
+def learned_from(name: str) -> list[str]:
     """The settings of the method that name a network which the recipe leaves to be given."""
-    return [key for key, value in recipe.method.options.items() if value == ""]
+    method = yaml.safe_load(find(name).read_text()).get("method")
+    return [key for key, value in method.items() if value == ""] if isinstance(method, dict) else []
+
+
+def whole(name: str) -> Recipe:
+    return load_recipe([], [f"method.{key}=RUN" for key in learned_from(name)], recipe=name)
 
 
 def written_teacher(folder: Path) -> Path:
@@ -80,10 +85,10 @@ def one_step(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Esti
     monkeypatch.setattr(dry_run, "STEPS", 1)
     monkeypatch.setattr(raat, "interpolation_term", on_all_pairs)
     little = ["batch_size=2", "attack.steps=1", f"data.root={tmp_path}"]
-    recipe = load_recipe(recipe=name)
+    recipe = whole(name)
     if recipe.attack.strong.from_epoch is not None:
         little.append("attack.strong.steps=1")
-    for setting in learned_from(recipe):
+    for setting in learned_from(name):
         little.append(f"method.{setting}={written_teacher(tmp_path)}")
     if recipe.data.extra.path is not None:
         images, labels = np.zeros((4, 3, 32, 32), np.uint8), np.arange(4)
@@ -96,7 +101,7 @@ def one_step(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Esti
 def test_it_takes_a_step_at_the_cost_that_its_header_states(
     name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    recipe = load_recipe(recipe=name)
+    recipe = whole(name)
     took = one_step(name, monkeypatch, tmp_path)
     attack = recipe.attack
     # Each step of the attack that was left out is one forward and one backward pass, no more and no
@@ -121,8 +126,7 @@ def test_its_header_says_what_it_is_and_where_it_comes_from(name: str) -> None:
     assert "# Source: " in text
     if not name.startswith(BASES):
         further = next((flags for part, flags in FURTHER.items() if part in name), "")
-        settings = learned_from(load_recipe(recipe=name))
-        further += "".join(f" --set method.{setting}=RUN" for setting in settings)
+        further += "".join(f" --set method.{setting}=RUN" for setting in learned_from(name))
         launch = f"# Launch: rpat train --recipe {name}{further}\n"
         assert launch in text
         assert "# Expected: " in text
@@ -132,7 +136,7 @@ def test_its_header_says_what_it_is_and_where_it_comes_from(name: str) -> None:
 
 
 def test_no_recipe_repeats_another() -> None:
-    resolved = {name: load_recipe(recipe=name) for name in recipe_names() if name != "quickstart"}
+    resolved = {name: whole(name) for name in recipe_names() if name != "quickstart"}
     same = [(a, b) for a in resolved for b in resolved if a < b and resolved[a] == resolved[b]]
     assert not same
     for name in recipe_names():
@@ -149,7 +153,7 @@ def test_every_cell_of_the_benchmark_tables_has_its_recipe() -> None:
         for method in ("pgd", "trades", "mart", "consistency"):
             for ra in (False, True):
                 name = f"benchmarks/{data}-{norm.lower()}-resnet18-bottleneck-{method}{'+ra' * ra}"
-                recipe = load_recipe(recipe=name)
+                recipe = whole(name)
                 assert (recipe.data.name, recipe.threat.norm, recipe.method.name) == (
                     data,
                     norm,
