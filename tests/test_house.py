@@ -256,7 +256,7 @@ def test_the_engine_never_asks_for_a_method_by_name() -> None:
 # About some methods, which they name; a new method needs no line in them.
 NAMING_METHODS = {
     "rpat_cli.benchmark.published",  # the order of work of the published code
-    "rpat_cli.sweep.expand",  # settings that came after the first sweep folders
+    "rpat_cli.sweep.trial_name",  # settings that came after the first sweep folders
     "rpat_cli.calls.losses",  # rpat.losses.trades(model, x, y) and a few others
     "rpat_cli.api.rpat.losses",
 }

@@ -12,7 +12,7 @@ from rpat_cli.calls.run import open_run
 from rpat_cli.data.in_memory import Given, providing
 from rpat_cli.evaluation.suite import Overrides
 from rpat_cli.loading.stand_ins import read_surrogates, surrogate_files
-from rpat_cli.loading.start_name import with_start_named
+from rpat_cli.loading.start_name import with_networks_named, with_start_named
 from rpat_cli.recipe.layers import Layer, code_named_in, read_all, resolve
 from rpat_cli.recipe.plugins import load_plugins
 from rpat_cli.recipe.suite_file import read_suite
@@ -49,7 +49,7 @@ def training(
     with called("train"), providing(images), trusting(everything=trust, files=named):
         layers = with_start_named([*read_all(recipe, configs), *given])
         # Plugins come first: they may add a tracker.
-        new = resolve(layers) if resume is None else None
+        new = with_networks_named(resolve(layers)) if resume is None else None
         load_plugins(_plugins_of(given))
         listener = replace(listener, trackers=chosen(track, "train(track=...)"))
         if new is not None:

@@ -24,7 +24,7 @@ from rpat_cli.evaluation.parallel.processes import Jobs
 from rpat_cli.evaluation.suite import AttackSpec
 from rpat_cli.loading.named import run_or_path
 from rpat_cli.loading.stand_ins import read_surrogates
-from rpat_cli.loading.start_name import with_start_named
+from rpat_cli.loading.start_name import with_networks_named, with_start_named
 from rpat_cli.recipe.layers import Layer, layers_of, read_recipe, resolve
 from rpat_cli.recipe.plugins import load_plugins
 from rpat_cli.recipe.schema import Recipe
@@ -113,7 +113,7 @@ def _read(
     layers: list[Layer] = []
     with mistakes.gathered(), speaking_on_stderr():
         layers = with_start_named(layers_of(**given))
-        return layers, None if resume is not None else resolve(layers)
+        return layers, None if resume is not None else with_networks_named(resolve(layers))
     return layers, None
 
 

@@ -16,6 +16,7 @@ from rpat_cli.sweep.expand import Plan, plan_sweep
 from rpat_cli.sweep.folder import SWEEPS
 from rpat_cli.sweep.runner import SweepRunner
 from rpat_cli.sweep.search import search_for
+from rpat_cli.sweep.starts import RunNames
 from rpat_cli.sweep.sweep_file import find_sweep
 from rpat_cli.sweep.table import SweepTable, failures_text, notes_text, sweep_table, to_json
 from rpat_cli.tracking import chosen
@@ -41,10 +42,10 @@ def sweep(
     if cost and not dry_run:
         raise ConfigError("--cost needs --dry-run: a running sweep shows the time that is left.")
     path = find_sweep(name)
-    with speaking_on_stderr():  # its plugins are run
-        plan = plan_sweep(path, assignments)
-    trackers = chosen(track)
     folder = out or SWEEPS / path.stem
+    with speaking_on_stderr():  # its plugins are run
+        plan = plan_sweep(path, assignments, RunNames.of(folder))
+    trackers = chosen(track)
     check_folder(folder, assignments)
     section = _engine(plan, engine)
     if dry_run:

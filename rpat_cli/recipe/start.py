@@ -21,6 +21,11 @@ from rpat_cli.records.files import user_path
 from rpat_cli.records.regular import read_regular
 from rpat_cli.records.run_folder import is_run
 
+SEED = "{seed}"
+"""In a sweep file it stands for the seed of the trial."""
+
+PER_TRIAL = f"{SEED} is replaced in the trials of a sweep file only: write the seed itself."
+
 FORMS = (
     "a run folder, a checkpoint file, torchvision:NAME@WEIGHTS, timm:NAME@pretrained, "
     "robustbench:NAME or hf:OWNER/REPO"
@@ -36,6 +41,8 @@ def check_init(init: str | None) -> None:
         return
     if not init:
         raise ConfigError(f"names no weights: give {FORMS}.")
+    if SEED in init:
+        raise ConfigError(PER_TRIAL)
     if ".py:" in init:
         raise ConfigError(f"{init!r} is a program. Weights come from {FORMS}.")
     user_path(init)

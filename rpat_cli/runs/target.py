@@ -23,6 +23,7 @@ from rpat_cli.loading.hub import is_here
 from rpat_cli.loading.load import load_model
 from rpat_cli.loading.named import run_or_path
 from rpat_cli.loading.saved_model import SavedModel, run_of, with_home
+from rpat_cli.loading.start_name import Meaning
 from rpat_cli.models import is_remote
 from rpat_cli.recipe.layers import Layer, read_recipe, resolve
 from rpat_cli.recipe.schema import Recipe
@@ -229,9 +230,12 @@ def located_source(source: str) -> str:
     return absolute_source(source if path == str(user_path(source)) else path)
 
 
-def with_located_eval(recipe: Recipe) -> Recipe:
-    """The recipe with the models of transfer attacks in `eval` as in `located_source`."""
-    attacks = [with_sources(entry, located_source) for entry in recipe.eval]
+def with_located_eval(recipe: Recipe, meaning: Meaning = str) -> Recipe:
+    """The recipe with the models of transfer attacks in `eval` as in `located_source`, after
+    `meaning` has had its say. Raises what that does."""
+    attacks = [
+        with_sources(entry, lambda source: located_source(meaning(source))) for entry in recipe.eval
+    ]
     return recipe.model_copy(update={"eval": attacks})
 
 

@@ -1,21 +1,20 @@
 """From a sweep to its trials: every combination of the axes as a checked recipe, once per seed."""
 
-import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-from rpat_cli.errors import ConfigError, Problem
+from rpat_cli.errors import ConfigError, Mistakes, Problem
+from rpat_cli.loading.start_name import with_networks_named, with_start_named
 from rpat_cli.recipe.layers import Layer, parse_assignments, read_all, resolve, with_plugins_in
 from rpat_cli.recipe.schema import Recipe
 from rpat_cli.recipe.shipped import find
 from rpat_cli.records.metrics import AVERAGED
+from rpat_cli.runs.target import with_located_eval
 from rpat_cli.sweep.assignments import Layers, hidden_assignments
 from rpat_cli.sweep.axes import (
-    UNTRAINED,
     axis_problems,
     combinations_of,
     is_excluded,
@@ -25,49 +24,30 @@ from rpat_cli.sweep.axes import (
 )
 from rpat_cli.sweep.labels import EXTENDS, label_of
 from rpat_cli.sweep.spec import Axes, SearchSection, SweepSpec
+from rpat_cli.sweep.starts import RunNames, for_seed, is_per_seed, misplaced
 from rpat_cli.sweep.sweep_file import check_sweep, sweep_error
-
-UNTRAINED_DATA = ("root", "download", "workers", "memory_budget_gb")
-"""Keys of the recipe's `data` that a trained model does not depend on either."""
-
-FIRST_KEYS = frozenset(
-    {
-        *("accumulate", "awp", "batch_size", "consistency", "device", "epochs", "eval"),
-        *("label_smoothing", "method", "mix", "model", "plugins", "precision", "ra", "schedule"),
-        *("seed", "wa", "threat.eps", "threat.norm"),
-        *("attack.bn_mode", "attack.name", "attack.restarts", "attack.start", "attack.step_size"),
-        *("attack.steps", "attack.strong.eps", "attack.strong.from_epoch", "attack.strong.steps"),
-        *("data.augment", "data.augment_from.augment", "data.augment_from.epoch"),
-        *("data.extra.path", "data.extra.share", "data.image_size", "data.name"),
-        *("data.normalize_as", "data.val_size"),
-        *("optimizer.clip_norm", "optimizer.lr", "optimizer.momentum", "optimizer.nesterov"),
-        *("optimizer.warmup_epochs", "optimizer.weight_decay"),
-        *("validation.every", "validation.limit", "validation.steps"),
-    }
-)
-"""The keys of a recipe when the first sweep folders were written."""
-
-ADDED_SETTINGS: Mapping[str, Mapping[str, Any]] = {
-    "trades": {"passes": "clean-first"},
-    "wa": {"form": "ema", "buffers": "average"},
-    "awp": {"parameters": "weights", "statistics": "perturbed"},
-    "cosine": {"per": "step"},
-    "linear": {"per": "step"},
-    "one-cycle": {"shape": "linear", "initial": 0.0, "final": 0.0, "per": "step"},
-}
-"""Settings that entries of the tables have been given since, with the defaults that mean what was
-done before."""
+from rpat_cli.sweep.trial_name import trial_name
 
 
 @dataclass(frozen=True)
 class Variant:
     """One combination of the axes: a row of the table. `baseline` is the label of the row that it
-    is compared with."""
+    is compared with. `per_seed` are the recipes of its trials, where they differ in more than the
+    seed; `recipe` is then the first of them."""
 
     label: str
     axes: Axes
     recipe: Recipe
     baseline: str | None = None
+    per_seed: tuple[Recipe, ...] = ()
+
+    def recipes(self, seeds: Sequence[int]) -> list[Recipe]:
+        """Those of its trials."""
+        if self.per_seed:
+            return list(self.per_seed)
+        # The spec has checked the seeds and nothing else follows from them: the recipe need not be
+        # resolved again.
+        return [self.recipe.model_copy(update={"seed": seed}) for seed in seeds]
 
 
 @dataclass(frozen=True)
@@ -120,13 +100,15 @@ class Expander:
     """Makes variants out of axis values, and a plan out of variants, as one sweep file wants them.
 
     `base_layers` lie below the axes in every variant, the `assignments` of the command line
-    (`key=value`) above the rest of them; raises `ConfigError` if one of them cannot be read.
+    (`key=value`) above the rest of them; raises `ConfigError` if one of them cannot be read. `runs`
+    says which runs `last` and the like are.
     """
 
     source: Path
     spec: SweepSpec
     layer: Layer
     assignments: Sequence[str] = ()
+    runs: RunNames = field(default_factory=RunNames)
     base_layers: Sequence[Layer] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -137,9 +119,26 @@ class Expander:
         self._extended: dict[str, list[Layer]] = {}
 
     def variant(self, axes: Axes) -> Variant:
-        """Raises `ConfigError` with every mistake in the recipe that these values make."""
+        """Raises `ConfigError` with every mistake in the recipe that these values make, and
+        `RunFolderError` if it begins with the `last` run and there is none."""
         below, above = self.layers(axes)
-        return Variant(label_of(axes), axes, resolve([*below, *above]))
+        layers = [*below, *above]
+        mistakes = Mistakes()
+        for problem in misplaced(layers):
+            mistakes.add(problem)
+        recipes: list[Recipe] = []
+        with mistakes.gathered():
+            if is_per_seed(layers):
+                recipes += [self._recipe(for_seed(layers, seed)) for seed in self.spec.seeds]
+            else:
+                recipes.append(self._recipe(layers))
+        mistakes.check()
+        per_seed = tuple(recipes) if is_per_seed(layers) else ()
+        return Variant(label_of(axes), axes, recipes[0], per_seed=per_seed)
+
+    def _recipe(self, layers: Sequence[Layer]) -> Recipe:
+        recipe = resolve(with_start_named(layers, self.runs))
+        return with_located_eval(with_networks_named(recipe, self.runs), self.runs)
 
     def layers(self, axes: Axes) -> Layers:
         values = {key: value for key, value in axes.items() if key != EXTENDS}
@@ -160,27 +159,27 @@ class Expander:
     def plan(self, variants: Sequence[Variant]) -> Plan:
         """Raises `ConfigError` if there is a `baseline` and no variant is the baseline of another
         one."""
-        by_name: dict[str, Variant] = {}
+        kept: dict[tuple[str, ...], tuple[Variant, list[Recipe]]] = {}
         for variant in variants:
-            by_name.setdefault(recipe_name(variant.recipe), variant)
-        kept = list(by_name.values())
+            recipes = variant.recipes(self.spec.seeds)
+            kept.setdefault(tuple(map(trial_name, recipes)), (variant, recipes))
         trials = []
-        for variant in kept:
-            for seed in self.spec.seeds:
-                # The spec has checked the seed and nothing follows from it: the recipe need not be
-                # resolved again.
-                recipe = variant.recipe.model_copy(update={"seed": seed})
-                trials.append(Trial(recipe_name(recipe), variant.label, seed, recipe))
+        for names, (variant, recipes) in kept.items():
+            for name, recipe in zip(names, recipes, strict=True):
+                trials.append(Trial(name, variant.label, recipe.seed, recipe))
         if self.spec.order == "seeds":  # sorting keeps the combinations of a seed in their order
             trials.sort(key=lambda trial: self.spec.seeds.index(trial.seed))
-        rows = tuple(_with_baselines(self.spec, kept, self.layer))
+        distinct = [variant for variant, _ in kept.values()]
+        rows = tuple(_with_baselines(self.spec, distinct, self.layer))
         return Plan(self.source, rows, tuple(trials), self, len(variants) - len(kept))
 
 
-def plan_sweep(path: Path, assignments: Sequence[str] = ()) -> Plan:
+def plan_sweep(path: Path, assignments: Sequence[str] = (), runs: RunNames | None = None) -> Plan:
     """Read a sweep file and expand it; `assignments` (`key=value`) lie over the recipe of every
-    trial and below the axes. Raises `ConfigError` with every mistake in the file and its
-    recipes at once.
+    trial and below the axes; `runs` are those that the sweep has begun with.
+
+    Raises `ConfigError` with every mistake in the file and its recipes at once, `RunFolderError` if
+    trials begin with the `last` run and there is none.
 
     Where Optuna chooses the combinations one by one the plan is empty, and the search fills it.
     """
@@ -195,7 +194,7 @@ def plan_sweep(path: Path, assignments: Sequence[str] = ()) -> Plan:
     if is_whole:
         problems += axis_problems(spec, combinations, layer)
     try:
-        expander = Expander(path, spec, layer, assignments)
+        expander = Expander(path, spec, layer, assignments, runs or RunNames())
         kept = [axes for axes in combinations if not is_excluded(spec, axes)]
         try:
             variants = list(_resolve_all(expander, kept))
@@ -270,46 +269,6 @@ def _with_labels(problem: Problem, labels: Sequence[str]) -> Problem:
     return Problem(problem.key, problem.message, problem.source, hint)
 
 
-def recipe_name(recipe: Recipe) -> str:
-    """A short hash of all that the trained weights depend on."""
-    values = recipe.model_dump(mode="json", exclude=set(UNTRAINED))
-    for key in UNTRAINED_DATA:
-        values["data"].pop(key)
-    values = _without_added(values, _defaults(type(recipe)))
-    for name, added in ADDED_SETTINGS.items():
-        sections = {part["name"]: part for part in (values["method"], values["schedule"])}
-        section = sections.get(name) or values.get(name)
-        for setting, default in added.items():
-            if isinstance(section, dict) and section.get(setting) == default:
-                del section[setting]
-    # The name that this key had when the first sweep folders were written: theirs stay valid.
-    values["data"]["normalise_as"] = values["data"].pop("normalize_as")
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
-
-
-def _without_added(
-    values: Mapping[str, Any], defaults: Mapping[str, Any], prefix: str = ""
-) -> dict[str, Any]:
-    """Without the keys that were added later and have their default: with that they mean what was
-    done before they were there, and folders keep their names."""
-    kept: dict[str, Any] = {}
-    for key, value in values.items():
-        default = defaults.get(key)
-        if f"{prefix}{key}" in FIRST_KEYS:
-            kept[key] = value
-        elif isinstance(value, dict) and isinstance(default, dict):
-            if inner := _without_added(value, default, f"{prefix}{key}."):
-                kept[key] = inner
-        elif value != default:
-            kept[key] = value
-    return kept
-
-
-@cache
-def _defaults(kind: type[Recipe]) -> dict[str, Any]:
-    return kind().model_dump(mode="json")
-
-
 def _with_baselines(
     spec: SweepSpec, variants: Sequence[Variant], layer: Layer
 ) -> Iterator[Variant]:
@@ -324,7 +283,7 @@ def _with_baselines(
         label = by_axes.get(_key({**variant.axes, **spec.baseline}))
         baseline = label if label != variant.label else None
         found = found or baseline is not None
-        yield Variant(variant.label, variant.axes, variant.recipe, baseline)
+        yield replace(variant, baseline=baseline)
     if not found:
         rows = "; ".join(variant.label for variant in variants)
         message = "no row has another row as its baseline."

@@ -1,6 +1,6 @@
 """The folders of a sweep and of its trials: the command to run there, its progress and results.
 
-sweeps/NAME/  table.{json,csv,md,tex,html}  pareto.svg
+sweeps/NAME/  table.{json,csv,md,tex,html}  pareto.svg  starts.json
 sweeps/NAME/trials/HASH/  recipe.yaml  log.txt  failure.txt  run/ (the run folder)
 """
 

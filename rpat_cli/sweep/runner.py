@@ -169,6 +169,7 @@ class SweepRunner:
         prepare = partial(status.folder.prepare, self.trackers)
         job = Job(status.trial.name, prepare, status.folder.log)
         try:
+            self.plan.expander.runs.keep(self.folder)
             began = self.engine.submit(job)
         except (OSError, RpatError) as error:
             self._fail(status, f"could not be started: {error}")

@@ -18,7 +18,7 @@ from rpat_cli.loading.architecture import Architecture
 from rpat_cli.loading.load import load_model
 from rpat_cli.loading.robustbench import entries
 from rpat_cli.loading.start import Start, read_start, start_in_words
-from rpat_cli.loading.start_name import with_start_named
+from rpat_cli.loading.start_name import with_networks_named, with_start_named
 from rpat_cli.models.base import build_network
 from rpat_cli.recipe.layers import Layer, parse_assignments, read_recipe, resolve
 from rpat_cli.recipe.trust import trusting
@@ -256,6 +256,9 @@ def test_a_start_is_recorded_as_the_run_that_it_means(runs: Path) -> None:
     for word, name in (("last", "newer"), ("best", "better"), ("better", "better")):
         recipe = resolve(with_start_named(parse_assignments([f"init={word}"])))
         assert (recipe.init, recipe.model) == (f"runs/{name}", "vgg16")
+        method = {"name": "hat", "helper": word}
+        recipe = with_networks_named(resolve([Layer("given", {"method": method})]))
+        assert recipe.method.options["helper"] == f"runs/{name}"
     for other in ("runs/newer", "x.pt:state", "hf:somebody/net", "torchvision:resnet18"):
         assert resolve(with_start_named(parse_assignments([f"init={other}"]))).init == other
     shutil.rmtree(runs)

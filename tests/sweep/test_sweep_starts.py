@@ -1,0 +1,118 @@
+"""What the trials of a sweep begin or learn from: one run, in every call, or one for each seed."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+from instant import Instant
+
+from rpat_cli.errors import ConfigError, RunFolderError
+from rpat_cli.evaluation.suite import parse_suite
+from rpat_cli.loading.start_name import with_networks_named
+from rpat_cli.recipe.layers import parse_assignments, resolve
+from rpat_cli.sweep.expand import plan_sweep
+from rpat_cli.sweep.runner import SweepRunner
+from rpat_cli.sweep.starts import RunNames
+
+Write = Callable[[str], Path]
+
+TEACHER = "{name: rslad, teacher: last}"
+
+
+@pytest.fixture
+def runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], None]:
+    """Makes a run under `runs/`, newer than those before."""
+    monkeypatch.chdir(tmp_path)
+    made: list[str] = []
+
+    def make(name: str) -> None:
+        run = tmp_path / "runs" / name
+        run.mkdir(parents=True)
+        (run / "recipe.yaml").write_text("model: small-cnn\ndata: {name: fashion-mini}\n")
+        made.append(name)
+        os.utime(run / "recipe.yaml", (1000 + len(made), 1000 + len(made)))
+
+    return make
+
+
+@pytest.mark.parametrize("recipe", ["{init: last}", f"{{method: {TEACHER}}}"])
+def test_last_is_the_same_run_in_every_call(
+    write: Write, runs: Callable[[str], None], tmp_path: Path, recipe: str
+) -> None:
+    """The one that was the newest when the sweep began, for every trial and after any time."""
+    runs("first")
+    path, folder = write(f"recipe: {recipe}\nseeds: 3"), tmp_path / "sweep"
+    plan = plan_sweep(path, (), RunNames.of(folder))
+    sources = {t.recipe.init or t.recipe.method.options["teacher"] for t in plan.trials}
+    assert sources == {"runs/first"}
+
+    engine = Instant(lambda recipe, epoch: {"robust_acc": 0.5})
+    SweepRunner(plan, folder, engine).run()
+    written = [yaml.safe_load(file.read_text()) for file in folder.glob("trials/*/recipe.yaml")]
+    assert {each["init"] or each["method"]["teacher"] for each in written} == {"runs/first"}
+    assert json.loads((folder / "starts.json").read_text()) == {"last": "runs/first"}
+
+    runs("second")
+    again = plan_sweep(path, (), RunNames.of(folder))
+    assert [trial.name for trial in again.trials] == [trial.name for trial in plan.trials]
+    elsewhere = plan_sweep(path)
+    assert {t.name for t in elsewhere.trials}.isdisjoint(t.name for t in plan.trials)
+    (folder / "starts.json").write_text("[")
+    with pytest.raises(RunFolderError, match="Delete it"):
+        RunNames.of(folder)
+
+
+def test_the_model_of_a_transfer_attack_is_named_as_the_trial_records_it(
+    write: Write, runs: Callable[[str], None], tmp_path: Path
+) -> None:
+    runs("one")
+    [spec] = parse_suite(plan_sweep(write("eval: [transfer:last@pgd-2]")).trials[0].recipe.eval)
+    assert spec.label == "transfer:one@pgd-2"  # under which the trial's report has it
+    assert spec.settings["source"] == str(tmp_path / "runs" / "one")
+
+
+def test_words_for_the_same_run_make_the_same_trials(
+    write: Write, runs: Callable[[str], None]
+) -> None:
+    runs("one")
+    plan = plan_sweep(write("grid: {init: [last, one, runs/one]}"))
+    assert (len(plan.trials), plan.duplicates) == (1, 2)
+    shutil.rmtree("runs")
+    with pytest.raises(RunFolderError):
+        plan_sweep(write("recipe: {init: last}"))
+
+
+def test_each_seed_has_its_own_start_and_teacher(write: Write) -> None:
+    plan = plan_sweep(
+        write(
+            """
+            grid: {init: [runs/a-0, "runs/a-{seed}"]}
+            recipe: {method: {name: rslad, teacher: "t{seed}.pt"}}
+            seeds: [4, 7]
+            """
+        )
+    )
+    found = [(t.seed, t.recipe.seed, t.recipe.init, t.recipe.method.teacher) for t in plan.trials]
+    assert found == [
+        (4, 4, "runs/a-0", "t4.pt"),
+        (7, 7, "runs/a-0", "t7.pt"),
+        (4, 4, "runs/a-4", "t4.pt"),
+        (7, 7, "runs/a-7", "t7.pt"),
+    ]
+    assert [variant.label for variant in plan.variants] == ["init=runs/a-0", "init=runs/a-{seed}"]
+    # With one seed both may be the same; with two they are not, though their first trials are.
+    assert plan_sweep(write('grid: {init: [a-4, "a-{seed}"]}\nseeds: [4]')).duplicates == 1
+    assert plan_sweep(write('grid: {init: [a-4, "a-{seed}"]}\nseeds: [4, 7]')).duplicates == 0
+
+
+def test_a_seed_where_none_is_replaced_is_a_mistake(write: Write) -> None:
+    with pytest.raises(ConfigError) as caught:
+        plan_sweep(write('recipe: {data: {root: "d-{seed}"}, epochs: -1}'))
+    assert [problem.key for problem in caught.value.problems] == ["data.root", "epochs"]
+    for key, method in (("init", "pgd"), ("method.teacher", "rslad")):
+        with pytest.raises(ConfigError, match="of a sweep file only"):
+            with_networks_named(resolve(parse_assignments([f"method={method}", key + "=a-{seed}"])))
