@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from rpat_cli.errors import ConfigError, Problem
-from rpat_cli.recipe.layers import Layer, merge, nested, parse_assignments
+from rpat_cli.recipe.layers import Layer, nested, parse_assignments
+from rpat_cli.recipe.merging import merge
 from rpat_cli.recipe.yaml_lines import KeyPath
 from rpat_cli.records.regular import read_regular
 from rpat_cli.reports.saved_report import DAMAGE

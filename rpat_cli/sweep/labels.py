@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rpat_cli.recipe.layers import NAMED
+from rpat_cli.recipe.merging import NAMED
 from rpat_cli.recipe.schema import switches
 from rpat_cli.sweep.spec import Axes
 from rpat_cli.text import show_number

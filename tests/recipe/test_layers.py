@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 from helpers import load_recipe
 
+from rpat_cli.calls.options import layers_from
 from rpat_cli.errors import ConfigError
 from rpat_cli.methods import METHODS
 from rpat_cli.methods.robust_perception import RobustPerception
-from rpat_cli.recipe.layers import Layer, flag_layers, read_yaml, resolve, to_yaml
+from rpat_cli.recipe.layers import Layer, flag_layers, layers_of, read_yaml, resolve, to_yaml
 
 
 def write(folder: Path, text: str, name: str = "recipe.yaml") -> Path:
@@ -62,6 +63,20 @@ def test_a_later_layer_keeps_hyper_parameters_of_the_same_method_and_drops_those
     assert resolve([base, Layer("flag", {"method": "pgd"})]).method.options == {}
     with pytest.raises(ConfigError, match="method.beta: unknown key"):
         resolve([Layer("base", {"method": {"name": "pgd", "beta": 3}})])
+
+
+def test_settings_that_the_user_gives_are_of_the_method_that_they_name() -> None:
+    """In either order: `--method` is a flag, and flags lie over `--set`."""
+    flags = {"--method": (("method",), "trades"), "--schedule": (("schedule",), "cosine")}
+    recipe = resolve(layers_of(assignments=["method.beta=1.5", "schedule.per=epoch"], flags=flags))
+    assert (recipe.method.options["beta"], recipe.schedule.options["per"]) == (1.5, "epoch")
+    keys = {"method": ("method",)}
+    layers = layers_from({"method": "trades"}, keys, {"method.beta": 2.5}, "train")
+    assert resolve(layers).method.options["beta"] == 2.5
+    other = resolve(layers_of(assignments=["method=mart", "method.beta=3"], flags=flags))
+    assert (other.method.name, other.method.options["beta"]) == ("trades", 6)
+    with pytest.raises(ConfigError, match=r"method\.beta"):
+        resolve(layers_of(assignments=["method.beta=3"], flags={"--method": (("method",), "pgd")}))
 
 
 @pytest.mark.parametrize(
