@@ -17,6 +17,7 @@ from rpat_cli.sweep.folder import SWEEPS
 from rpat_cli.sweep.runner import SweepRunner
 from rpat_cli.sweep.search import search_for
 from rpat_cli.sweep.starts import RunNames
+from rpat_cli.sweep.status import check_starts
 from rpat_cli.sweep.sweep_file import find_sweep
 from rpat_cli.sweep.table import SweepTable, failures_text, notes_text, sweep_table, to_json
 from rpat_cli.tracking import chosen
@@ -49,10 +50,13 @@ def sweep(
     check_folder(folder, assignments)
     section = _engine(plan, engine)
     if dry_run:
-        list_trials(search_for(plan, folder), section.slots(jobs), cost=cost, as_json=as_json)
+        search = search_for(plan, folder)
+        check_starts(search.statuses.values())
+        list_trials(search, section.slots(jobs), cost=cost, as_json=as_json)
         return
     _check_trust(section, path)
     runner = SweepRunner(plan, folder, section.start(jobs), retries, max_failures, trackers)
+    check_starts(runner.statuses.values())
     with watching(runner, quiet=quiet or as_json):
         table = runner.run()
     if as_json:

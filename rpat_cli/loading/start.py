@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from rpat_cli.errors import CheckpointError, ConfigError, Problem
 from rpat_cli.loading.foreign import MIN_IN_COMMON, misfit, renamed, without_counters
 from rpat_cli.loading.foreign_file import is_foreign, load_state
-from rpat_cli.loading.hub import fetch
+from rpat_cli.loading.hub import client, fetch
 from rpat_cli.loading.hub_model import read_description
 from rpat_cli.loading.load import check_content, split_key
 from rpat_cli.loading.robustbench import is_entry
@@ -135,6 +135,16 @@ def read_start(init: str, root: Path = Path("data")) -> Start:
     return _of_checkpoint(file, init)
 
 
+def start_here(init: str, root: Path = Path("data")) -> Start | None:
+    """As `read_start`, which raises the same; None for what that might download."""
+    if init.startswith(HUB):
+        client(f"the model {init!r}")
+        return None
+    if in_library(init) and not _library_weights(init).file.exists():
+        return None
+    return read_start(init, root)
+
+
 def _of_checkpoint(file: Path, source: str) -> Start:
     content = load_checkpoint(file, needs=("recipe", "architecture", "model", "epoch"))
     check_content(content, file)
@@ -154,10 +164,14 @@ def _of_file(file: Path, key: str, source: str) -> Start:
     return Start(source, sha256_of(file), imported.tensors, imported.mean, imported.std)
 
 
-def _of_library(init: str) -> Start:
+def _library_weights(init: str) -> LibraryWeights:
     name, _, tag = init.partition("@")
     library, _, member = name.partition(":")
-    weights = _LIBRARIES[library](member, tag)
+    return _LIBRARIES[library](member, tag)
+
+
+def _of_library(init: str) -> Start:
+    name, weights = init.partition("@")[0], _library_weights(init)
     _check_download(init, here=weights.file.exists())
     with redirect_stdout(sys.stderr):  # progress; stdout is for results alone
         tensors = weights.load()

@@ -44,6 +44,7 @@ from rpat_cli.methods.compose import Composite, compose
 from rpat_cli.methods.declare import Averaged, TrainedAlong
 from rpat_cli.recipe.data_section import DataSection
 from rpat_cli.recipe.defaults import STEPS
+from rpat_cli.recipe.layers import Layer
 from rpat_cli.recipe.optimizer_section import OptimizerSection
 from rpat_cli.recipe.schema import AttackSection, Recipe
 from rpat_cli.records.files import user_path
@@ -180,7 +181,10 @@ def build_networks(
             described = replace(architecture_for(recipe, data), name=network.model)
             trained[name] = described.build().to(device)
         else:
-            saved = load_model(user_path(network.source))
+            # Files of other code do not say on which data they were trained, nor how normalized.
+            values = recipe.data.model_dump(mode="json", exclude={"normalize_as"})
+            given = [Layer(f"method.{name}", {"data": values})]
+            saved = load_model(user_path(network.source), changes=given)
             classes = saved.architecture.classes
             if classes != data.classes:
                 message = f"{network.source} tells {classes} classes apart, the data {data.classes}"

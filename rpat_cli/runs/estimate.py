@@ -19,6 +19,7 @@ from rpat_cli.engine.compute import Compute, seed_everything
 from rpat_cli.engine.distributed import parts_of
 from rpat_cli.engine.loop import TrainLoop
 from rpat_cli.errors import DataError
+from rpat_cli.loading.missing import check_networks
 from rpat_cli.passes import count_passes
 from rpat_cli.recipe.schema import Recipe
 from rpat_cli.runs.build import (
@@ -30,6 +31,7 @@ from rpat_cli.runs.build import (
 )
 from rpat_cli.runs.first_pass import try_network
 from rpat_cli.runs.new_run import plan_run
+from rpat_cli.runs.start import check_downloads, check_start
 from rpat_cli.text import duration
 from rpat_cli.user_code import ascribed
 
@@ -74,11 +76,15 @@ def dry_run(recipe: Recipe, out: Path | None = None) -> Estimate:
     only its files define.
     """
     folder = plan_run(recipe, out)
+    check_networks(recipe)
     compute = compute_for(recipe)
     data, images, real = data_or_random(recipe)
     architecture = architecture_for(recipe, data)
     smallest = parts_of(min(recipe.batch_size, len(data.train)), recipe.accumulate)[-1]
-    try_network(architecture.build(), architecture, recipe, smallest)
+    tried = architecture.build()
+    check_start(recipe, tried.net)
+    check_downloads(recipe)
+    try_network(tried, architecture, recipe, smallest)
     seed_everything(recipe.seed)
     model = compute.place(architecture.build())
     watch = _Stopwatch()

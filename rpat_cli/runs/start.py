@@ -4,10 +4,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from rpat_cli.data.normalization import normalization
+from rpat_cli.errors import ConfigError, Problem
 from rpat_cli.loading.architecture import image_shape
-from rpat_cli.loading.start import Start, read_start
+from rpat_cli.loading.hub import is_here
+from rpat_cli.loading.start import Start, read_start, start_here
+from rpat_cli.loading.start_name import frozen_in
+from rpat_cli.models import is_remote
 from rpat_cli.recipe.schema import Recipe
 from rpat_cli.runs.inputs import Inputs
 
@@ -28,6 +33,29 @@ def begun_with(recipe: Recipe) -> tuple[Recipe, Start | None]:
     spelled = "/".join(",".join(map(repr, values or ())) for values in constants)
     data = recipe.data.model_copy(update={"normalize_as": spelled})
     return recipe.model_copy(update={"data": data}), start
+
+
+def check_start(recipe: Recipe, network: nn.Module) -> None:
+    """Raise what a training that begins as the recipe says would, as far as that can be said
+    without a download."""
+    if recipe.init is None:
+        return
+    start = start_here(recipe.init, Path(recipe.data.root))
+    if start is not None:
+        start.fitted(network, recipe.model)
+
+
+def check_downloads(recipe: Recipe) -> None:
+    """Raise `ConfigError` for networks that the method learns from and that a training would
+    download."""
+    problems = []
+    for name, source in frozen_in(recipe).items():
+        if is_remote(source) and not is_here(source):
+            message = f"{source} is not on this machine, and --dry-run downloads nothing."
+            hint = "The training itself downloads it, if you name it."
+            problems.append(Problem(f"method.{name}", message, hint=hint))
+    if problems:
+        raise ConfigError(*problems)
 
 
 def _same(a: object, b: object) -> bool:

@@ -22,6 +22,7 @@ from rpat_cli.evaluation.parallel.group import leave
 from rpat_cli.evaluation.parallel.processes import Jobs
 from rpat_cli.evaluation.parallel.ranks import leading
 from rpat_cli.evaluation.suite import parse_suite
+from rpat_cli.loading.missing import check_networks
 from rpat_cli.loading.start import start_in_words
 from rpat_cli.recipe.layers import to_yaml
 from rpat_cli.recipe.mistakes import doubts
@@ -75,6 +76,7 @@ def train_run(
     """
     # Whatever can be wrong is found before the folder is made, which a mistake would leave empty,
     # and before the training, which would be in vain.
+    check_networks(recipe)
     recipe, start = begun_with(with_located_eval(recipe))
     inputs = Inputs.of(recipe, ranks, start)
     inputs = with_fitted_start(inputs)

@@ -1,12 +1,17 @@
 """The status of each trial of a sweep."""
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
+from rpat_cli.errors import Problem
+from rpat_cli.loading.missing import missing_networks
+from rpat_cli.records.run_folder import is_run
 from rpat_cli.reports.saved_report import Results
 from rpat_cli.sweep.expand import Plan, Trial
 from rpat_cli.sweep.folder import TRIALS, TrialFolder
+from rpat_cli.sweep.sweep_file import sweep_error
 
 
 class TrialState(StrEnum):
@@ -60,3 +65,18 @@ def status_of(trial: Trial, folder: Path) -> TrialStatus:
 def read_statuses(plan: Plan, folder: Path) -> dict[str, TrialStatus]:
     """The status on disk of all trials of a plan, by name."""
     return {trial.name: status_of(trial, folder) for trial in plan.trials}
+
+
+def check_starts(statuses: Iterable[TrialStatus]) -> None:
+    """Raise `ConfigError` for runs and files that unfinished trials begin or learn from and that
+    are not there. A trial that has begun needs no start any more."""
+    problems: list[Problem] = []
+    for status in statuses:
+        if status.state in FINISHED:
+            continue
+        has_begun = is_run(status.folder.run.path)
+        for problem in missing_networks(status.trial.recipe):
+            if problem.key != "init" or not has_begun:
+                problems.append(replace(problem, source=status.trial.title))
+    if problems:
+        raise sweep_error(problems)

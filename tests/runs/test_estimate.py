@@ -3,10 +3,13 @@
 from pathlib import Path
 
 import pytest
+import torch
 from helpers import load_recipe
 
-from rpat_cli.errors import DataError, RunFolderError
+from rpat_cli.errors import CheckpointError, ConfigError, DataError, RunFolderError
+from rpat_cli.models.base import build_network
 from rpat_cli.runs.estimate import dry_run
+from rpat_cli.runs.train import train_run
 
 QUICK = ["batch_size=8", "attack.steps=2"]
 
@@ -74,3 +77,48 @@ def test_what_would_stop_the_training_stops_the_dry_run(tmp_path: Path) -> None:
         dry_run(load_recipe([], QUICK), Path("taken"))
     with pytest.raises(DataError, match="no images"):
         dry_run(load_recipe([], [*QUICK, "data=imagefolder"]))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["init=absent"], "init: absent does not exist"),
+        (["init=a.pt"], "init: there is no a.pt"),
+        (
+            ["data=cifar10", "init=robustbench:cifar10/Linf/Carmon2019Unlabeled"],
+            "init: .*in any of",
+        ),
+        (["init=torchvision:resnet18@WRONG"], "unknown weights"),
+        (["init=five.pt", "model=vgg16"], "do not fit"),
+        (["method=rslad", "method.teacher=absent"], "method.teacher: absent does not exist"),
+        (
+            ["method=hat", "method.helper=robustbench:Carmon2019Unlabeled"],
+            "method.helper: .*in any of",
+        ),
+    ],
+)
+def test_a_start_or_teacher_that_cannot_be_had_stops_both(
+    tmp_path: Path, settings: list[str], message: str
+) -> None:
+    """Before there is a run folder."""
+    network = build_network("small-cnn", (3, 32, 32), 5)
+    torch.save(network.state_dict(), tmp_path / "five.pt")
+    recipe = load_recipe([], [*QUICK, *settings])
+    for begin in (dry_run, train_run):
+        with pytest.raises((ConfigError, CheckpointError), match=message):
+            begin(recipe)
+    assert not Path("runs").exists()
+
+
+def test_a_dry_run_downloads_no_teacher() -> None:
+    pytest.importorskip("huggingface_hub")
+    recipe = load_recipe([], [*QUICK, "method=rslad", "method.teacher=hf:nobody/nothing"])
+    with pytest.raises(ConfigError, match="--dry-run downloads nothing"):
+        dry_run(recipe)
+
+
+def test_a_teacher_may_be_a_file_of_other_code(tmp_path: Path) -> None:
+    """Which does not say what data it is for: the recipe does."""
+    torch.save(build_network("small-cnn", (1, 28, 28), 10).state_dict(), tmp_path / "teacher.pt")
+    settings = ["method=rslad", "method.teacher=teacher.pt", "model=small-cnn"]
+    assert dry_run(load_recipe([], [*QUICK, *settings])).forward > 0

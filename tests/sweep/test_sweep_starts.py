@@ -17,6 +17,7 @@ from rpat_cli.recipe.layers import parse_assignments, resolve
 from rpat_cli.sweep.expand import plan_sweep
 from rpat_cli.sweep.runner import SweepRunner
 from rpat_cli.sweep.starts import RunNames
+from rpat_cli.sweep.status import TrialState, check_starts, read_statuses
 
 Write = Callable[[str], Path]
 
@@ -116,3 +117,25 @@ def test_a_seed_where_none_is_replaced_is_a_mistake(write: Write) -> None:
     for key, method in (("init", "pgd"), ("method.teacher", "rslad")):
         with pytest.raises(ConfigError, match="of a sweep file only"):
             with_networks_named(resolve(parse_assignments([f"method={method}", key + "=a-{seed}"])))
+
+
+def test_starts_that_are_missing_are_told_before_the_first_trial(
+    write: Write, runs: Callable[[str], None], tmp_path: Path
+) -> None:
+    """Of trials that have begun the start is no longer needed, the teacher is; of finished ones
+    neither."""
+    runs("a-4")
+    method = '{name: rslad, teacher: "t{seed}.pt"}'
+    text = f'recipe: {{init: "runs/a-{{seed}}", method: {method}}}\nseeds: [4, 7, 9, 11]'
+    statuses = list(read_statuses(plan_sweep(write(text)), tmp_path / "sweep").values())
+    Path("runs/a-4/checkpoints").mkdir()
+    for file in ("runs/a-4/checkpoints/last.pt", "t4.pt", "t7.pt"):
+        Path(file).touch()
+    begun = statuses[2].folder.run.path
+    begun.mkdir(parents=True)
+    (begun / "recipe.yaml").touch()
+    statuses[3].state = TrialState.DONE
+    with pytest.raises(ConfigError) as caught:
+        check_starts(statuses)
+    found = [(problem.source, problem.key) for problem in caught.value.problems]
+    assert found == [("base, seed 7", "init"), ("base, seed 9", "method.teacher")]
