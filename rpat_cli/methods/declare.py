@@ -77,6 +77,8 @@ class Needs:
     ra_form: ClassVar[str] = "mse"
     """The form of robust perception that its paper uses with this method."""
 
+    uses_attack: ClassVar[bool] = True
+    """Does it train on what the recipe's attack makes, if that takes steps?"""
     leaves_ball: ClassVar[bool] = False
     """Does it train on points outside the ball on purpose?"""
     own_examples: ClassVar[bool] = False

@@ -1,6 +1,7 @@
 """Standard training: the baseline without an attack."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch.nn.functional as F
 
@@ -13,6 +14,8 @@ from rpat_cli.methods.declare import Needs
 class Standard(Needs):
     """CE(f(x), y). No attack runs: x_adv is x, so that a regularizer sees one and the same
     image."""
+
+    uses_attack: ClassVar[bool] = False
 
     def __call__(self, step: StepContext) -> Outcome:
         logits = step.model(step.x)

@@ -218,8 +218,8 @@ def _collapse(recipe: Recipe) -> Iterator[Problem]:
     action = recipe.on_collapse
     if action in (None, "off"):
         return
-    if not recipe.attack.steps:
-        message = f"has no effect: {recipe.method.name!r} takes no attack steps."
+    if not recipe.attack.steps or not METHODS[recipe.method.name].uses_attack:
+        message = f"{recipe.method.name!r} takes no attack steps: there is no robustness to lose."
         yield Problem("on_collapse", message, hint="Leave it out.")
     built = _built_attack(recipe)
     if action != "rollback" or built is None:

@@ -286,7 +286,8 @@ class Recipe(Section):
 
     def action_on_collapse(self) -> Literal["off", OnCollapse]:
         """What the collapse guard does."""
-        return self.on_collapse or ("warn" if self.attack.steps == 1 else "off")
+        single = self.attack.steps == 1 and METHODS[self.method.name].uses_attack
+        return self.on_collapse or ("warn" if single else "off")
 
     def parts(self) -> "list[Part]":
         """The method, then the regularizers that are turned on."""

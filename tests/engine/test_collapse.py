@@ -164,6 +164,8 @@ def test_where_there_is_nothing_to_go_back_to_the_training_ends(seen: tuple[Watc
         ({}, "off"),
         ({"method": "n-fgsm"}, "warn"),
         ({"attack": "fgsm"}, "warn"),
+        ({"method": "standard", "attack": "fgsm"}, "off"),
+        ({"method": "standard", "on_collapse": "off"}, "off"),
         ({"method": "gat", "on_collapse": "rollback"}, "rollback"),
         ({"on_collapse": "stop"}, "stop"),
     ],
@@ -177,7 +179,8 @@ def test_single_steps_are_watched_unless_it_is_said_otherwise(
 @pytest.mark.parametrize(
     ("values", "problem"),
     [
-        ({"method": "noise", "on_collapse": "warn"}, "on_collapse: has no effect"),
+        ({"method": "noise", "on_collapse": "warn"}, "no robustness to lose"),
+        ({"method": "standard", "on_collapse": "stop"}, "no robustness to lose"),
         ({"method": "fgsm-pgi", "on_collapse": "rollback"}, "only PGD can be given more steps"),
     ],
 )
