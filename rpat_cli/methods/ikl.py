@@ -126,8 +126,11 @@ class Gkl(Needs):
 
 @dataclass(frozen=True)
 class Ikl(Needs):
-    """`Gkl` with gamma 1, where Σ_i (Σ_k w_ik)² is the batch size, and the class table at
-    temperature 4."""
+    """CE(f(x), y) + beta · mean M + alpha · mean S, with the terms of `Gkl`.
+
+    It is `Gkl` with gamma 1, where Σ_i (Σ_k w_ik)² is the batch size, and the class table at
+    temperature 4; attack and passes as there: two forward passes in train mode, x' first.
+    """
 
     needs_class: ClassVar[bool] = True
     attack_defaults = Gkl.attack_defaults

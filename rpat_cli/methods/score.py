@@ -70,7 +70,7 @@ class Score(Needs):
 @dataclass(frozen=True)
 class ScorePgd(Needs):
     """mean relu(LSE(p(x'), Y) - clip): SCORE in the place of PGD-AT's cross-entropy, in the attack
-    (BatchNorm in train mode) and in the loss."""
+    (BatchNorm in train mode) and in the loss. One forward pass."""
 
     attack_defaults = attack_settings(bn_mode="train")
 

@@ -52,7 +52,7 @@ def logits_of(net: nn.Module, state: dict[str, Tensor], x: Tensor) -> Tensor:
 
 SAME_CODE = (
     *("wrn-34-20", "wrn-34-20-sub", "wrn-70-16", "dm-wrn-34-20-silu", "dm-wrn-70-16-silu"),
-    *("dm-wrn-82-8-silu", "dm-wrn-94-16-silu", "dm-wrn-106-16-silu", "ra-wrn-70-16"),
+    *("dm-wrn-94-16-silu", "dm-wrn-106-16-silu", "ra-wrn-70-16"),
     *("meansparse-dm-wrn-70-16-silu", "meansparse-dm-wrn-94-16-silu"),
 )
 """Networks that take minutes, and differ from smaller ones, or from `meansparse-ra-wrn-70-16`, in
