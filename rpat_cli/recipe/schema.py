@@ -254,7 +254,11 @@ class Recipe(Section):
         ),
     )
     precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = Field(
-        "auto", description="arithmetic of training; evaluation is always fp32"
+        "auto",
+        description=(
+            "arithmetic of training; evaluation is always fp32. auto: bf16 on GPUs that compute it "
+            "natively, and on such CPUs for networks of 1,000,000 parameters or more; else fp32"
+        ),
     )
     fast: bool = Field(
         False,
