@@ -25,6 +25,7 @@ from rpat_cli.engine import COLLABORATORS, OnCollapse
 from rpat_cli.engine.schedules import SCHEDULES
 from rpat_cli.errors import ConfigError
 from rpat_cli.evaluation.suite import parse_suite
+from rpat_cli.hardware import SMALL
 from rpat_cli.methods import METHODS, REGULARIZERS
 from rpat_cli.models import MODELS, is_model_name, model_names
 from rpat_cli.recipe.components import (
@@ -256,8 +257,8 @@ class Recipe(Section):
     precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = Field(
         "auto",
         description=(
-            "arithmetic of training; evaluation is always fp32. auto: bf16 on GPUs that compute it "
-            "natively, and on such CPUs for networks of 1,000,000 parameters or more; else fp32"
+            "arithmetic of training; evaluation is always fp32. auto: bf16 where it is native, on "
+            f"CPUs for networks of {SMALL:,} parameters or more only; otherwise fp32"
         ),
     )
     fast: bool = Field(

@@ -1,5 +1,5 @@
-"""`--precision auto` on a CPU: what it becomes is said, recorded, kept on resume and the same on all
-ranks."""
+"""`--precision auto` on a CPU: what it becomes is said, recorded, kept on resume and the same on
+all ranks."""
 
 from pathlib import Path
 from typing import Any
