@@ -246,7 +246,7 @@ class Recipe(Section):
             "threats of the final report, such as Linf:8/255 and L2:0.5 (default: the recipe's own)"
         ),
     )
-    on_collapse: Literal["off", OnCollapse] | None = Field(
+    on_collapse: OnCollapse | None = Field(
         None,
         description=(
             "watch for catastrophic overfitting to a weak attack after every epoch, and warn, stop "
@@ -289,7 +289,7 @@ class Recipe(Section):
         """Weight averaging and weight perturbation, where they are turned on."""
         return _turned_on(self, COLLABORATORS)
 
-    def action_on_collapse(self) -> Literal["off", OnCollapse]:
+    def action_on_collapse(self) -> OnCollapse:
         """What the collapse guard does."""
         return self.on_collapse or ("warn" if self.attack.steps == 1 else "off")
 
