@@ -14,6 +14,7 @@ from rpat_cli.records.checkpoint import load_checkpoint
 from rpat_cli.records.run_folder import RunFolder
 from rpat_cli.records.segments import Segment
 from rpat_cli.reports.gather import build_report
+from rpat_cli.reports.overview import hardware as hardware_in_words
 from rpat_cli.runs.estimate import dry_run
 from rpat_cli.runs.inputs import Inputs
 from rpat_cli.runs.listener import Listener
@@ -77,6 +78,7 @@ def test_it_is_said_recorded_and_kept_on_another_processor(
     assert [each["precision"] for each in last["segments"]] == ["bf16"]
     report = build_report(run).to_dict()
     assert report["environment"]["precision"] == "bf16"
+    assert hardware_in_words(report["environment"]).endswith(", bf16")
     assert report["training"]["segments"][0]["precision"] == "bf16"
 
 
