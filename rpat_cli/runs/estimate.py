@@ -77,9 +77,9 @@ def dry_run(recipe: Recipe, out: Path | None = None) -> Estimate:
     """
     folder = plan_run(recipe, out)
     check_networks(recipe)
-    compute = compute_for(recipe)
     data, images, real = data_or_random(recipe)
     architecture = architecture_for(recipe, data)
+    compute = compute_for(recipe, architecture)
     smallest = parts_of(min(recipe.batch_size, len(data.train)), recipe.accumulate)[-1]
     tried = architecture.build()
     check_start(recipe, tried.net)
