@@ -76,16 +76,22 @@ def sentences(tables: Tables, link: str) -> str:
     for name in tables:
         pairs = primary(tables, name) if PARTS[name].primary else []
         if pairs:
-            title = f"On {PARTS[name].title}"
-            where = title if said else f"[{title}]({link})"
-            said.append(f"{where}, robust perception at its published scale {_changes(pairs)}.")
+            where = f"On {PARTS[name].title}, it"
+            if not said:
+                title = f"[On {PARTS[name].title}]({link})"
+                where = f"{title}, robust perception at its published scale"
+            said.append(f"{where} {_changes(pairs)}.")
     said.append(_what_it_takes(primary(tables, FIRST)))
     return _wrapped(" ".join(filter(None, said)))
 
 
 def _changes(pairs: Sequence[Pair]) -> str:
     means = span([pair.difference.mean for pair in pairs])
-    words = {"helps": "it helps", "hurts": "hurts", OF_THE_ATTACK: "is the attack's effect for"}
+    words = {
+        "helps": "it helps",
+        "hurts": "hurts",
+        OF_THE_ATTACK: "shows an effect of the attack for",
+    }
     parts = []
     for verdict, word in words.items():
         those = [pair for pair in pairs if pair.verdict == verdict]

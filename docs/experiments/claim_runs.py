@@ -165,8 +165,9 @@ def repeat(folder: Path, seed: int) -> tuple[str, list[str]]:
         files = ("--config", str(before.path.parent / "recipe.yaml"), "--out", str(again.path))
         command = (*RPAT, "train", *files, "--jobs", "1", "--quiet")
         env = {**os.environ, **threads(count)}
-        subprocess.run(command, check=True, env=env, stdout=subprocess.DEVNULL)
-        return f"{titles[name]} ({name}, OMP_NUM_THREADS={count})", list(differences(before, again))
+        code = subprocess.run(command, env=env, stdout=subprocess.DEVNULL).returncode
+        found = [f"it ended with exit code {code}"] if code else list(differences(before, again))
+        return f"{titles[name]} ({name}, OMP_NUM_THREADS={count})", found
 
 
 def differences(one: RunFolder, other: RunFolder) -> Iterator[str]:

@@ -21,6 +21,13 @@ SAY = (
     "import os, sys; print(os.environ['OMP_NUM_THREADS'], sys.argv[2:]); sys.exit(int(sys.argv[1]))"
 )
 
+SAVES = """
+import os, signal, sys, time
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))
+os.kill(os.getppid(), signal.SIGTERM)
+time.sleep(60)
+"""
+
 
 def a_queue(scripts: Scripts, folder: Path, trials: list[str], code: int) -> list[str]:
     """Run a task for each, all with that exit code, and return the problems."""
@@ -63,6 +70,18 @@ def test_an_evaluation_that_fails_is_named_with_its_log(patched: Scripts, tmp_pa
     (tmp_path / "trials" / "a").mkdir(parents=True)
     log = tmp_path / "trials" / "a" / "measure.txt"
     assert a_queue(patched, tmp_path, ["a"], 1) == [f"pgd, seed 0: exit code 1, see {log}"]
+
+
+def test_a_signal_asks_what_runs_to_save_and_starts_nothing_more(
+    patched: Scripts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "b"):
+        (tmp_path / "trials" / name).mkdir(parents=True)
+    monkeypatch.setitem(globals(), "SAY", SAVES)
+    with pytest.raises(SystemExit) as ended:
+        a_queue(patched, tmp_path, ["a", "b"], 0)
+    assert ended.value.code == 75
+    assert not (tmp_path / "trials" / "b" / "measure.txt").exists()
 
 
 def change_records(run: Path) -> None:
