@@ -18,10 +18,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from claim_answer import SENTENCES, answer, sentences
-from claim_data import DATA, collect, read_csv, write_csv
+from claim_data import Row, collect
 from claim_page import results
 from claim_parts import PARTS, Tables
 from claim_runs import measure, repeat
+from raw_tables import DATA, between, read_csv, write_csv
 
 from rpat_cli.errors import RpatError
 
@@ -90,7 +91,7 @@ def _repeat(folders: Sequence[Path], count: int, seed: int | None) -> int:
 def tables_in(data: Path) -> Tables:
     """The raw tables that are there, in the order of the experiment's parts."""
     files = {name: data / f"{name}.csv" for name in PARTS}
-    rows = {name: read_csv(file) for name, file in files.items() if file.is_file()}
+    rows = {name: read_csv(file, Row) for name, file in files.items() if file.is_file()}
     return {name: found for name, found in rows.items() if found}
 
 
@@ -107,15 +108,6 @@ def fill(root: Path, data: Path, tables: Tables) -> None:
             file = root / name
             text = between(file.read_text(encoding="utf-8"), "claim", said)
             file.write_text(text, encoding="utf-8")
-
-
-def between(text: str, marker: str, content: str) -> str:
-    """`text` with `content` between `<!-- marker -->` and `<!-- /marker -->`."""
-    head, start, rest = text.partition(f"<!-- {marker} -->\n")
-    _, end, tail = rest.partition(f"<!-- /{marker} -->")
-    if not start or not end:
-        raise ValueError(f"the page has no markers <!-- {marker} --> and <!-- /{marker} -->")
-    return f"{head}{start}{content}\n{end}{tail}"
 
 
 if __name__ == "__main__":

@@ -1,12 +1,10 @@
 """The raw table of the experiment: one row for each checkpoint of each trial, read from the folders
 of sweeps, kept as CSV."""
 
-import csv
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rpat_cli.attacks.threat import Threat
 from rpat_cli.diagnostics.perception import STEPS, Perception
@@ -16,8 +14,6 @@ from rpat_cli.records.run_folder import RunFolder
 from rpat_cli.reports.evaluations import Measured, fitting, read_evaluations
 from rpat_cli.reports.training import read_checkpoints
 from rpat_cli.sweep.cost import cost_of
-
-DATA = Path(__file__).parent / "data"
 
 LIMIT = 1000
 """Test images of the longer attack and of the perception diagnostic."""
@@ -70,9 +66,6 @@ class Row:
     @property
     def pending(self) -> bool:
         return self.checkpoint == PENDING
-
-
-TEXTS = ("variant", "baseline", "trial", "checkpoint", "attack")
 
 
 def primary_checkpoint(variant: str) -> str:
@@ -216,33 +209,6 @@ def smoothness(perception: Perception) -> dict[str, float]:
         return {}
     apart = 2 * halves - whole
     return {"bend": apart / total / 4, "unevenness": apart / whole}
-
-
-def write_csv(rows: Sequence[Row], path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, [each.name for each in fields(Row)], lineterminator="\n")
-        writer.writeheader()
-        for row in rows:
-            writer.writerow({name: _short(value) for name, value in asdict(row).items()})
-
-
-def _short(value: Any) -> Any:
-    """Numbers with ten digits: enough for a fraction of 10,000 images, and the same everywhere."""
-    return f"{value:.10g}" if isinstance(value, float) else value
-
-
-def read_csv(path: Path) -> list[Row]:
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(_rows_in(csv.DictReader(file)))
-
-
-def _rows_in(lines: "csv.DictReader[str]") -> Iterator[Row]:
-    for line in lines:
-        texts = {name: line[name] for name in TEXTS}
-        names = line.keys() - {*TEXTS, "seed"}
-        numbers = {name: float(line[name]) if line[name] else None for name in names}
-        yield Row(**texts, seed=int(line["seed"]), **numbers)
 
 
 def complete_blocks(rows: Sequence[Row]) -> list[Row]:

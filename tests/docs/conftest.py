@@ -13,8 +13,8 @@ SCRIPTS = Path(__file__).parent.parent.parent / "docs" / "experiments"
 
 @pytest.fixture(scope="session")
 def scripts() -> Iterator[dict[str, ModuleType]]:
-    """The modules of the experiment on robust perception, by name."""
-    names = [file.stem for file in sorted(SCRIPTS.glob("claim*.py"))]
+    """By name."""
+    names = [file.stem for file in sorted(SCRIPTS.glob("*.py"))]
     sys.path.insert(0, str(SCRIPTS))
     try:
         yield {name: importlib.import_module(name) for name in names}

@@ -105,8 +105,11 @@ def rows(scripts: Scripts, lost: float | None = None) -> list[Any]:
 def test_the_pages_say_what_the_raw_table_holds(scripts: Scripts, tmp_path: Path) -> None:
     root, data = copied(tmp_path), tmp_path / "data"
     whole = rows(scripts)
-    scripts["claim_data"].write_csv(whole, data / "claim-fashion-mnist.csv")
-    assert scripts["claim_data"].read_csv(data / "claim-fashion-mnist.csv") == whole
+    scripts["raw_tables"].write_csv(whole, data / "claim-fashion-mnist.csv")
+    kept = scripts["raw_tables"].read_csv(
+        data / "claim-fashion-mnist.csv", scripts["claim_data"].Row
+    )
+    assert kept == whole
     arguments = ["--data", str(data), "--root", str(root)]
     assert scripts["claim"].main(arguments) == 0
     text = (root / PAGES[2]).read_text()
@@ -143,7 +146,7 @@ def test_what_is_committed_is_what_the_committed_tables_give(
     scripts: Scripts, tmp_path: Path
 ) -> None:
     """Also without a table: then the pages say that there is no result."""
-    root, data = copied(tmp_path), scripts["claim_data"].DATA
+    root, data = copied(tmp_path), scripts["raw_tables"].DATA
     plots = root / data.relative_to(ROOT)
     scripts["claim"].fill(root, plots, scripts["claim"].tables_in(data))
     made = [path.relative_to(root).as_posix() for path in plots.glob("*.svg")]

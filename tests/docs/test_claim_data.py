@@ -60,8 +60,9 @@ def test_a_sweeps_folder_becomes_rows(scripts: Scripts, tmp_path: Path) -> None:
     assert (found[4].variant, found[4].seed, found[4].failed) == ("pgd + ra", 0, True)
     # Eight variants have ended nowhere, so seed 0 is no complete block.
     assert [row.pending for row in found] == [False] * 5 + [True] * 8
-    scripts["claim_data"].write_csv(found, tmp_path / "raw.csv")
-    assert scripts["claim_data"].read_csv(tmp_path / "raw.csv") == found
+    scripts["raw_tables"].write_csv(found, tmp_path / "raw.csv")
+    kept = scripts["raw_tables"].read_csv(tmp_path / "raw.csv", scripts["claim_data"].Row)
+    assert kept == found
     assert scripts["claim_data"].complete_blocks(found) == []
 
 
