@@ -51,8 +51,8 @@ def sweep(
     section = _engine(plan, engine)
     if dry_run:
         search = search_for(plan, folder)
-        check_starts(search.statuses.values())
         list_trials(search, section.slots(jobs), cost=cost, as_json=as_json)
+        check_starts(search.statuses.values())
         return
     _check_trust(section, path)
     runner = SweepRunner(plan, folder, section.start(jobs), retries, max_failures, trackers)

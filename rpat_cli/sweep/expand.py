@@ -261,10 +261,10 @@ def _resolve_all(expander: Expander, combinations: Iterable[Axes]) -> Iterator[V
             for problem in error.problems:
                 found.setdefault(problem, []).append(label_of(axes))
     if found:
-        raise ConfigError(*(_with_labels(problem, labels) for problem, labels in found.items()))
+        raise ConfigError(*(with_labels(problem, labels) for problem, labels in found.items()))
 
 
-def _with_labels(problem: Problem, labels: Sequence[str]) -> Problem:
+def with_labels(problem: Problem, labels: Sequence[str]) -> Problem:
     more = f" and {len(labels) - 1} more" if len(labels) > 1 else ""
     hint = f"{problem.hint} (In: {labels[0]}{more}.)".strip()
     return Problem(problem.key, problem.message, problem.source, hint)

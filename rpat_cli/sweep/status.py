@@ -1,7 +1,7 @@
 """The status of each trial of a sweep."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from rpat_cli.errors import Problem
 from rpat_cli.loading.missing import missing_networks
 from rpat_cli.records.run_folder import is_run
 from rpat_cli.reports.saved_report import Results
-from rpat_cli.sweep.expand import Plan, Trial
+from rpat_cli.sweep.expand import Plan, Trial, with_labels
 from rpat_cli.sweep.folder import TRIALS, TrialFolder
 from rpat_cli.sweep.sweep_file import sweep_error
 
@@ -70,13 +70,13 @@ def read_statuses(plan: Plan, folder: Path) -> dict[str, TrialStatus]:
 def check_starts(statuses: Iterable[TrialStatus]) -> None:
     """Raise `ConfigError` for runs and files that unfinished trials begin or learn from and that
     are not there. A trial that has begun needs no start any more."""
-    problems: list[Problem] = []
+    found: dict[Problem, list[str]] = {}
     for status in statuses:
         if status.state in FINISHED:
             continue
         has_begun = is_run(status.folder.run.path)
         for problem in missing_networks(status.trial.recipe):
             if problem.key != "init" or not has_begun:
-                problems.append(replace(problem, source=status.trial.title))
-    if problems:
-        raise sweep_error(problems)
+                found.setdefault(problem, []).append(status.trial.title)
+    if found:
+        raise sweep_error([with_labels(problem, titles) for problem, titles in found.items()])
