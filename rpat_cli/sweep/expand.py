@@ -265,6 +265,7 @@ def _resolve_all(expander: Expander, combinations: Iterable[Axes]) -> Iterator[V
 
 
 def with_labels(problem: Problem, labels: Sequence[str]) -> Problem:
+    """The same with where it is: the first of the combinations or trials, and how many more."""
     more = f" and {len(labels) - 1} more" if len(labels) > 1 else ""
     hint = f"{problem.hint} (In: {labels[0]}{more}.)".strip()
     return Problem(problem.key, problem.message, problem.source, hint)
