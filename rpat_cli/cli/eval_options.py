@@ -237,8 +237,7 @@ Assign = Annotated[
         "--set",
         panel=HOW,
         metavar="KEY=VALUE",
-        help="Set any key of the run's recipe, as data.image_size=64; may be repeated (default: "
-        "none).",
+        help="Set a key of the run's recipe: data.image_size=64; may be repeated (default: none).",
         choices=recipe_keys,
     ),
 ]
@@ -248,8 +247,7 @@ Plugins = Annotated[
         "--plugin",
         panel=HOW,
         metavar="FILE",
-        help="Python file with attacks, models or diagnostics of your own; may be repeated "
-        "(default: none).",
+        help="Python file with your attacks, models, diagnostics; may be repeated (default: none).",
     ),
 ]
 Trust = Annotated[bool, trust_option(HOW)]
