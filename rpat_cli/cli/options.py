@@ -195,7 +195,7 @@ def track_option(panel: str | None) -> Any:
         ),
         rich_help_panel=panel,
         show_default=False,
-        autocompletion=lambda: list(TRACKERS),
+        autocompletion=lambda incomplete: in_list(TRACKERS, incomplete),
     )
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from rpat_cli.cli import console
-from rpat_cli.cli.options import trust_option
+from rpat_cli.cli.options import in_list, trust_option
 from rpat_cli.cli.run_options import AsJson, complete_runs
 from rpat_cli.errors import ConfigError, Problem
 from rpat_cli.loading.named import find_run, find_runs, recipe_of
@@ -191,6 +191,7 @@ def rm(
             "--keep",
             metavar="NAMES",
             help=f"Checkpoints to keep, separated by commas, of {', '.join(CHECKPOINTS)}.",
+            autocompletion=lambda incomplete: in_list(CHECKPOINTS, incomplete),
         ),
     ] = "best,best_wa",
     whole: Annotated[

@@ -207,6 +207,8 @@ def test_the_shell_completes_fixed_choices(
         ("eval --attack clean,pg", "clean,pgd"),
         ("train --augment crop,fl", "crop,flip"),
         ("export last --format onnx,saf", "onnx,safetensors"),
+        ("train --track csv,te", "csv,tensorboard"),
+        ("runs rm last --keep best,la", "best,last"),
     ],
 )
 def test_the_shell_completes_names_keys_and_lists(
