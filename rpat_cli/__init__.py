@@ -134,12 +134,8 @@ def load_model(
     plugin runs that code only with `trust=True`, or if `plugins=[FILE]` names it as well. Raises
     `RpatError`s.
     """
-    from rpat_cli.loading.load import load_model as load
-    from rpat_cli.recipe.layers import Layer, code_named_in
-    from rpat_cli.recipe.trust import code_of_target, trusting
-    from rpat_cli.runs.caller import called, named
+    from rpat_cli.calls.model import read_model
+    from rpat_cli.recipe.layers import Layer
 
     given = Layer("load_model()", keys, by_user=True)
-    files = [*code_named_in([given]), *code_of_target(path)]
-    with called("load_model"), trusting(everything=trust, files=files):
-        return load(named(path, "load_model()"), checkpoint, [given])
+    return read_model("load_model", path, checkpoint, [given], trust=trust)

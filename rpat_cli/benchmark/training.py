@@ -220,7 +220,7 @@ def _ours(
     name: str, recipe: Recipe, precision: str, data: Dataset, architecture: Architecture
 ) -> OurSteps:
     recipe = recipe.model_copy(update={"precision": precision, "fast": name == FAST})
-    compute = compute_for(recipe)
+    compute = compute_for(recipe, architecture)
     return OurSteps(name, recipe, data, compute, architecture)
 
 

@@ -153,6 +153,13 @@ def saved_model(
     if plugin is not None:
         named_files = {"plugins": [str(file) for file in several(plugin)]}
         layers.append(Layer(f"{call}(plugin=...)", named_files, by_user=True))
+    return read_model(call, target, checkpoint, layers, trust=trust)
+
+
+def read_model(
+    call: str, target: Any, checkpoint: str, layers: Sequence[Layer], *, trust: bool
+) -> SavedModel:
+    """What every `load_model` reads; the caller answers for the code that they name."""
     files = [*code_named_in(layers), *code_of_target(target)]
     with called(call), trusting(everything=trust, files=files):
         return load(named(target, f"{call}()"), checkpoint, layers)

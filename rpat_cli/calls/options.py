@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from inspect import Parameter, signature
 from typing import TYPE_CHECKING, Any, ForwardRef, Literal, TypedDict, TypeVar
 
+from rpat_cli.engine import OnCollapse
 from rpat_cli.errors import ConfigError, Problem, did_you_mean
 from rpat_cli.recipe.layers import Layer, nested
 from rpat_cli.recipe.yaml_lines import KeyPath
@@ -76,7 +77,7 @@ class TrainOptions(TypedDict, total=False):
     weight_decay: Number
     warmup_epochs: Number
     schedule: "str | Mapping[str, Any]"
-    on_collapse: Literal["off", "warn", "stop", "rollback"]
+    on_collapse: OnCollapse
     data: "Data"
     data_root: PathLike
     download: bool

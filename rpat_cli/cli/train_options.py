@@ -1,7 +1,7 @@
 """The options of `rpat train`: those that set a key of the recipe in a table, then its own."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
 
@@ -17,7 +17,7 @@ from rpat_cli.cli.options import (
 )
 from rpat_cli.cli.run_options import complete_runs
 from rpat_cli.data import AUGMENTATIONS, DATASETS, MIXINGS
-from rpat_cli.engine import OPTIMIZERS
+from rpat_cli.engine import OPTIMIZERS, OnCollapse
 from rpat_cli.engine.schedules import SCHEDULES
 from rpat_cli.methods import METHODS
 from rpat_cli.models import model_examples, model_names
@@ -29,8 +29,6 @@ THREAT = "Threat model and attack"
 STEPS = "Optimization"
 DATA = "Data"
 RUN = "Run"
-
-ACTIONS = ("off", "warn", "stop", "rollback")
 
 NUMBER = "NUMBER"
 NAME = "NAME"
@@ -126,7 +124,7 @@ OPTIONS = (
     RecipeOption("optimizer.weight_decay", STEPS, NUMBER),
     RecipeOption("optimizer.warmup_epochs", STEPS, NUMBER),
     RecipeOption("schedule.name", STEPS, NAME, "--schedule", choices=SCHEDULES.keys),
-    RecipeOption("on_collapse", STEPS, "ACTION", choices=lambda: ACTIONS),
+    RecipeOption("on_collapse", STEPS, "ACTION", choices=lambda: get_args(OnCollapse)),
     RecipeOption("data.name", DATA, NAME, "--data", "-d", choices=DATASETS.keys),
     RecipeOption("data.root", DATA, "DIR", "--data-root"),
     RecipeOption("data.download", DATA),

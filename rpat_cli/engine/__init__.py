@@ -4,8 +4,8 @@ from typing import Any, Literal
 
 from rpat_cli.registry import Registry
 
-OnCollapse = Literal["warn", "stop", "rollback"]
-"""What the collapse guard can do."""
+OnCollapse = Literal["off", "warn", "stop", "rollback"]
+"""What the collapse guard does; "off": there is none."""
 
 COLLABORATORS: Registry[type[Any]] = Registry(
     "collaborator of the training loop",

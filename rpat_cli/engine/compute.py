@@ -2,7 +2,7 @@
 
 import os
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
@@ -16,7 +16,7 @@ from rpat_cli.attacks.folding import folding
 from rpat_cli.attacks.graphs import graphing
 from rpat_cli.attacks.side_effects import tensor_cores
 from rpat_cli.errors import ConfigError
-from rpat_cli.hardware import native_bf16
+from rpat_cli.hardware import native_bf16, why_not_bf16
 from rpat_cli.user_code import brought_class
 
 ModelT = TypeVar("ModelT", bound=nn.Module)
@@ -84,13 +84,19 @@ class Compute:
 
 
 def resolve_compute(
-    device: str = "auto", precision: str = "auto", *, fast: bool = False, compiled: bool = False
+    device: str = "auto",
+    precision: str = "auto",
+    *,
+    parameters: Callable[[], int] = lambda: 0,
+    fast: bool = False,
+    compiled: bool = False,
 ) -> Compute:
     """The device and precision by name; `auto` picks what this machine has.
 
-    `auto` precision is bfloat16 on GPUs that support it natively and float32 elsewhere. Raises
-    `ConfigError` for a device that this machine lacks, for float16 on the CPU, and for TF32
-    anywhere but on CUDA.
+    `auto` precision is bfloat16 where the device computes it natively, on a CPU only for a network
+    of so many `parameters` that it is faster; elsewhere float32. The network is not counted before
+    that matters. Raises `ConfigError` for a device that this machine lacks, for float16 on the CPU,
+    and for TF32 anywhere but on CUDA.
     """
     available = {
         "cpu": True,
@@ -106,8 +112,7 @@ def resolve_compute(
             f"Available: {found}."
         )
     if precision == "auto":
-        # Emulated bfloat16, as on older GPUs, would be slower than float32.
-        precision = "bf16" if device == "cuda" and native_bf16(device) else "fp32"
+        precision = _faster_precision(device, parameters)
     if precision == "fp16" and device == "cpu":
         raise ConfigError(
             "precision 'fp16': float16 training needs a GPU. Allowed on the CPU: fp32, bf16."
@@ -117,6 +122,15 @@ def resolve_compute(
             f"precision 'tf32' needs an NVIDIA GPU (cuda). Allowed on {device}: fp32, bf16."
         )
     return Compute(torch.device(device), DTYPES.get(precision), precision == "tf32", fast, compiled)
+
+
+def _faster_precision(device: str, parameters: Callable[[], int]) -> str:
+    # Emulated bfloat16, as on older GPUs, would be slower than float32.
+    if not native_bf16(device):
+        return "fp32"
+    if device == "cpu" and why_not_bf16(device, parameters()):
+        return "fp32"
+    return "bf16"
 
 
 def seed_everything(seed: int) -> None:

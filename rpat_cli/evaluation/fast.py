@@ -17,7 +17,7 @@ from rpat_cli.attacks.threat import Threat
 from rpat_cli.evaluation.attack_result import StageResult
 from rpat_cli.evaluation.suite import AttackSpec
 from rpat_cli.evaluation.words import IN_FLOAT32
-from rpat_cli.hardware import native_bf16
+from rpat_cli.hardware import why_not_bf16
 
 CHECKS = ("apgd-dlr", "apgd-ce")
 """The parts that attack again, the first that is defined for the model. The loss of apgd-dlr is
@@ -26,11 +26,6 @@ that of apgd-t, for a ninth of its passes; with two classes it does not exist.""
 SEARCHED = (
     "fast: searched in bfloat16, and every adversarial image verified in float32 before it counted."
 )
-
-SMALL = 1_000_000
-"""Fewer parameters than this compute faster in float32: with few channels, bfloat16 cannot fill the
-processor's registers. small-cnn (22 k) took three times as long in it, preact-resnet18 (11 M) less
-than half."""
 
 WORTH_IT = 4.0
 """Only attacks this many times as expensive as the check are searched fast: for others the check
@@ -51,22 +46,13 @@ class Reduced(nn.Module):
         return logits.float()
 
 
-def why_not(model: nn.Module, device: torch.device) -> str:
-    """Why a model would not be faster in bfloat16 on a device; nothing if it is."""
-    if not native_bf16(device.type):
-        return f"{device.type} does not compute bfloat16 natively here"
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    if parameters < SMALL:
-        return f"networks of less than {SMALL:,} parameters are slower in bfloat16"
-    return ""
-
-
 def search_precision(
     fast: bool, model: nn.Module, device: torch.device, on_remark: Callable[[str], None] | None
 ) -> torch.dtype | None:
     """The reduced precision of the search; None where it is in float32, which is said if it was to
     be fast."""
-    reason = why_not(model, device) if fast else ""
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    reason = why_not_bf16(device.type, parameters) if fast else ""
     if reason and on_remark:
         on_remark(f"fast: the search is in float32, too: {reason}.")
     return torch.bfloat16 if fast and not reason else None

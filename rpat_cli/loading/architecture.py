@@ -42,6 +42,10 @@ class Architecture:
             self.name, shape=self.shape, classes=self.classes, mean=self.mean, std=self.std
         )
 
+    def parameters(self) -> int:
+        """How many it has. It is built for that."""
+        return sum(parameter.numel() for parameter in self.build().parameters())
+
     def to_dict(self) -> dict[str, Any]:
         """Builtins only: JSON and `torch.load(weights_only=True)` have no tuples."""
         return {

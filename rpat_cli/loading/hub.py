@@ -57,12 +57,12 @@ def client(feature: str) -> ModuleType:
     return huggingface_hub
 
 
-def fetch(name: HubName, key: str = "", hint: str = "") -> HubFiles:
+def fetch(name: HubName, option: str = "", *, key: str = "") -> HubFiles:
     """The files of a model: the newest ones of its revision if the user has named it, or else, or
     where the hub is out of reach, those that are on this machine already.
 
-    Raises `ConfigError`, with `key` and `hint`, for a download that nobody asked for,
-    `CheckpointError` for what is not there or cannot be had, and `MissingExtraError`.
+    Raises `ConfigError` for a download that nobody asked for, with the `option` that does and its
+    `key`, `CheckpointError` for what is not there or cannot be had, and `MissingExtraError`.
     """
     asked = trust().allows_download(str(name))
     reader = _Reader(name, client(f"the model {str(name)!r}"), online=asked)
@@ -71,9 +71,7 @@ def fetch(name: HubName, key: str = "", hint: str = "") -> HubFiles:
     if weights is not None:
         return HubFiles(name, weights, description)
     if not asked:
-        problem = replace(unasked_download(str(name), ""), key=key)
-        own = hint or f"Name {name} on the command line yourself, or allow it with --trust."
-        raise ConfigError(replace(problem, hint=own))
+        raise ConfigError(unasked_download(str(name), option, key=key))
     raise reader.missing()
 
 

@@ -158,7 +158,8 @@ def _of_library(init: str) -> Start:
     name, _, tag = init.partition("@")
     library, _, member = name.partition(":")
     weights = _LIBRARIES[library](member, tag)
-    _check_download(init, here=weights.file.exists())
+    if not weights.file.exists() and not trust().allows_download(init):
+        raise ConfigError(unasked_download(init, f"--init {init}", key="init"))
     with redirect_stdout(sys.stderr):  # progress; stdout is for results alone
         tensors = weights.load()
     sha256 = sha256_of(weights.file) if weights.file.is_file() else checksum(tensors)
@@ -173,7 +174,7 @@ _LIBRARIES: Mapping[str, Callable[[str, str], LibraryWeights]] = {
 
 def _of_hub(init: str) -> Start:
     name = HubName.parse(init)
-    files = fetch(name, "init", f"Name it yourself, --init {init}, or allow it with --trust.")
+    files = fetch(name, f"--init {init}", key="init")
     start = _of_file(files.weights, "", init)
     if files.description is None:
         return start
@@ -191,13 +192,6 @@ def _of_robustbench(init: str, root: Path) -> Start:
     mean, std = saved.model.constants
     tensors = saved.model.net.state_dict()
     return Start(init, sha256_of(saved.file), tensors, mean, std, saved.architecture.name)
-
-
-def _check_download(init: str, *, here: bool) -> None:
-    """A recipe that somebody sent starts no download."""
-    if not here and not trust().allows_download(init):
-        hint = f"Name it yourself, --init {init}, or allow it with --trust."
-        raise ConfigError(replace(unasked_download(init, ""), key="init", hint=hint))
 
 
 def sha256_of(file: Path) -> str:

@@ -214,7 +214,7 @@ def resolve(layers: Sequence[Layer]) -> Recipe:
 
     Raises `ConfigError` with every mistake at once.
     """
-    plugins = _load_plugins(layers)  # first: what they add may be named anywhere
+    plugins = load_plugins(layers)  # first: what they add may be named anywhere
     merged, origins = merge(layers)
     merged["plugins"] = plugins
     _downloads_on_request(merged, layers)
@@ -229,7 +229,7 @@ def resolve(layers: Sequence[Layer]) -> Recipe:
     return recipe
 
 
-def _load_plugins(layers: Sequence[Layer]) -> list[str]:
+def load_plugins(layers: Sequence[Layer]) -> list[str]:
     """Load the plugins of every layer: one more never makes another useless."""
     files: list[tuple[str, str]] = []
     for layer in layers:

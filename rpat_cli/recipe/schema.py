@@ -25,6 +25,7 @@ from rpat_cli.engine import COLLABORATORS, OnCollapse
 from rpat_cli.engine.schedules import SCHEDULES
 from rpat_cli.errors import ConfigError
 from rpat_cli.evaluation.suite import parse_suite
+from rpat_cli.hardware import SMALL
 from rpat_cli.methods import METHODS, REGULARIZERS
 from rpat_cli.models import MODELS, is_model_name, model_names
 from rpat_cli.recipe.components import (
@@ -245,7 +246,7 @@ class Recipe(Section):
             "threats of the final report, such as Linf:8/255 and L2:0.5 (default: the recipe's own)"
         ),
     )
-    on_collapse: Literal["off", OnCollapse] | None = Field(
+    on_collapse: OnCollapse | None = Field(
         None,
         description=(
             "watch for catastrophic overfitting to a weak attack after every epoch, and warn, stop "
@@ -254,7 +255,11 @@ class Recipe(Section):
         ),
     )
     precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = Field(
-        "auto", description="arithmetic of training; evaluation is always fp32"
+        "auto",
+        description=(
+            "arithmetic of training; evaluation is always fp32. auto: bf16 where it is native, on "
+            f"CPUs for networks of {SMALL:,} parameters or more only; otherwise fp32"
+        ),
     )
     fast: bool = Field(
         False,
@@ -284,7 +289,7 @@ class Recipe(Section):
         """Weight averaging and weight perturbation, where they are turned on."""
         return _turned_on(self, COLLABORATORS)
 
-    def action_on_collapse(self) -> Literal["off", OnCollapse]:
+    def action_on_collapse(self) -> OnCollapse:
         """What the collapse guard does."""
         return self.on_collapse or ("warn" if self.attack.steps == 1 else "off")
 

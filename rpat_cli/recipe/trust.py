@@ -90,12 +90,12 @@ def untrusted(file: Path, source: str, *, key: str = "", flag: str = "") -> Prob
     return Problem(key, message, source, one + HINT)
 
 
-def unasked_download(model: str, source: str) -> Problem:
-    """The mistake that `source` wants the trained weights of a library's model, which are not on
-    this machine, and which nobody has asked for."""
+def unasked_download(model: str, option: str = "", *, key: str = "", source: str = "") -> Problem:
+    """The mistake that `source` wants the trained weights of a model, which are not on this
+    machine, and which nobody has asked for. `option` is the one that asks for it."""
     message = f"wants to download the trained weights of {model}, which you have not named."
-    hint = f"Name it yourself, --attack transfer:{model}@pgd, or allow it with --trust."
-    return Problem("", message, source, hint)
+    how = option or "on the command line"
+    return Problem(key, message, source, f"Name it yourself, {how}, or allow it with --trust.")
 
 
 def flag_for(recipe: "Recipe") -> str:

@@ -49,7 +49,7 @@ def day(time: Any) -> str:
 
 
 def hardware(environment: Mapping[str, Any]) -> str:
-    """`NVIDIA H100, 8 ranks` or `AMD EPYC, 2 threads`: of the training, if it is known."""
+    """`NVIDIA H100, 8 ranks, bf16` or `AMD EPYC, 2 threads`: of the training, if it is known."""
     gpu, cpu, threads, ranks = map(environment.get, ("gpu", "cpu", "threads", "ranks"))
     # A file may come from anyone: what has another type than is written here is left out.
     on_gpu = isinstance(gpu, str) and gpu != ""
@@ -61,6 +61,8 @@ def hardware(environment: Mapping[str, Any]) -> str:
         parts.append(several(threads, "thread"))
     if isinstance(ranks, int) and ranks > 1:
         parts.append(f"{ranks} ranks")
+    if (precision := environment.get("precision")) in ("tf32", "bf16", "fp16"):
+        parts.append(precision)
     return ", ".join(parts)
 
 

@@ -49,10 +49,14 @@ from rpat_cli.recipe.schema import AttackSection, Recipe
 from rpat_cli.records.files import user_path
 
 
-def compute_for(recipe: Recipe) -> Compute:
-    """Where and how to train. Raises `ConfigError` for what this machine lacks."""
+def compute_for(recipe: Recipe, architecture: Architecture) -> Compute:
+    """Where and how to train a network. Raises `ConfigError` for what this machine lacks."""
     return resolve_compute(
-        recipe.device, recipe.precision, fast=recipe.fast, compiled=recipe.compile
+        recipe.device,
+        recipe.precision,
+        parameters=architecture.parameters,
+        fast=recipe.fast,
+        compiled=recipe.compile,
     )
 
 

@@ -86,7 +86,7 @@ class CheckpointWriter:
             "architecture": self.architecture.to_dict(),
             "class_names": list(self.class_names),
             "images": dict(self.images),
-            "environment": environment(),
+            "environment": {**environment(), "precision": self.segments[-1].precision},
             **({"start": dict(self.start)} if self.start else {}),
             "model": weights,
         }

@@ -74,9 +74,9 @@ def dry_run(recipe: Recipe, out: Path | None = None) -> Estimate:
     only its files define.
     """
     folder = plan_run(recipe, out)
-    compute = compute_for(recipe)
     data, images, real = data_or_random(recipe)
     architecture = architecture_for(recipe, data)
+    compute = compute_for(recipe, architecture)
     smallest = parts_of(min(recipe.batch_size, len(data.train)), recipe.accumulate)[-1]
     try_network(architecture.build(), architecture, recipe, smallest)
     seed_everything(recipe.seed)

@@ -15,7 +15,7 @@ from rpat_cli.data.reading import Images
 from rpat_cli.engine.callback import Callback
 from rpat_cli.engine.callbacks import Validation
 from rpat_cli.engine.collapse import CollapseGuard, Watched
-from rpat_cli.engine.compute import Compute
+from rpat_cli.engine.compute import Compute, resolve_compute
 from rpat_cli.engine.distributed import ALONE, Ranks, parts_of
 from rpat_cli.errors import ConfigError, Problem
 from rpat_cli.evaluation.evaluate import evaluate
@@ -65,11 +65,13 @@ class Inputs:
     def of(cls, recipe: Recipe, ranks: Ranks = ALONE, start: Start | None = None) -> "Inputs":
         """Choose the device and read the data. Raises `ConfigError` and `DataError`; the former
         also for batches that the ranks cannot share."""
-        compute = compute_for(recipe)
-        _check_sync_bn(recipe, compute)
-        if ranks.size > 1 and compute.device.type == "cuda":
+        # What this machine lacks is found before the data are read.
+        device = resolve_compute(recipe.device, recipe.precision).device
+        _check_sync_bn(recipe, device)
+        if ranks.size > 1 and device.type == "cuda":
             torch.cuda.set_device(own_gpu())  # from here on "cuda" means this one
         data = build_data(recipe.data, recipe.seed)
+        compute = compute_for(recipe, architecture_for(recipe, data))
         inputs = cls(recipe, compute, data, build_extra(recipe.data, data), ranks, start)
         inputs.smallest_slice  # noqa: B018  (raises)
         return inputs
@@ -112,11 +114,11 @@ class Inputs:
         return with_next(before, new)
 
 
-def _check_sync_bn(recipe: Recipe, compute: Compute) -> None:
-    if recipe.sync_bn and compute.device.type != "cuda":
+def _check_sync_bn(recipe: Recipe, device: torch.device) -> None:
+    if recipe.sync_bn and device.type != "cuda":
         message = (
             "torch synchronizes BatchNorm on CUDA devices only, and this training is on "
-            f"{compute.device.type}."
+            f"{device.type}."
         )
         hint = "Leave it out: each rank then takes the statistics of its slice of the batch."
         raise ConfigError(Problem("sync_bn", message, hint=hint))

@@ -19,6 +19,7 @@ from rpat_cli.records.run_folder import RunFolder, open_run
 from rpat_cli.records.segments import Segment, in_words, segment_of, segments_in
 from rpat_cli.runs.inputs import Inputs
 from rpat_cli.runs.listener import Listener
+from rpat_cli.runs.precision import precision_as_before
 from rpat_cli.runs.restore import check_training
 from rpat_cli.runs.run_log import also_logging, logging_errors
 from rpat_cli.runs.target import check_sources, with_located_eval
@@ -66,6 +67,7 @@ def resume_run(
         state = _last_state(folder, recipe, listener.say)
         _check_images(folder, state or {}, inputs)
         before = _segments_before(folder, state)
+        inputs = precision_as_before(inputs, before, listener.say)
         same_ranks = bool(before) and before[-1].ranks == ranks.size
         threads = before[-1].threads if same_ranks else None
         with threads_as_before(threads, inputs.compute.device, listener.say):

@@ -198,7 +198,8 @@ def check_sources(specs: Sequence[AttackSpec]) -> None:
             problems.append(untrusted(file.resolve(), spec.label))
         unasked = is_remote(source) and not trust().allows_download(source)
         if unasked and not is_here(source):
-            problems.append(unasked_download(source, spec.label))
+            asking = f"--attack transfer:{source}@pgd"
+            problems.append(unasked_download(source, asking, source=spec.label))
     if problems:
         raise ConfigError(*problems)
 

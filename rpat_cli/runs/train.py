@@ -40,6 +40,7 @@ from rpat_cli.runs.first_pass import try_network, try_parts
 from rpat_cli.runs.inputs import Inputs, guarding, validating
 from rpat_cli.runs.listener import Listener
 from rpat_cli.runs.new_run import create_run
+from rpat_cli.runs.precision import how_to_keep, say_choice
 from rpat_cli.runs.restore import restore
 from rpat_cli.runs.run_log import also_logging, as_text, logging_errors, writer
 from rpat_cli.runs.start import begun_with, with_fitted_start
@@ -88,13 +89,15 @@ def train_run(
     with folder.training(), logging_errors(folder):
         for label, text in summary(recipe).items():
             writer(folder)(f"{label:>9}  {text}")  # the console has shown it already
+        listener = also_logging(listener or Listener(), folder)
+        say_choice(inputs, listener.say)
         return train_session(
             inputs,
             folder,
             segments=segments,
             stop_after=stop_after,
             jobs=jobs,
-            listener=also_logging(listener or Listener(), folder),
+            listener=listener,
         )
 
 
@@ -144,8 +147,7 @@ def _whole_session(
 ) -> RunFolder:
     file = folder.checkpoint("last")
     if inputs.ranks.size > 1:
-        recipe = saved_form(inputs.recipe, folder).model_dump(mode="json")
-        inputs.ranks.from_first(Assignment(recipe, inputs.images, file, state, stop_after))
+        inputs.ranks.from_first(Assignment.of(inputs, folder, state, stop_after))
     start = state.get("start") if state else None
     if inputs.start is not None:
         start = inputs.start.record()
@@ -190,8 +192,9 @@ def _report(folder: RunFolder) -> None:
 @dataclass(frozen=True)
 class Assignment:
     """What rank 0 tells the others of the training that they share: the recipe as plain builtins,
-    the fingerprints of its images, the content of the checkpoint `file` if it resumes, after how
-    many epochs to stop, the threads of each rank, and what the user has answered for."""
+    in the precision of rank 0, the fingerprints of its images, the content of the checkpoint `file`
+    if it resumes, after how many epochs to stop, the threads of each rank, and what the user has
+    answered for."""
 
     recipe: dict[str, Any]
     images: Mapping[str, str]
@@ -200,6 +203,18 @@ class Assignment:
     stop_after: int | None
     threads: int = field(default_factory=torch.get_num_threads)
     trust: Trust = field(default_factory=trust)
+
+    @classmethod
+    def of(
+        cls,
+        inputs: Inputs,
+        folder: RunFolder,
+        state: dict[str, Any] | None,
+        stop_after: int | None,
+    ) -> "Assignment":
+        recipe = saved_form(inputs.recipe, folder).model_dump(mode="json")
+        recipe["precision"] = inputs.compute.precision  # whatever the others' processors are
+        return cls(recipe, inputs.images, folder.checkpoint("last"), state, stop_after)
 
 
 @dataclass(frozen=True)
@@ -266,4 +281,5 @@ def write_recipe(folder: RunFolder, recipe: Recipe, segments: Sequence[Segment])
     """Write the resolved recipe, under a head that says how to repeat the run, or why that cannot
     be done. Raises `RunFolderError`."""
     head = how_to_repeat(segments, folder.path, folder.recipe, flag_for(recipe))
+    head += how_to_keep(recipe, segments)
     write_whole(folder.recipe, to_yaml(saved_form(recipe, folder), "\n".join(head)))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rpat_cli.errors import ConfigError, Problem
-from rpat_cli.recipe.layers import Layer, merge, nested, parse_assignments
+from rpat_cli.recipe.layers import Layer, load_plugins, merge, nested, parse_assignments
 from rpat_cli.recipe.yaml_lines import KeyPath
 from rpat_cli.records.regular import read_regular
 from rpat_cli.reports.saved_report import DAMAGE
@@ -19,10 +19,19 @@ _MISSING = object()
 
 
 def hidden_assignments(
-    assignments: Sequence[str], axes: Sequence[str], combinations: Sequence[Layers]
+    assignments: Sequence[str],
+    axes: Sequence[str],
+    combinations: Sequence[Layers],
+    *,
+    loaded: bool,
 ) -> Iterator[Problem]:
-    """The assignments that every combination overrides, in whole or in part, and the seed. `axes`:
-    the keys of all axes."""
+    """The assignments that every combination overrides, in whole or in part, and the seed.
+
+    `axes`: the keys of all axes. `loaded`: the plugins of the combinations are, which may add keys;
+    otherwise they are loaded here. Raises `ConfigError` for those that cannot be.
+    """
+    for below, above in () if loaded else combinations:
+        load_plugins([*below, *above])
     for layer in parse_assignments(assignments):
         key = layer.source.removeprefix("--set ").partition("=")[0].strip()
         if key == "seed":

@@ -201,8 +201,9 @@ def plan_sweep(path: Path, assignments: Sequence[str] = ()) -> Plan:
             variants = list(_resolve_all(expander, kept))
         finally:  # its plugins are loaded now, which may add keys
             if is_whole and assignments:
-                seen = map(expander.layers, samples_of(spec) if spec.is_adaptive else kept)
-                problems += hidden_assignments(assignments, keys_of(spec), list(seen))
+                loaded = not spec.is_adaptive  # of which nothing was resolved
+                seen = [expander.layers(axes) for axes in (kept if loaded else samples_of(spec))]
+                problems += hidden_assignments(assignments, keys_of(spec), seen, loaded=loaded)
     except ConfigError as error:
         problems += error.problems
     if problems:

@@ -4,6 +4,7 @@ import pytest
 import torch
 from helpers import tiny_net
 
+from rpat_cli import hardware
 from rpat_cli.engine.compute import (
     Compute,
     resolve_compute,
@@ -37,6 +38,26 @@ def test_a_gpu_computes_in_bfloat16_where_it_does_so_natively(
     compute = resolve_compute()
     assert (compute.device.type, compute.precision) == ("cuda", precision)
     assert resolve_compute("cuda", "fp16").precision == "fp16"
+
+
+@pytest.mark.parametrize(
+    ("flags", "parameters", "precision"),
+    [
+        ({"avx2", "avx512_bf16"}, 1_000_000, "bf16"),
+        ({"amx_bf16"}, 11_000_000, "bf16"),
+        ({"bf16"}, 11_000_000, "bf16"),
+        ({"avx512_bf16"}, 999_999, "fp32"),
+        ({"avx2", "avx512f"}, 11_000_000, "fp32"),
+        (set(), 11_000_000, "fp32"),
+    ],
+)
+def test_a_cpu_computes_in_bfloat16_where_it_is_native_and_the_network_large(
+    flags: set[str], parameters: int, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hardware, "cpu_flags", lambda: frozenset(flags))
+    assert resolve_compute("cpu", parameters=lambda: parameters).precision == precision
+    for asked in ("fp32", "bf16"):
+        assert resolve_compute("cpu", asked, parameters=lambda: parameters).precision == asked
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from toys import make_toy
 
+from rpat_cli import hardware
 from rpat_cli.attacks.threat import Threat
 from rpat_cli.evaluation import fast
 from rpat_cli.evaluation.evaluate import Evaluation, evaluate
@@ -23,8 +24,8 @@ pytestmark = pytest.mark.usefixtures("small_budgets")
 @pytest.fixture(autouse=True)
 def native(monkeypatch: pytest.MonkeyPatch) -> None:
     """bfloat16 is emulated where it is not native, with the same results."""
-    monkeypatch.setattr(fast, "native_bf16", lambda device: True)
-    monkeypatch.setattr(fast, "SMALL", 0)
+    monkeypatch.setattr(hardware, "native_bf16", lambda device: True)
+    monkeypatch.setattr(hardware, "SMALL", 0)
 
 
 def run(toy: Any, attacks: str, **options: Any) -> Evaluation:
@@ -90,16 +91,16 @@ def test_what_a_check_would_cost_as_much_as_is_not_searched_fast(toy: Any) -> No
 def test_without_native_bfloat16_it_is_the_exact_evaluation(
     toy: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fast, "native_bf16", lambda device: False)
+    monkeypatch.setattr(hardware, "native_bf16", lambda device: False)
     said: list[str] = []
     result = run(toy, "autoattack", on_remark=said.append)
     assert result.to_dict()["results"][0]["stages"][-1]["name"] == "square"
     begin = "fast: the search is in float32, too: "
     assert said.pop() == f"{begin}cpu does not compute bfloat16 natively here."
-    monkeypatch.setattr(fast, "native_bf16", lambda device: True)
-    monkeypatch.setattr(fast, "SMALL", 1_000_000)
+    monkeypatch.setattr(hardware, "native_bf16", lambda device: True)
+    monkeypatch.setattr(hardware, "SMALL", 1_000_000)
     run(toy, "autoattack:square", on_remark=said.append)
-    assert said == [f"{begin}networks of less than 1,000,000 parameters are slower in bfloat16."]
+    assert said == [f"{begin}networks of less than 1,000,000 parameters may be slower in bfloat16."]
 
 
 def test_other_attacks_are_searched_fast_and_read_back(

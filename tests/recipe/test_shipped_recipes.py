@@ -84,7 +84,7 @@ def one_step(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Esti
     set is embedded."""
     monkeypatch.setattr(dry_run, "STEPS", 1)
     monkeypatch.setattr(raat, "interpolation_term", on_all_pairs)
-    little = ["batch_size=2", "attack.steps=1", f"data.root={tmp_path}"]
+    little = ["batch_size=2", "attack.steps=1", f"data.root={tmp_path}", "precision=fp32"]
     recipe = whole(name)
     if recipe.attack.strong.from_epoch is not None:
         little.append("attack.strong.steps=1")

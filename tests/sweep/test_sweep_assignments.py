@@ -8,6 +8,9 @@ import pytest
 
 from rpat_cli.cli.sweep_session import sweep
 from rpat_cli.errors import ConfigError
+from rpat_cli.methods import REGULARIZERS
+from rpat_cli.recipe import plugins
+from rpat_cli.recipe.trust import trusting
 from rpat_cli.sweep.assignments import check_folder
 from rpat_cli.sweep.expand import plan_sweep
 
@@ -99,3 +102,21 @@ def test_the_same_assignments_and_damaged_tables_go_on(tmp_path: Path, table: st
     if table is not None:
         (tmp_path / "table.json").write_text(table)
     check_folder(tmp_path, ["epochs=1"])
+
+
+def test_a_plugins_regularizer_stays_a_switch_where_optuna_chooses(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`true` keeps the settings, as of rpat's own regularizers."""
+    monkeypatch.setattr(REGULARIZERS, "_entries", dict(REGULARIZERS._entries))
+    monkeypatch.setattr(plugins, "_loaded", {})
+    (tmp_path / "own.py").write_text(
+        "from rpat_cli.methods import REGULARIZERS\n"
+        "REGULARIZERS.add('own', 'rpat_cli.methods.robust_perception:RobustPerception')\n"
+    )
+    text = OPTUNA.format("own: {choice: [true, false]}")
+    file = write(f"recipe: {{plugins: [own.py]}}\n{text}")
+    with trusting(code=True):
+        plan_sweep(file, ["own.weight=2"])
+        with pytest.raises(ConfigError, match="it is an axis of this sweep"):
+            plan_sweep(file, ["own=false"])
