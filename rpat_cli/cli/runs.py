@@ -24,7 +24,7 @@ from rpat_cli.runs.cleanup import (
 )
 from rpat_cli.runs.listing import list_runs
 from rpat_cli.signals import importing
-from rpat_cli.text import file_size
+from rpat_cli.text import file_size, several
 
 runs = typer.Typer(invoke_without_command=True)
 
@@ -217,15 +217,16 @@ def rm(
     removals = plan_whole_removal(folders) if whole else plan_removal(folders, kept)
     files = [path for removal in removals for path in removal.files]
     size = sum(removal.bytes for removal in removals)
+    amount = f"{several(len(files), 'file')}, {file_size(size)}"
     if files and not yes:
-        _ask(removals, f"{len(files)} files, {file_size(size)}")
+        _ask(removals, amount)
     remove(removals)
     left = [path for removal in removals for path in removal.left]
     if as_json:
         answer = {"removed": [*map(str, files)], "bytes": size, "left": [*map(str, left)]}
         print(json.dumps(answer))
         return
-    console.out.print(f"removed {len(files)} files, {file_size(size)}")
+    console.out.print(f"removed {amount}")
     for path in left:
         console.say(f"! left alone, since rpat has not written it: {path}")
 
