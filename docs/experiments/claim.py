@@ -3,27 +3,43 @@
     python docs/experiments/claim.py --measure sweeps/claim-fashion-mnist    # best, perception
     python docs/experiments/claim.py sweeps/claim-fashion-mnist sweeps/claim-selection
     python docs/experiments/claim.py                 # the page again, from the tables in data/
+    python docs/experiments/claim.py --repeat 1 sweeps/claim-fashion-mnist
 
-Each folder becomes data/NAME.csv, the raw table; the page robust-perception.md and its plots are
-made from these tables alone. A folder's name says which part of the experiment it is.
+Each folder becomes data/NAME.csv, the raw table; the page robust-perception.md, its plots and the
+two sentences in README.md and docs/results.md are made from these tables alone. A folder's name
+says which part of the experiment it is. `--repeat` trains a trial again that is drawn at random,
+compares, and writes nothing.
 """
 
 import argparse
+import secrets
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-from claim_data import DATA, collect, measure, read_csv, write_csv
-from claim_page import PAGE, PARTS, answer, between, results
+from claim_answer import SENTENCES, answer, sentences
+from claim_data import Row, collect
+from claim_page import results
+from claim_parts import PARTS, Tables
+from claim_runs import measure, repeat
+from raw_tables import DATA, between, read_csv, write_csv
+
+from rpat_cli.errors import RpatError
+
+DOCS = Path(__file__).parent.parent
+PAGE = DOCS / "experiments" / "robust-perception.md"
+ROOT = DOCS.parent
 
 
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("folders", nargs="*", type=Path, help="folders of sweeps")
     parser.add_argument("--measure", action="store_true", help="run what is missing first")
-    parser.add_argument("--jobs", type=int, default=1, help="processes for --measure")
-    parser.add_argument("--hours", type=float, help="hours of one training at the paper's scale")
+    parser.add_argument("--jobs", type=int, help="of --measure at once (default: as of a sweep)")
+    parser.add_argument("--repeat", type=int, metavar="N", help="so many trials of each, again")
+    parser.add_argument("--seed", type=int, help="which trials --repeat draws (default: random)")
     parser.add_argument("--data", type=Path, default=DATA, help="where the raw tables are")
-    parser.add_argument("--page", type=Path, default=PAGE, help="the page to fill in")
+    parser.add_argument("--root", type=Path, default=ROOT, help="where README.md and docs/ are")
     given = parser.parse_args(arguments)
     unknown = [str(folder) for folder in given.folders if folder.name not in PARTS]
     missing = [str(folder) for folder in given.folders if not (folder / "table.json").is_file()]
@@ -31,23 +47,67 @@ def main(arguments: list[str]) -> int:
         parser.error(f"{', '.join(unknown)}: must be named {' or '.join(PARTS)}")
     if missing:
         parser.error(f"{', '.join(missing)}: no table.json; run rpat sweep first")
-    for folder in given.folders:
-        if given.measure:
-            measure(folder, given.jobs)
-        write_csv(collect(folder), given.data / f"{folder.name}.csv")
-    tables = {}
-    for name in PARTS:
-        path = given.data / f"{name}.csv"
-        rows = read_csv(path) if path.is_file() else []
-        if rows:
-            tables[name] = rows
+    try:
+        if given.repeat:
+            return _repeat(given.folders, given.repeat, given.seed)
+        problems = _read(given)
+    except RpatError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:  # a second one; what ran was asked to save by the first
+        return 130
+    tables = tables_in(given.data)
     if not tables:
         parser.error(f"there is no raw table in {given.data}; name the folder of a sweep")
-    text = given.page.read_text(encoding="utf-8")
+    fill(given.root, given.data, tables)
+    for problem in problems:
+        print(f"not measured: {problem}", file=sys.stderr)
+    return 1 if problems else 0
+
+
+def _read(given: argparse.Namespace) -> list[str]:
+    """The raw table of each folder, after what is missing was measured. Returns what failed."""
+    problems = []
+    for folder in given.folders:
+        if given.measure:
+            problems += measure(folder, given.jobs, audits=PARTS[folder.name].audits)
+        write_csv(collect(folder), given.data / f"{folder.name}.csv")
+    return problems
+
+
+def _repeat(folders: Sequence[Path], count: int, seed: int | None) -> int:
+    """3 if anything differs, as a check of rpat that fails."""
+    seed = secrets.randbelow(10**6) if seed is None else seed
+    failed = False
+    for folder in folders:
+        for each in range(seed, seed + count):
+            title, different = repeat(folder, each)
+            said = "NOT the same: " + "; ".join(different) if different else "the same, bit for bit"
+            print(f"{folder.name}, --seed {each}: {title}: {said}", flush=True)
+            failed = failed or bool(different)
+    return 3 if failed else 0
+
+
+def tables_in(data: Path) -> Tables:
+    """The raw tables that are there, in the order of the experiment's parts."""
+    files = {name: data / f"{name}.csv" for name in PARTS}
+    rows = {name: read_csv(file, Row) for name, file in files.items() if file.is_file()}
+    return {name: found for name, found in rows.items() if found}
+
+
+def fill(root: Path, data: Path, tables: Tables) -> None:
+    """Write the page and its plots; as soon as the first part is reported, the sentences too."""
+    page = root / PAGE.relative_to(ROOT)
+    text = page.read_text(encoding="utf-8")
     text = between(text, "answer", answer(tables))
-    text = between(text, "results", results(tables, given.data, given.hours))
-    given.page.write_text(text, encoding="utf-8")
-    return 0
+    text = between(text, "results", results(tables, data))
+    page.write_text(text, encoding="utf-8")
+    for name, link in SENTENCES.items():
+        said = sentences(tables, link)
+        if said:
+            file = root / name
+            text = between(file.read_text(encoding="utf-8"), "claim", said)
+            file.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

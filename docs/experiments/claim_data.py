@@ -1,26 +1,27 @@
 """The raw table of the experiment: one row for each checkpoint of each trial, read from the folders
 of sweeps, kept as CSV."""
 
-import csv
 import json
-import subprocess
-import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from rpat_cli.diagnostics.perception import Perception
-from rpat_cli.evaluation.results import parse_evaluation
-from rpat_cli.records import eval_file
+from rpat_cli.attacks.threat import Threat
+from rpat_cli.diagnostics.perception import STEPS, Perception
+from rpat_cli.evaluation.attack_result import AttackResult
+from rpat_cli.recipe.layers import read_recipe, resolve
 from rpat_cli.records.run_folder import RunFolder
-
-DATA = Path(__file__).parent / "data"
+from rpat_cli.reports.evaluations import Measured, fitting, read_evaluations
+from rpat_cli.reports.training import read_checkpoints
+from rpat_cli.sweep.cost import cost_of
 
 LIMIT = 1000
 """Test images of the longer attack and of the perception diagnostic."""
 
 LONG = "best"
+
+WIDTH = 1
+"""Of the audit on all test images, in points."""
 
 PENDING = "pending"
 """In the place of a checkpoint: the variant has ended in no seed yet. Its seed says nothing."""
@@ -34,7 +35,10 @@ class Row:
 
     `robust` is under `attack`, on all test images; `robust_1000` and `best_1000`, under the same
     and under `best`, on at most 1,000 of them. `bend` is RPAT's own loss at mix 0.5 on test
-    images, `unevenness` four times that over the change on the whole way.
+    images, `unevenness` four times that over the change on the whole way. `seconds` are those of
+    the training's epochs. `audited` is what `best` and an audit leave of all test images;
+    AutoAttack on all of them is lower by at most `audit_gap` (95 %), since it broke `audit_broken`
+    of `audit_sampled` that were left.
     """
 
     variant: str
@@ -49,6 +53,11 @@ class Row:
     best_1000: float | None = None
     bend: float | None = None
     unevenness: float | None = None
+    seconds: float | None = None
+    audited: float | None = None
+    audit_gap: float | None = None
+    audit_sampled: float | None = None
+    audit_broken: float | None = None
 
     @property
     def failed(self) -> bool:
@@ -57,9 +66,6 @@ class Row:
     @property
     def pending(self) -> bool:
         return self.checkpoint == PENDING
-
-
-NUMBERS = ("clean", "robust", "robust_1000", "best_1000", "bend", "unevenness")
 
 
 def primary_checkpoint(variant: str) -> str:
@@ -71,21 +77,27 @@ def collect(folder: Path) -> list[Row]:
     """The rows of a sweep's folder, in the order of its table. Raises `OSError` without a table."""
     table = json.loads((folder / "table.json").read_text(encoding="utf-8"))
     attack = next(name for name in table["metrics"] if name != "clean")
-    rows = []
+    rows: list[Row] = []
+    added: dict[str, dict[str, dict[str, float]]] = {}
+    seconds: dict[str, float] = {}
     for line in table["rows"]:
         for seed, page in sorted(line["pages"].items(), key=lambda item: int(item[0])):
-            values = line["values"]
+            trial, values = Path(page).parts[1], line["values"]
+            if trial not in added:
+                run = folder / Path(page).parent
+                added[trial], seconds[trial] = _added(run, attack), cost_of(RunFolder(run)).training
             rows.append(
                 Row(
                     variant=line["label"],
                     baseline=line["baseline"] or "",
                     seed=int(seed),
-                    trial=Path(page).parts[1],
+                    trial=trial,
                     checkpoint=line["checkpoint"],
                     attack=attack,
                     clean=values["clean"][seed],
                     robust=values[attack][seed],
-                    **_further(folder / Path(page).parent, line["checkpoint"], attack),
+                    seconds=seconds[trial],
+                    **added[trial].get(line["checkpoint"], {}),
                 )
             )
     baselines = {line["label"]: line["baseline"] or "" for line in table["rows"]}
@@ -99,22 +111,83 @@ def collect(folder: Path) -> list[Row]:
     return rows
 
 
-def _further(run: Path, checkpoint: str, attack: str) -> dict[str, float]:
-    """What `measure` has added to a run, of this checkpoint: nothing of other evaluations, such as
-    one with an audit on all images."""
-    found: dict[str, float] = {}
-    for file in eval_file.read_all(RunFolder(run).evals)[0]:
-        evaluation = parse_evaluation(file)
-        results = {each.label: each.accuracy.value for each in evaluation.attacks}
-        # A limit that takes all of a small test set isn't recorded.
-        at_most = LIMIT if evaluation.n <= LIMIT and file.limit is None else file.limit
-        wanted = file.checkpoint == checkpoint and at_most == LIMIT
-        if not wanted or not {attack, LONG} <= results.keys():
-            continue
-        found |= {"robust_1000": results[attack], "best_1000": results[LONG]}
-        if file.has_diagnostic("perception"):
-            found |= smoothness(Perception.from_dict(file.diagnostic("perception")))
+def _added(run: Path, attack: str) -> dict[str, dict[str, float]]:
+    """By checkpoint, what was measured of a run beside the sweep's evaluations. Nothing of those
+    that differ from these in more than the attack and the number of images, nor of weights that
+    further training has replaced; of two that fit the newer counts."""
+    folder = RunFolder(run)
+    recipe = resolve(read_recipe(folder.recipe))
+    threat = Threat(recipe.threat.norm, recipe.threat.eps)
+    every = read_evaluations(folder, read_checkpoints(folder), [])
+    every = [each for each in every if each.evaluation.threat == threat]
+    own: dict[str, Measured] = {}
+    for each in fitting(every, recipe, []):
+        if attack in _attacks(each):
+            own |= {checkpoint.name: each for checkpoint in each.checkpoints}
+    found: dict[str, dict[str, float]] = {name: {} for name in own}
+    for each in every:
+        for name in own.keys() & {checkpoint.name for checkpoint in each.checkpoints}:
+            if _comparable(each, own[name]):
+                found[name] |= _on_some(each, own[name], attack) | _audited(each)
     return found
+
+
+def _attacks(measured: Measured) -> dict[str, AttackResult]:
+    return {each.label: each for each in measured.evaluation.attacks}
+
+
+def _comparable(one: Measured, other: Measured) -> bool:
+    """The same data, random numbers and versions. Threat and weights were compared before."""
+    a, b = one.evaluation, other.evaluation
+    versions = [
+        [each.file.environment.get(name) for name in ("rpat", "torch")] for each in (one, other)
+    ]
+    return (
+        one.file.fingerprint == other.file.fingerprint
+        and (a.seed, a.batch_size) == (b.seed, b.batch_size)
+        and versions[0] == versions[1]
+    )
+
+
+def _best(measured: Measured) -> AttackResult | None:
+    """`best` as it is: a search in bfloat16, and gradients through stand-ins, are recorded among
+    its settings."""
+    found = _attacks(measured).get(LONG)
+    return found if found and found.settings.keys() == {"attacks"} else None
+
+
+def _on_some(measured: Measured, own: Measured, attack: str) -> dict[str, float]:
+    """The metric and `best` on `LIMIT` images, and perception, if it is that evaluation."""
+    evaluation = measured.evaluation
+    shorter, long = _attacks(measured).get(attack), _best(measured)
+    if not shorter or not long or shorter.settings != _attacks(own)[attack].settings:
+        return {}
+    # A limit that takes all of a small test set isn't recorded.
+    if evaluation.limit != LIMIT and (evaluation.limit is not None or evaluation.n > LIMIT):
+        return {}
+    found = {"robust_1000": shorter.robust_acc, "best_1000": long.robust_acc}
+    if measured.file.has_diagnostic("perception"):
+        perception = Perception.from_dict(measured.file.diagnostic("perception"))
+        whole = (evaluation.threat, evaluation.n, STEPS)
+        if (perception.threat, perception.n, perception.steps) == whole:
+            found |= smoothness(perception)
+    return found
+
+
+def _audited(measured: Measured) -> dict[str, float]:
+    """`best` and the audit on all test images, if it is that evaluation."""
+    if measured.evaluation.limit is not None or not _best(measured):
+        return {}
+    for result in measured.evaluation.attacks:
+        audit = result.audit
+        if audit is not None and (audit.width, audit.level) == (WIDTH, 0.95):
+            return {
+                "audited": result.robust_acc,
+                "audit_gap": audit.gap,
+                "audit_sampled": audit.sampled,
+                "audit_broken": audit.broken,
+            }
+    return {}
 
 
 def smoothness(perception: Perception) -> dict[str, float]:
@@ -136,47 +209,6 @@ def smoothness(perception: Perception) -> dict[str, float]:
         return {}
     apart = 2 * halves - whole
     return {"bend": apart / total / 4, "unevenness": apart / whole}
-
-
-def measure(folder: Path, jobs: int) -> None:
-    """Attack 1,000 images with `best` and measure perception, on the primary checkpoint of every
-    finished trial that lacks it."""
-    for row in collect(folder):
-        wanted = row.checkpoint == primary_checkpoint(row.variant)
-        if not wanted or (row.best_1000 is not None and row.unevenness is not None):
-            continue
-        run = folder / "trials" / row.trial / "run"
-        what = ["--checkpoint", row.checkpoint, "--attack", f"{row.attack},{LONG}"]
-        how = ["--perception", "--limit", str(LIMIT), "--jobs", str(jobs), "--quiet"]
-        subprocess.run(
-            [sys.executable, "-m", "rpat_cli", "eval", str(run), *what, *how], check=True
-        )
-
-
-def write_csv(rows: Sequence[Row], path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, [each.name for each in fields(Row)], lineterminator="\n")
-        writer.writeheader()
-        for row in rows:
-            writer.writerow({name: _short(value) for name, value in asdict(row).items()})
-
-
-def _short(value: Any) -> Any:
-    """Numbers with ten digits: enough for a fraction of 10,000 images, and the same everywhere."""
-    return f"{value:.10g}" if isinstance(value, float) else value
-
-
-def read_csv(path: Path) -> list[Row]:
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(_rows_in(csv.DictReader(file)))
-
-
-def _rows_in(lines: "csv.DictReader[str]") -> Iterator[Row]:
-    for line in lines:
-        numbers = {name: float(line[name]) if line[name] else None for name in NUMBERS}
-        texts = {name: line[name] for name in line if name not in (*NUMBERS, "seed")}
-        yield Row(**texts, seed=int(line["seed"]), **numbers)
 
 
 def complete_blocks(rows: Sequence[Row]) -> list[Row]:

@@ -11,7 +11,9 @@ from rpat_cli.reports.pareto import Point, pareto_plot
 from rpat_cli.reports.plots import nice_ticks
 from rpat_cli.sweep.intervals import Stat
 
-LEFT, RIGHT, WIDTH, TOP, STEP = 340, 800, 820, 40, 26
+PLOT, LETTER, EDGE, TOP, STEP = 330, 6.8, 20, 40, 26
+"""Pixels: a telephone shows the picture at some two thirds of its size, so it's no wider than its
+labels need."""
 
 STYLE = (
     "<style>.forest text{font:12px system-ui,sans-serif;fill:#16202c}"
@@ -26,6 +28,9 @@ STYLE = (
 
 def forest(pairs: Sequence[Pair], title: str) -> str:
     """Mean paired differences in points with their 95 % intervals, and every single pair."""
+    labels = [f"{pair.variant} to {pair.baseline} (n {pair.difference.n})" for pair in pairs]
+    left = EDGE + LETTER * max(map(len, labels), default=0)
+    width = left + PLOT + EDGE
     values = [0.0]
     for pair in pairs:
         values += [*pair.by_seed.values(), *(pair.difference.interval or ())]
@@ -34,29 +39,30 @@ def forest(pairs: Sequence[Pair], title: str) -> str:
     low, high = low - room, high + room
 
     def at(points: float) -> str:
-        return f"{LEFT + (points - low) / (high - low) * (RIGHT - LEFT):.1f}"
+        return f"{left + (points - low) / (high - low) * PLOT:.1f}"
 
     bottom = TOP + STEP * len(pairs)
-    parts = [STYLE, f'<rect class="paper" width="{WIDTH}" height="{bottom + 50}"/>']
+    parts = [STYLE, f'<rect class="paper" width="{width:.0f}" height="{bottom + 50}"/>']
     parts.append(f'<text x="10" y="20">{escape(title)}</text>')
     for tick in nice_ticks(low, high, 6):
         if low <= tick <= high:
-            x = at(tick)
+            x, shown = at(tick), f"{tick:+g}" if tick else "0"
             parts.append(f'<line class="line" x1="{x}" x2="{x}" y1="{TOP}" y2="{bottom}"/>')
-            parts.append(f'<text x="{x}" y="{bottom + 18}" text-anchor="middle">{tick:+g}</text>')
+            parts.append(f'<text x="{x}" y="{bottom + 18}" text-anchor="middle">{shown}</text>')
     parts.append(f'<line class="zero" x1="{at(0)}" x2="{at(0)}" y1="{TOP}" y2="{bottom}"/>')
-    for number, pair in enumerate(pairs):
-        parts += _line(pair, TOP + STEP * number + STEP / 2, at)
+    for number, (pair, label) in enumerate(zip(pairs, labels, strict=True)):
+        y = TOP + STEP * number + STEP / 2
+        parts.append(f'<text x="{left - 10}" y="{y + 4}" text-anchor="end">{escape(label)}</text>')
+        parts += _line(pair, y, at)
     note = "difference in points; bar: 95 % t interval; pale: each pair"
-    parts.append(f'<text x="{LEFT}" y="{bottom + 38}">{note}</text>')
-    size = f'viewBox="0 0 {WIDTH} {bottom + 50}" width="{WIDTH}" height="{bottom + 50}"'
+    parts.append(f'<text x="{left}" y="{bottom + 38}">{note}</text>')
+    size = f'viewBox="0 0 {width:.0f} {bottom + 50}" width="{width:.0f}" height="{bottom + 50}"'
     head = f'<svg xmlns="http://www.w3.org/2000/svg" class="forest" role="img" {size}>'
     return "\n".join([head, f"<title>{escape(title)}</title>", *parts, "</svg>", ""])
 
 
 def _line(pair: Pair, y: float, at: Callable[[float], str]) -> list[str]:
-    label = f"{pair.variant} to {pair.baseline} (n {pair.difference.n})"
-    parts = [f'<text x="{LEFT - 10}" y="{y + 4}" text-anchor="end">{escape(label)}</text>']
+    parts = []
     for value in pair.by_seed.values():
         parts.append(f'<circle class="one" cx="{at(100 * value)}" cy="{y}" r="3"/>')
     if pair.difference.interval:

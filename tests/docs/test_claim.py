@@ -1,8 +1,7 @@
 """The experiment on robust perception: its statistics against closed forms and known answers, and
-the page from raw tables and from a sweep's folder."""
+what the page says of raw tables."""
 
-import sys
-from collections.abc import Iterator
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -13,29 +12,20 @@ import torch
 
 from rpat_cli.attacks.threat import Threat
 from rpat_cli.diagnostics.perception import MIXES, analyze_walks
-from rpat_cli.evaluation.attack_result import AttackResult
-from rpat_cli.evaluation.results import Evaluation
 from rpat_cli.methods.losses import mse
-from rpat_cli.records import eval_file
-from rpat_cli.sweep.expand import plan_sweep
-from rpat_cli.sweep.sweep_file import find_sweep
 
-SCRIPTS = Path(__file__).parent.parent.parent / "docs" / "experiments"
-NAMES = ("claim", "claim_data", "claim_numbers", "claim_pairs", "claim_page", "claim_plots")
-
-
-@pytest.fixture(scope="module")
-def scripts() -> Iterator[dict[str, ModuleType]]:
-    sys.path.insert(0, str(SCRIPTS))
-    try:
-        yield {name: __import__(name) for name in NAMES}
-    finally:
-        sys.path.remove(str(SCRIPTS))
-        for name in NAMES:
-            sys.modules.pop(name, None)
-
+ROOT = Path(__file__).parent.parent.parent
+PAGES = ("README.md", "docs/results.md", "docs/experiments/robust-perception.md")
 
 Scripts = dict[str, ModuleType]
+
+
+def copied(place: Path) -> Path:
+    """The pages that the experiment writes, in a folder of their own."""
+    for name in PAGES:
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, place / name)
+    return place
 
 
 def test_p_values_and_their_correction(scripts: Scripts) -> None:
@@ -112,33 +102,56 @@ def rows(scripts: Scripts, lost: float | None = None) -> list[Any]:
     return [*made, row("pgd", "", 5, "pgd-5", "best", "apgd-t", 0.8, 0.1)]
 
 
-def test_the_page_says_what_the_raw_table_holds(scripts: Scripts, tmp_path: Path) -> None:
-    data, page = tmp_path / "data", tmp_path / "page.md"
+def test_the_pages_say_what_the_raw_table_holds(scripts: Scripts, tmp_path: Path) -> None:
+    root, data = copied(tmp_path), tmp_path / "data"
     whole = rows(scripts)
-    scripts["claim_data"].write_csv(whole, data / "claim-fashion-mnist.csv")
-    assert scripts["claim_data"].read_csv(data / "claim-fashion-mnist.csv") == whole
-    page.write_text((SCRIPTS / "robust-perception.md").read_text())
-    assert scripts["claim"].main(["--data", str(data), "--page", str(page), "--hours", "2"]) == 0
-    text = page.read_text()
-    assert "of 2 methods the term helps 1 and hurts 0" in text
-    assert "from +0.00 to +1.00 points" in text
+    scripts["raw_tables"].write_csv(whole, data / "claim-fashion-mnist.csv")
+    kept = scripts["raw_tables"].read_csv(
+        data / "claim-fashion-mnist.csv", scripts["claim_data"].Row
+    )
+    assert kept == whole
+    arguments = ["--data", str(data), "--root", str(root)]
+    assert scripts["claim"].main(arguments) == 0
+    text = (root / PAGES[2]).read_text()
+    assert "The term helps 1 of 2 methods: pgd +1.00 [+0.88, +1.12]." in text
+    assert "It hurts none of 2 methods." in text
+    assert "No effect found for 1 of 2 methods: rebat +0.00 [+0.00, +0.00]." in text
     assert "5 complete blocks (seeds 0, 1, 2, 3, 4), 1 incomplete" in text
     # t = 10 √5 at 4 degrees of freedom, s² = t² / (t² + 4): p = 1 - s (1 + (1 - s²) / 2) = 2.36e-5;
     # Holm, over five planned comparisons: 5 p.
     assert "| pgd + ra<br>to pgd | 5 | 80.00 ± 0.00<br>80.00 ± 0.00 | +0.00 [+0.00, +0.00]" in text
     assert "+1.00 [+0.88, +1.12] | 0.000118 | helps |" in text
     assert "64.00 ± 1.58<br>64.00 ± 1.58 | +0.00 [+0.00, +0.00] | 1 | no effect found" in text
-    assert "Not yet checked against `best` in all pairs: pgd + ra." in text
-    # 5 pairs find 0.3 points of sd 0.1 at the level 0.01: both sides of five methods, 2 h each.
+    assert "Not yet checked against `best` in all pairs: pgd." in text
+    # Within each run, of each variant and of all of them: two points by averaging.
+    assert "| pgd + ra |  |  | +2.00 [+2.00, +2.00] (5) |  |" in text
+    assert "| all, by seed |  |  | +2.00 [+2.00, +2.00] (5) |  |" in text
+    # 5 pairs find 0.3 points of sd 0.1 at the level 0.01: both sides of five methods, 0.64 h each.
     assert scripts["claim_numbers"].pairs_needed(0.003, 0.001) == 5
-    assert "| pgd + ra to pgd | 0.10 | 5 (100 h) |" in text
+    assert "| pgd + ra to pgd | 5 | 0.10 | 5 (32 h) |" in text
     assert "## Deviations from the plan" in text  # the rest of the page stays
+    for name in PAGES[:2]:
+        said = " ".join((root / name).read_text().split())
+        assert "changes the robust accuracy by +0.00 to +1.00 points (5 pairs of each" in said
+        assert "it helps 1 of 2 methods (pgd +1.00 [+0.88, +1.12]), hurts none of 2" in said
     forest = (data / "claim-fashion-mnist-forest.svg").read_text()
     assert forest.count('class="one"') == 10
     assert "<svg" in (data / "claim-fashion-mnist-pareto.svg").read_text()
-    before = page.read_text()
-    scripts["claim"].main(["--data", str(data), "--page", str(page), "--hours", "2"])
-    assert page.read_text() == before
+    before = [(root / name).read_text() for name in PAGES]
+    scripts["claim"].main(arguments)
+    assert [(root / name).read_text() for name in PAGES] == before
+
+
+def test_what_is_committed_is_what_the_committed_tables_give(
+    scripts: Scripts, tmp_path: Path
+) -> None:
+    """Also without a table: then the pages say that there is no result."""
+    root, data = copied(tmp_path), scripts["raw_tables"].DATA
+    plots = root / data.relative_to(ROOT)
+    scripts["claim"].fill(root, plots, scripts["claim"].tables_in(data))
+    made = [path.relative_to(root).as_posix() for path in plots.glob("*.svg")]
+    for name in [*PAGES, *made]:
+        assert (root / name).read_text() == (ROOT / name).read_text(), name
 
 
 @pytest.mark.parametrize(
@@ -149,23 +162,26 @@ def test_an_effect_with_another_gap_is_one_of_the_attack(
 ) -> None:
     """The effect is 1 point, the third of it 0.33."""
     tables = {"claim-fashion-mnist": rows(scripts, lost)}
-    pair, other = scripts["claim_page"].primary(tables, "claim-fashion-mnist")
+    pair, other = scripts["claim_parts"].primary(tables, "claim-fashion-mnist")
     assert pair.gap == (None if lost is None else pytest.approx(lost))
     assert (pair.verdict, other.verdict) == (verdict, "no effect found")
-    said = scripts["claim_page"].answer(tables)
-    assert ("helps 0 and hurts 0, and for 1 the effect is one of the attack" in said) == (
-        lost == 0.004
-    )
+    said = scripts["claim_answer"].answer(tables)
+    assert ("The effect is one of the attack for 1 of 2 methods: pgd" in said) == (lost == 0.004)
+    assert ("The term helps none of 2 methods." in said) == (lost == 0.004)
     assert ("Not yet checked" in said) == (lost is None)
 
 
 def test_too_few_blocks_give_no_answer(scripts: Scripts, tmp_path: Path) -> None:
     four = [row for row in rows(scripts) if row.seed != 4]
-    name, page = "claim-fashion-mnist", scripts["claim_page"]
+    name, words = "claim-fashion-mnist", scripts["claim_answer"]
     said = "4 complete blocks are there, of the 5 that are the least"
-    assert page.answer({name: four}) == f"Fashion-MNIST, small-cnn: no answer yet; {said}."
-    assert page.results({name: four}, tmp_path, 2.0).endswith(f"Nothing is reported yet: {said}.")
-    assert "(n = 4 seeds)" in page.answer({"claim-cifar10": four})  # a further part: three
+    assert words.answer({name: four}) == f"Fashion-MNIST, small-cnn: no answer yet; {said}."
+    assert words.sentences({name: four}, "") == ""
+    shown = scripts["claim_page"].results({name: four}, tmp_path)
+    assert shown.endswith(f"Nothing is reported yet: {said}.")
+    further = {"claim-cifar10": four}  # three are enough
+    assert "4 pairs of each method" in words.answer(further)
+    assert words.sentences(further, "") == ""  # the first part has to be there
 
 
 def test_failures_and_collapses_are_counted_and_kept(scripts: Scripts) -> None:
@@ -177,92 +193,6 @@ def test_failures_and_collapses_are_counted_and_kept(scripts: Scripts) -> None:
     assert scripts["claim_pairs"].collapsed(every) == [flat]
     assert scripts["claim_data"].complete_blocks(every) == every
     assert scripts["claim_pairs"].by_seed(every, "pgd", "robust") == {0: 0.1}
-
-
-METRIC = "apgd-t-20@targets=3"
-
-
-def write_table(folder: Path) -> str:
-    """As `rpat sweep` writes it, with one trial that has finished, whose name is returned, and the
-    next one failed."""
-    from rpat_cli.sweep.table import build_table, to_json
-
-    plan = plan_sweep(find_sweep("claim-fashion-mnist"))
-    accuracy = {"clean": 0.8, METRIC: 0.6}
-    of_all = dict.fromkeys(("best", "last", "best_wa", "last_wa"), accuracy)
-    first, second = plan.trials[:2]
-    table = build_table(plan, {first.name: of_all}, {second.name: "killed"})
-    (folder / "table.json").write_text(to_json(table))
-    return first.name
-
-
-def test_a_sweeps_folder_becomes_rows(scripts: Scripts, tmp_path: Path) -> None:
-    first = write_table(tmp_path)
-    found = scripts["claim_data"].collect(tmp_path)
-    assert [row.checkpoint for row in found[:5]] == ["best", "last", "best_wa", "last_wa", ""]
-    assert {(row.trial, row.clean, row.robust) for row in found[:4]} == {(first, 0.8, 0.6)}
-    assert (found[4].variant, found[4].seed, found[4].failed) == ("pgd + ra", 0, True)
-    # Eight variants have ended nowhere, so seed 0 is no complete block.
-    assert [row.pending for row in found] == [False] * 5 + [True] * 8
-    scripts["claim_data"].write_csv(found, tmp_path / "raw.csv")
-    assert scripts["claim_data"].read_csv(tmp_path / "raw.csv") == found
-    assert scripts["claim_data"].complete_blocks(found) == []
-
-
-def an_evaluation(right: dict[str, int], n: int, limit: int | None) -> Evaluation:
-    """Of `n` images, all right without an attack and the first `right[label]` under it."""
-    y, threat, results = torch.arange(n) % 10, Threat("Linf", 0.1), []
-    for label, count in right.items():
-        flags = torch.arange(n) < count
-        predicted = torch.where(flags, y, (y + 1) % 10)
-        broken_by = torch.where(flags, -1, 0)
-        distance = torch.where(flags, torch.nan, 0.1)
-        results.append(
-            AttackResult(label, label, threat, {}, flags, predicted, broken_by, distance)
-        )
-    return Evaluation(threat, y, y, tuple(results), 0, 10, limit, classes=10)
-
-
-def test_only_the_planned_evaluations_become_columns(
-    scripts: Scripts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Of all that a run's evals/ may hold, in the order in which it was measured."""
-    data, images = scripts["claim_data"], 40
-    monkeypatch.setattr(data, "LIMIT", images)
-    trial = write_table(tmp_path)
-    evals = tmp_path / "trials" / trial / "run" / "evals"
-
-    def measured(
-        at: int, right: dict[str, int], n: int = images, limit: int | None = images, **more: Any
-    ) -> None:
-        record = {
-            "created": f"2026-11-22T12:00:{at:02}+00:00",
-            "environment": {},
-            "device": "cpu",
-            "checkpoint": "best",
-            "epoch": 8,
-            "data": {"name": "fashion-mnist", "fingerprint": "ab"},
-        }
-        content = an_evaluation(right, n, limit).to_dict()
-        eval_file.write_new(evals, "best", record | content | more)
-
-    def columns() -> tuple[float | None, ...]:
-        [row] = [row for row in data.collect(tmp_path) if row.checkpoint == "best"]
-        return row.robust_1000, row.best_1000, row.bend
-
-    measured(1, {METRIC: 60, "best": 50}, 100, None)  # an audit, on all images
-    measured(2, {METRIC: 12, "best": 9}, 20, 20)
-    measured(3, {"best": 10})
-    assert columns() == (None, None, None)
-    logits = torch.randn(len(MIXES), images, 10, generator=torch.Generator().manual_seed(0))
-    walks = {"adversarial": logits, "random": logits}
-    perception = analyze_walks(walks, logits[0].argmax(1), Threat("Linf", 0.1), 20)
-    bend = pytest.approx(data.smoothness(perception)["bend"])
-    measured(4, {METRIC: 24, "best": 20}, perception=perception.to_dict())
-    assert columns() == (0.6, 0.5, bend)
-    measured(5, {METRIC: 24, "best": 18}, limit=None)  # as of a test set that has no more images
-    measured(6, {METRIC: 60, "best": 50}, 100, None)
-    assert columns() == (0.6, 0.45, bend)
 
 
 def test_what_it_cannot_use_is_said(

@@ -1,0 +1,192 @@
+"""The table of docs/results.md, every method without and with robust perception, from the folders
+of two sweeps:
+
+    python docs/experiments/methods_table.py sweeps/fashion-mini-methods \\
+        sweeps/fashion-mini-published-methods
+    python docs/experiments/methods_table.py --time  # a race of the steps of all of them
+    python docs/experiments/methods_table.py         # the page again, from the tables in data/
+"""
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from raw_tables import DATA, between, read_csv, write_csv
+
+from rpat_cli.benchmark.race import Spread, race
+from rpat_cli.benchmark.training import OurSteps
+from rpat_cli.runs.build import architecture_for, build_data, compute_for
+from rpat_cli.sweep.expand import plan_sweep
+from rpat_cli.sweep.intervals import Stat, paired_difference
+from rpat_cli.sweep.sweep_file import find_sweep
+from rpat_cli.sweep.table import signed, spread
+
+PAGE = Path(__file__).parent.parent / "results.md"
+SWEEPS = ("fashion-mini-methods", "fashion-mini-published-methods")
+STRONGEST = "apgd-t"
+"""Of AutoAttack's parts."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One checkpoint of a trial; accuracies are fractions. `forward`, `backward`: passes of a
+    step, in the mean. `collapsed`: the epoch that the collapse guard reported, 0 for none."""
+
+    variant: str
+    baseline: str
+    seed: int
+    checkpoint: str
+    clean: float
+    pgd_20: float
+    apgd_t: float
+    forward: float
+    backward: float
+    collapsed: int
+
+
+@dataclass(frozen=True)
+class Step:
+    """Processor seconds of a step: the median of `rounds`, and its quartiles."""
+
+    variant: str
+    seconds: float
+    low: float
+    high: float
+    rounds: int
+
+
+def collect(folder: Path) -> Iterator[Row]:
+    """Raises `ValueError` unless all trials of the sweep are finished."""
+    table = json.loads((folder / "table.json").read_text(encoding="utf-8"))
+    unfinished = [line["label"] for line in table["rows"] if line["n"] < line["planned"]]
+    if table["failures"] or unfinished:
+        raise ValueError(f"{folder}: not finished: {', '.join([*table['failures'], *unfinished])}")
+    for line in table["rows"]:
+        for seed, page in line["pages"].items():
+            report = json.loads((folder / page).with_suffix(".json").read_text(encoding="utf-8"))
+            records = report["training"]["records"]
+            steps = sum(_steps(record, report["recipe"]["batch_size"]) for record in records)
+            yield Row(
+                line["label"],
+                line["baseline"] or "",
+                int(seed),
+                line["checkpoint"],
+                *(line["values"][metric][seed] for metric in ("clean", "pgd-20", STRONGEST)),
+                report["training"]["forward"] / steps,
+                report["training"]["backward"] / steps,
+                next((each["epoch"] for each in records if each["watched"].get("collapsed")), 0),
+            )
+
+
+def _steps(record: Mapping[str, Any], batch_size: int) -> int:
+    return math.ceil(round(record["images_per_second"] * record["seconds"]) / batch_size)
+
+
+def time_steps(seconds: float) -> list[Step]:
+    """All variants of both sweeps in one process, turn by turn: by the processor's time, which
+    other programs hardly change."""
+    contestants: dict[str, OurSteps] = {}
+    for name in SWEEPS:
+        for variant in plan_sweep(find_sweep(name)).variants:
+            recipe = variant.recipe
+            data = build_data(recipe.data, recipe.seed)
+            network = architecture_for(recipe, data)
+            contestants[variant.label] = OurSteps(
+                variant.label, recipe, data, compute_for(recipe, network), network
+            )
+    times = race(list(contestants.values()), seconds=seconds, least=5)
+    spreads = {label: Spread.of(each.cpu_seconds) for label, each in times.items()}
+    return [
+        Step(label, each.median, each.low, each.high, len(times[label].cpu_seconds))
+        for label, each in spreads.items()
+    ]
+
+
+def page(rows: Sequence[Row], steps: Sequence[Step]) -> str:
+    """The table in Markdown, and which trainings collapsed."""
+    seconds = {step.variant: step.seconds for step in steps}
+    lines = [
+        "| method | passes | time | clean | pgd-20 | apgd-t | last epoch: apgd-t |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for variant in dict.fromkeys(row.variant for row in rows):
+        own = [row for row in rows if row.variant == variant]
+        for suffix, words in (("", ""), ("_wa", " (EMA)")):
+            if any(row.checkpoint == f"best{suffix}" for row in own):
+                cells = [
+                    f"{variant}{words}",
+                    f"{own[0].forward:.4g} + {own[0].backward:.4g}",
+                    f"{seconds[variant] / seconds['pgd']:.2f}" if variant in seconds else "",
+                    *(_cell(rows, own, f"best{suffix}", f) for f in (_clean, _pgd_20, _apgd_t)),
+                    _cell(rows, own, f"last{suffix}", _apgd_t),
+                ]
+                lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join([*lines, "", _collapses(rows)])
+
+
+def _clean(row: Row) -> float:
+    return row.clean
+
+
+def _pgd_20(row: Row) -> float:
+    return row.pgd_20
+
+
+def _apgd_t(row: Row) -> float:
+    return row.apgd_t
+
+
+def _cell(
+    rows: Sequence[Row], own: Sequence[Row], checkpoint: str, metric: Callable[[Row], float]
+) -> str:
+    """Mean ± sd over the seeds, and below it the paired difference from the baseline."""
+    values = {row.seed: metric(row) for row in own if row.checkpoint == checkpoint}
+    shown = spread(Stat.of(list(values.values())))
+    before = {
+        row.seed: metric(row)
+        for row in rows
+        if row.variant == own[0].baseline and row.checkpoint == checkpoint
+    }
+    difference = paired_difference(values, before)
+    return f"{shown}<br>{signed(difference)}" if difference else shown
+
+
+def _collapses(rows: Sequence[Row]) -> str:
+    found = {
+        f"`{row.variant}`, seed {row.seed}, in epoch {row.collapsed}": None
+        for row in rows
+        if row.collapsed
+    }
+    trained = len({(row.variant, row.seed) for row in rows})
+    if not found:
+        return f"The collapse guard reported none of these {trained} trainings."
+    return f"The collapse guard reported {len(found)} of these {trained} trainings: " + (
+        "; ".join(found) + "."
+    )
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(description="the table of docs/results.md")
+    parser.add_argument("folders", nargs="*", type=Path, help="folders of both sweeps")
+    parser.add_argument("--time", action="store_true", help="race the steps of all methods")
+    parser.add_argument("--seconds", type=float, default=120, help="how long --time goes on")
+    given = parser.parse_args(arguments)
+    if given.folders:
+        # The second sweep trains `pgd` again, to stand on its own: the same bits.
+        rows = dict.fromkeys(row for folder in given.folders for row in collect(folder))
+        write_csv(list(rows), DATA / "methods.csv")
+    if given.time:
+        write_csv(time_steps(given.seconds), DATA / "methods-time.csv")
+    content = page(read_csv(DATA / "methods.csv", Row), read_csv(DATA / "methods-time.csv", Step))
+    text = PAGE.read_text(encoding="utf-8")
+    PAGE.write_text(between(text, "results", content), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
