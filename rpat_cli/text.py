@@ -146,6 +146,11 @@ def count(number: int | None) -> str:
     return DASH if number is None else f"{number:,}"
 
 
+def several(number: int, word: str) -> str:
+    """`1 thread`, `2 threads`."""
+    return f"{number} {word}" if number == 1 else f"{number} {word}s"
+
+
 def file_size(number: int) -> str:
     """`1234567` bytes as `1.2 MB`."""
     size, unit = float(number), "B"

@@ -51,6 +51,14 @@ def wheel(source: Path) -> Path:
     return build(source, "wheel", source.parent / "wheel")
 
 
+def test_a_tag_of_this_commit_is_its_version() -> None:
+    from rpat_cli.version import __version__
+
+    command = ["git", "tag", "--points-at", "HEAD", "--list", "v*"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert set(done.stdout.split()) <= {f"v{__version__}"}
+
+
 @pytest.mark.slow
 def test_the_wheel_has_every_file_once(wheel: Path) -> None:
     names = [name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name]

@@ -1,7 +1,7 @@
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from rpat_cli.text import Number, show_number
+from rpat_cli.text import Number, remaining, several, show_number
 
 NUMBER = TypeAdapter(Number)
 
@@ -27,3 +27,11 @@ def test_refuses_what_is_no_finite_number(text: object) -> None:
 def test_shows_them_the_same_way(value: float, text: str) -> None:
     assert show_number(value) == text
     assert NUMBER.validate_python(text) == value
+
+
+def test_a_forecast_is_never_nothing_before_the_end() -> None:
+    assert [remaining(seconds) for seconds in (0.0, 0.4, 61.0)] == ["1.0 s", "1.0 s", "1 min 01 s"]
+
+
+def test_one_is_not_several() -> None:
+    assert [several(number, "file") for number in (0, 1, 2)] == ["0 files", "1 file", "2 files"]

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Unpack
 
+from rpat_cli.calls.imports import unnoticed
 from rpat_cli.calls.options import (
     EvalKeys,
     EvaluateOptions,
@@ -62,11 +63,12 @@ def evaluate(
     the options of `rpat eval`. Raises `RpatError`s. The caller's process, and the model, come out
     as they went in.
     """
-    from rpat_cli.calls import session
-    from rpat_cli.calls.model import opened_target
-    from rpat_cli.calls.progress import showing
-    from rpat_cli.calls.result import EvalResult
-    from rpat_cli.runs.caller import images_in
+    with unnoticed():
+        from rpat_cli.calls import session
+        from rpat_cli.calls.model import opened_target
+        from rpat_cli.calls.progress import showing
+        from rpat_cli.calls.result import EvalResult
+        from rpat_cli.runs.caller import images_in
 
     given: dict[str, Any] = dict(options)
     check_names(given, EvaluateOptions.__annotations__, CALL)

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Unpack
 
+from rpat_cli.calls.imports import unnoticed
 from rpat_cli.calls.options import (
     PathLike,
     TrainOptions,
@@ -61,10 +62,11 @@ def train(
     code of the caller is a `UserCodeError` raised from its own error. Random generators, threads,
     loggers, signal handlers and defaults come out as they went in.
     """
-    from rpat_cli.calls import session
-    from rpat_cli.calls.progress import showing
-    from rpat_cli.calls.run import Run
-    from rpat_cli.runs.caller import images_in
+    with unnoticed():
+        from rpat_cli.calls import session
+        from rpat_cli.calls.progress import showing
+        from rpat_cli.calls.run import Run
+        from rpat_cli.runs.caller import images_in
 
     given: dict[str, Any] = dict(options)
     images, given = images_in(given, training=True)

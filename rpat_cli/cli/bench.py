@@ -27,7 +27,8 @@ Evaluated = Annotated[
     _option(
         "--evaluation",
         metavar="RUN",
-        help="Measure AutoAttack on this run or checkpoint; 'last' is the newest run.",
+        help="Measure AutoAttack on this run or checkpoint; 'last' is the newest run (default: "
+        "none).",
     ),
 ]
 Limit = Annotated[
@@ -66,12 +67,15 @@ Recorded = Annotated[
     _option(
         "--record",
         metavar="NAME",
-        help="Write all figures and the machine to NAME.json; nothing is overwritten.",
+        help="Write all figures and the machine to NAME.json; nothing is overwritten (default: "
+        "none).",
     ),
 ]
 Page = Annotated[
     Path | None,
-    _option("--page", metavar="FILE", help="Write a page with plots to this HTML file."),
+    _option(
+        "--page", metavar="FILE", help="Write a page with plots to this HTML file (default: none)."
+    ),
 ]
 AsJson = Annotated[bool, _option("--json", help="Print all figures as JSON.")]
 

@@ -11,9 +11,9 @@ from rpat_cli.cli.eval_options import HOW, by_flag
 
 HELP = {
     "sarif": "Write what the verdict and the attacks warn of as SARIF 2.1.0, for code scanning; "
-    "see --check.",
+    "see --check (default: none).",
     "junit": "Write the verdict's checks as test cases and the accuracies as properties, as "
-    "JUnit XML.",
+    "JUnit XML (default: none).",
 }
 
 

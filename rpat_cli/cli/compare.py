@@ -32,7 +32,7 @@ Page = Annotated[
         metavar="FILE",
         help=(
             "Write the comparison, the curves of both runs and the differences of their "
-            "recipes as a page to this HTML file; nothing is overwritten."
+            "recipes as a page to this HTML file; nothing is overwritten (default: none)."
         ),
         rich_help_panel=HOW,
         show_default=False,

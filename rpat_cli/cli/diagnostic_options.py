@@ -48,7 +48,7 @@ def _parameters(panel: str) -> list[Parameter]:
         f"--{BY_NAME}",
         metavar="NAME",
         help="Run a diagnostic by its name, such as one of a plugin; may be repeated; "
-        "--diagnostic list names them all.",
+        "--diagnostic list names them all (default: none).",
         rich_help_panel=panel,
         show_default=False,
         autocompletion=lambda: list(DIAGNOSTICS),
@@ -62,6 +62,8 @@ def _parameters(panel: str) -> list[Parameter]:
 
 def _parameter(option: Option, text: str, panel: str) -> Parameter:
     kind, default = (Path | None, None) if option.metavar else (bool, False)
+    if option.metavar:
+        text = f"{text.removesuffix('.')} (default: none)."
     declared = typer.Option(
         option.flag,
         metavar=option.metavar or None,

@@ -90,7 +90,7 @@ Audit = Annotated[
         panel=WHAT,
         metavar="POINTS",
         help="Bound how many points lower AutoAttack would be, at 95 %: it attacks a random sample "
-        "of what the other attacks leave, as large as it must be.",
+        "of what the other attacks leave, as large as it must be (default: no audit).",
     ),
 ]
 Norm = Annotated[
@@ -154,7 +154,7 @@ Surrogates = Annotated[
         panel=WHAT,
         metavar="MODULE=STAND-IN",
         help="Let the attacks' gradients pass a module as identity, relu or FILE.py:FUNCTION; may "
-        "be repeated.",
+        "be repeated (default: none).",
     ),
 ]
 CHECKPOINTS = ("best", "last", "best_wa", "last_wa")
@@ -186,7 +186,7 @@ ModelFile = Annotated[
         panel=WHAT,
         metavar="FILE.py:FUNCTION",
         help="Measure the model that a function of your own returns, for images in [0, 1]; needs "
-        "--data.",
+        "--data (default: none).",
     ),
 ]
 Data = Annotated[
@@ -228,7 +228,7 @@ SaveAdv = Annotated[
         panel=HOW,
         metavar="FILE.npz",
         help="Write the worst adversarial example of each image to a new file; --attack "
-        "file:FILE.npz reads it.",
+        "file:FILE.npz reads it (default: none).",
     ),
 ]
 Assign = Annotated[
@@ -237,7 +237,7 @@ Assign = Annotated[
         "--set",
         panel=HOW,
         metavar="KEY=VALUE",
-        help="Set any key of the run's recipe, for example data.image_size=64; may be repeated.",
+        help="Set a key of the run's recipe: data.image_size=64; may be repeated (default: none).",
         choices=recipe_keys,
     ),
 ]
@@ -247,7 +247,7 @@ Plugins = Annotated[
         "--plugin",
         panel=HOW,
         metavar="FILE",
-        help="Python file with attacks, models or diagnostics of your own; may be repeated.",
+        help="Python file with your attacks, models, diagnostics; may be repeated (default: none).",
     ),
 ]
 Trust = Annotated[bool, trust_option(HOW)]

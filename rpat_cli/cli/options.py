@@ -191,11 +191,11 @@ def track_option(panel: str | None) -> Any:
         metavar="NAME",
         help=(
             f"Send the figures to a tracker, too: {', '.join(TRACKERS)}; several with commas. W&B "
-            "stays offline unless wandb:online."
+            "stays offline unless wandb:online (default: none)."
         ),
         rich_help_panel=panel,
         show_default=False,
-        autocompletion=lambda: list(TRACKERS),
+        autocompletion=lambda incomplete: in_list(TRACKERS, incomplete),
     )
 
 

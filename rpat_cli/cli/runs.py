@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from rpat_cli.cli import console
-from rpat_cli.cli.options import trust_option
+from rpat_cli.cli.options import in_list, trust_option
 from rpat_cli.cli.run_options import AsJson, complete_runs
 from rpat_cli.errors import ConfigError, Problem
 from rpat_cli.loading.named import find_run, find_runs, recipe_of
@@ -24,7 +24,7 @@ from rpat_cli.runs.cleanup import (
 )
 from rpat_cli.runs.listing import list_runs
 from rpat_cli.signals import importing
-from rpat_cli.text import file_size
+from rpat_cli.text import file_size, several
 
 runs = typer.Typer(invoke_without_command=True)
 
@@ -191,6 +191,7 @@ def rm(
             "--keep",
             metavar="NAMES",
             help=f"Checkpoints to keep, separated by commas, of {', '.join(CHECKPOINTS)}.",
+            autocompletion=lambda incomplete: in_list(CHECKPOINTS, incomplete),
         ),
     ] = "best,best_wa",
     whole: Annotated[
@@ -216,15 +217,16 @@ def rm(
     removals = plan_whole_removal(folders) if whole else plan_removal(folders, kept)
     files = [path for removal in removals for path in removal.files]
     size = sum(removal.bytes for removal in removals)
+    amount = f"{several(len(files), 'file')}, {file_size(size)}"
     if files and not yes:
-        _ask(removals, f"{len(files)} files, {file_size(size)}")
+        _ask(removals, amount)
     remove(removals)
     left = [path for removal in removals for path in removal.left]
     if as_json:
         answer = {"removed": [*map(str, files)], "bytes": size, "left": [*map(str, left)]}
         print(json.dumps(answer))
         return
-    console.out.print(f"removed {len(files)} files, {file_size(size)}")
+    console.out.print(f"removed {amount}")
     for path in left:
         console.say(f"! left alone, since rpat has not written it: {path}")
 

@@ -90,7 +90,8 @@ Assignments = Annotated[
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
-        help="Set a recipe key in every trial, below the axes: data.root=/data; may be repeated.",
+        help="Set a recipe key in every trial, below the axes: data.root=/data; may be repeated "
+        "(default: none).",
         autocompletion=recipe_keys,
         show_default=False,
     ),
@@ -101,7 +102,7 @@ Plugins = Annotated[
         "--plugin",
         metavar="FILE",
         help="A plugin that the sweep file or its recipes name, and that you know; may be "
-        "repeated.",
+        "repeated (default: none).",
         show_default=False,
     ),
 ]

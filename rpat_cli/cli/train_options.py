@@ -146,7 +146,7 @@ OPTIONS = (
 """The options that set a key of the recipe, in the order of the help page."""
 
 
-SET = "Set any recipe key, for example optimizer.nesterov=true; may be repeated."
+SET = "Set any recipe key, as optimizer.nesterov=true; may be repeated (default: none)."
 
 
 def _option(*names: str, help: str, **settings: Any) -> Any:
@@ -160,7 +160,7 @@ ShippedRecipe = Annotated[
         "--recipe",
         "-r",
         metavar=NAME,
-        help="Start from a shipped recipe; rpat recipes lists them.",
+        help="Start from a shipped recipe; rpat recipes lists them (default: none).",
         autocompletion=recipe_names,
     ),
 ]
@@ -170,7 +170,7 @@ RecipeFiles = Annotated[
         "--config",
         "-c",
         metavar="FILE",
-        help="Recipe file; if several are given, later ones override earlier ones.",
+        help="Recipe file; if several are given, later ones override earlier ones (default: none).",
     ),
 ]
 Assignments = Annotated[
@@ -184,7 +184,7 @@ Plugins = Annotated[
         metavar="FILE",
         help=(
             "Python file with your own methods, regularizers, attacks, models or data sets; may "
-            "be repeated."
+            "be repeated (default: none)."
         ),
     ),
 ]
@@ -202,7 +202,8 @@ Resumed = Annotated[
     _option(
         "--resume",
         metavar="RUN",
-        help="Continue a run folder exactly where it stopped; 'last' is the newest run.",
+        help="Continue a run folder exactly where it stopped; 'last' is the newest run (default: "
+        "begin a new run).",
         autocompletion=complete_runs,
     ),
 ]
@@ -237,7 +238,11 @@ RankCount = Annotated[
 ]
 GpuCount = Annotated[
     str | None,
-    _option("--gpus", metavar=COUNT, help="The same, each process on a GPU of its own."),
+    _option(
+        "--gpus",
+        metavar=COUNT,
+        help="The same, each process on a GPU of its own (default: one process, on --device).",
+    ),
 ]
 Track = Annotated[list[str] | None, track_option(RUN)]
 Quiet = Annotated[bool, _option("--quiet", "-q", help="Print only the result.")]

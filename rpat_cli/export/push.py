@@ -143,7 +143,7 @@ class _Place:
         try:
             self._look()
         except Exception as error:  # of the network, or of access
-            raise CheckpointError(said(hub, error, name, "write")) from error
+            raise CheckpointError(said(hub, error, name, "see")) from error
 
     def _look(self) -> None:
         errors = self.hub.errors

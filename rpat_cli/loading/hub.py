@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 from rpat_cli.errors import CheckpointError, ConfigError, MissingExtraError, RpatError
 from rpat_cli.models.hub_name import HUB, HubName
@@ -189,12 +188,12 @@ def said(hub: ModuleType, error: Exception, name: HubName, doing: str = "read") 
     if status in (401, 403):
         return f"{plain}: your token may not {doing} it. {login} to one that may."
     reason = " ".join(str(error).split())[:200]
-    instead = (
-        "Try again online, or download the file and name it."
-        if doing == "read"
-        else "Try again online; nothing half sent is visible there."
-    )
-    return f"{plain}: the repository could not be {_DONE[doing]} ({reason}). {instead}"
+    done, instead = _FAILED[doing]
+    return f"{plain}: the repository could not be {done} ({reason}). Try again online{instead}"
 
 
-_DONE: Mapping[str, Any] = {"read": "read", "write": "written"}
+_FAILED: Mapping[str, tuple[str, str]] = {
+    "read": ("read", ", or download the file and name it."),
+    "see": ("looked up", ": what it holds is asked first, for a dry run too."),
+    "write": ("written", "; nothing half sent is visible there."),
+}

@@ -62,6 +62,7 @@ def of_report(report: Report) -> dict[str, Any]:
 def _of_one(path: Path) -> dict[str, Any]:
     file = eval_file.read(path)
     found = parse_evaluation(file)
+    unattacked = [] if found.attacks else ["no attack was run: robust_acc is clean_acc"]
     return {
         "checkpoint": file.checkpoint,
         "epoch": file.epoch,
@@ -76,7 +77,7 @@ def _of_one(path: Path) -> dict[str, Any]:
         "robust_interval_95": list(found.robust.interval),
         "attacks": [_of_attack(result) for result in found.results],
         "verdict": file.diagnostic(VERDICT)["level"] if file.has_diagnostic(VERDICT) else None,
-        "remarks": list(file.remarks),
+        "remarks": [*file.remarks, *unattacked],
     }
 
 

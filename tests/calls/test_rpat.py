@@ -239,6 +239,25 @@ def test_the_caller_is_left_as_it_was(
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.slow
+def test_the_first_call_of_a_process_leaves_it_as_it_was(tmp_path: Path) -> None:
+    """What is imported by then draws random numbers and adds warning filters."""
+    code = (
+        "import random, warnings, rpat, torch\n"
+        "before = random.getstate(), list(warnings.filters)\n"
+        "rpat.attacks, rpat.losses, rpat.load_model\n"
+        "assert before == (random.getstate(), warnings.filters), 'names'\n"
+        "x, y = torch.rand(4, 1, 28, 28), torch.arange(4)\n"
+        "net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(784, 10))\n"
+        "rpat.evaluate(net, 'clean', data=(x, y), eps=0.1, out='there', jobs=1)\n"
+        "assert before == (random.getstate(), warnings.filters), 'evaluate'\n"
+    )
+    paths = os.pathsep.join([str(ROOT / "rpat_cli" / "api"), str(ROOT)])
+    env = {**os.environ, "PYTHONPATH": paths}
+    command = [sys.executable, "-c", code]
+    subprocess.run(command, env=env, check=True, timeout=300, cwd=tmp_path)
+
+
 # ---- progress and callbacks
 
 

@@ -67,19 +67,11 @@ def test_the_names_that_there_are_stand_in_the_help(rpat: Rpat) -> None:
         assert name in page
 
 
-NO_DEFAULT = {
-    *("--recipe", "--config", "--set", "--plugin", "--resume", "--gpus", "--track", "--audit"),
-    *("--surrogate", "--model-file", "--corruptions", "--corruptions-baseline", "--diagnostic"),
-    *("--save-adv", "--sarif", "--junit", "--evaluation", "--record", "--page"),
-}
-"""What they ask for is not done unless they are given."""
-
-
 def options(command: Any, path: str = "rpat") -> Iterator[tuple[str, Any]]:
-    """The options of all commands that have a value, or two forms: `--ra/--no-ra`."""
+    """Whatever one may leave out, of all commands, but switches of one form, such as `--json`."""
     for option in command.params:
-        valued = option.param_type_name == "option" and not option.hidden
-        if valued and (not option.is_flag or option.secondary_opts):
+        is_switch = getattr(option, "is_flag", False) and not option.secondary_opts
+        if not (option.required or option.hidden or is_switch):
             yield path, option
     for name, inner in getattr(command, "commands", {}).items():
         yield from options(inner, f"{path} {name}")
@@ -94,7 +86,7 @@ def test_every_default_is_shown() -> None:
         if "(default" not in option.help
         and not (option.show_default and option.default not in (None, "", ()))
     }
-    assert not {each for each in silent if each.split()[-1] not in NO_DEFAULT}
+    assert silent == set()
 
 
 def test_the_defaults_of_train_are_those_that_are_used() -> None:
@@ -215,6 +207,8 @@ def test_the_shell_completes_fixed_choices(
         ("eval --attack clean,pg", "clean,pgd"),
         ("train --augment crop,fl", "crop,flip"),
         ("export last --format onnx,saf", "onnx,safetensors"),
+        ("train --track csv,te", "csv,tensorboard"),
+        ("runs rm last --keep best,la", "best,last"),
     ],
 )
 def test_the_shell_completes_names_keys_and_lists(

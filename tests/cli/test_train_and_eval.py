@@ -132,6 +132,7 @@ def test_eval_takes_a_checkpoint_file_and_prints_json(run: Path, tmp_path: Path)
     (file,) = map(Path, short["files"]["evaluations"])
     record = json.loads(file.read_text())
     assert short["robust_acc"] == record["robust_acc"]
+    assert "no attack was run: robust_acc is clean_acc" in short["remarks"]
     assert max(map(len, lists_in(short))) <= 2 < len(record["y"])  # nothing image by image
     assert answer.err == ""
 

@@ -10,6 +10,8 @@ from chromium import chromium, find_chromium
 from fake_runs import an_epoch, an_evaluation
 
 from rpat_cli.cli.compare_session import compare
+from rpat_cli.cli.report_session import report
+from rpat_cli.records.run_folder import RunFolder
 from rpat_cli.reports.write import write_report
 from rpat_cli.sweep.intervals import Difference, Stat
 from rpat_cli.sweep.page import write_table
@@ -47,22 +49,28 @@ COPY = """(async () => {
 })()"""
 
 
+def figures(run: RunFolder) -> list[str]:
+    return [percent(result["acc"]) for result in json.loads(run.report.read_text())["results"]]
+
+
 def test_pages_are_silent_alone_readable_and_fit_the_window(make_run, tmp_path: Path) -> None:
     run = make_run(epochs=3).train([an_epoch(e, 0.7, 0.5) for e in (1, 2, 3)]).save_last(3)
     run.evaluate("best", 1, an_evaluation(80, {"pgd-20": 60, "autoattack": 40}))
     write_report(run.folder)
     stats = {"clean": Stat(0.8, 0.01, 2), "pgd-20": Stat(0.5, 0.02, 2)}
     write_table(SweepTable("mine", tuple(stats), tuple(sweep_rows(stats)), {}), tmp_path)
-    results = json.loads(run.folder.report.read_text())["results"]
     other = make_run(epochs=2, method="trades", ra=True)
     other.train([an_epoch(e, 0.6, 0.55, ce=1 / e, kl=0.2, ra=0.01) for e in (1, 2)]).save_last(2)
     other.evaluate("best", 1, an_evaluation(70, {"pgd-20": 65, "autoattack": 35}))
     versus = tmp_path / "versus.html"
     pair = (run.folder.path, other.folder.path)
     compare(*pair, checkpoint=None, changed=False, as_json=False, page=versus)
+    report([str(pair[1])], None, "text", baseline=str(pair[0]), plugins=[], as_json=False)
+    curves = ["validation robust, this run 55.0", "validation robust, baseline 50.0"]
     numbers = {
         versus: ["80.00", "65.00", "-10.00", "+5.00", "method.name"],
-        run.folder.html: [percent(result["acc"]) for result in results],
+        run.folder.html: figures(run.folder),
+        other.folder.html: [*figures(other.folder), f"the baseline, {pair[0]}", *curves],
         tmp_path / "table.html": [percent(stat.mean) for stat in stats.values()],
     }
     with chromium(str(PROGRAM), tmp_path / "profile") as browser:

@@ -341,6 +341,8 @@ def test_the_top_of_the_page_says_what_to_trust_and_what_it_took(make_run):
         "cost": "training 30 s (660 forward, 600 backward passes); attacks 12 s",
     }
     assert "hardware" not in facts(report)  # an old run
+    alone = facts(replace(report, trained_in={**environment, "threads": 1}))
+    assert alone["hardware"] == "AMD EPYC, 1 thread"
     of_evaluation = facts(replace(report, trained_in={}, environment=environment))
     assert not {"trained", "hardware"} & set(of_evaluation)
     strange = {"gpu": ["H100"], "cpu": "AMD EPYC", "threads": "2", "ranks": "two", "time": 3}

@@ -189,6 +189,8 @@ def test_nothing_is_removed_unasked(runs: Path) -> None:
     assert answer.exception.exit_code == 2
     assert "last.pt" in answer.stderr
     assert sorted((runs / "run").rglob("*")) == before
+    answer = called("rm", "run", "--keep", "best,best_wa,last", "--yes")
+    assert answer.stdout.startswith("removed 1 file, ")
 
 
 def test_what_is_shown_of_one_run(runs: Path) -> None:

@@ -1,6 +1,5 @@
 """`--track`: what trackers get, what survives a kill, and that none of them can harm a training."""
 
-import csv
 import json
 import os
 import random
@@ -11,57 +10,16 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from tracked_runs import as_recorded, following, loop_at, record, rows_of, train
 from typer.testing import CliRunner
 
 from rpat_cli.cli import session
 from rpat_cli.cli.app import app
 from rpat_cli.errors import ConfigError, Mistakes
 from rpat_cli.recipe.trust import trusting
-from rpat_cli.records.metrics import EpochRecord, append_metrics, drop_metrics_after, read_metrics
-from rpat_cli.records.run_folder import RunFolder
+from rpat_cli.records.metrics import append_metrics
 from rpat_cli.tracking import TRACKERS, as_flags, chosen, load_announced
 from rpat_cli.tracking.base import Tracked, Tracker
-from rpat_cli.tracking.following import Following, scalars
-
-RECIPE = {"method": {"name": "trades", "beta": 6.0}, "seed": 0, "mix": None, "plugins": []}
-
-
-def record(epoch: int, **validation: float) -> EpochRecord:
-    train = {"loss": 2 / epoch, "robust_acc": 0.1 * epoch}
-    return EpochRecord(epoch, 0.1, train, 1.0, 100.0, 4, 2, validation)
-
-
-def following(path: Path, names: str, said: list[str] | None = None) -> Following:
-    path.mkdir(exist_ok=True)
-    about = Tracked("a run", "", path / "tracking", recipe=RECIPE)
-    write = [] if said is None else said
-    return Following(chosen(names), RunFolder(path), about, write.append)
-
-
-def loop_at(epoch: int) -> SimpleNamespace:
-    return SimpleNamespace(epoch=epoch, compute=SimpleNamespace(device=torch.device("cpu")))
-
-
-def train(path: Path, names: str, first: int, last: int) -> Following:
-    """The calls of a training of the epochs after `first`, up to `last`, as the loop makes them; it
-    is then killed."""
-    follower = following(path, names)
-    drop_metrics_after(path / "metrics.jsonl", first)
-    follower.on_start(loop_at(first))
-    for epoch in range(first + 1, last + 1):
-        each = record(epoch, **({"robust_acc": 0.25} if epoch % 2 == 0 else {}))
-        append_metrics(path / "metrics.jsonl", each)
-        follower.on_epoch_end(loop_at(epoch), each)
-    return follower
-
-
-def rows_of(file: Path) -> list[dict[str, str]]:
-    with file.open(newline="") as lines:
-        return list(csv.DictReader(lines))
-
-
-def as_recorded(path: Path) -> dict[int, dict[str, float]]:
-    return {each["epoch"]: scalars(each) for each in read_metrics(path / "metrics.jsonl")}
 
 
 def test_csv_holds_each_epoch_once_after_a_kill_between_log_and_checkpoint(tmp_path: Path) -> None:
@@ -77,24 +35,6 @@ def test_csv_holds_each_epoch_once_after_a_kill_between_log_and_checkpoint(tmp_p
     assert [row["epoch"] for row in rows] == ["1", "2", "3", "4", "5"]
     assert found == {epoch: {"epoch": epoch, **each} for epoch, each in as_recorded(run).items()}
     assert rows[0]["validation/robust_acc"] == ""
-
-
-def test_tensorboard_holds_what_metrics_jsonl_does(tmp_path: Path) -> None:
-    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    run = tmp_path / "run"
-    train(run, "tensorboard", 0, 3)
-    follower = train(run, "tensorboard", 2, 5)
-    follower.results(5, {"test/best/pgd-20": 0.5}, [])
-    follower.finish("finished")
-    events = accumulator.EventAccumulator(str(run / "tracking/tensorboard"))
-    events.Reload()
-    for name in ("train/loss", "lr", "validation/robust_acc"):
-        expected = {epoch: each[name] for epoch, each in as_recorded(run).items() if name in each}
-        found = [(event.step, event.value) for event in events.Scalars(name)]
-        assert [step for step, _ in found] == list(expected)
-        assert dict(found) == pytest.approx(expected)
-    assert events.Scalars("test/best/pgd-20")[0].value == 0.5
-    assert "_hparams_/session_start_info" in events.summary_metadata
 
 
 class Fickle(Tracker):
@@ -327,26 +267,6 @@ def test_wandb_is_offline_unless_told_and_goes_on_with_its_run(
     assert [step for step, _ in fake.steps] == [1, 2, 3]
     assert fake.steps[1][1] == as_recorded(tmp_path / "run")[2]
     assert fake.code == 1
-
-
-def test_mlflow_goes_on_with_its_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    mlflow = pytest.importorskip("mlflow")
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    train(tmp_path / "run", "mlflow", 0, 2).finish("stopped")
-    (tmp_path / "report.json").write_text("{}")
-    last = train(tmp_path / "run", "mlflow", 1, 3)
-    last.results(3, {"test/best/transfer:a@pgd": 0.5}, [tmp_path / "report.json"])
-    last.finish("finished")
-    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
-    client = mlflow.MlflowClient((tmp_path / "run/tracking/mlflow").as_uri())
-    experiment = client.get_experiment_by_name("rpat").experiment_id
-    (run,) = client.search_runs([experiment])
-    assert run.info.status == "FINISHED"
-    assert run.data.params["method.name"] == "trades"
-    assert run.data.metrics["test/best/transfer_a_pgd"] == 0.5
-    history = client.get_metric_history(run.info.run_id, "train/loss")
-    assert {each.step: each.value for each in history} == {1: 2.0, 2: 1.0, 3: pytest.approx(2 / 3)}
-    assert len(history) == 3
 
 
 def test_a_run_that_is_resumed_brings_its_plugins_tracker(tmp_path: Path) -> None:

@@ -83,10 +83,13 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    if name in _HOMES:
-        value = getattr(import_module(_HOMES[name]), name)
-    else:
-        value = import_module(f"{__name__}.{name}")
+    from rpat_cli.calls.imports import unnoticed
+
+    with unnoticed():
+        if name in _HOMES:
+            value = getattr(import_module(_HOMES[name]), name)
+        else:
+            value = import_module(f"{__name__}.{name}")
     globals()[name] = value  # from now on Python finds it by itself
     return value
 
