@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rpat_cli.calls.imports import unnoticed
 from rpat_cli.version import __version__
 
 if TYPE_CHECKING:
@@ -46,10 +47,11 @@ def train(
     other `RpatError`s; what fails in a plugin is a `UserCodeError` raised from its own error. The
     caller's random generators, threads, defaults and loggers come out as they went in.
     """
-    from rpat_cli.calls import session
-    from rpat_cli.calls.progress import showing
-    from rpat_cli.recipe.layers import Layer
-    from rpat_cli.runs.caller import images_in
+    with unnoticed():
+        from rpat_cli.calls import session
+        from rpat_cli.calls.progress import showing
+        from rpat_cli.recipe.layers import Layer
+        from rpat_cli.runs.caller import images_in
 
     images, keys = images_in(keys, training=True)
     given = [Layer("train()", keys, by_user=True)]
@@ -96,11 +98,12 @@ def evaluate(
     `trust=True`, or `plugins=[FILE]`. Keywords are recipe keys that override the run's recipe:
     `threat={"norm": "L2"}`, `data={"root": "/data"}`. Raises `RpatError`s.
     """
-    from rpat_cli.calls import session
-    from rpat_cli.calls.progress import showing
-    from rpat_cli.data.choice import chosen_by
-    from rpat_cli.recipe.layers import Layer
-    from rpat_cli.runs.caller import as_target, images_in
+    with unnoticed():
+        from rpat_cli.calls import session
+        from rpat_cli.calls.progress import showing
+        from rpat_cli.data.choice import chosen_by
+        from rpat_cli.recipe.layers import Layer
+        from rpat_cli.runs.caller import as_target, images_in
 
     own, keys = images_in(keys, training=False)
     with showing(say or False) as listener:
@@ -134,8 +137,9 @@ def load_model(
     plugin runs that code only with `trust=True`, or if `plugins=[FILE]` names it as well. Raises
     `RpatError`s.
     """
-    from rpat_cli.calls.model import read_model
-    from rpat_cli.recipe.layers import Layer
+    with unnoticed():
+        from rpat_cli.calls.model import read_model
+        from rpat_cli.recipe.layers import Layer
 
     given = Layer("load_model()", keys, by_user=True)
     return read_model("load_model", path, checkpoint, [given], trust=trust)

@@ -1,5 +1,6 @@
 """What a processor computes natively. Nothing here imports torch before it is asked."""
 
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -22,12 +23,12 @@ def native_bf16(device: str) -> bool:
     return device == "cpu" and not BF16_FLAGS.isdisjoint(cpu_flags())
 
 
-def why_not_bf16(device: str, parameters: int) -> str:
-    """Why a network of so many parameters would not be faster in bfloat16 on a device of this kind;
-    empty if it would."""
+def why_not_bf16(device: str, parameters: Callable[[], int]) -> str:
+    """Why a network would not be faster in bfloat16 on a device of this kind; empty if it would.
+    `parameters` counts it, and is asked only where that matters: its size does on CPUs."""
     if not native_bf16(device):
         return f"{device} does not compute bfloat16 natively here"
-    if parameters < SMALL:
+    if device == "cpu" and parameters() < SMALL:
         return f"networks of less than {SMALL:,} parameters may be slower in bfloat16"
     return ""
 

@@ -146,9 +146,9 @@ def count(number: int | None) -> str:
     return DASH if number is None else f"{number:,}"
 
 
-def several(number: int, word: str) -> str:
-    """`1 thread`, `2 threads`."""
-    return f"{number} {word}" if number == 1 else f"{number} {word}s"
+def counted(number: int, word: str) -> str:
+    """`1 thread`, `2 threads`, `1,600 images`."""
+    return f"{count(number)} {word}" if number == 1 else f"{count(number)} {word}s"
 
 
 def file_size(number: int) -> str:

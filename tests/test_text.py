@@ -1,7 +1,7 @@
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from rpat_cli.text import Number, remaining, several, show_number
+from rpat_cli.text import Number, counted, remaining, show_number
 
 NUMBER = TypeAdapter(Number)
 
@@ -34,4 +34,5 @@ def test_a_forecast_is_never_nothing_before_the_end() -> None:
 
 
 def test_one_is_not_several() -> None:
-    assert [several(number, "file") for number in (0, 1, 2)] == ["0 files", "1 file", "2 files"]
+    shown = ["0 files", "1 file", "2 files", "1,600 files"]
+    assert [counted(number, "file") for number in (0, 1, 2, 1600)] == shown

@@ -13,7 +13,7 @@ from rpat_cli.benchmark.results import Benchmark
 from rpat_cli.benchmark.training import FLOOR, Row, TrainingTimes
 from rpat_cli.reports.html import template
 from rpat_cli.reports.words import show_threat
-from rpat_cli.text import DASH, duration, percent, several
+from rpat_cli.text import DASH, counted, duration, percent
 from rpat_cli.version import __version__
 
 NAMES = {
@@ -40,7 +40,7 @@ def tables(benchmark: Benchmark) -> Iterator[Table | Text]:
         yield from map(Text, (f"! {remark}" for remark in benchmark.evaluation.remarks))
     machine = benchmark.machine
     device = machine["gpu"] or machine["cpu"]
-    yield Text(f"{device}, {several(machine['threads'], 'thread')}, torch {machine['torch']}")
+    yield Text(f"{device}, {counted(machine['threads'], 'thread')}, torch {machine['torch']}")
 
 
 def training_table(times: TrainingTimes) -> Table:

@@ -20,6 +20,7 @@ from rpat_cli.cli.torchrun import EXIT_FILE, number_in
 from rpat_cli.errors import ConfigError, RpatError
 from rpat_cli.runs.threads import share_of_cores
 from rpat_cli.signals import exit_code
+from rpat_cli.text import counted
 
 SHUTDOWN = 600
 """Seconds that the ranks have after a signal to end their step and save."""
@@ -30,7 +31,7 @@ def check_gpus(gpus: int) -> None:
     found = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if gpus > found:
         raise ConfigError(
-            f"--gpus {gpus}: this machine has {found or 'no'} GPU{'s' * (found != 1)} that torch "
+            f"--gpus {gpus}: this machine has {counted(found, 'GPU')} that torch "
             f"({torch.__version__}) can use. Allowed: up to {found}. To share a training among "
             f"processes on a CPU use --ranks {gpus}."
             if found

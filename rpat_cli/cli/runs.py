@@ -24,7 +24,7 @@ from rpat_cli.runs.cleanup import (
 )
 from rpat_cli.runs.listing import list_runs
 from rpat_cli.signals import importing
-from rpat_cli.text import file_size, several
+from rpat_cli.text import counted, file_size
 
 runs = typer.Typer(invoke_without_command=True)
 
@@ -217,7 +217,7 @@ def rm(
     removals = plan_whole_removal(folders) if whole else plan_removal(folders, kept)
     files = [path for removal in removals for path in removal.files]
     size = sum(removal.bytes for removal in removals)
-    amount = f"{several(len(files), 'file')}, {file_size(size)}"
+    amount = f"{counted(len(files), 'file')}, {file_size(size)}"
     if files and not yes:
         _ask(removals, amount)
     remove(removals)

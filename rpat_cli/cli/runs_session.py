@@ -9,7 +9,7 @@ from rpat_cli.records.run_folder import RunFolder
 from rpat_cli.reports.gather import build_report
 from rpat_cli.reports.terminal import remarks_text, report_table
 from rpat_cli.runs.listing import summarize
-from rpat_cli.text import DASH, duration, file_size, several
+from rpat_cli.text import DASH, counted, duration, file_size
 from rpat_cli.user_code import speaking_on_stderr
 
 
@@ -37,7 +37,7 @@ def show(folder: RunFolder, *, plugins: Sequence[str], as_json: bool) -> None:
         "best": f"epoch {best}",
         "time": f"{duration(report.seconds)} of training on {report.device or 'an unknown device'}",
         "rpat": str(report.environment.get("rpat", DASH)),
-        "size": f"{file_size(summary.bytes)} in {several(len(files), 'file')}",
+        "size": f"{file_size(summary.bytes)} in {counted(len(files), 'file')}",
         "page": str(folder.html),
     }
     for label, text in lines.items():

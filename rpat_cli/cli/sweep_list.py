@@ -13,7 +13,7 @@ from rpat_cli.runs.estimate import dry_run as estimate
 from rpat_cli.sweep.expand import Plan, Variant
 from rpat_cli.sweep.search.base import Search
 from rpat_cli.sweep.status import FINISHED, TrialState, TrialStatus
-from rpat_cli.text import count, duration, several
+from rpat_cli.text import counted, duration
 
 Costs = Mapping[str, Estimate | str]
 """Label of a variant -> the cost of one of its trials, or why it is unknown; empty if not asked
@@ -98,7 +98,7 @@ def _cost_in_words(cost: Estimate | str) -> str:
         return f"cost unknown: {cost}"
     passes = f"{cost.forward} forward and {cost.backward} backward passes"
     time = duration(cost.seconds)
-    return f"{count(cost.steps)} steps of {passes}, about {time} before the final report"
+    return f"{counted(cost.steps, 'step')} of {passes}, about {time} before the final report"
 
 
 def _total_cost(statuses: Sequence[TrialStatus], costs: Costs, slots: int) -> str:
@@ -120,7 +120,7 @@ def _total_cost(statuses: Sequence[TrialStatus], costs: Costs, slots: int) -> st
 def totals(search: Search) -> str:
     """`6 trials: 2 waiting, 4 done; left out as duplicates of another combination: 3`"""
     statuses = list(search.statuses.values())
-    trials = several(len(statuses), "trial")
+    trials = counted(len(statuses), "trial")
     states = f": {count_states(statuses)}" if statuses else ""
     upcoming = f"; the search will add up to {search.upcoming} more" if search.upcoming else ""
     return f"{trials}{states}{upcoming}{_duplicates(search.plan)}"

@@ -33,7 +33,7 @@ from rpat_cli.diagnostics.blocks import (
 from rpat_cli.diagnostics.examining import examining
 from rpat_cli.evaluation.statistics import Accuracy
 from rpat_cli.evaluation.verify import batches, checked_logits, verify
-from rpat_cli.text import count, percent, percent_range
+from rpat_cli.text import count, counted, percent, percent_range
 
 IMAGES = 1000
 """At most so many, each class by its share."""
@@ -123,7 +123,7 @@ class EpsCurve(Result):
     def _missed_in_words(self) -> str:
         if not self.missed:
             return "Every image that is broken at some eps is broken at all larger ones too."
-        cases = "1 case" if self.missed == 1 else f"{count(self.missed)} cases"
+        cases = counted(self.missed, "case")
         return (
             f"Missed, {cases}: an image that was broken at a smaller eps was not at a larger one, "
             "where the attack must have missed it. It counts as broken, since the larger ball "

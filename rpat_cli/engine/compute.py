@@ -16,7 +16,7 @@ from rpat_cli.attacks.folding import folding
 from rpat_cli.attacks.graphs import graphing
 from rpat_cli.attacks.side_effects import tensor_cores
 from rpat_cli.errors import ConfigError
-from rpat_cli.hardware import native_bf16, why_not_bf16
+from rpat_cli.hardware import why_not_bf16
 from rpat_cli.user_code import brought_class
 
 ModelT = TypeVar("ModelT", bound=nn.Module)
@@ -112,7 +112,7 @@ def resolve_compute(
             f"Available: {found}."
         )
     if precision == "auto":
-        precision = _faster_precision(device, parameters)
+        precision = "fp32" if why_not_bf16(device, parameters) else "bf16"
     if precision == "fp16" and device == "cpu":
         raise ConfigError(
             "precision 'fp16': float16 training needs a GPU. Allowed on the CPU: fp32, bf16."
@@ -122,15 +122,6 @@ def resolve_compute(
             f"precision 'tf32' needs an NVIDIA GPU (cuda). Allowed on {device}: fp32, bf16."
         )
     return Compute(torch.device(device), DTYPES.get(precision), precision == "tf32", fast, compiled)
-
-
-def _faster_precision(device: str, parameters: Callable[[], int]) -> str:
-    # Emulated bfloat16, as on older GPUs, would be slower than float32.
-    if not native_bf16(device):
-        return "fp32"
-    if device == "cpu" and why_not_bf16(device, parameters()):
-        return "fp32"
-    return "bf16"
 
 
 def seed_everything(seed: int) -> None:

@@ -51,7 +51,10 @@ def search_precision(
 ) -> torch.dtype | None:
     """The reduced precision of the search; None where it is in float32, which is said if it was to
     be fast."""
-    parameters = sum(parameter.numel() for parameter in model.parameters())
+
+    def parameters() -> int:
+        return sum(parameter.numel() for parameter in model.parameters())
+
     reason = why_not_bf16(device.type, parameters) if fast else ""
     if reason and on_remark:
         on_remark(f"fast: the search is in float32, too: {reason}.")

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from rpat_cli.errors import CheckpointError, ConfigError, Problem
 from rpat_cli.loading.foreign import MIN_IN_COMMON, misfit, renamed, without_counters
 from rpat_cli.loading.foreign_file import is_foreign, load_state
-from rpat_cli.loading.hub import client, fetch
+from rpat_cli.loading.hub import client, fetch, is_here
 from rpat_cli.loading.hub_model import read_description
 from rpat_cli.loading.load import check_content, split_key
 from rpat_cli.loading.robustbench import is_entry
@@ -140,9 +140,15 @@ def start_here(init: str, root: Path = Path("data")) -> Start | None:
     if init.startswith(HUB):
         client(f"the model {init!r}")
         return None
-    if in_library(init) and not _library_weights(init).file.exists():
-        return None
-    return read_start(init, root)
+    return None if is_missing(init) else read_start(init, root)
+
+
+def is_missing(init: str) -> bool:
+    """Whether these are weights of a library or of the hub that are not on this machine, so that
+    reading them downloads them. Raises as `read_start` does."""
+    if in_library(init):
+        return not _library_weights(init).file.exists()
+    return init.startswith(HUB) and not is_here(init)
 
 
 def _of_checkpoint(file: Path, source: str) -> Start:
@@ -172,7 +178,7 @@ def _library_weights(init: str) -> LibraryWeights:
 
 def _of_library(init: str) -> Start:
     name, weights = init.partition("@")[0], _library_weights(init)
-    if not weights.file.exists() and not trust().allows_download(init):
+    if is_missing(init) and not trust().allows_download(init):
         raise ConfigError(unasked_download(init, f"--init {init}", key="init"))
     with redirect_stdout(sys.stderr):  # progress; stdout is for results alone
         tensors = weights.load()

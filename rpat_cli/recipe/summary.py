@@ -7,7 +7,7 @@ from typing import Any
 
 from rpat_cli.evaluation.suite import Entry
 from rpat_cli.recipe.schema import Recipe
-from rpat_cli.text import show_number
+from rpat_cli.text import counted, show_number
 
 
 def summary(recipe: Recipe) -> dict[str, str]:
@@ -20,11 +20,11 @@ def summary(recipe: Recipe) -> dict[str, str]:
         "method": " + ".join(_method_parts(recipe)),
         "threat": f"{threat.norm}, eps {show_number(threat.eps)}",
         "attack": (
-            f"{attack.name}, {attack.steps} steps of {show_number(attack.step_size or 0)}, "
-            f"{attack.start} start"
+            f"{attack.name}, {counted(attack.steps or 0, 'step')} of "
+            f"{show_number(attack.step_size or 0)}, {attack.start} start"
         ),
         "training": (
-            f"{recipe.epochs} epochs of batch {recipe.batch_size}, lr "
+            f"{counted(recipe.epochs, 'epoch')} of batch {recipe.batch_size}, lr "
             f"{show_number(recipe.optimizer.lr)} {recipe.schedule.name}, seed {recipe.seed}"
         ),
         "report": ", ".join(str(Entry(entry, "")) for entry in recipe.eval),

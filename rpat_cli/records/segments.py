@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rpat_cli.errors import CheckpointError
+from rpat_cli.text import counted
 
 WATCHED = ("epochs", "validation", "device")
 """The recipe's keys that may change on resume and that weights, or the choice of the best, depend
@@ -111,8 +112,8 @@ def in_words(segments: Sequence[Segment]) -> list[str]:
     lines = []
     for number, segment in enumerate(segments):
         after = segments[number + 1] if number + 1 < len(segments) else None
-        text = f"{_stretch(segment, after)}: schedule {segment.schedule!r} over {segment.epochs} "
-        text += "epoch" if segment.epochs == 1 else "epochs"
+        text = f"{_stretch(segment, after)}: schedule {segment.schedule!r} over "
+        text += counted(segment.epochs, "epoch")
         others = _differing(segments, without=("epochs",))
         text += "".join(f", {key} {segment.recipe.get(key)}" for key in others)
         if len({each.device for each in segments} - {None}) > 1:

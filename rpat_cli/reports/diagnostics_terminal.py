@@ -6,7 +6,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text as RichText
 
 from rpat_cli.diagnostics.blocks import Block, Examples, Pictures, Section, Table, Text
-from rpat_cli.text import count
+from rpat_cli.text import counted
 
 
 def for_terminal(section: Section) -> Group:
@@ -14,7 +14,7 @@ def for_terminal(section: Section) -> Group:
 
     All text is wrapped in rich's `Text`, since a bracket in a string would be markup.
     """
-    images = f"{count(section.n)} image{'' if section.n == 1 else 's'}"
+    images = counted(section.n, "image")
     detail = ", ".join(filter(None, [section.detail, images]))
     title = RichText(f"{section.title} ({detail})", style="italic")
     parts: list[RenderableType] = [title]

@@ -17,7 +17,15 @@ from rpat_cli.reports.reliability import Reliability, reliability
 from rpat_cli.reports.report import AttackSummary, Report, ReportRow
 from rpat_cli.reports.training_charts import training_charts
 from rpat_cli.reports.words import class_name, show_threat
-from rpat_cli.text import count, duration, percent, percent_range, signed_percent, signed_range
+from rpat_cli.text import (
+    count,
+    counted,
+    duration,
+    percent,
+    percent_range,
+    signed_percent,
+    signed_range,
+)
 
 ALL_CLASSES = 20
 """With more classes than this only the weakest are listed."""
@@ -128,6 +136,7 @@ def template(name: str) -> Template:
         "signed_range": signed_range,
         "duration": duration,
         "count": count,
+        "counted": counted,
         "show_threat": show_threat,
     }
     return environment.get_template(name)

@@ -8,7 +8,7 @@ from rpat_cli.diagnostics.blocks import Text
 from rpat_cli.reports.report import Report, ReportRow, total
 from rpat_cli.reports.saved_diagnostic import SavedDiagnostic
 from rpat_cli.reports.words import show_threat
-from rpat_cli.text import count, duration, several
+from rpat_cli.text import count, counted, duration
 
 
 def verdicts(report: Report, head: ReportRow | None) -> list[tuple[Text, str]]:
@@ -58,7 +58,7 @@ def hardware(environment: Mapping[str, Any]) -> str:
         return ""
     parts = [device]
     if not on_gpu and isinstance(threads, int) and threads:
-        parts.append(several(threads, "thread"))
+        parts.append(counted(threads, "thread"))
     if isinstance(ranks, int) and ranks > 1:
         parts.append(f"{ranks} ranks")
     if (precision := environment.get("precision")) in ("tf32", "bf16", "fp16"):

@@ -12,7 +12,7 @@ from rpat_cli.evaluation.results import Evaluation
 from rpat_cli.evaluation.statistics import Accuracy, worst_class
 from rpat_cli.reports.report import AttackSummary, Report, ReportRow
 from rpat_cli.reports.words import class_name, show_threat
-from rpat_cli.text import compact, count, duration, percent, percent_range
+from rpat_cli.text import compact, count, counted, duration, percent, percent_range
 
 MAX_COLUMNS = 4
 """With more attacks than this the table is transposed, to stay within 80 columns."""
@@ -81,7 +81,7 @@ def evaluation_table(evaluation: Evaluation, title: str = "") -> Table:
     Forward and backward passes are counted per image.
     """
     only = "only " if evaluation.limit is not None else ""
-    images = f"{only}{count(evaluation.n)} images"
+    images = f"{only}{counted(evaluation.n, 'image')}"
     threat = show_threat(evaluation.threat)
     heading = title or f"Accuracy in percent under attack ({threat}, {images})"
     table = Table(box=box.SIMPLE_HEAD, title=heading, title_justify="left")

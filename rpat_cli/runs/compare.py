@@ -23,6 +23,7 @@ from rpat_cli.reports.training import read_checkpoints
 from rpat_cli.reports.words import show_threat
 from rpat_cli.runs.compare_more import audits, compared_unions
 from rpat_cli.runs.matched import Matched
+from rpat_cli.text import counted
 
 BEST = "best"
 
@@ -257,7 +258,8 @@ def _sizes(groups: Sequence[Group]) -> str:
 
 def _described(measured: Measured) -> str:
     evaluation = measured.evaluation
-    return f"{evaluation.n} images of {measured.file.data} under {show_threat(evaluation.threat)}"
+    images = counted(evaluation.n, "image")
+    return f"{images} of {measured.file.data} under {show_threat(evaluation.threat)}"
 
 
 Sources = list[tuple[Measured, dict[str, AttackResult]]]

@@ -19,7 +19,7 @@ from rpat_cli.hardware import SMALL, native_bf16
 from rpat_cli.loading.saved_model import can_write
 from rpat_cli.records.run_folder import RUNS
 from rpat_cli.runs.environment import environment
-from rpat_cli.text import file_size, several
+from rpat_cli.text import counted, file_size
 
 OK, MISSING, PROBLEM = "ok", "missing", "problem"
 """As it should be; not there, which only some commands need; to be mended first."""
@@ -121,7 +121,7 @@ def _version(name: str) -> str:
 def _processor() -> Iterator[Finding]:
     cores = os.cpu_count() or 1
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else cores
-    threads = several(torch.get_num_threads(), "thread")
+    threads = counted(torch.get_num_threads(), "thread")
     text = f"{environment()['cpu']}, {allowed} of {cores} cores, {threads}"
     yield Finding("devices", "cpu", OK, f"{text}, {_bf16('cpu')}")
 

@@ -1,9 +1,10 @@
 """The precision of a training whose recipe leaves it to the machine: said when it begins, and kept
-when it is resumed, also on a machine on which `auto` would choose another."""
+when it is resumed, unless this machine would have to emulate it."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from rpat_cli.hardware import native_bf16
 from rpat_cli.recipe.schema import Recipe
 from rpat_cli.records.segments import Segment
 from rpat_cli.runs.build import compute_for
@@ -26,7 +27,7 @@ def precision_as_before(
     inputs: Inputs, before: Sequence[Segment], say: Callable[[str], None]
 ) -> Inputs:
     """The inputs of a run that goes on in the precision of the segments `before`, which is said
-    where `auto` would choose another here."""
+    where `auto` would choose another here; what this machine would have to emulate is not kept."""
     recipe, here = inputs.recipe, inputs.compute.precision
     if recipe.precision != AUTO or not before:
         return inputs
@@ -35,10 +36,14 @@ def precision_as_before(
         began = "fp32" if inputs.compute.device.type == "cpu" else here
     if began == here:
         return inputs
-    say(
-        f"note: going on in {began} as the run began; auto would be {here} on this machine, where "
-        "that is faster"
-    )
+    if began == "bf16" and not native_bf16(inputs.compute.device.type):
+        device = inputs.compute.device.type
+        say(
+            f"note: the run began in {began}, which {device} does not compute natively here: "
+            f"it goes on in {here}, so its weights will not be those of an uninterrupted run"
+        )
+        return inputs
+    say(f"note: going on in {began} as the run began; auto would be {here} on this machine")
     asked = recipe.model_copy(update={"precision": began})
     return replace(inputs, compute=compute_for(asked, inputs.architecture))
 

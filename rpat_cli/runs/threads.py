@@ -12,6 +12,8 @@ from pathlib import Path
 
 import torch
 
+from rpat_cli.text import counted
+
 
 @contextmanager
 def threads_as_before(
@@ -28,14 +30,14 @@ def threads_as_before(
     cores = _cores()
     if before > cores:
         say(
-            f"note: the run was trained with {before} threads, and this process may use {cores} "
-            f"core{'s' * (cores != 1)}: it goes on with {now}, so its weights will not be those of "
+            f"note: the run was trained with {counted(before, 'thread')}, and this process may use "
+            f"{counted(cores, 'core')}: it goes on with {now}, so its weights will not be those of "
             "an uninterrupted run to the last bit"
         )
         yield
         return
     say(
-        f"note: going on with {before} thread{'s' * (before != 1)} as the run began, not {now}, "
+        f"note: going on with {counted(before, 'thread')} as the run began, not {now}, "
         "since their number changes the last bits of the weights"
     )
     torch.set_num_threads(before)

@@ -31,8 +31,9 @@ def hidden_assignments(
     `axes`: the keys of all axes. `loaded`: the plugins of the combinations are, which may add keys;
     otherwise they are loaded here. Raises `ConfigError` for those that cannot be.
     """
-    for below, above in () if loaded else combinations:
-        load_plugins([*below, *above])
+    if not loaded:
+        for below, above in combinations:
+            load_plugins([*below, *above])
     for layer in parse_assignments(assignments):
         key = layer.source.removeprefix("--set ").partition("=")[0].strip()
         if key == "seed":

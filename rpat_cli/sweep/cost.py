@@ -10,7 +10,7 @@ from rpat_cli.records.metrics import is_count, is_number, read_metrics
 from rpat_cli.records.run_folder import RunFolder
 from rpat_cli.reports.overview import day, hardware
 from rpat_cli.reports.saved_report import DAMAGE, read_saved_report
-from rpat_cli.text import DASH, duration
+from rpat_cli.text import DASH, counted, duration
 
 MOST_SECONDS = 1e12
 """More is damage, not a cost: a file may hold any number, and their sum has to stay one."""
@@ -47,16 +47,16 @@ class SweepCost:
     def facts(self) -> dict[str, str]:
         """In words, by their headings; what is not known is left out."""
         dates = [day(time) for time in (self.began, self.ended)]
-        places = self.hardware.items()
-        several = len(self.hardware) > 1
+        places = list(self.hardware)
+        if len(places) > 1:
+            places = [f"{name} ({counted(n, 'trial')})" for name, n in self.hardware.items()]
         together = self.training_seconds + self.attack_seconds
         found = {
             "date": f" {DASH} ".join(dict.fromkeys(filter(None, dates))),
-            "hardware": "; ".join(f"{name}{f' ({n} trials)' * several}" for name, n in places),
+            "hardware": "; ".join(places),
             "cost": (
                 f"training {duration(self.training_seconds)}, attacks "
-                f"{duration(self.attack_seconds)}, over {self.trials} "
-                f"trial{'' if self.trials == 1 else 's'}"
+                f"{duration(self.attack_seconds)}, over {counted(self.trials, 'trial')}"
             )
             if together
             else "",

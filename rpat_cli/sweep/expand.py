@@ -157,8 +157,8 @@ class Expander:
         return self._extended[name]
 
     def plan(self, variants: Sequence[Variant]) -> Plan:
-        """Raises `ConfigError` if there is a `baseline` and no variant is the baseline of another
-        one."""
+        """Raises `ConfigError` as `check_shared` does, and if there is a `baseline` and no variant
+        is the baseline of another one."""
         kept: dict[tuple[str, ...], tuple[Variant, list[Recipe]]] = {}
         for variant in variants:
             recipes = variant.recipes(self.spec.seeds)
@@ -167,11 +167,32 @@ class Expander:
         for names, (variant, recipes) in kept.items():
             for name, recipe in zip(names, recipes, strict=True):
                 trials.append(Trial(name, variant.label, recipe.seed, recipe))
+        self.check_shared(trials)
         if self.spec.order == "seeds":  # sorting keeps the combinations of a seed in their order
             trials.sort(key=lambda trial: self.spec.seeds.index(trial.seed))
         distinct = [variant for variant, _ in kept.values()]
         rows = tuple(_with_baselines(self.spec, distinct, self.layer))
         return Plan(self.source, rows, tuple(trials), self, len(variants) - len(kept))
+
+    def check_shared(self, trials: Sequence[Trial]) -> None:
+        """Raise `ConfigError` for rows that have some of their trials in common and not all, as
+        `runs/a-0` and `runs/a-{seed}` have that of seed 0: it is one training, and no row's own."""
+        first: dict[str, Trial] = {}
+        shared: dict[tuple[str, str], list[int]] = {}
+        for trial in trials:
+            other = first.setdefault(trial.name, trial)
+            if other is not trial:
+                shared.setdefault((other.label, trial.label), []).append(trial.seed)
+        problems = []
+        for (one, other), seeds in shared.items():
+            message = (
+                f"the rows {one!r} and {other!r} are the same training for seed "
+                f"{', '.join(map(str, seeds))}, and different ones for the other seeds."
+            )
+            hint = "Leave one of the rows out, or that seed."
+            problems.append(Problem("", message, self.layer.source, hint))
+        if problems:
+            raise sweep_error(problems)
 
 
 def plan_sweep(path: Path, assignments: Sequence[str] = (), runs: RunNames | None = None) -> Plan:

@@ -103,6 +103,8 @@ def _filled(value: Any, seed: str) -> Any:
         return value.replace(SEED, seed)
     if isinstance(value, Mapping):
         return {key: _filled(each, seed) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_filled(each, seed) for each in value]
     return value
 
 

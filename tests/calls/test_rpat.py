@@ -252,10 +252,28 @@ def test_the_first_call_of_a_process_leaves_it_as_it_was(tmp_path: Path) -> None
         "rpat.evaluate(net, 'clean', data=(x, y), eps=0.1, out='there', jobs=1)\n"
         "assert before == (random.getstate(), warnings.filters), 'evaluate'\n"
     )
+    run_program(code, tmp_path)
+
+
+@pytest.mark.slow
+def test_the_first_calls_of_rpat_cli_leave_the_process_too(tmp_path: Path) -> None:
+    code = (
+        "import contextlib, random, warnings, rpat_cli, rpat_cli.errors, torch\n"
+        "before = random.getstate(), list(warnings.filters)\n"
+        "for call in (rpat_cli.load_model, rpat_cli.evaluate, rpat_cli.train):\n"
+        "    with contextlib.suppress(rpat_cli.errors.RpatError):\n"
+        "        call('absent')\n"
+        "    assert before == (random.getstate(), warnings.filters), call\n"
+    )
+    run_program(code, tmp_path)
+
+
+def run_program(code: str, folder: Path) -> None:
+    """In a process of its own, which has to end well."""
     paths = os.pathsep.join([str(ROOT / "rpat_cli" / "api"), str(ROOT)])
     env = {**os.environ, "PYTHONPATH": paths}
     command = [sys.executable, "-c", code]
-    subprocess.run(command, env=env, check=True, timeout=300, cwd=tmp_path)
+    subprocess.run(command, env=env, check=True, timeout=300, cwd=folder)
 
 
 # ---- progress and callbacks

@@ -60,6 +60,16 @@ def test_a_cpu_computes_in_bfloat16_where_it_is_native_and_the_network_large(
         assert resolve_compute("cpu", asked, parameters=lambda: parameters).precision == asked
 
 
+@pytest.mark.parametrize("native", [True, False])
+def test_the_size_of_a_network_matters_on_cpus_only(
+    native: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hardware, "native_bf16", lambda device: native)
+    reason = hardware.why_not_bf16("cuda", lambda: pytest.fail("counted"))
+    assert reason == ("" if native else "cuda does not compute bfloat16 natively here")
+    assert bool(hardware.why_not_bf16("cpu", lambda: 1)) is True
+
+
 @pytest.mark.parametrize(
     ("name", "dtype"), [("fp32", None), ("bf16", torch.bfloat16), ("fp16", torch.float16)]
 )

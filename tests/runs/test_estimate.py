@@ -8,6 +8,7 @@ from helpers import load_recipe
 
 from rpat_cli.errors import CheckpointError, ConfigError, DataError, RunFolderError
 from rpat_cli.models.base import build_network
+from rpat_cli.recipe.trust import trusting
 from rpat_cli.runs.estimate import dry_run
 from rpat_cli.runs.train import train_run
 
@@ -112,9 +113,17 @@ def test_a_start_or_teacher_that_cannot_be_had_stops_both(
 
 def test_a_dry_run_downloads_no_teacher() -> None:
     pytest.importorskip("huggingface_hub")
-    recipe = load_recipe([], [*QUICK, "method=rslad", "method.teacher=hf:nobody/nothing"])
-    with pytest.raises(ConfigError, match="--dry-run downloads nothing"):
+    name = "hf:nobody/nothing"
+    recipe = load_recipe([], [*QUICK, "method=rslad", f"method.teacher={name}", f"init={name}"])
+    with trusting(files=[name]), pytest.raises(ConfigError) as caught:
         dry_run(recipe)
+    (problem,) = caught.value.problems  # with another start the cost is the same
+    assert problem.key == "method.teacher"
+    assert "without it the cost cannot be measured. The training downloads it." in str(problem)
+    with pytest.raises(ConfigError) as caught:
+        dry_run(recipe)
+    assert [each.key for each in caught.value.problems] == ["init", "method.teacher"]
+    assert str(caught.value).count("wants to download the trained weights of hf:nobody") == 2
 
 
 def test_a_teacher_may_be_a_file_of_other_code(tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def recipe_with(**keys: Any) -> Any:
     return resolve([Layer("test", {**KEYS, **keys})])
 
 
-def test_it_is_said_recorded_and_kept_on_another_processor(
+def test_it_is_said_recorded_and_not_kept_where_it_is_emulated(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     processor(monkeypatch, native=True)
@@ -73,16 +73,21 @@ def test_it_is_said_recorded_and_kept_on_another_processor(
     processor(monkeypatch, native=False)
     said.clear()
     resume_run(run.path, listener=listener)
-    assert any("going on in bf16 as the run began; auto would be fp32" in text for text in said)
+    assert any(
+        "began in bf16, which cpu does not compute natively here: it" in text for text in said
+    )
     last = load_checkpoint(run.checkpoint("last"))
-    assert [each["precision"] for each in last["segments"]] == ["bf16"]
+    assert [each["precision"] for each in last["segments"]] == ["bf16", "fp32"]
     report = build_report(run).to_dict()
-    assert report["environment"]["precision"] == "bf16"
-    assert hardware_in_words(report["environment"]).endswith(", bf16")
-    assert report["training"]["segments"][0]["precision"] == "bf16"
+    assert report["environment"]["precision"] == "fp32"
+    assert "bf16" not in hardware_in_words(report["environment"])
+    assert [each["precision"] for each in report["training"]["segments"]] == ["bf16", "fp32"]
+    assert "with --precision bf16" not in run.recipe.read_text()
 
 
-def test_float32_is_kept_where_bfloat16_would_be_faster(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_goes_on_in_its_precision_where_that_is_native(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     processor(monkeypatch, native=True)
     inputs, said = Inputs.of(recipe_with()), list[str]()
 
@@ -93,7 +98,7 @@ def test_float32_is_kept_where_bfloat16_would_be_faster(monkeypatch: pytest.Monk
     assert kept(precision="bf16") == "bf16"
     assert not said
     assert kept(precision="fp32") == "fp32"
-    assert "going on in fp32 as the run began; auto would be bf16" in said[0]
+    assert said == ["note: going on in fp32 as the run began; auto would be bf16 on this machine"]
     assert kept(device="cpu") == "fp32"  # a version that did not record it, nor had the rule
     assert precision_as_before(inputs, [], said.append) is inputs
 
@@ -105,6 +110,7 @@ def test_what_was_asked_for_and_small_networks_stay(monkeypatch: pytest.MonkeyPa
     assert (small.compute.precision, exact.compute.precision) == ("fp32", "fp32")
     before = [Segment(0, 0, {"epochs": 2}, "cosine", precision="bf16")]
     assert precision_as_before(exact, before, pytest.fail) is exact
+    assert precision_as_before(small, before, str).compute.precision == "bf16"
 
 
 def test_the_other_ranks_compute_as_the_first(

@@ -13,10 +13,10 @@ from instant import Instant
 from rpat_cli.errors import ConfigError, RunFolderError
 from rpat_cli.evaluation.suite import parse_suite
 from rpat_cli.loading.start_name import with_networks_named
-from rpat_cli.recipe.layers import parse_assignments, resolve
+from rpat_cli.recipe.layers import Layer, parse_assignments, resolve
 from rpat_cli.sweep.expand import plan_sweep
 from rpat_cli.sweep.runner import SweepRunner
-from rpat_cli.sweep.starts import RunNames
+from rpat_cli.sweep.starts import RunNames, for_seed, is_per_seed
 from rpat_cli.sweep.status import TrialState, check_starts, read_statuses
 
 Write = Callable[[str], Path]
@@ -105,9 +105,25 @@ def test_each_seed_has_its_own_start_and_teacher(write: Write) -> None:
         (7, 7, "runs/a-7", "t7.pt"),
     ]
     assert [variant.label for variant in plan.variants] == ["init=runs/a-0", "init=runs/a-{seed}"]
-    # With one seed both may be the same; with two they are not, though their first trials are.
     assert plan_sweep(write('grid: {init: [a-4, "a-{seed}"]}\nseeds: [4]')).duplicates == 1
-    assert plan_sweep(write('grid: {init: [a-4, "a-{seed}"]}\nseeds: [4, 7]')).duplicates == 0
+
+
+def test_rows_that_share_some_of_their_trials_are_refused(write: Write) -> None:
+    with pytest.raises(ConfigError) as caught:
+        plan_sweep(write('grid: {init: [runs/a-0, "runs/a-{seed}"]}\nseeds: [0, 7]'))
+    (problem,) = caught.value.problems
+    assert problem.message == (
+        "the rows 'init=runs/a-0' and 'init=runs/a-{seed}' are the same training for seed 0, and "
+        "different ones for the other seeds."
+    )
+    assert problem.source.endswith(".yaml")
+
+
+def test_a_seed_in_a_list_is_replaced(write: Write) -> None:
+    # No method takes a list of networks yet; a plugin's may.
+    layers = [Layer("sweep.yaml", {"method": {"name": "pgd", "teachers": ["a-{seed}", "b"]}})]
+    assert is_per_seed(layers)
+    assert for_seed(layers, 4)[0].values["method"]["teachers"] == ["a-4", "b"]
 
 
 def test_a_seed_where_none_is_replaced_is_a_mistake(write: Write) -> None:

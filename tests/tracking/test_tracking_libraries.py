@@ -91,9 +91,6 @@ def test_wandb_itself_holds_what_metrics_jsonl_does(
     assert (files[1].parent / "files/metrics.jsonl").exists()
 
 
-WANDB_PARTS = ("history", "run", "summary", "exit")
-
-
 @pytest.mark.slow
 def test_mlflow_goes_on_with_its_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mlflow = pytest.importorskip("mlflow")

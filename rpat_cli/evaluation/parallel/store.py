@@ -23,6 +23,7 @@ from rpat_cli.evaluation.parallel.chunks import ChunkResult
 from rpat_cli.evaluation.samples_json import bits_to_text, text_to_bits
 from rpat_cli.records.files import append_durably, refuse_link
 from rpat_cli.records.regular import read_regular
+from rpat_cli.text import counted
 
 Identity = Mapping[str, Any]
 """What the results of an evaluation depend on, by name; plain builtins."""
@@ -62,9 +63,9 @@ class ChunkStore:
                 known = {
                     (chunk.label, chunk.stage, chunk.chunk): chunk for chunk in _chunks(records)
                 }
-                say(f"resuming: {len(known)} chunk{'s' * (len(known) != 1)} known")
+                say(f"resuming: {counted(len(known), 'chunk')} known")
                 if damaged:
-                    lines = f"{damaged} damaged line{'s' * (damaged != 1)}"
+                    lines = counted(damaged, "damaged line")
                     say(f"{lines} in {path}: what they held is measured again")
                 return cls(path, identity, tuple(known.values()), has_header=bool(records))
             if others := sorted(folder.glob("*.jsonl"), key=lambda other: other.stat().st_mtime):

@@ -163,10 +163,13 @@ class OptunaSearch:
         try:
             expander = self.plan.expander
             own = expander.plan([expander.variant(axes)])
+            is_known = all(trial.name in self.statuses for trial in own.trials)
+            if not is_known:
+                expander.check_shared([*self.plan.trials, *own.trials])
         except ConfigError as error:
             self._invalid[number] = "; ".join(map(str, error.problems))
             return ()
-        if own.trials[0].name in self.statuses:
+        if is_known:
             self.plan = replace(self.plan, duplicates=self.plan.duplicates + 1)
             return own.trials
         self.plan = replace(
