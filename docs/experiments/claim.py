@@ -2,13 +2,15 @@
 
     python docs/experiments/claim.py --measure sweeps/claim-fashion-mnist    # best, perception
     python docs/experiments/claim.py sweeps/claim-fashion-mnist sweeps/claim-selection
+    python docs/experiments/claim.py --ended sweeps/claim-selection    # without its last seeds
     python docs/experiments/claim.py                 # the page again, from the tables in data/
     python docs/experiments/claim.py --repeat 1 sweeps/claim-fashion-mnist
 
 Each folder becomes data/NAME.csv, the raw table; the page robust-perception.md, its plots and the
 two sentences in README.md and docs/results.md are made from these tables alone. A folder's name
-says which part of the experiment it is. `--repeat` trains a trial again that is drawn at random,
-compares, and writes nothing.
+says which part of the experiment it is. A part is reported when all planned seeds are complete, or
+before that with `--ended`, which says that its runs have ended. `--repeat` trains a trial again
+that is drawn at random, compares, and writes nothing.
 """
 
 import argparse
@@ -20,7 +22,7 @@ from pathlib import Path
 from claim_answer import SENTENCES, answer, sentences
 from claim_data import Row, collect
 from claim_page import results
-from claim_parts import PARTS, Tables
+from claim_parts import FIRST, PARTS, Tables
 from claim_runs import measure, repeat
 from raw_tables import DATA, between, read_csv, write_csv
 
@@ -35,14 +37,20 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("folders", nargs="*", type=Path, help="folders of sweeps")
     parser.add_argument("--measure", action="store_true", help="run what is missing first")
-    parser.add_argument("--jobs", type=int, help="of --measure at once (default: as of a sweep)")
-    parser.add_argument("--repeat", type=int, metavar="N", help="so many trials of each, again")
+    parser.add_argument("--ended", action="store_true", help="there will be no more trials")
+    parser.add_argument(
+        "--jobs", type=positive, help="of --measure at once (default: as rpat sweep)"
+    )
+    parser.add_argument("--repeat", type=positive, metavar="N", help="so many trials of each again")
     parser.add_argument("--seed", type=int, help="which trials --repeat draws (default: random)")
     parser.add_argument("--data", type=Path, default=DATA, help="where the raw tables are")
     parser.add_argument("--root", type=Path, default=ROOT, help="where README.md and docs/ are")
     given = parser.parse_args(arguments)
     unknown = [str(folder) for folder in given.folders if folder.name not in PARTS]
     missing = [str(folder) for folder in given.folders if not (folder / "table.json").is_file()]
+    acting = [name for name in ("measure", "ended", "repeat") if getattr(given, name)]
+    if acting and not given.folders:
+        parser.error(f"--{acting[0]} needs the folder of a sweep, such as sweeps/{FIRST}")
     if unknown:
         parser.error(f"{', '.join(unknown)}: must be named {' or '.join(PARTS)}")
     if missing:
@@ -65,13 +73,21 @@ def main(arguments: list[str]) -> int:
     return 1 if problems else 0
 
 
+def positive(text: str) -> int:
+    """For argparse, which shows the message."""
+    number = int(text) if text.lstrip("+-").isdecimal() else 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1; given {text!r}")
+    return number
+
+
 def _read(given: argparse.Namespace) -> list[str]:
     """The raw table of each folder, after what is missing was measured. Returns what failed."""
     problems = []
     for folder in given.folders:
         if given.measure:
             problems += measure(folder, given.jobs, audits=PARTS[folder.name].audits)
-        write_csv(collect(folder), given.data / f"{folder.name}.csv")
+        write_csv(collect(folder, ended=given.ended), given.data / f"{folder.name}.csv")
     return problems
 
 
@@ -96,7 +112,7 @@ def tables_in(data: Path) -> Tables:
 
 
 def fill(root: Path, data: Path, tables: Tables) -> None:
-    """Write the page and its plots; as soon as the first part is reported, the sentences too."""
+    """Write the page and its plots; the sentences too, as soon as there are any."""
     page = root / PAGE.relative_to(ROOT)
     text = page.read_text(encoding="utf-8")
     text = between(text, "answer", answer(tables))

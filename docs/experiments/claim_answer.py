@@ -4,14 +4,29 @@ README.md and docs/results.md."""
 import textwrap
 from collections.abc import Sequence
 
+from claim_data import Row
 from claim_further import ENOUGH, hours_for
 from claim_numbers import pairs_needed
-from claim_pairs import OF_THE_ATTACK, PLANNED, Pair, all_compared, contrasts
-from claim_parts import FIRST, PARTS, Tables, blocks_in_words, primary, reported
+from claim_pairs import (
+    CRITERION,
+    HELPS,
+    HURTS,
+    NO_EFFECT,
+    NOT_SIGNIFICANT,
+    NOT_TESTED,
+    OF_THE_ATTACK,
+    PLANNED,
+    UNCHECKED,
+    Pair,
+    all_compared,
+    contrasts,
+)
+from claim_parts import FIRST, PARTS, Tables, blocks_in_words, extent, primary, reported
 from claim_text import span
 
 from rpat_cli.sweep.intervals import Stat
 from rpat_cli.sweep.table import signed
+from rpat_cli.text import several
 
 SENTENCES = {
     "README.md": "docs/experiments/robust-perception.md",
@@ -22,90 +37,108 @@ SENTENCES = {
 NOTHING = "No result yet: this page is the plan, written down before the first run."
 
 VERDICTS = {
-    "helps": "The term helps",
-    "hurts": "It hurts",
+    HELPS: "The term helps",
+    HURTS: "It hurts",
+    UNCHECKED: f"An effect, {UNCHECKED}, for",
     OF_THE_ATTACK: "The effect is one of the attack for",
-    "no effect found": "No effect found for",
+    NOT_SIGNIFICANT: "Not significant after Holm's correction over five for",
+    NO_EFFECT: "No effect found for",
+    NOT_TESTED: "Not tested for",
 }
+
+ALWAYS = (HELPS, HURTS)
+"""Said also of no method."""
 
 
 def answer(tables: Tables) -> str:
-    """A list for each part that is reported; the first part always."""
+    """A list for each part with primary comparisons: what came out, or why nothing is said yet."""
     said = []
     for name in tables:
-        if PARTS[name].primary and primary(tables, name):
+        if PARTS[name].primary and reported(tables, name):
             said.append(_part(tables, name))
         elif PARTS[name].primary:
             said.append(f"{PARTS[name].title}: no answer yet; {blocks_in_words(tables, name)}.")
+    if any(reported(tables, name) for name in tables if PARTS[name].primary):
+        said.append(f"An effect has {CRITERION}.")
     return "\n\n".join(said) or NOTHING
 
 
 def _part(tables: Tables, name: str) -> str:
     rows, pairs = reported(tables, name), primary(tables, name)
+    seen = f", {_count(pairs)} of each method" if pairs else ""
     title = (
-        f"**{PARTS[name].title}**, {_count(pairs)} of each method: the term's mean difference in "
+        f"**{PARTS[name].title}** ({extent(tables[name])}){seen}: the term's mean difference in "
         f"robust accuracy (`{rows[0].attack}`) in points, with its 95 % interval."
     )
     lines = []
     for verdict, words in VERDICTS.items():
         those = [pair for pair in pairs if pair.verdict == verdict]
-        if those or verdict in ("helps", "hurts"):
+        if those or verdict in ALWAYS:
             named = "; ".join(map(_named, those))
-            lines.append(f"{words} {_share(those, pairs)}{': ' if named else ''}{named}.")
+            lines.append(f"{words} {_share(those, rows)}{': ' if named else ''}{named}.")
     if top := _top(pairs):
         lines.append(f"Where no effect was found, gains above {top} points are excluded.")
-    clean = all_compared(rows, contrasts(rows), "clean")
-    lines.append(
-        f"The clean accuracy changes by {span([p.difference.mean for p in clean])} points."
-    )
-    compared = {(pair.variant, pair.baseline) for pair in pairs}
-    if lost := [base for variant, base in contrasts(rows) if (variant, base) not in compared]:
-        lines.append(f"Without any pair: {', '.join(lost)}.")
-    if open_ := [pair.baseline for pair in pairs if pair.effect and pair.gap is None]:
-        lines.append(f"Not yet checked against `best` in all pairs: {', '.join(open_)}.")
+    if clean := all_compared(rows, contrasts(rows), "clean"):
+        changes = span([pair.difference.mean for pair in clean])
+        lines.append(f"The clean accuracy changes by {changes} points.")
+    if lost := _without_pair(rows, pairs):
+        lines.append(f"Without any pair: {lost}.")
     lines.append(_what_it_takes(pairs))
     return "\n".join([_wrapped(title), "", *(_wrapped(line, "- ") for line in lines if line)])
 
 
 def sentences(tables: Tables, link: str) -> str:
     """The numbers of every primary part that is reported, and what more would take; nothing
-    without the first part. `link`: to the page of the experiment."""
-    if not primary(tables, FIRST):
+    without the first part, and nothing as long as an effect is not yet checked against `best`.
+    `link`: to the page of the experiment."""
+    found = {name: primary(tables, name) for name in tables if PARTS[name].primary}
+    unchecked = any(pair.verdict == UNCHECKED for pairs in found.values() for pair in pairs)
+    if unchecked or not found.get(FIRST):
         return ""
     said: list[str] = []
-    for name in tables:
-        pairs = primary(tables, name) if PARTS[name].primary else []
+    for name, pairs in found.items():
         if pairs:
             where = f"On {PARTS[name].title}, it"
             if not said:
                 title = f"[On {PARTS[name].title}]({link})"
                 where = f"{title}, robust perception at its published scale"
-            said.append(f"{where} {_changes(pairs)}.")
-    said.append(_what_it_takes(primary(tables, FIRST)))
+            criterion = "" if said else f"; an effect has {CRITERION}"
+            said.append(f"{where} {_changes(reported(tables, name), pairs, criterion)}.")
+    said.append(_what_it_takes(found[FIRST]))
     return _wrapped(" ".join(filter(None, said)))
 
 
-def _changes(pairs: Sequence[Pair]) -> str:
+def _changes(rows: Sequence[Row], pairs: Sequence[Pair], criterion: str) -> str:
     means = span([pair.difference.mean for pair in pairs])
     words = {
-        "helps": "it helps",
-        "hurts": "hurts",
+        HELPS: "it helps",
+        HURTS: "hurts",
         OF_THE_ATTACK: "shows an effect of the attack for",
+        NOT_SIGNIFICANT: f"is {NOT_SIGNIFICANT} for",
+        NOT_TESTED: "was not tested for",
     }
     parts = []
     for verdict, word in words.items():
         those = [pair for pair in pairs if pair.verdict == verdict]
-        if those or verdict != OF_THE_ATTACK:
+        if those or verdict in ALWAYS:
             named = f" ({'; '.join(map(_named, those))})" if those else ""
-            parts.append(f"{word} {_share(those, pairs)}{named}")
+            parts.append(f"{word} {_share(those, rows)}{named}")
+    if lost := _without_pair(rows, pairs):
+        parts.append(f"has no pair of {lost}")
     if top := _top(pairs):
         parts.append(f"and where no effect was found, gains above {top} are excluded")
-    seen = f"{_count(pairs)} of each method; 95 % intervals in brackets"
+    seen = f"{_count(pairs)} of each method; 95 % intervals in brackets{criterion}"
     return f"changes the robust accuracy by {means} points ({seen}): {', '.join(parts)}"
 
 
-def _share(those: Sequence[Pair], pairs: Sequence[Pair]) -> str:
-    return f"{len(those) or 'none'} of {len(pairs)} methods"
+def _share(those: Sequence[Pair], rows: Sequence[Row]) -> str:
+    """Of all methods of the part, also those without a pair."""
+    return f"{len(those) or 'none'} of {several(len(contrasts(rows)), 'method')}"
+
+
+def _without_pair(rows: Sequence[Row], pairs: Sequence[Pair]) -> str:
+    compared = {(pair.variant, pair.baseline) for pair in pairs}
+    return ", ".join(each[1] for each in contrasts(rows) if each not in compared)
 
 
 def _named(pair: Pair) -> str:
@@ -115,12 +148,12 @@ def _named(pair: Pair) -> str:
 def _count(pairs: Sequence[Pair]) -> str:
     """`8 pairs`, or `5 to 8 pairs`: of each comparison."""
     sizes = sorted({pair.difference.n for pair in pairs})
-    return f"{sizes[0]} pairs" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]} pairs"
+    return several(sizes[0], "pair") if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]} pairs"
 
 
 def _top(pairs: Sequence[Pair]) -> str:
     """The highest end of the intervals of the comparisons without an effect."""
-    those = [pair.difference.interval for pair in pairs if pair.verdict == "no effect found"]
+    those = [pair.difference.interval for pair in pairs if pair.verdict == NO_EFFECT]
     ends = [interval[1] for interval in those if interval]
     return f"{100 * max(ends):+.2f}" if ends else ""
 
@@ -135,7 +168,7 @@ def _what_it_takes(pairs: Sequence[Pair]) -> str:
     return (
         f"With the spread seen, {most} pairs of each method find a true difference of "
         f"{100 * ENOUGH:g} points with 80 % probability: at the paper's scale some "
-        f"{hours_for(most):,.0f} GPU hours for {PLANNED} methods."
+        f"{hours_for(most):,.0f} GPU hours for {PLANNED} methods, if the spread there is as here."
     )
 
 

@@ -3,7 +3,7 @@ of sweeps, kept as CSV."""
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rpat_cli.attacks.threat import Threat
@@ -14,6 +14,7 @@ from rpat_cli.records.run_folder import RunFolder
 from rpat_cli.reports.evaluations import Measured, fitting, read_evaluations
 from rpat_cli.reports.training import read_checkpoints
 from rpat_cli.sweep.cost import cost_of
+from rpat_cli.sweep.folder import TRIALS
 
 LIMIT = 1000
 """Test images of the longer attack and of the perception diagnostic."""
@@ -39,6 +40,10 @@ class Row:
     the training's epochs. `audited` is what `best` and an audit leave of all test images;
     AutoAttack on all of them is lower by at most `audit_gap` (95 %), since it broke `audit_broken`
     of `audit_sampled` that were left.
+
+    Of the whole part, so the same in all of its rows: `planned` are the seeds of the sweep, `hours`
+    those that the trainings and attacks of all its trials have taken, summed, and `ended` is 1 if
+    somebody has said that there will be no more of them.
     """
 
     variant: str
@@ -58,6 +63,9 @@ class Row:
     audit_gap: float | None = None
     audit_sampled: float | None = None
     audit_broken: float | None = None
+    planned: int = 0
+    hours: float = 0.0
+    ended: int = 0
 
     @property
     def failed(self) -> bool:
@@ -73,8 +81,9 @@ def primary_checkpoint(variant: str) -> str:
     return "best_wa" if variant.startswith("rebat") else "best"
 
 
-def collect(folder: Path) -> list[Row]:
-    """The rows of a sweep's folder, in the order of its table. Raises `OSError` without a table."""
+def collect(folder: Path, *, ended: bool = False) -> list[Row]:
+    """The rows of a sweep's folder, in the order of its table. `ended`: its runs are over, even if
+    seeds are missing. Raises `OSError` without a table."""
     table = json.loads((folder / "table.json").read_text(encoding="utf-8"))
     attack = next(name for name in table["metrics"] if name != "clean")
     rows: list[Row] = []
@@ -104,11 +113,19 @@ def collect(folder: Path) -> list[Row]:
     for title in table["failures"]:
         variant, _, seed = title.rpartition(", seed ")
         rows.append(Row(variant, baselines.get(variant, ""), int(seed), "", "", attack))
-    ended = {row.variant for row in rows}
+    there = {row.variant for row in rows}
     for variant, baseline in baselines.items():
-        if variant not in ended:
+        if variant not in there:
             rows.append(Row(variant, baseline, -1, "", PENDING, attack))
-    return rows
+    planned = max((line["planned"] for line in table["rows"]), default=0)
+    hours = _hours(folder)
+    return [replace(row, planned=planned, hours=hours, ended=int(ended)) for row in rows]
+
+
+def _hours(folder: Path) -> float:
+    """Of all trials: also of those that failed, or that aren't finished."""
+    costs = [cost_of(RunFolder(run)) for run in sorted((folder / TRIALS).glob("*/run"))]
+    return round(sum(cost.training + cost.attacks for cost in costs) / 3600, 3)
 
 
 def _added(run: Path, attack: str) -> dict[str, dict[str, float]]:

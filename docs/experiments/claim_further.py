@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from claim_data import Row
 from claim_numbers import pairs_needed, rank_correlation
 from claim_pairs import PLANNED, Pair, all_compared, by_seed, contrasts
-from claim_parts import PARTS, Tables, reported
+from claim_parts import PARTS, Tables, primary, reported
 from claim_text import table
 
 from rpat_cli.sweep.intervals import Stat
@@ -17,11 +17,11 @@ ENOUGH = 0.005
 
 HOURS = 0.64
 """Of a training at the paper's scale, the mean over both sides of the five methods: 42,020 steps of
-37.3 ms x 1.13 (passes) x 1.31 (operations of a pass)."""
+37.3 ms x 1.12 (passes) x 1.31 (operations of a pass)."""
 
 SOURCE = (
     "42,020 steps; a step of `pgd + ra` on preact-resnet18 took 37.3 ms on an H200, [in bf16 with "
-    "`--compile`](../performance.md), the ten cells have 1.13 times its passes in the mean, and "
+    "`--compile`](../performance.md), the ten cells have 1.12 times its passes in the mean, and "
     "resnet18-bottleneck, which was not measured, 1.31 times the operations"
 )
 
@@ -90,26 +90,31 @@ def hours_for(pairs: int) -> float:
     return 2 * pairs * PLANNED * HOURS
 
 
-def sure(pairs: Sequence[Pair]) -> Iterator[str]:
+def sure(tables: Tables) -> Iterator[str]:
     """How many pairs, and hours on one GPU for those of all methods, each size of a true
     difference would take."""
-    stats = [Stat.of(list(pair.by_seed.values())) for pair in pairs]
-    known = [(pair, stat) for pair, stat in zip(pairs, stats, strict=True) if stat.sd]
-    if not known:
+    lines = []
+    for name in tables:
+        for pair in primary(tables, name) if PARTS[name].primary else ():
+            stat = Stat.of(list(pair.by_seed.values()))
+            if stat.sd:
+                lines.append([PARTS[name].title, *_needed(pair, stat.n, stat.sd)])
+    if not lines:
         return
     yield "### What it would take to be sure"
     yield (
         f"Pairs for 80 % power at the level 0.05 / {PLANNED}, from the sd of the differences seen; "
         f"in brackets the hours that both sides of all {PLANNED} methods then train on one GPU, at "
-        f"{HOURS:g} a training, which is an estimate ({SOURCE})."
+        f"{HOURS:g} a training at the paper's scale, if the spread there is as here. The hours are "
+        f"an estimate ({SOURCE})."
     )
-    lines = []
-    for pair, stat in known:
-        assert stat.sd is not None
-        cells = [f"{pair.variant} to {pair.baseline}", str(stat.n), f"{100 * stat.sd:.2f}"]
-        for size in SIZES:
-            n = pairs_needed(size, stat.sd)
-            cells.append("more than 10,000" if n is None else f"{n} ({hours_for(n):,.0f} h)")
-        lines.append(cells)
-    head = ["", "n seen", "sd, points", *(f"{100 * size:g} points" for size in SIZES)]
-    yield table(head, lines)
+    head = ["", "", "n seen", "sd, points", *(f"{100 * size:g} points" for size in SIZES)]
+    yield table(head, lines, 2)
+
+
+def _needed(pair: Pair, seen: int, sd: float) -> list[str]:
+    cells = [f"{pair.variant} to {pair.baseline}", str(seen), f"{100 * sd:.2f}"]
+    for size in SIZES:
+        n = pairs_needed(size, sd)
+        cells.append("more than 10,000" if n is None else f"{n} ({hours_for(n):,.0f} h)")
+    return cells

@@ -3,10 +3,18 @@
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from claim_data import Row
+from claim_data import Row, primary_checkpoint
 from claim_further import smoothness, sure
 from claim_pairs import Pair, all_compared, by_seed, collapsed, contrasts, decided, failed, gap
-from claim_parts import PARTS, Part, Tables, blocks_in_words, primary, reported, seeds_of
+from claim_parts import (
+    PARTS,
+    Part,
+    Tables,
+    blocks_in_words,
+    extent,
+    reported,
+    seeds_of,
+)
 from claim_plots import forest, pareto
 from claim_text import signed_n, spread_n, table
 
@@ -29,8 +37,7 @@ def results(tables: Tables, plots: Path) -> str:
     for name, part in PARTS.items():
         if name in tables:
             sections += _part(name, part, tables, plots)
-    pairs = [pair for name in tables if PARTS[name].primary for pair in primary(tables, name)]
-    return "\n\n".join([*sections, *smoothness(tables), *sure(pairs)]) or "None yet."
+    return "\n\n".join([*sections, *smoothness(tables), *sure(tables)]) or "None yet."
 
 
 def _part(name: str, part: Part, tables: Tables, plots: Path) -> Iterator[str]:
@@ -63,9 +70,9 @@ def _part(name: str, part: Part, tables: Tables, plots: Path) -> Iterator[str]:
     if any(row.best_1000 is not None for row in rows):
         yield "The metric against `best` on the same 1,000 images, and perception (n):"
         yield _checks(rows)
-    if audits := [row for row in rows if row.audited is not None]:
+    if any(row.audited is not None for row in rows):
         yield "`best` and an audit on all test images:"
-        yield _audits(audits)
+        yield _audits(rows)
 
 
 def _counts(every: Sequence[Row], rows: Sequence[Row]) -> str:
@@ -79,8 +86,8 @@ def _counts(every: Sequence[Row], rows: Sequence[Row]) -> str:
     took = {(row.variant, row.seed): row.seconds for row in rows if row.seconds is not None}
     cost = f" A training took {spread_n(list(took.values()), ' s')}." if took else ""
     return (
-        f"{len(seeds)} complete blocks (seeds {', '.join(map(str, seeds))}), "
-        f"{left_out} incomplete and left out. "
+        f"{extent(every)} (summed over the trials). Complete: seeds "
+        f"{', '.join(map(str, seeds))}; {left_out} incomplete and left out. "
         f"Failed trainings: {lost}. Collapsed: {broken}.{cost}"
     )
 
@@ -153,9 +160,12 @@ def _checks(rows: Sequence[Row]) -> str:
 
 
 def _audits(rows: Sequence[Row]) -> str:
-    """How far AutoAttack on all test images can be below the metric."""
+    """How far AutoAttack on all test images can be below the metric; at primary checkpoints, of
+    which another one may share the weights."""
     lines = []
     for row in rows:
+        if row.audited is None or row.checkpoint != primary_checkpoint(row.variant):
+            continue
         numbers = (row.robust, row.audited, row.audit_gap)
         sample = f"{row.audit_broken:.0f} of {row.audit_sampled:.0f}"
         shown = [percent(number) for number in numbers]

@@ -13,7 +13,13 @@ COLLAPSED_CLEAN, COLLAPSED_ROBUST = 0.3, 0.1
 PLANNED = 5
 """Comparisons of a primary part, one for each method: fixed before the first run."""
 
+CRITERION = "p < 0.05 after Holm's correction over five"
+"""What makes a mean difference an effect."""
+
+HELPS, HURTS, NO_EFFECT, NOT_TESTED = "helps", "hurts", "no effect found", "not tested"
 OF_THE_ATTACK = "effect of the attack"
+UNCHECKED = "not yet checked against `best`"
+NOT_SIGNIFICANT = "not significant after Holm's correction over five"
 
 
 def by_seed(
@@ -53,11 +59,17 @@ class Pair:
 
     @property
     def verdict(self) -> str:
+        """Of a primary comparison."""
+        if self.p is None or self.difference.interval is None:
+            return NOT_TESTED
         if not self.effect:
-            return "no effect found"
-        if self.gap is not None and abs(self.gap) > abs(self.difference.mean) / 3:
+            low, high = self.difference.interval
+            return NO_EFFECT if low <= 0 <= high else NOT_SIGNIFICANT
+        if self.gap is None:
+            return UNCHECKED
+        if abs(self.gap) > abs(self.difference.mean) / 3:
             return OF_THE_ATTACK
-        return "helps" if self.difference.mean > 0 else "hurts"
+        return HELPS if self.difference.mean > 0 else HURTS
 
 
 def compared(

@@ -43,19 +43,30 @@ Tables = Mapping[str, Sequence[Row]]
 
 
 def reported(tables: Tables, name: str) -> list[Row]:
-    """The complete blocks of a part; none of them as long as they are fewer than planned."""
+    """The complete blocks of a part whose runs have ended; before, and below the least that the
+    plan wants, none of them: nobody decides by the results how many runs there will be."""
     rows = complete_blocks(tables.get(name, ()))
-    return rows if rows and len(seeds_of(rows)) >= PARTS[name].least else []
+    blocks = len(seeds_of(rows))
+    over = any(row.ended or 0 < row.planned <= blocks for row in rows)
+    return rows if over and blocks >= PARTS[name].least else []
 
 
 def seeds_of(rows: Sequence[Row]) -> list[int]:
     return sorted({row.seed for row in rows if not row.pending})
 
 
+def extent(rows: Sequence[Row]) -> str:
+    """`6 of 8 blocks, 7.9 hours of computing`: of all rows of a part."""
+    blocks = len(seeds_of(complete_blocks(rows)))
+    return f"{blocks} of {rows[0].planned} blocks, {rows[0].hours:.1f} hours of computing"
+
+
 def blocks_in_words(tables: Tables, name: str) -> str:
     """Why nothing is reported."""
-    there = len(seeds_of(complete_blocks(tables[name])))
-    return f"{there} complete blocks are there, of the {PARTS[name].least} that are the least"
+    return (
+        f"{extent(tables[name])}; it is reported when its runs have ended, from "
+        f"{PARTS[name].least} complete blocks on"
+    )
 
 
 def primary(tables: Tables, name: str) -> list[Pair]:

@@ -21,6 +21,9 @@ from typing import Any
 import torch
 from claim_data import LIMIT, LONG, WIDTH, Row, collect, primary_checkpoint
 
+from rpat_cli.errors import RunFolderError
+from rpat_cli.evaluation.suite import parse_suite
+from rpat_cli.recipe.layers import read_recipe, resolve
 from rpat_cli.records.files import appending
 from rpat_cli.records.metrics import read_metrics
 from rpat_cli.records.run_folder import RunFolder
@@ -63,8 +66,10 @@ class Task:
 
 
 def missing(rows: Sequence[Row], *, audits: bool) -> list[Task]:
-    """`LONG` and perception of each primary checkpoint, then the audits, as far as they lack."""
+    """`LONG` and perception of each primary checkpoint, seed by seed, then the audits, as far as
+    they lack."""
     primary = [row for row in rows if row.checkpoint == primary_checkpoint(row.variant)]
+    primary.sort(key=lambda row: row.seed)  # what is done at any time is whole blocks
     some = ("--perception", "--limit", str(LIMIT))
     found = [
         Task(row, ("--attack", f"{row.attack},{LONG}", *some))
@@ -154,8 +159,10 @@ def _command(task: Task, home: Path, log: Path) -> tuple[str, ...]:
 def repeat(folder: Path, seed: int) -> tuple[str, list[str]]:
     """Train and evaluate one finished trial of a sweep again, which the seed draws, in a folder for
     the time being, with the trial's number of threads. Returns its name in words, and what is not
-    the same bit for bit."""
+    the same bit for bit. Raises `RunFolderError` if no trial has finished."""
     titles = {row.trial: f"{row.variant}, seed {row.seed}" for row in collect(folder) if row.trial}
+    if not titles:
+        raise RunFolderError(f"{folder}: no trial has finished; go on with rpat sweep first.")
     name = random.Random(seed).choice(sorted(titles))
     before = RunFolder(folder / TRIALS / name / "run")
     recorded = torch.load(before.checkpoint("last"), weights_only=True)["environment"]
@@ -172,20 +179,23 @@ def repeat(folder: Path, seed: int) -> tuple[str, list[str]]:
 
 def differences(one: RunFolder, other: RunFolder) -> Iterator[str]:
     """What two trainings of the same recipe have left that is not equal: the records of every
-    epoch, the weights, what each evaluation found of every image, and the report's accuracies."""
+    epoch, the weights, what each evaluation found of every image, and the report's accuracies.
+    Evaluations of `one` that its recipe doesn't plan, which were added later, are left out."""
     if _timeless(read_metrics(one.metrics)) != _timeless(read_metrics(other.metrics)):
         yield "the records of the epochs (metrics.jsonl)"
     for name in sorted(path.stem for path in one.checkpoint("last").parent.glob("*.pt")):
         if ".prev" not in name and not _same_weights(one.checkpoint(name), other.checkpoint(name)):
             yield f"the weights of {name}"
-    evaluations = _evaluations(other)
-    for key, found in _evaluations(one).items():
-        # Those that were added later have no counterpart.
-        if key in evaluations and evaluations[key] != found:
-            yield f"what {' '.join(map(str, key))} found"
-    first, second = (accuracies(read_saved_report(each)) for each in (one, other))
-    for name, values in second.items():
-        if any(first[name].get(label) != value for label, value in values.items()):
+    suite = parse_suite(resolve(read_recipe(one.recipe)).eval)
+    planned = {spec.label for spec in suite}
+    first, second = (_evaluations(each, planned) for each in (one, other))
+    for key in sorted(first.keys() | second.keys()):
+        if first.get(key) != second.get(key):
+            yield f"what {' '.join(key)} found"
+    before, after = (accuracies(read_saved_report(each)) for each in (one, other))
+    for name in sorted(before.keys() | after.keys()):
+        values = [each.get(name, {}) for each in (before, after)]
+        if any(values[0].get(label) != values[1].get(label) for label in planned):
             yield f"the report's accuracies of {name}"
 
 
@@ -204,11 +214,14 @@ def _same_weights(one: Path, other: Path) -> bool:
     )
 
 
-def _evaluations(folder: RunFolder) -> dict[tuple[Any, ...], Any]:
-    """What was found, by checkpoint, attacks and number of images."""
+def _evaluations(folder: RunFolder, planned: set[str]) -> dict[tuple[str, str], Any]:
+    """What those of exactly the planned attacks, on all test images, have found, by checkpoint and
+    attacks."""
     found = {}
     for each in read_evaluations(folder, read_checkpoints(folder), []):
         evaluation = each.evaluation
-        labels = ",".join(result.label for result in evaluation.results)
-        found[each.file.checkpoint, labels, evaluation.n] = _timeless(evaluation.to_dict())
+        labels = [result.label for result in evaluation.results]
+        if set(labels) == planned and evaluation.limit is None:
+            key = (each.file.checkpoint, ",".join(labels))
+            found[key] = _timeless(evaluation.to_dict())
     return found

@@ -22,10 +22,11 @@ from rpat_cli.loading.model_file import ModelFile
 from rpat_cli.loading.published import names_data
 from rpat_cli.loading.saved_model import EXTERNAL, SavedModel
 from rpat_cli.models import PRETRAINED_MODELS, in_library
-from rpat_cli.models.libraries import class_names_of, preprocessing
+from rpat_cli.models.libraries import class_names_of, has_weights, preprocessing
 from rpat_cli.models.normalize import Classifier
 from rpat_cli.recipe.layers import Layer, resolve
 from rpat_cli.recipe.schema import Recipe
+from rpat_cli.recipe.trust import trust, unasked_download, untrusted
 from rpat_cli.records.run_folder import RunFolder
 from rpat_cli.user_code import place_of
 
@@ -35,13 +36,15 @@ def load_external(name: str, given: Sequence[Layer]) -> SavedModel | None:
     any other name.
 
     `given` are layers of a recipe: they name the data set, whose images the model must take. Raises
-    `ConfigError` without a data set or for a file or function that fails, `CheckpointError` for
-    weights that cannot be downloaded, and `RpatError` for a model that does not map images to
-    logits.
+    `ConfigError` without a data set, for a file or a download that nobody has answered for, and for
+    a file or function that fails, `CheckpointError` for weights that cannot be downloaded, and
+    `RpatError` for a model that does not map images to logits.
     """
     file = ModelFile.parse(name)
     model: nn.Module
     if in_library(name):
+        if not trust().allows_download(name) and not has_weights(name):
+            raise ConfigError(unasked_download(name))
         recipe = _recipe(name, _with_preprocessing(name, given))
         library, _, member = name.partition(":")
         # torch announces downloads on stdout, which is for results alone.
@@ -50,6 +53,8 @@ def load_external(name: str, given: Sequence[Layer]) -> SavedModel | None:
         return replace(_saved(model, name, recipe), class_names=class_names_of(name))
     if file is None:
         return None
+    if not trust().allows(file.path):
+        raise ConfigError(untrusted(file.path.resolve(), name))
     text, recipe = file.text, _recipe(name, given)
     # Random weights are the same every time, so that an interrupted evaluation can go on.
     with own_randomness(torch.device("cpu"), recipe.seed):

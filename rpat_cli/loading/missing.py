@@ -5,12 +5,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rpat_cli.errors import ConfigError, Problem, RpatError, RunFolderError
+from rpat_cli.loading.hub import is_here
 from rpat_cli.loading.load import split_key
 from rpat_cli.loading.robustbench import find_entry, find_files, is_entry
 from rpat_cli.loading.start_name import frozen_in
 from rpat_cli.models import is_remote
 from rpat_cli.recipe.schema import Recipe
-from rpat_cli.recipe.trust import python_file
+from rpat_cli.recipe.trust import python_file, trust, unasked_download, untrusted
 from rpat_cli.records.files import user_path
 from rpat_cli.records.run_folder import open_run
 
@@ -23,16 +24,32 @@ def check_networks(recipe: Recipe) -> None:
 
 
 def missing_networks(recipe: Recipe) -> Iterator[Problem]:
-    """The start, and the networks that the method learns from, which are not on this machine; those
-    of libraries and of the hub, which are downloaded, aside."""
+    """The start, and the networks that the method learns from, which are not on this machine, and
+    whose code or download nobody has answered for."""
     named = {f"method.{name}": source for name, source in frozen_in(recipe).items()}
     if recipe.init is not None:
         named["init"] = recipe.init
     for key, source in named.items():
         try:
-            _find(source, Path(recipe.data.root))
+            problem = _unanswered(key, source)
+            if problem is None:
+                _find(source, Path(recipe.data.root))
         except RpatError as error:
-            yield Problem(key, str(error))
+            problem = Problem(key, str(error))
+        if problem is not None:
+            yield problem
+
+
+def _unanswered(key: str, source: str) -> Problem | None:
+    """The mistake that a recipe wants code to run, or weights to be downloaded, that the user has
+    not named."""
+    program = python_file(source)
+    if program is not None and not trust().allows(program):
+        return untrusted(program.resolve(), source, key=key)
+    if is_remote(source) and not trust().allows_download(source) and not is_here(source):
+        option = f"--init {source}" if key == "init" else f"--set {key}={source}"
+        return unasked_download(source, option, key=key)
+    return None
 
 
 def _find(source: str, root: Path) -> None:

@@ -22,7 +22,7 @@ from rpat_cli.recipe.plugin_files import NamedPlugin
 from rpat_cli.recipe.plugins import load_named_plugins
 from rpat_cli.recipe.schema import Recipe, recipe_class
 from rpat_cli.recipe.shipped import find
-from rpat_cli.recipe.trust import model_files, remote_networks, trust, trusting
+from rpat_cli.recipe.trust import model_files, networks_named, trust, trusting
 from rpat_cli.recipe.yaml_lines import KeyPath, read_document
 from rpat_cli.recipe.yaml_loader import Loader
 from rpat_cli.records.files import user_path
@@ -232,14 +232,14 @@ def _plugins_in(layer: Layer) -> list[str]:
 
 
 def code_named_in(layers: Sequence[Layer]) -> list[Path | str]:
-    """The files of code that the user's own layers name, plugins and the models of transfer
-    attacks, and weights that may have to be downloaded."""
+    """The files of code that the user's own layers name, as plugins, models of transfer attacks or
+    networks to learn from, and weights that may have to be downloaded."""
     files: list[Path | str] = []
     for layer in layers:
         if layer.by_user:
             files += [NamedPlugin.parse(plugin).path for plugin in _plugins_in(layer)]
             files += model_files(layer.values.get("eval"))
-            files += remote_networks(layer.values)
+            files += networks_named(layer.values)
     return files
 
 

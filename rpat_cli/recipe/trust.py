@@ -100,8 +100,9 @@ def unasked_download(model: str, option: str = "", *, key: str = "", source: str
 
 def flag_for(recipe: "Recipe") -> str:
     """` --trust`, for a command that reads the saved recipe again, if that names code."""
-    remote = recipe.init is not None and is_remote(recipe.init)
-    return f" {FLAG}" if recipe.plugins or model_files(recipe.eval) or remote else ""
+    values = recipe.model_dump(mode="json", include={"init", "method"})
+    named = [*recipe.plugins, *model_files(recipe.eval), *networks_named(values)]
+    return f" {FLAG}" if named else ""
 
 
 # ---- what the user names
@@ -114,13 +115,14 @@ def python_file(name: str) -> Path | None:
     return user_path(file) if colon and function and file.endswith(".py") else None
 
 
-def remote_networks(values: Mapping[str, Any]) -> list[str]:
-    """The trained networks that a layer of a recipe names and that may have to be downloaded: the
-    start, and settings of the method, such as its teacher."""
+def networks_named(values: Mapping[str, Any]) -> list[Path | str]:
+    """What somebody answers for who writes this layer of a recipe: the trained networks in it that
+    code makes or that may have to be downloaded. They are the start, and settings of the method,
+    such as its teacher."""
     method = values.get("method")
     settings = list(method.values()) if isinstance(method, Mapping) else []
     names = [name for name in (values.get("init"), *settings) if isinstance(name, str)]
-    return [name for name in names if is_remote(name)]
+    return [found for name in names for found in code_of_target(name)]
 
 
 def code_of_target(target: object) -> list[Path | str]:

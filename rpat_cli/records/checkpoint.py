@@ -118,6 +118,11 @@ def load_newest(path: Path, needs: Collection[str] = ()) -> tuple[dict[str, Any]
         return content, f"{error} Using the previous one, {previous(path).name}."
 
 
+def is_saved(path: Path) -> bool:
+    """Whether there is anything for `load_newest`."""
+    return path.exists() or previous(path).exists()
+
+
 def previous(path: Path) -> Path:
     """Where `save_checkpoint` keeps the checkpoint that was at `path` before."""
     return path.with_suffix(".prev.pt")

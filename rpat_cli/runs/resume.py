@@ -1,6 +1,7 @@
 """Resuming a run that was stopped, bit for bit as if it had not been."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from rpat_cli.loading.load import check_content
 from rpat_cli.recipe.layers import Layer, code_named_in, read_recipe, resolve, with_plugins_in
 from rpat_cli.recipe.schema import Recipe
 from rpat_cli.recipe.trust import trusting
-from rpat_cli.records.checkpoint import load_newest, previous
+from rpat_cli.records.checkpoint import is_saved, load_newest
 from rpat_cli.records.metrics import inspect_metrics
 from rpat_cli.records.run_folder import RunFolder, open_run
 from rpat_cli.records.segments import Segment, in_words, segment_of, segments_in
@@ -22,6 +23,7 @@ from rpat_cli.runs.listener import Listener
 from rpat_cli.runs.precision import precision_as_before
 from rpat_cli.runs.restore import check_training
 from rpat_cli.runs.run_log import also_logging, logging_errors
+from rpat_cli.runs.start import begun_with, with_fitted_start
 from rpat_cli.runs.target import check_sources, with_located_eval
 from rpat_cli.runs.threads import threads_as_before
 from rpat_cli.runs.train import Begun, train_session, write_recipe
@@ -66,6 +68,8 @@ def resume_run(
         listener = also_logging(listener or Listener(), folder)
         state = _last_state(folder, recipe, listener.say)
         _check_images(folder, state or {}, inputs)
+        if state is None:
+            inputs = with_fitted_start(replace(inputs, start=begun_with(recipe)[1]))
         before = _segments_before(folder, state)
         inputs = precision_as_before(inputs, before, listener.say)
         same_ranks = bool(before) and before[-1].ranks == ranks.size
@@ -104,7 +108,7 @@ def _last_state(
 ) -> dict[str, Any] | None:
     """The content of the newest checkpoint; None if there is none yet."""
     last = folder.checkpoint("last")
-    if not last.exists() and not previous(last).exists():
+    if not is_saved(last):
         say(f"{folder.path} was stopped before its first checkpoint: starting again")
         return None
     needs = ("recipe", "architecture", "model", "training", "best", "epoch")

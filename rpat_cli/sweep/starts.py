@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from rpat_cli.errors import Problem, RunFolderError
+from rpat_cli.loading.robustbench import is_entry
 from rpat_cli.loading.start_name import run_meant
 from rpat_cli.recipe.layers import Layer
 from rpat_cli.recipe.start import SEED
+from rpat_cli.recipe.trust import code_of_target
 from rpat_cli.recipe.yaml_lines import KeyPath
 from rpat_cli.records.files import write_whole
 from rpat_cli.records.regular import read_regular
@@ -45,7 +47,7 @@ class RunNames:
             return cls()
         except (OSError, ValueError, RecursionError):
             kept = None
-        if not isinstance(kept, dict) or not all(isinstance(each, str) for each in kept.values()):
+        if not isinstance(kept, dict) or not all(map(_is_path, kept.values())):
             raise RunFolderError(
                 f"{file} cannot be read: it holds what last, best and the names of runs mean in "
                 "this sweep. Delete it to let them mean what they do now; trials that began with "
@@ -67,6 +69,14 @@ class RunNames:
             return
         self.kept = {**asked, **self.kept}
         write_whole(folder / FILE, json.dumps(self.kept, indent=1) + "\n")
+
+
+def _is_path(value: object) -> bool:
+    """Whether it can be the path of a run, and nothing else that a recipe may name: the folder may
+    come from a stranger."""
+    if not isinstance(value, str) or not value:
+        return False
+    return not is_entry(value) and not code_of_target(value)
 
 
 # ---- one for each seed

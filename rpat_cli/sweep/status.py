@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rpat_cli.errors import Problem
 from rpat_cli.loading.missing import missing_networks
-from rpat_cli.records.run_folder import is_run
+from rpat_cli.records.checkpoint import is_saved
 from rpat_cli.reports.saved_report import Results
 from rpat_cli.sweep.expand import Plan, Trial, with_labels
 from rpat_cli.sweep.folder import TRIALS, TrialFolder
@@ -69,12 +69,12 @@ def read_statuses(plan: Plan, folder: Path) -> dict[str, TrialStatus]:
 
 def check_starts(statuses: Iterable[TrialStatus]) -> None:
     """Raise `ConfigError` for runs and files that unfinished trials begin or learn from and that
-    are not there. A trial that has begun needs no start any more."""
+    are not there. A trial that has a checkpoint needs no start any more."""
     found: dict[Problem, list[str]] = {}
     for status in statuses:
         if status.state in FINISHED:
             continue
-        has_begun = is_run(status.folder.run.path)
+        has_begun = is_saved(status.folder.run.checkpoint("last"))
         for problem in missing_networks(status.trial.recipe):
             if problem.key != "init" or not has_begun:
                 found.setdefault(problem, []).append(status.trial.title)

@@ -80,8 +80,8 @@ GAIN = {0: 0.011, 1: 0.009, 2: 0.011, 3: 0.009, 4: 0.010}
 
 def rows(scripts: Scripts, lost: float | None = None) -> list[Any]:
     """Five complete blocks, in which the term adds a point to pgd and nothing to rebat, whose
-    averaged weights count; the pgd of seed 5 is alone. `best` breaks 1 % more images than the
-    metric, and `lost` more of `pgd + ra`."""
+    averaged weights count; the pgd of seed 5 is alone, and no more will run. `best` breaks 1 % more
+    images than the metric, and `lost` more of `pgd + ra`."""
     row = scripts["claim_data"].Row
     made = []
     for seed in GAIN:
@@ -99,12 +99,13 @@ def rows(scripts: Scripts, lost: float | None = None) -> list[Any]:
                     longer = robust - 0.01 - lost * (variant == "pgd + ra")
                     one = replace(one, robust_1000=robust, best_1000=longer)
                 made.append(one)
-    return [*made, row("pgd", "", 5, "pgd-5", "best", "apgd-t", 0.8, 0.1)]
+    made.append(row("pgd", "", 5, "pgd-5", "best", "apgd-t", 0.8, 0.1))
+    return [replace(each, planned=8, hours=7.25, ended=1) for each in made]
 
 
 def test_the_pages_say_what_the_raw_table_holds(scripts: Scripts, tmp_path: Path) -> None:
     root, data = copied(tmp_path), tmp_path / "data"
-    whole = rows(scripts)
+    whole = rows(scripts, 0.003)
     scripts["raw_tables"].write_csv(whole, data / "claim-fashion-mnist.csv")
     kept = scripts["raw_tables"].read_csv(
         data / "claim-fashion-mnist.csv", scripts["claim_data"].Row
@@ -116,23 +117,25 @@ def test_the_pages_say_what_the_raw_table_holds(scripts: Scripts, tmp_path: Path
     assert "The term helps 1 of 2 methods: pgd +1.00 [+0.88, +1.12]." in text
     assert "It hurts none of 2 methods." in text
     assert "No effect found for 1 of 2 methods: rebat +0.00 [+0.00, +0.00]." in text
-    assert "5 complete blocks (seeds 0, 1, 2, 3, 4), 1 incomplete" in text
+    assert "5 of 8 blocks, 7.2 hours of computing (summed over the trials)." in text
+    assert "Complete: seeds 0, 1, 2, 3, 4; 1 incomplete and left out." in text
+    assert "An effect has p < 0.05 after Holm's correction over five." in " ".join(text.split())
     # t = 10 √5 at 4 degrees of freedom, s² = t² / (t² + 4): p = 1 - s (1 + (1 - s²) / 2) = 2.36e-5;
     # Holm, over five planned comparisons: 5 p.
     assert "| pgd + ra<br>to pgd | 5 | 80.00 ± 0.00<br>80.00 ± 0.00 | +0.00 [+0.00, +0.00]" in text
     assert "+1.00 [+0.88, +1.12] | 0.000118 | helps |" in text
     assert "64.00 ± 1.58<br>64.00 ± 1.58 | +0.00 [+0.00, +0.00] | 1 | no effect found" in text
-    assert "Not yet checked against `best` in all pairs: pgd." in text
     # Within each run, of each variant and of all of them: two points by averaging.
     assert "| pgd + ra |  |  | +2.00 [+2.00, +2.00] (5) |  |" in text
     assert "| all, by seed |  |  | +2.00 [+2.00, +2.00] (5) |  |" in text
     # 5 pairs find 0.3 points of sd 0.1 at the level 0.01: both sides of five methods, 0.64 h each.
     assert scripts["claim_numbers"].pairs_needed(0.003, 0.001) == 5
-    assert "| pgd + ra to pgd | 5 | 0.10 | 5 (32 h) |" in text
+    assert "| Fashion-MNIST, small-cnn | pgd + ra to pgd | 5 | 0.10 | 5 (32 h) |" in text
     assert "## Deviations from the plan" in text  # the rest of the page stays
     for name in PAGES[:2]:
         said = " ".join((root / name).read_text().split())
         assert "changes the robust accuracy by +0.00 to +1.00 points (5 pairs of each" in said
+        assert said.count("p < 0.05 after Holm's correction over five") == 1
         assert "it helps 1 of 2 methods (pgd +1.00 [+0.88, +1.12]), hurts none of 2" in said
     forest = (data / "claim-fashion-mnist-forest.svg").read_text()
     assert forest.count('class="one"') == 10
@@ -155,7 +158,12 @@ def test_what_is_committed_is_what_the_committed_tables_give(
 
 
 @pytest.mark.parametrize(
-    ("lost", "verdict"), [(0.003, "helps"), (0.004, "effect of the attack"), (None, "helps")]
+    ("lost", "verdict"),
+    [
+        (0.003, "helps"),
+        (0.004, "effect of the attack"),
+        (None, "not yet checked against `best`"),
+    ],
 )
 def test_an_effect_with_another_gap_is_one_of_the_attack(
     scripts: Scripts, lost: float | None, verdict: str
@@ -167,14 +175,83 @@ def test_an_effect_with_another_gap_is_one_of_the_attack(
     assert (pair.verdict, other.verdict) == (verdict, "no effect found")
     said = scripts["claim_answer"].answer(tables)
     assert ("The effect is one of the attack for 1 of 2 methods: pgd" in said) == (lost == 0.004)
-    assert ("The term helps none of 2 methods." in said) == (lost == 0.004)
-    assert ("Not yet checked" in said) == (lost is None)
+    assert ("The term helps none of 2 methods." in said) == (lost != 0.003)
+    unchecked = "An effect, not yet checked against `best`, for 1 of 2 methods: pgd +1.00"
+    assert (unchecked in said) == (lost is None)
+    assert bool(scripts["claim_answer"].sentences(tables, "")) == (lost is not None)
+
+
+def test_nothing_is_reported_before_the_runs_have_ended(scripts: Scripts, tmp_path: Path) -> None:
+    name, words = "claim-fashion-mnist", scripts["claim_answer"]
+    running = [replace(row, ended=0) for row in rows(scripts, 0.003)]
+    said = "5 of 8 blocks, 7.2 hours of computing; it is reported when its runs have ended"
+    assert words.answer({name: running}).startswith(
+        f"Fashion-MNIST, small-cnn: no answer yet; {said}"
+    )
+    assert words.sentences({name: running}, "") == ""
+    assert said in scripts["claim_page"].results({name: running}, tmp_path)
+    complete = [replace(row, planned=5) for row in running]
+    assert "helps 1 of 2" in words.sentences({name: complete}, "")
+
+
+def test_what_is_no_effect_is_said_in_the_words_of_its_reason(scripts: Scripts) -> None:
+    """t = 0.0058 √5 / 0.00383 = 3.4 at 4 degrees of freedom: p = 0.028, but five times that."""
+    name, words = "claim-fashion-mnist", scripts["claim_answer"]
+    gains = {0: 0.010, 1: 0.003, 2: 0.010, 3: 0.003, 4: 0.003}
+    changed = []
+    for row in rows(scripts):
+        robust = 0.6 + row.seed / 100 + gains.get(row.seed, 0.0)
+        changed.append(replace(row, robust=robust) if row.variant == "pgd + ra" else row)
+    pair, _ = scripts["claim_parts"].primary({name: changed}, name)
+    assert pair.verdict == "not significant after Holm's correction over five"
+    assert pair.difference.interval[0] > 0
+    assert "Not significant after Holm's correction over five for 1 of 2 methods: pgd +0.58" in (
+        words.answer({name: changed})
+    )
+    assert "is not significant after Holm's correction over five for 1 of 2" in " ".join(
+        words.sentences({name: changed}, "").split()
+    )
+
+
+def test_failed_trainings_count_among_the_methods(scripts: Scripts, tmp_path: Path) -> None:
+    """One pair is left of pgd, and none of rebat; then nothing is left."""
+    name, words = "claim-fashion-mnist", scripts["claim_answer"]
+
+    def left(*seeds: int) -> dict[str, list[Any]]:
+        kept = []
+        for row in rows(scripts):
+            lost = row.baseline == "rebat" or (row.baseline and row.seed not in seeds)
+            if not lost:
+                kept.append(row)
+            elif row.checkpoint == "best":  # one row for a training that failed
+                kept.append(replace(row, trial="", checkpoint="", clean=None, robust=None))
+        return {name: kept}
+
+    one = " ".join(words.answer(left(0)).split())
+    assert "1 pair of each method" in one
+    assert "Not tested for 1 of 2 methods: pgd +1.10." in one
+    assert "Without any pair: rebat." in one
+    said = " ".join(words.sentences(left(0), "").split())
+    assert "was not tested for 1 of 2 methods (pgd +1.10), has no pair of rebat." in said
+    none = words.answer(left())
+    assert "The term helps none of 2 methods." in none
+    assert "Without any pair: pgd, rebat." in none
+    assert words.sentences(left(), "") == ""
+    assert "Failed trainings: 10 of 20" in scripts["claim_page"].results(left(), tmp_path)
+
+
+def test_an_audit_is_shown_once_of_checkpoints_that_share_their_weights(scripts: Scripts) -> None:
+    row = scripts["claim_data"].Row
+    audit = {"audited": 0.5, "audit_gap": 0.01, "audit_sampled": 20, "audit_broken": 0}
+    every = [row("pgd", "", 0, "a", at, "a", 0.8, 0.6, **audit) for at in ("best", "last")]
+    assert scripts["claim_page"]._audits(every).count("| pgd, seed 0 |") == 1
 
 
 def test_too_few_blocks_give_no_answer(scripts: Scripts, tmp_path: Path) -> None:
     four = [row for row in rows(scripts) if row.seed != 4]
     name, words = "claim-fashion-mnist", scripts["claim_answer"]
-    said = "4 complete blocks are there, of the 5 that are the least"
+    said = "4 of 8 blocks, 7.2 hours of computing; it is reported when its runs have ended, from "
+    said += "5 complete blocks on"
     assert words.answer({name: four}) == f"Fashion-MNIST, small-cnn: no answer yet; {said}."
     assert words.sentences({name: four}, "") == ""
     shown = scripts["claim_page"].results({name: four}, tmp_path)
@@ -202,6 +279,9 @@ def test_what_it_cannot_use_is_said(
         ([str(tmp_path / "mine")], "must be named claim-fashion-mnist or"),
         ([str(tmp_path / "claim-selection")], "no table.json; run rpat sweep first"),
         (["--data", str(tmp_path)], "name the folder of a sweep"),
+        (["--repeat", "1"], "--repeat needs the folder of a sweep"),
+        (["--repeat", "-1", str(tmp_path)], "must be a whole number of at least 1; given '-1'"),
+        (["--measure", "--jobs", "0"], "must be a whole number of at least 1; given '0'"),
     ):
         with pytest.raises(SystemExit):
             scripts["claim"].main(arguments)

@@ -57,6 +57,8 @@ def test_a_sweeps_folder_becomes_rows(scripts: Scripts, tmp_path: Path) -> None:
     assert [row.checkpoint for row in found[:5]] == ["best", "last", "best_wa", "last_wa", ""]
     figures = {(row.trial, row.clean, row.robust, row.seconds) for row in found[:4]}
     assert figures == {(first, 0.8, 0.6, 80.0)}  # eight epochs of ten seconds
+    assert {(row.planned, row.hours, row.ended) for row in found} == {(8, 0.022, 0)}
+    assert {row.ended for row in scripts["claim_data"].collect(tmp_path, ended=True)} == {1}
     assert (found[4].variant, found[4].seed, found[4].failed) == ("pgd + ra", 0, True)
     # Eight variants have ended nowhere, so seed 0 is no complete block.
     assert [row.pending for row in found] == [False] * 5 + [True] * 8
@@ -234,6 +236,8 @@ def test_what_is_missing_is_measured_on_the_primary_checkpoints(
     row, missing = scripts["claim_data"].Row, scripts["claim_runs"].missing
     rows = scripts["claim_data"].collect(tmp_path)
     rows += [row("rebat", "", 0, "b", name, METRIC, 0.8, 0.6) for name in ("best", "best_wa")]
+    later = [replace(rows[0], seed=1), *rows]  # as of a table that goes by method
+    assert missing(later, audits=False)[-1].title == "pgd, seed 1"
     titles = ["pgd, seed 0", "rebat, seed 0", "pgd, seed 0, the audit"]
     assert [task.title for task in missing(rows, audits=True)] == titles
     assert missing(rows, audits=True)[1].row.checkpoint == "best_wa"

@@ -32,6 +32,7 @@ def simulated(path: Path) -> list[Line]:
             common = 0.7 - number / 100 + random.normal(0, 0.01)
             for variant, baseline in ((method, ""), (f"{method} + ra", method)):
                 line = {"variant": variant, "baseline": baseline, "seed": str(seed), "attack": "a"}
+                line["planned"] = "8"
                 if (variant, seed) == ("mart + ra", 3):
                     lines.append(line)
                     continue
@@ -48,7 +49,7 @@ def simulated(path: Path) -> list[Line]:
                     texts = {name: f"{value:.10g}" for name, value in values.items()}
                     trial = {"trial": f"{variant}-{seed}", "checkpoint": checkpoint}
                     lines.append({**line, **trial, **texts})
-    columns = ("variant", "baseline", "seed", "trial", "checkpoint", "attack")
+    columns = ("variant", "baseline", "seed", "trial", "checkpoint", "attack", "planned")
     path.parent.mkdir(parents=True)
     with path.open("w", newline="") as file:
         audit = ("audited", "audit_gap", "audit_sampled", "audit_broken")
@@ -133,11 +134,13 @@ def test_the_comparisons(made: tuple[Truth, str]) -> None:
         verdict = "no effect found"
         if p < 0.05:
             verdict = "helps" if pair[0].mean() > pair[1].mean() else "hurts"
+        elif stats.ttest_rel(*pair).pvalue < 0.05:  # the interval excludes 0
+            verdict = "not significant after Holm's correction over five"
         expected.append([*cells, verdict])
     assert tables_of(page)[0] == expected
-    assert [line[-1] for line in expected] == ["helps", *["no effect found"]] + ["hurts"] + [
-        "no effect found"
-    ] * 2
+    # Consistency's interval excludes 0 by chance, as that of one in twenty does.
+    chance, none = "not significant after Holm's correction over five", "no effect found"
+    assert [line[-1] for line in expected] == ["helps", none, "hurts", chance, none]
     assert "Failed trainings: 1 of 80; mart + ra, seed 3. Collapsed: 0 of 80." in page
     # 16 trainings each of 100, 101, 103 and 104 s, and 15 of 102 s
     assert "A training took 102 ± 1.43 s (79)." in page
@@ -217,11 +220,11 @@ def test_smoothness(made: tuple[Truth, str]) -> None:
 
 def test_the_pairs_that_a_difference_needs(made: tuple[Truth, str]) -> None:
     truth, page = made
-    for method, (name, seen, sd, *cells) in zip(METHODS, tables_of(page)[5], strict=True):
+    for method, (part, name, seen, sd, *cells) in zip(METHODS, tables_of(page)[5], strict=True):
         one, other = truth.pairs(f"{method} + ra", method, "robust")
         spread = (one - other).std(ddof=1)
         wanted = (f"{method} + ra to {method}", str(len(one)), f"{100 * spread:.2f}")
-        assert (name, seen, sd) == wanted
+        assert (part, name, seen, sd) == ("Fashion-MNIST, small-cnn", *wanted)
         for size, cell in zip((0.003, 0.005, 0.01, 0.013), cells, strict=True):
             n = int(cell.split()[0])
             assert cell == f"{n} ({2 * n * 5 * 0.64:,.0f} h)"

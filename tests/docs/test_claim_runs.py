@@ -119,6 +119,29 @@ def change_report(run: Path) -> None:
     (run / "report.json").write_text(json.dumps(report))
 
 
+def lose_an_evaluation(run: Path) -> None:
+    next((run / "evals").glob("best_wa_*.json")).unlink()
+
+
+def lose_an_accuracy(run: Path) -> None:
+    report = json.loads((run / "report.json").read_text())
+    del report["results"][0]
+    (run / "report.json").write_text(json.dumps(report))
+
+
+def lose_what_was_added(run: Path) -> None:
+    """By evaluations of other attacks, and of some of the images."""
+    for file in (run / "evals").glob("*.json"):
+        if [each["label"] for each in json.loads(file.read_text())["results"]] != PLANNED:
+            file.unlink()
+    report = json.loads((run / "report.json").read_text())
+    report["results"] = [each for each in report["results"] if each["label"] in PLANNED]
+    (run / "report.json").write_text(json.dumps(report))
+
+
+PLANNED = ["clean", "pgd-3"]
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -128,6 +151,9 @@ def change_report(run: Path) -> None:
         (change_weights, "the weights of last"),
         (change_evaluations, "what "),
         (change_report, "the report's accuracies of "),
+        (lose_an_evaluation, "what best_wa clean,pgd-3 found"),
+        (lose_an_accuracy, "the report's accuracies of best"),
+        (lose_what_was_added, ""),
     ],
 )
 def test_what_differs_between_two_trainings_is_said(
@@ -138,6 +164,16 @@ def test_what_differs_between_two_trainings_is_said(
     found = list(scripts["claim_runs"].differences(RunFolder(OLD_RUN), RunFolder(tmp_path / "run")))
     assert bool(found) == bool(said)
     assert all(text.startswith(said) for text in found)
+
+
+def test_nothing_to_repeat_is_said(
+    scripts: Scripts, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "claim-selection").mkdir()
+    table = {"metrics": ["clean", "fgsm"], "rows": [], "failures": {}}
+    (tmp_path / "claim-selection" / "table.json").write_text(json.dumps(table))
+    assert scripts["claim"].main(["--repeat", "1", str(tmp_path / "claim-selection")]) == 1
+    assert "no trial has finished; go on with rpat sweep first" in capsys.readouterr().err
 
 
 SWEEP = """

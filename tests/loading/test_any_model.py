@@ -14,6 +14,7 @@ from rpat_cli.attacks.threat import Threat
 from rpat_cli.evaluation.evaluate import Evaluation, evaluate
 from rpat_cli.evaluation.suite import list_attacks, parse_suite
 from rpat_cli.recipe.layers import Layer
+from rpat_cli.recipe.trust import trusting
 from rpat_cli.reports.terminal import evaluation_remarks
 from rpat_cli.runs.evaluate import EvalOptions, eval_run
 
@@ -140,12 +141,13 @@ def test_any_number_of_classes_works_or_says_what_is_undefined(
                 Image.new("RGB", (8, 8), (number, 40 * which, 200)).save(folder / f"{which}.png")
     (tmp_path / "my.py").write_text(MODEL.format(classes=classes))
     data = {"name": "imagefolder", "root": "images", "image_size": 8, "val_size": 0.1, "workers": 0}
-    evaluation, file = eval_run(
-        Path("my.py:build"),
-        parse_suite(f"pgd-2,autoattack:{'+'.join(NAMES)}"),
-        changes=[Layer("test", {"data": data, "threat": {"eps": "0.4/255"}})],
-        options=EvalOptions(limit=20, batch_size=20),
-    )
+    with trusting(files=["my.py"]):
+        evaluation, file = eval_run(
+            Path("my.py:build"),
+            parse_suite(f"pgd-2,autoattack:{'+'.join(NAMES)}"),
+            changes=[Layer("test", {"data": data, "threat": {"eps": "0.4/255"}})],
+            options=EvalOptions(limit=20, batch_size=20),
+        )
     assert file.exists()
     assert evaluation.n == (18 if classes == 3 else 20)
     assert evaluation.clean.value == evaluation.robust.value == 1.0

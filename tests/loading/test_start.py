@@ -23,6 +23,7 @@ from rpat_cli.models.base import build_network
 from rpat_cli.recipe.layers import Layer, parse_assignments, read_recipe, resolve
 from rpat_cli.recipe.trust import trusting
 from rpat_cli.records.checkpoint import save_checkpoint
+from rpat_cli.records.metrics import read_metrics
 from rpat_cli.runs.resume import resume_run
 from rpat_cli.runs.start import begun_with
 from rpat_cli.runs.train import train_run
@@ -231,6 +232,23 @@ def test_a_run_records_what_it_began_with(of_5_classes: Path, tmp_path: Path) ->
     resume_run(folder.path, changes=read_recipe(folder.recipe))  # as a sweep does
     assert "2 of another shape" in folder.report.read_text()
     assert "2 of another shape" in folder.log.read_text()
+
+
+def test_a_run_killed_before_its_first_checkpoint_begins_with_its_start_again(
+    of_5_classes: Path, tmp_path: Path
+) -> None:
+    given = {"init": str(of_5_classes), "batch_size": 800, "epochs": 2, "method": "standard"}
+    given |= {"eval": ["clean"], "device": "cpu", "data": {"val_size": 20}}
+    folder = train_run(resolve([Layer("test", given)]), out=tmp_path / "run", stop_after=1)
+    [first] = read_metrics(folder.metrics)
+    shutil.rmtree(folder.path / "checkpoints")
+    folder.metrics.unlink()
+    resume_run(folder.path, stop_after=1)
+    [again] = read_metrics(folder.metrics)
+    assert again["train"] == first["train"]
+    assert torch.load(folder.checkpoint("last"), weights_only=True)["start"]["source"] == str(
+        of_5_classes
+    )
 
 
 # ---- names

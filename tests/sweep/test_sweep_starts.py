@@ -62,9 +62,18 @@ def test_last_is_the_same_run_in_every_call(
     assert [trial.name for trial in again.trials] == [trial.name for trial in plan.trials]
     elsewhere = plan_sweep(path)
     assert {t.name for t in elsewhere.trials}.isdisjoint(t.name for t in plan.trials)
-    (folder / "starts.json").write_text("[")
-    with pytest.raises(RunFolderError, match="Delete it"):
-        RunNames.of(folder)
+    for damaged in ("[", '{"last": 1}', '{"last": ""}', *map(named, ELSEWHERE)):
+        (folder / "starts.json").write_text(damaged)
+        with pytest.raises(RunFolderError, match="Delete it"):
+            RunNames.of(folder)
+
+
+ELSEWHERE = ("evil.py:build", "hf:evil/net", "torchvision:resnet18", "robustbench:Carmon2019")
+"""What a stranger's folder may not let a run's name mean."""
+
+
+def named(network: str) -> str:
+    return json.dumps({"last": network})
 
 
 def test_the_model_of_a_transfer_attack_is_named_as_the_trial_records_it(
@@ -138,23 +147,26 @@ def test_a_seed_where_none_is_replaced_is_a_mistake(write: Write) -> None:
 def test_starts_that_are_missing_are_told_before_the_first_trial(
     write: Write, runs: Callable[[str], None], tmp_path: Path
 ) -> None:
-    """Of trials that have begun the start is no longer needed, the teacher is; of finished ones
+    """Of trials with a checkpoint the start is no longer needed, the teacher is; of finished ones
     neither."""
     runs("a-4")
     method = '{name: rslad, teacher: "t{seed}.pt"}'
-    text = f'recipe: {{init: "runs/a-{{seed}}", method: {method}}}\nseeds: [4, 7, 9, 11]'
+    text = f'recipe: {{init: "runs/a-{{seed}}", method: {method}}}\nseeds: [4, 7, 9, 10, 11]'
     statuses = list(read_statuses(plan_sweep(write(text)), tmp_path / "sweep").values())
     Path("runs/a-4/checkpoints").mkdir()
     for file in ("runs/a-4/checkpoints/last.pt", "t4.pt", "t7.pt"):
         Path(file).touch()
-    begun = statuses[2].folder.run.path
-    begun.mkdir(parents=True)
-    (begun / "recipe.yaml").touch()
-    statuses[3].state = TrialState.DONE
+    for status, file in ((statuses[2], "checkpoints/last.pt"), (statuses[3], "recipe.yaml")):
+        begun = status.folder.run.path / file
+        begun.parent.mkdir(parents=True)
+        begun.touch()
+    statuses[4].state = TrialState.DONE
     with pytest.raises(ConfigError) as caught:
         check_starts(statuses)
     found = [(problem.key, problem.message[:15], problem.hint) for problem in caught.value.problems]
     assert found == [
         ("init", "runs/a-7 does n", "(In: base, seed 7.)"),
         ("method.teacher", "there is no t9.", "(In: base, seed 9.)"),
+        ("method.teacher", "there is no t10", "(In: base, seed 10.)"),
+        ("init", "runs/a-10 does ", "(In: base, seed 10.)"),
     ]
