@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rpat_cli.errors import ConfigError, Problem, RpatError, RunFolderError
-from rpat_cli.loading.hub import is_here
 from rpat_cli.loading.load import split_key
 from rpat_cli.loading.robustbench import find_entry, find_files, is_entry
+from rpat_cli.loading.start import is_missing
 from rpat_cli.loading.start_name import frozen_in
 from rpat_cli.models import is_remote
 from rpat_cli.recipe.schema import Recipe
@@ -46,7 +46,7 @@ def _unanswered(key: str, source: str) -> Problem | None:
     program = python_file(source)
     if program is not None and not trust().allows(program):
         return untrusted(program.resolve(), source, key=key)
-    if is_remote(source) and not trust().allows_download(source) and not is_here(source):
+    if is_remote(source) and not trust().allows_download(source) and is_missing(source):
         option = f"--init {source}" if key == "init" else f"--set {key}={source}"
         return unasked_download(source, option, key=key)
     return None

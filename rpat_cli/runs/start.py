@@ -10,11 +10,10 @@ from rpat_cli.data.normalization import normalization
 from rpat_cli.errors import ConfigError, Problem
 from rpat_cli.loading.architecture import image_shape
 from rpat_cli.loading.hub import is_here
-from rpat_cli.loading.start import Start, is_missing, read_start, start_here
+from rpat_cli.loading.start import Start, read_start, start_here
 from rpat_cli.loading.start_name import frozen_in
 from rpat_cli.models import is_remote
 from rpat_cli.recipe.schema import Recipe
-from rpat_cli.recipe.trust import trust, unasked_download
 from rpat_cli.runs.inputs import Inputs
 
 
@@ -47,31 +46,18 @@ def check_start(recipe: Recipe, network: nn.Module) -> None:
 
 
 def check_downloads(recipe: Recipe) -> None:
-    """Raise `ConfigError` for networks that are not on this machine: those that the training would
-    refuse to download, since nobody has named them, and those without which its cost cannot be
-    measured. A start is none of the latter: passes take as long with any weights."""
+    """Raise `ConfigError` for networks that the method learns from and that a training would
+    download: the cost depends on them. Of a start it does not."""
     problems = []
-    if recipe.init is not None and is_missing(recipe.init) and _is_unasked(recipe.init):
-        problems.append(unasked_download(recipe.init, f"--init {recipe.init}", key="init"))
     for name, source in frozen_in(recipe).items():
         if is_remote(source) and not is_here(source):
-            problems.append(_missing_teacher(f"method.{name}", source))
+            message = (
+                f"{source} is not on this machine, and --dry-run downloads nothing: without it the "
+                "cost cannot be measured."
+            )
+            problems.append(Problem(f"method.{name}", message, hint="The training downloads it."))
     if problems:
         raise ConfigError(*problems)
-
-
-def _is_unasked(source: str) -> bool:
-    return not trust().allows_download(source)
-
-
-def _missing_teacher(key: str, source: str) -> Problem:
-    if _is_unasked(source):
-        return unasked_download(source, f"--set {key}={source}", key=key)
-    message = (
-        f"{source} is not on this machine, and --dry-run downloads nothing: without it the cost "
-        "cannot be measured."
-    )
-    return Problem(key, message, hint="The training downloads it.")
 
 
 def _same(a: object, b: object) -> bool:

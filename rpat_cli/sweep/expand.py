@@ -184,9 +184,9 @@ class Expander:
             if other is not trial:
                 shared.setdefault((other.label, trial.label), []).append(trial.seed)
         problems = []
-        for (one, other), seeds in shared.items():
+        for (one, another), seeds in shared.items():
             message = (
-                f"the rows {one!r} and {other!r} are the same training for seed "
+                f"the rows {one!r} and {another!r} are the same training for seed "
                 f"{', '.join(map(str, seeds))}, and different ones for the other seeds."
             )
             hint = "Leave one of the rows out, or that seed."
