@@ -26,7 +26,7 @@ from claim_text import span
 
 from rpat_cli.sweep.intervals import Stat
 from rpat_cli.sweep.table import signed
-from rpat_cli.text import several
+from rpat_cli.text import counted
 
 SENTENCES = {
     "README.md": "docs/experiments/robust-perception.md",
@@ -133,7 +133,7 @@ def _changes(rows: Sequence[Row], pairs: Sequence[Pair], criterion: str) -> str:
 
 def _share(those: Sequence[Pair], rows: Sequence[Row]) -> str:
     """Of all methods of the part, also those without a pair."""
-    return f"{len(those) or 'none'} of {several(len(contrasts(rows)), 'method')}"
+    return f"{len(those) or 'none'} of {counted(len(contrasts(rows)), 'method')}"
 
 
 def _without_pair(rows: Sequence[Row], pairs: Sequence[Pair]) -> str:
@@ -148,7 +148,7 @@ def _named(pair: Pair) -> str:
 def _count(pairs: Sequence[Pair]) -> str:
     """`8 pairs`, or `5 to 8 pairs`: of each comparison."""
     sizes = sorted({pair.difference.n for pair in pairs})
-    return several(sizes[0], "pair") if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]} pairs"
+    return counted(sizes[0], "pair") if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]} pairs"
 
 
 def _top(pairs: Sequence[Pair]) -> str:

@@ -6,6 +6,8 @@ from dataclasses import fields as dataclass_fields
 from pathlib import Path
 from typing import Any
 
+from torch.nn.parameter import is_lazy
+
 from rpat_cli.data import DATASETS
 from rpat_cli.data.base import LoadOptions, Shape
 from rpat_cli.data.folders import form_of
@@ -43,8 +45,10 @@ class Architecture:
         )
 
     def parameters(self) -> int:
-        """How many it has. It is built for that."""
-        return sum(parameter.numel() for parameter in self.build().parameters())
+        """How many it has. It is built for that. Those of a lazy module, which have no shape yet,
+        count as none: what tries the network refuses it in words."""
+        found = self.build().parameters()
+        return sum(parameter.numel() for parameter in found if not is_lazy(parameter))
 
     def to_dict(self) -> dict[str, Any]:
         """Builtins only: JSON and `torch.load(weights_only=True)` have no tuples."""
