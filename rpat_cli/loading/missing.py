@@ -31,7 +31,8 @@ def missing_networks(recipe: Recipe) -> Iterator[Problem]:
         named["init"] = recipe.init
     for key, source in named.items():
         try:
-            problem = _unanswered(key, source)
+            option = f"--init {source}" if key == "init" else f"--set {key}={source}"
+            problem = unanswered(source, option, key=key)
             if problem is None:
                 _find(source, Path(recipe.data.root))
         except RpatError as error:
@@ -40,15 +41,14 @@ def missing_networks(recipe: Recipe) -> Iterator[Problem]:
             yield problem
 
 
-def _unanswered(key: str, source: str) -> Problem | None:
-    """The mistake that a recipe wants code to run, or weights to be downloaded, that the user has
-    not named."""
-    program = python_file(source)
+def unanswered(network: str, option: str, *, key: str = "", source: str = "") -> Problem | None:
+    """The mistake that `source`, or the recipe's `key`, names a network that takes code to run, or
+    weights to download, which the user has not named. `option` is the one that names it."""
+    program = None if user_path(network, source=source).exists() else python_file(network)
     if program is not None and not trust().allows(program):
         return untrusted(program.resolve(), source, key=key)
-    if is_remote(source) and not trust().allows_download(source) and is_missing(source):
-        option = f"--init {source}" if key == "init" else f"--set {key}={source}"
-        return unasked_download(source, option, key=key)
+    if is_remote(network) and not trust().allows_download(network) and is_missing(network):
+        return unasked_download(network, option, key=key, source=source)
     return None
 
 

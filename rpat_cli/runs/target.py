@@ -19,15 +19,13 @@ from rpat_cli.evaluation.words import absolute_source, from_source, with_sources
 from rpat_cli.loading.architecture import Architecture
 from rpat_cli.loading.by_name import in_order_of
 from rpat_cli.loading.external import module_at_hand
-from rpat_cli.loading.hub import is_here
 from rpat_cli.loading.load import load_model
+from rpat_cli.loading.missing import unanswered
 from rpat_cli.loading.named import run_or_path
 from rpat_cli.loading.saved_model import SavedModel, run_of, with_home
 from rpat_cli.loading.start_name import Meaning
-from rpat_cli.models import is_remote
 from rpat_cli.recipe.layers import Layer, read_recipe, resolve
 from rpat_cli.recipe.schema import Recipe
-from rpat_cli.recipe.trust import python_file, trust, unasked_download, untrusted
 from rpat_cli.records.files import user_path
 from rpat_cli.records.run_folder import RunFolder, newest_run, open_run
 from rpat_cli.runs.build import build_data, build_threat
@@ -191,16 +189,14 @@ def check_sources(specs: Sequence[AttackSpec]) -> None:
     """Raise `ConfigError` for transfer attacks on models that nobody has answered for, since a
     suite or a recipe may have named them: of Python files, and of libraries that would have to be
     asked for the weights."""
-    problems = []
-    for spec in specs:
-        source = str(spec.settings["source"]) if spec.name == "transfer" else ""
-        file = None if user_path(source, source=spec.label).exists() else python_file(source)
-        if file is not None and not trust().allows(file):
-            problems.append(untrusted(file.resolve(), spec.label))
-        unasked = is_remote(source) and not trust().allows_download(source)
-        if unasked and not is_here(source):
-            asking = f"--attack transfer:{source}@pgd"
-            problems.append(unasked_download(source, asking, source=spec.label))
+    sources = {
+        spec.label: str(spec.settings["source"]) for spec in specs if spec.name == "transfer"
+    }
+    found = [
+        unanswered(source, f"--attack transfer:{source}@pgd", source=label)
+        for label, source in sources.items()
+    ]
+    problems = [problem for problem in found if problem is not None]
     if problems:
         raise ConfigError(*problems)
 
