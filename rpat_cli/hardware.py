@@ -7,7 +7,7 @@ from pathlib import Path
 BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
 """How Linux names the instructions: of Intel and AMD, of Intel's matrix units, of ARM."""
 
-SMALL = 1_000_000
+BF16_PAYS_FROM = 1_000_000
 """Networks of fewer parameters may be slower in bfloat16 on a CPU: with few channels it cannot fill
 the processor's registers. A step of small-cnn (22 k) took between 0.7 and 3 times as long, of
 preact-resnet18 (11 M) some half."""
@@ -28,8 +28,8 @@ def why_not_bf16(device: str, parameters: Callable[[], int]) -> str:
     `parameters` counts it, and is asked only where that matters: its size does on CPUs."""
     if not native_bf16(device):
         return f"{device} does not compute bfloat16 natively here"
-    if device == "cpu" and parameters() < SMALL:
-        return f"networks of less than {SMALL:,} parameters may be slower in bfloat16"
+    if device == "cpu" and parameters() < BF16_PAYS_FROM:
+        return f"networks of less than {BF16_PAYS_FROM:,} parameters may be slower in bfloat16"
     return ""
 
 

@@ -25,7 +25,7 @@ from rpat_cli.engine import COLLABORATORS, OnCollapse
 from rpat_cli.engine.schedules import SCHEDULES
 from rpat_cli.errors import ConfigError
 from rpat_cli.evaluation.suite import parse_suite
-from rpat_cli.hardware import SMALL
+from rpat_cli.hardware import BF16_PAYS_FROM
 from rpat_cli.methods import METHODS, REGULARIZERS
 from rpat_cli.models import MODELS, is_model_name, model_names
 from rpat_cli.recipe.components import (
@@ -258,7 +258,7 @@ class Recipe(Section):
         "auto",
         description=(
             "arithmetic of training; evaluation is always fp32. auto: bf16 where it is native, on "
-            f"CPUs for networks of {SMALL:,} parameters or more only; otherwise fp32"
+            f"CPUs for networks of {BF16_PAYS_FROM:,} parameters or more only; otherwise fp32"
         ),
     )
     fast: bool = Field(

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from rpat_cli.errors import RpatError
-from rpat_cli.hardware import SMALL, native_bf16
+from rpat_cli.hardware import BF16_PAYS_FROM, native_bf16
 from rpat_cli.loading.saved_model import can_write
 from rpat_cli.records.run_folder import RUNS
 from rpat_cli.runs.environment import environment
@@ -129,7 +129,7 @@ def _processor() -> Iterator[Finding]:
 def _bf16(device: str) -> str:
     if not native_bf16(device):
         return "no native bf16"
-    large = "" if device == "cuda" else f" for networks of {SMALL:,} parameters or more"
+    large = "" if device == "cuda" else f" for networks of {BF16_PAYS_FROM:,} parameters or more"
     return f"native bf16: --precision auto takes it{large}"
 
 

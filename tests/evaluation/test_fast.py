@@ -25,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("small_budgets")
 def native(monkeypatch: pytest.MonkeyPatch) -> None:
     """bfloat16 is emulated where it is not native, with the same results."""
     monkeypatch.setattr(hardware, "native_bf16", lambda device: True)
-    monkeypatch.setattr(hardware, "SMALL", 0)
+    monkeypatch.setattr(hardware, "BF16_PAYS_FROM", 0)
 
 
 def run(toy: Any, attacks: str, **options: Any) -> Evaluation:
@@ -98,7 +98,7 @@ def test_without_native_bfloat16_it_is_the_exact_evaluation(
     begin = "fast: the search is in float32, too: "
     assert said.pop() == f"{begin}cpu does not compute bfloat16 natively here."
     monkeypatch.setattr(hardware, "native_bf16", lambda device: True)
-    monkeypatch.setattr(hardware, "SMALL", 1_000_000)
+    monkeypatch.setattr(hardware, "BF16_PAYS_FROM", 1_000_000)
     run(toy, "autoattack:square", on_remark=said.append)
     assert said == [f"{begin}networks of less than 1,000,000 parameters may be slower in bfloat16."]
 
