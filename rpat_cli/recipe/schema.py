@@ -257,8 +257,8 @@ class Recipe(Section):
     precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = Field(
         "auto",
         description=(
-            "arithmetic of training; evaluation is always fp32. auto: bf16 where it is native, on "
-            f"CPUs for networks of {BF16_PAYS_FROM:,} parameters or more only; otherwise fp32"
+            "arithmetic of training (auto: bf16 where it is native, on CPUs only for networks of "
+            f"{BF16_PAYS_FROM:,} parameters or more, else fp32); evaluation is always fp32"
         ),
     )
     fast: bool = Field(
