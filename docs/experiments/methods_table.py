@@ -1,5 +1,5 @@
-"""The table of docs/results.md, every method without and with robust perception, from the folders
-of two sweeps:
+"""The table of docs/results.md, every method without and with robust perception, and what README.md
+says of it, from the folders of two sweeps:
 
     python docs/experiments/methods_table.py sweeps/fashion-mini-methods \\
         sweeps/fashion-mini-published-methods
@@ -25,8 +25,10 @@ from rpat_cli.sweep.expand import plan_sweep
 from rpat_cli.sweep.intervals import Stat, paired_difference
 from rpat_cli.sweep.sweep_file import find_sweep
 from rpat_cli.sweep.table import signed, spread
+from rpat_cli.text import percent
 
 PAGE = Path(__file__).parent.parent / "results.md"
+README = PAGE.parent.parent / "README.md"
 SWEEPS = ("fashion-mini-methods", "fashion-mini-published-methods")
 STRONGEST = "apgd-t"
 """Of AutoAttack's parts."""
@@ -107,8 +109,21 @@ def time_steps(seconds: float) -> list[Step]:
     ]
 
 
+def joined(folders: Sequence[Path]) -> list[Row]:
+    """The rows of several sweeps. What more than one of them has trained has to be the same to the
+    bit, or their other rows could not be compared either: raises `ValueError`."""
+    rows: dict[tuple[str, int, str], Row] = {}
+    for folder in folders:
+        for row in collect(folder):
+            key = (row.variant, row.seed, row.checkpoint)
+            if rows.setdefault(key, row) != row:
+                raise ValueError(f"{folder}: {row.variant}, seed {row.seed}: other figures before")
+    return list(rows.values())
+
+
 def page(rows: Sequence[Row], steps: Sequence[Step]) -> str:
-    """The table in Markdown, and which trainings collapsed."""
+    """The table in Markdown, how many differences are more than chance, which trainings
+    collapsed."""
     seconds = {step.variant: step.seconds for step in steps}
     lines = [
         "| method | passes | time | clean | pgd-20 | apgd-t | last epoch: apgd-t |",
@@ -126,7 +141,7 @@ def page(rows: Sequence[Row], steps: Sequence[Step]) -> str:
                     _cell(rows, own, f"last{suffix}", _apgd_t),
                 ]
                 lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join([*lines, "", _collapses(rows)])
+    return "\n".join([*lines, "", _differences(rows), _collapses(rows)])
 
 
 def _clean(row: Row) -> float:
@@ -145,15 +160,51 @@ def _cell(
     rows: Sequence[Row], own: Sequence[Row], checkpoint: str, metric: Callable[[Row], float]
 ) -> str:
     """Mean ± sd over the seeds, and below it the paired difference from the baseline."""
-    values = {row.seed: metric(row) for row in own if row.checkpoint == checkpoint}
+    values = _values(own, own[0].variant, checkpoint, metric)
     shown = spread(Stat.of(list(values.values())))
-    before = {
-        row.seed: metric(row)
-        for row in rows
-        if row.variant == own[0].baseline and row.checkpoint == checkpoint
-    }
-    difference = paired_difference(values, before)
+    difference = paired_difference(values, _values(rows, own[0].baseline, checkpoint, metric))
     return f"{shown}<br>{signed(difference)}" if difference else shown
+
+
+def _values(
+    rows: Sequence[Row], variant: str, checkpoint: str, metric: Callable[[Row], float]
+) -> dict[int, float]:
+    """By seed."""
+    found = (row for row in rows if (row.variant, row.checkpoint) == (variant, checkpoint))
+    return {row.seed: metric(row) for row in found}
+
+
+def _differences(rows: Sequence[Row]) -> str:
+    """How many differences in apgd-t, of the best epochs, are more than the noise of the seeds."""
+    pairs = {row.variant: row.baseline for row in rows if row.baseline}
+    found = [
+        paired_difference(*(_values(rows, each, "best", _apgd_t) for each in pair))
+        for pair in pairs.items()
+    ]
+    intervals = [each.interval for each in found if each and each.interval]
+    above = sum(low > 0 for low, _ in intervals)
+    below = sum(high < 0 for _, high in intervals)
+    return (
+        f"Of the {len(intervals)} differences that `--ra` makes in the best epoch's apgd-t, the "
+        f"interval lies above 0 in {above} and below 0 in {below}; by chance it would in one of "
+        "twenty."
+    )
+
+
+def headline(rows: Sequence[Row]) -> str:
+    """The sentence of README.md: the last epoch without and with adversarial training."""
+    last = {
+        row.variant: Stat.of(list(_values(rows, row.variant, "last", _apgd_t).values())).mean
+        for row in rows
+        if not row.baseline
+    }
+    trained = [last[name] for name in ("pgd", "trades", "mart", "consistency", "rebat")]
+    return (
+        "Adversarial training on `fashion-mini` (1,600 training images, three seeds) takes the "
+        "accuracy of the last epoch under AutoAttack's strongest part from "
+        f"{percent(last['standard'])} % (`standard`) to between {percent(min(trained))} and "
+        f"{percent(max(trained))} % (`pgd`, `trades`, `mart`, `consistency`, `rebat`)."
+    )
 
 
 def _collapses(rows: Sequence[Row]) -> str:
@@ -177,14 +228,20 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--seconds", type=float, default=120, help="how long --time goes on")
     given = parser.parse_args(arguments)
     if given.folders:
-        # The second sweep trains `pgd` again, to stand on its own: the same bits.
-        rows = dict.fromkeys(row for folder in given.folders for row in collect(folder))
-        write_csv(list(rows), DATA / "methods.csv")
+        try:
+            write_csv(joined(given.folders), DATA / "methods.csv")
+        except (OSError, ValueError) as error:
+            parser.error(str(error))
     if given.time:
         write_csv(time_steps(given.seconds), DATA / "methods-time.csv")
-    content = page(read_csv(DATA / "methods.csv", Row), read_csv(DATA / "methods-time.csv", Step))
-    text = PAGE.read_text(encoding="utf-8")
-    PAGE.write_text(between(text, "results", content), encoding="utf-8")
+    rows = read_csv(DATA / "methods.csv", Row)
+    steps = read_csv(DATA / "methods-time.csv", Step)
+    for file, marker, content in (
+        (PAGE, "results", page(rows, steps)),
+        (README, "methods", headline(rows)),
+    ):
+        text = file.read_text(encoding="utf-8")
+        file.write_text(between(text, marker, content), encoding="utf-8")
     return 0
 
 
