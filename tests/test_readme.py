@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-import typer
 import yaml
 from helpers import assert_same, load_recipe, snapshot, tiny_net
 from torch import Tensor
@@ -94,9 +93,9 @@ def commands() -> list[Any]:
 
 @pytest.mark.parametrize("words", commands())
 def test_its_commands_have_these_flags(words: list[str]) -> None:
-    from rpat_cli.cli.app import app
+    from rpat_cli.cli.app import whole
 
-    command: Any = typer.main.get_command(app)
+    command: Any = whole()
     while words and words[0] in getattr(command, "commands", ()):
         command, words = command.commands[words[0]], words[1:]
     assert command.name != "rpat", words

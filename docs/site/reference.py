@@ -13,14 +13,13 @@ from dataclasses import MISSING, fields, is_dataclass
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import rpat
-import typer
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from rpat_cli.attacks import ATTACKS
 from rpat_cli.attacks.row import SETTINGS
-from rpat_cli.cli.app import app
+from rpat_cli.cli.app import whole
 from rpat_cli.data import AUGMENTATIONS, DATASETS, MIXINGS
 from rpat_cli.diagnostics import DIAGNOSTICS
 from rpat_cli.diagnostics.verdict.checks import CHECKS
@@ -89,7 +88,7 @@ def commands(command: Any, path: str = "rpat") -> Iterator[tuple[str, Any]]:
 
 def commands_page() -> str:
     text = "# Commands and options\n\nWhat `--help` says, of every command.\n\n"
-    for path, command in commands(typer.main.get_command(app)):
+    for path, command in commands(whole()):
         text += f"## {path}\n\n{help_as_markdown(command.help or '')}\n\n"
         shown = [option for option in command.params if not option.hidden]
         if shown:

@@ -2,57 +2,81 @@
 
 import os
 import sys
-from collections.abc import Callable
 from contextlib import nullcontext
-from typing import Annotated
+from importlib import import_module
+from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperGroup
 
-from rpat_cli.cli import bench as bench_command
 from rpat_cli.cli import console, torchrun
-from rpat_cli.cli import eval as eval_command
-from rpat_cli.cli import train as train_command
-from rpat_cli.cli.compare import compare
-from rpat_cli.cli.doctor import doctor
-from rpat_cli.cli.export import export
-from rpat_cli.cli.predict import predict
-from rpat_cli.cli.push import push
-from rpat_cli.cli.recipes import recipes
-from rpat_cli.cli.report import leaderboard, report
-from rpat_cli.cli.runs import runs
 from rpat_cli.cli.streams import make_streams_safe
-from rpat_cli.cli.sweep import sweep
 from rpat_cli.errors import RpatError, without_pastes
 from rpat_cli.user_code import ascribed, is_out_of_memory
 from rpat_cli.version import __version__
 
+COMMANDS = {
+    "train": ("train:train", "Train a robust classifier and report how robust it is."),
+    "eval": ("eval:evaluate", "Measure how robust a trained model is."),
+    "bench": ("bench:bench", "Measure how fast this machine trains and evaluates."),
+    "compare": ("compare:compare", "Compare two models on the same images and attacks."),
+    "report": ("report:report", "Show the results of runs side by side, and write them again."),
+    "leaderboard": ("report:leaderboard", "Show RobustBench's leaderboard, and a run's place."),
+    "predict": ("predict:predict", "Predict the classes of image files."),
+    "export": ("export:export", "Write a model for other programs, and check what is written."),
+    "push": ("push:push", "Send a model to the Hugging Face hub."),
+    "sweep": ("sweep:sweep", "Train all combinations of a sweep file, and compare them."),
+    "doctor": ("doctor:doctor", "Say what this machine has, and what is missing for what."),
+    "runs": ("runs:runs", "List the runs; show, compare or remove them."),
+    "recipes": ("recipes:recipes", "List the recipes that come with rpat."),
+}
+"""Name -> the module in this package and what there is the command, a function or a `typer.Typer`;
+and the line of the command in `rpat --help`, which imports none of these modules."""
+
+
+def made(name: str) -> Any:
+    """The command of this name, from its module: its help is the module's `HELP` or the docstring,
+    and the class of the command the module's `Command`, if there is one."""
+    place, _, what = COMMANDS[name][0].partition(":")
+    module = import_module(f"rpat_cli.cli.{place}")
+    found = getattr(module, what)
+    if isinstance(found, typer.Typer):
+        commands = found
+    else:
+        commands = typer.Typer(add_completion=False, rich_markup_mode="rich")
+        text = console.help_text(getattr(module, "HELP", found.__doc__))
+        commands.command(name, help=text, cls=getattr(module, "Command", None))(found)
+    command = typer.main.get_command(commands)
+    command.name = name
+    return command
+
+
+class Program(TyperGroup):
+    """Makes a command when it is called; until then there is its line in the list."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, made(name) if name and command else command, rest
+
+
 app = typer.Typer(
     name="rpat",
+    cls=Program,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-COMMANDS: dict[str, tuple[Callable[..., None], str | None, type[TyperCommand] | None]] = {
-    "train": (train_command.train, train_command.HELP, train_command.TrainCommand),
-    "eval": (eval_command.evaluate, eval_command.HELP, None),
-    "bench": (bench_command.bench, bench_command.HELP, None),
-    "compare": (compare, compare.__doc__, None),
-    "report": (report, report.__doc__, None),
-    "leaderboard": (leaderboard, leaderboard.__doc__, None),
-    "predict": (predict, predict.__doc__, None),
-    "export": (export, export.__doc__, None),
-    "push": (push, push.__doc__, None),
-    "sweep": (sweep, sweep.__doc__, None),
-    "doctor": (doctor, doctor.__doc__, None),
-}
-"""Name -> the function, its help text, and the class of the command if it is one of ours."""
 
-for name, (function, text, kind) in COMMANDS.items():
-    app.command(name, help=console.help_text(text or ""), cls=kind)(function)
-app.add_typer(runs, name="runs")
-app.add_typer(recipes, name="recipes")
+for name, (_, line) in COMMANDS.items():
+    app.command(name, help=line)(lambda: None)
+
+
+def whole() -> Any:
+    """The program with all of its commands made, for who reads them: documentation and tests."""
+    program: Any = typer.main.get_command(app)
+    program.commands = {name: made(name) for name in COMMANDS}
+    return program
 
 
 def _version(wanted: bool) -> None:

@@ -8,7 +8,7 @@ import typer
 from rpat_cli.cli import console
 from rpat_cli.recipe.shipped import find, headline, recipe_names
 
-recipes = typer.Typer(invoke_without_command=True)
+recipes = typer.Typer(invoke_without_command=True, add_completion=False)
 
 
 @recipes.callback()

@@ -26,7 +26,7 @@ from rpat_cli.runs.listing import list_runs
 from rpat_cli.signals import importing
 from rpat_cli.text import counted, file_size
 
-runs = typer.Typer(invoke_without_command=True)
+runs = typer.Typer(invoke_without_command=True, add_completion=False)
 
 Run = Annotated[
     str,

@@ -25,7 +25,7 @@ from rpat_cli.signals import importing
 from rpat_cli.user_code import speaking_on_stderr
 
 
-class TrainCommand(TyperCommand):
+class Command(TyperCommand):
     """`rpat train --plugin FILE --help` lists what the plugin adds, too: methods, attacks, models
     and data sets where ours are listed, and regularizers, which are recipe keys, at `--set`."""
 

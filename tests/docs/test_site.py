@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 import yaml
 
 ROOT = Path(__file__).parent.parent.parent
@@ -34,12 +33,12 @@ def page(name: str) -> str:
 
 
 def test_every_command_and_option_is_on_a_page() -> None:
-    from rpat_cli.cli.app import app
+    from rpat_cli.cli.app import whole
 
     sections = dict(
         re.findall(r"^## (rpat[^\n]*)\n(.*?)(?=^## |\Z)", page("commands"), re.M | re.S)
     )
-    todo: list[tuple[str, Any]] = [("rpat", typer.main.get_command(app))]
+    todo: list[tuple[str, Any]] = [("rpat", whole())]
     while todo:
         path, command = todo.pop()
         flags = [flag for option in command.params for flag in option.opts if flag[0] == "-"]
