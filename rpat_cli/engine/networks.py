@@ -1,6 +1,6 @@
 """The further networks of a method: frozen, averaged, or trained along with the model."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,11 +12,13 @@ from rpat_cli.engine.averaging import AveragedModel
 @dataclass(frozen=True)
 class Networks:
     """By name: `frozen` are in eval mode and never change, `averaged` follow the trained model, and
-    `trained` take gradient steps of the same optimizer."""
+    `trained` take gradient steps of the same optimizer. `origins` tell what a run records of the
+    files that the frozen ones were read from; telling reads the files."""
 
     frozen: Mapping[str, nn.Module] = field(default_factory=dict)
     averaged: Mapping[str, AveragedModel] = field(default_factory=dict)
     trained: Mapping[str, nn.Module] = field(default_factory=dict)
+    origins: Mapping[str, Callable[[], Mapping[str, Any]]] = field(default_factory=dict)
 
     def by_name(self) -> dict[str, nn.Module]:
         """What the method sees as `StepContext.networks`."""

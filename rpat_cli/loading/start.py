@@ -1,6 +1,5 @@
 """What the weights of a training begin with (`--init`): read, fitted to the network, recorded."""
 
-import hashlib
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout
@@ -17,6 +16,7 @@ from rpat_cli.loading.foreign_file import is_foreign, load_state
 from rpat_cli.loading.hub import client, fetch, is_here
 from rpat_cli.loading.hub_model import read_description
 from rpat_cli.loading.load import check_content, split_key
+from rpat_cli.loading.origins import sha256_of, weights_sha256
 from rpat_cli.loading.robustbench import is_entry
 from rpat_cli.loading.zoo import load_entry
 from rpat_cli.models import in_library
@@ -27,9 +27,8 @@ from rpat_cli.models.normalize import Classifier
 from rpat_cli.recipe.layers import Layer
 from rpat_cli.recipe.start import FORMS
 from rpat_cli.recipe.trust import trust, unasked_download
-from rpat_cli.records.checkpoint import checksum, load_checkpoint
+from rpat_cli.records.checkpoint import load_checkpoint
 from rpat_cli.records.files import user_path
-from rpat_cli.records.regular import open_regular
 from rpat_cli.records.run_folder import open_run
 
 
@@ -90,14 +89,6 @@ class Start:
             "loaded": len(self.tensors),
             "left": self.left,
         }
-
-
-def start_in_words(record: Mapping[str, Any]) -> str:
-    """What `Start.record` returned, for people."""
-    text = f"started from {record['source']} (sha256 {str(record['sha256'])[:12]})"
-    if record["left"]:
-        text += f"; what did not fit began at random: {record['left']}"
-    return text
 
 
 def _fits(given: Tensor, wanted: Tensor | None) -> bool:
@@ -182,7 +173,7 @@ def _of_library(init: str) -> Start:
         raise ConfigError(unasked_download(init, f"--init {init}", key="init"))
     with redirect_stdout(sys.stderr):  # progress; stdout is for results alone
         tensors = weights.load()
-    sha256 = sha256_of(weights.file) if weights.file.is_file() else checksum(tensors)
+    sha256 = weights_sha256(weights.file, tensors)
     return Start(init, sha256, tensors, weights.mean, weights.std, name)
 
 
@@ -212,12 +203,3 @@ def _of_robustbench(init: str, root: Path) -> Start:
     mean, std = saved.model.constants
     tensors = saved.model.net.state_dict()
     return Start(init, sha256_of(saved.file), tensors, mean, std, saved.architecture.name)
-
-
-def sha256_of(file: Path) -> str:
-    """Of a file's content (hex)."""
-    with open_regular(file) as opened:
-        digest = hashlib.sha256()
-        while part := opened.read(1 << 20):
-            digest.update(part)
-    return digest.hexdigest()

@@ -10,7 +10,7 @@ import torch
 
 from rpat_cli.engine.collapse import Watched, collapse_in_words
 from rpat_cli.errors import RunFolderError
-from rpat_cli.loading.start import start_in_words
+from rpat_cli.loading.origins import origins_in_words
 from rpat_cli.recipe.schema import Recipe
 from rpat_cli.records.metrics import AVERAGED, best_record, inspect_metrics
 from rpat_cli.records.run_folder import RunFolder
@@ -25,7 +25,8 @@ class Training:
 
     `saved_epochs`: how many epochs were done. `saved_best`: the best epoch, by suffix. `under_way`:
     it was stopped within an epoch. `segments`: there are several if the recipe was changed.
-    `start`: the weights that it began with, in words, if they were not random.
+    `origins`: the weights that it began with, if they were not random, and the networks that it
+    learns from, in words.
     """
 
     records: tuple[Mapping[str, Any], ...]
@@ -35,7 +36,7 @@ class Training:
     saved_epochs: int = 0
     saved_best: Mapping[str, int] = field(default_factory=dict)
     segments: tuple[Segment, ...] = ()
-    start: str = ""
+    origins: tuple[str, ...] = ()
 
     @property
     def done(self) -> int:
@@ -69,7 +70,7 @@ class Training:
 
     def remarks(self, folder: RunFolder, recipe: Recipe) -> list[str]:
         """What is not as it should be, or cannot be seen from the recipe."""
-        remarks = [self.start] if self.start else []
+        remarks = list(self.origins)
         if self.done < recipe.epochs:
             remarks.append(f"the training is not complete: {self.done} of {recipe.epochs} epochs")
         if len(self.segments) > 1:
@@ -158,7 +159,7 @@ def _facts_of_checkpoint(folder: RunFolder, remarks: list[str]) -> dict[str, Any
             "saved_epochs": int(training.get("epoch", 0)),
             "saved_best": {str(suffix): int(each["epoch"]) for suffix, each in best.items()},
             "segments": tuple(segments_in(content)),
-            "start": start_in_words(content["start"]) if "start" in content else "",
+            "origins": tuple(origins_in_words(content)),
         }
     except Exception:  # torch raises a dozen kinds for a damaged file; the report can do without it
         remarks.append(

@@ -3,6 +3,7 @@ registries meet."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ from rpat_cli.engine.stages import EpsWarmup, FromEpoch
 from rpat_cli.errors import ConfigError, Problem
 from rpat_cli.loading.architecture import Architecture
 from rpat_cli.loading.load import load_model
+from rpat_cli.loading.origins import origin
 from rpat_cli.methods import METHODS
 from rpat_cli.methods.compose import Composite, compose
 from rpat_cli.methods.declare import Averaged, TrainedAlong
@@ -178,6 +180,7 @@ def build_networks(
     frozen: dict[str, nn.Module] = {}
     averaged: dict[str, AveragedModel] = {}
     trained: dict[str, nn.Module] = {}
+    origins: dict[str, Callable[[], dict[str, Any]]] = {}
     for name, network in recipe.method.build(METHODS).networks.items():
         if isinstance(network, Averaged):
             averaged[name] = AveragedModel(model, network.decay, network.start_epoch)
@@ -194,7 +197,9 @@ def build_networks(
                 message = f"{network.source} tells {classes} classes apart, the data {data.classes}"
                 raise ConfigError(Problem(f"method.{name}", message))
             frozen[name] = saved.model.to(device).eval().requires_grad_(False)
-    return Networks(frozen, averaged, trained)
+            weights = frozen[name].state_dict()
+            origins[name] = partial(origin, network.source, saved.file, weights)
+    return Networks(frozen, averaged, trained, origins)
 
 
 def build_memory(method: Composite, data: Dataset, count: int, device: torch.device) -> Memory:

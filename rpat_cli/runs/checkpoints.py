@@ -7,17 +7,20 @@ Every checkpoint holds a model with all that is needed to build it; `last` also 
 the training, of which the average is a part.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from rpat_cli.engine.callback import Callback
 from rpat_cli.engine.callbacks import Checkpoints, Validation
 from rpat_cli.engine.loop import TrainLoop
 from rpat_cli.evaluation.words import absolute_source, with_sources
 from rpat_cli.loading.architecture import Architecture
+from rpat_cli.loading.origins import LEARNED_FROM, START, origins_in_words
+from rpat_cli.loading.start import Start
 from rpat_cli.recipe.plugins import kept_plugins
 from rpat_cli.recipe.schema import Recipe
 from rpat_cli.records.checkpoint import save_checkpoint
@@ -28,10 +31,42 @@ from rpat_cli.records.segments import Segment
 from rpat_cli.runs.environment import environment
 
 
+class Origins(Callback):
+    """What the checkpoints of a run keep of the files that its weights are from, under the keys of
+    `rpat_cli.loading.origins`; said as the run begins.
+
+    `start` are the weights that it begins with, if these are not random; `state` is the content of
+    the checkpoint that it resumes from. A resumed run keeps what that says: it goes on with the
+    networks in the checkpoint, whatever their files have become.
+    """
+
+    def __init__(
+        self, start: Start | None, state: Mapping[str, Any] | None, say: Callable[[str], None]
+    ) -> None:
+        self.say = say
+        self.begins = state is None
+        self.record = {key: state[key] for key in (START, LEARNED_FROM) if state and key in state}
+        if start is not None:
+            self.record[START] = start.record()
+
+    def on_start(self, loop: TrainLoop) -> None:
+        now = {name: dict(tell()) for name, tell in loop.networks.origins.items()}
+        if self.begins:
+            self.record |= {LEARNED_FROM: now} if now else {}
+            for sentence in origins_in_words(self.record):
+                self.say(sentence)
+            return
+        for name, before in self.record.get(LEARNED_FROM, {}).items():
+            if now.get(name, before) != before:
+                self.say(
+                    f"note: {before['source']} is not what it was when this run began: the run "
+                    f"goes on with the {name} in its checkpoint"
+                )
+
+
 @dataclass(frozen=True)
 class CheckpointWriter:
-    """Writes the checkpoints of one run. `images` are the fingerprints of those trained on, `start`
-    is the record of the weights that it began with, if these were not random."""
+    """Writes the checkpoints of one run. `images` are the fingerprints of those trained on."""
 
     recipe: Recipe
     architecture: Architecture
@@ -39,7 +74,7 @@ class CheckpointWriter:
     images: Mapping[str, str]
     folder: RunFolder
     segments: Sequence[Segment]
-    start: Mapping[str, Any] | None = None
+    origins: Origins
 
     def callbacks(self, validation: Validation) -> list[Checkpoints]:
         """The callbacks that save `last_wa`, with weight averaging, and then `last`.
@@ -87,7 +122,7 @@ class CheckpointWriter:
             "class_names": list(self.class_names),
             "images": dict(self.images),
             "environment": {**environment(), "precision": self.segments[-1].precision},
-            **({"start": dict(self.start)} if self.start else {}),
+            **self.origins.record,
             "model": weights,
         }
 

@@ -23,7 +23,6 @@ from rpat_cli.evaluation.parallel.processes import Jobs
 from rpat_cli.evaluation.parallel.ranks import leading
 from rpat_cli.evaluation.suite import parse_suite
 from rpat_cli.loading.missing import check_networks
-from rpat_cli.loading.start import start_in_words
 from rpat_cli.recipe.layers import to_yaml
 from rpat_cli.recipe.mistakes import doubts
 from rpat_cli.recipe.schema import Recipe
@@ -35,7 +34,7 @@ from rpat_cli.records.segments import Segment, how_to_repeat
 from rpat_cli.reports.terminal import remarks_text, report_table
 from rpat_cli.reports.write import write_report
 from rpat_cli.runs.build import build_loop
-from rpat_cli.runs.checkpoints import CheckpointWriter, saved_form
+from rpat_cli.runs.checkpoints import CheckpointWriter, Origins, saved_form
 from rpat_cli.runs.final_evaluation import evaluate_checkpoints
 from rpat_cli.runs.first_pass import try_network, try_parts
 from rpat_cli.runs.inputs import Inputs, guarding, validating
@@ -123,8 +122,6 @@ def train_session(
         listener.say(f"note: {remark}")
     for doubt in doubts(inputs.recipe):
         listener.say(doubt)
-    if inputs.start is not None:
-        listener.say(start_in_words(inputs.start.record()))
     flags = flag_for(inputs.recipe) + as_flags(listener.trackers)
     go_on = f"Go on with: rpat train --resume {folder.path}{flags}"
     try:
@@ -150,15 +147,14 @@ def _whole_session(
     file = folder.checkpoint("last")
     if inputs.ranks.size > 1:
         inputs.ranks.from_first(Assignment.of(inputs, folder, state, stop_after))
-    start = state.get("start") if state else None
-    if inputs.start is not None:
-        start = inputs.start.record()
+    origins = Origins(inputs.start, state, listener.say)
     names = inputs.data.class_names
     saver = CheckpointWriter(
-        inputs.recipe, inputs.architecture, names, inputs.images, folder, segments, start
+        inputs.recipe, inputs.architecture, names, inputs.images, folder, segments, origins
     )
     validation = validating(inputs, saver.save_best)
     callbacks = [
+        origins,  # first, before the listener draws its progress
         *guarding(inputs, listener.say),
         validation,
         MetricsLog(folder.metrics),

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from rpat_cli.errors import CheckpointError, ConfigError, RunFolderError
 from rpat_cli.loading.architecture import Architecture
 from rpat_cli.loading.load import load_model
+from rpat_cli.loading.origins import start_in_words
 from rpat_cli.loading.robustbench import entries
-from rpat_cli.loading.start import Start, read_start, start_in_words
+from rpat_cli.loading.start import Start, read_start
 from rpat_cli.loading.start_name import with_networks_named, with_start_named
 from rpat_cli.models.base import build_network
 from rpat_cli.recipe.layers import Layer, parse_assignments, read_recipe, resolve
