@@ -36,7 +36,8 @@ class Networks:
             average.update(model, epoch)
 
     def state_dict(self) -> dict[str, Any]:
-        """The frozen networks are in it, too: a resumed training needs no other file."""
+        """The frozen networks are in it, too: a resumed training goes on with the same, whatever
+        their files have become."""
         return {
             **{name: network.state_dict() for name, network in self.frozen.items()},
             **{name: average.state_dict() for name, average in self.averaged.items()},

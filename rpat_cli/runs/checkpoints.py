@@ -21,6 +21,7 @@ from rpat_cli.evaluation.words import absolute_source, with_sources
 from rpat_cli.loading.architecture import Architecture
 from rpat_cli.loading.origins import LEARNED_FROM, START, origins_in_words
 from rpat_cli.loading.start import Start
+from rpat_cli.loading.start_name import frozen_in
 from rpat_cli.recipe.plugins import kept_plugins
 from rpat_cli.recipe.schema import Recipe
 from rpat_cli.records.checkpoint import save_checkpoint
@@ -57,7 +58,7 @@ class Origins(Callback):
                 self.say(sentence)
             return
         for name, before in self.record.get(LEARNED_FROM, {}).items():
-            if now.get(name, before) != before:
+            if now.get(name, before)["sha256"] != before["sha256"]:
                 self.say(
                     f"note: {before['source']} is not what it was when this run began: the run "
                     f"goes on with the {name} in its checkpoint"
@@ -144,5 +145,7 @@ def saved_form(recipe: Recipe, folder: RunFolder) -> Recipe:
     attacks = [with_sources(entry) for entry in recipe.eval]
     plugins = kept_plugins(recipe, folder.path)
     init = recipe.init and absolute_source(recipe.init)
-    changed = {"data": data, "eval": attacks, "plugins": plugins, "init": init}
+    frozen = {name: absolute_source(source) for name, source in frozen_in(recipe).items()}
+    method = recipe.method.model_copy(update=frozen)
+    changed = {"data": data, "eval": attacks, "plugins": plugins, "init": init, "method": method}
     return recipe.model_copy(update=changed)

@@ -40,19 +40,22 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
 
 def test_a_run_keeps_the_hash_of_the_teacher_that_it_was_begun_with(
-    some_net: Path, tmp_path: Path, calls: Counter[str]
+    some_net: Path, tmp_path: Path, calls: Counter[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(some_net.parent)
     sha256 = hashlib.sha256(some_net.read_bytes()).hexdigest()
-    given: dict[str, Any] = {"method": {"name": "rslad", "teacher": str(some_net)}}
+    given: dict[str, Any] = {"method": {"name": "rslad", "teacher": some_net.name}}
     given |= {"device": "cpu", "batch_size": 900, "epochs": 3, "on_collapse": "off"}
     given |= {"attack": {"steps": 1}, "validation": {"steps": 1, "limit": 20}}
     given |= {"data": {"val_size": 100}, "wa": {"start_epoch": 0}}
     folder = train_run(resolve([Layer("test", given)]), out=tmp_path / "run", stop_after=1)
-    said = f"learns from {some_net} (sha256 {sha256[:12]}) as its teacher"
+    said = f"learns from {some_net.name} (sha256 {sha256[:12]}) as its teacher"
     assert folder.log.read_text().count(f"  {said}\n") == 1
     assert calls == {"load_model": 1, "sha256_of": 1}
 
-    # Another file under the same name: the run goes on with the network that it has.
+    # Another file under the same name: the run goes on with the network that it has, from
+    # wherever it is resumed.
+    monkeypatch.chdir(tmp_path)
     teacher = load_checkpoint(some_net)
     zeros = {key: torch.zeros_like(value) for key, value in teacher["model"].items()}
     save_checkpoint(some_net, {**teacher, "model": zeros})
@@ -64,13 +67,14 @@ def test_a_run_keeps_the_hash_of_the_teacher_that_it_was_begun_with(
     }
     assert saved["last"]["epoch"] == 2
     for content in saved.values():
-        assert content["learned_from"] == {"teacher": {"source": str(some_net), "sha256": sha256}}
+        assert content["recipe"]["method"]["teacher"] == str(some_net)
+        assert content["learned_from"] == {"teacher": {"source": some_net.name, "sha256": sha256}}
     kept = saved["last"]["training"]["networks"]["teacher"]
     assert all(torch.equal(kept[key], old) for key, old in teacher["model"].items())
     assert said in build_report(folder).remarks
     log = folder.log.read_text()
     assert log.count(said) == 1
-    assert log.count(f"note: {some_net} is not what it was when this run began") == 1
+    assert log.count(f"note: {some_net.name} is not what it was when this run began") == 1
 
 
 def test_a_run_of_an_earlier_version_goes_on_without_a_record() -> None:
