@@ -157,6 +157,21 @@ def test_what_is_committed_is_what_the_committed_tables_give(
         assert (root / name).read_text() == (ROOT / name).read_text(), name
 
 
+@pytest.mark.parametrize("change", [{"ended": 0}, {"best_1000": None}])
+def test_an_answer_that_is_taken_back_leaves_no_numbers(
+    scripts: Scripts, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    """Because more trials run after all, or an evaluation was replaced."""
+    root, name = copied(tmp_path), "claim-fashion-mnist"
+    whole = rows(scripts, 0.003)
+    scripts["claim"].fill(root, tmp_path, {name: whole})
+    assert all("+1.00" in (root / page).read_text() for page in PAGES[:2])
+    scripts["claim"].fill(root, tmp_path, {name: [replace(row, **change) for row in whole]})
+    for page in PAGES[:2]:
+        said = (root / page).read_text()
+        assert f"<!-- claim -->\n{scripts['claim_answer'].BEFORE[page]}\n<!-- /claim -->" in said
+
+
 @pytest.mark.parametrize(
     ("lost", "verdict"),
     [
@@ -179,6 +194,16 @@ def test_an_effect_with_another_gap_is_one_of_the_attack(
     unchecked = "An effect, not yet checked against `best`, for 1 of 2 methods: pgd +1.00"
     assert (unchecked in said) == (lost is None)
     assert bool(scripts["claim_answer"].sentences(tables, "")) == (lost is not None)
+
+
+def test_a_part_that_is_not_checked_is_left_out_of_the_sentences(scripts: Scripts) -> None:
+    whole, words = rows(scripts, 0.003), scripts["claim_answer"]
+    tables = {"claim-fashion-mnist": whole, "claim-cifar10-jpeg": whole}
+    assert "On CIFAR-10 (JPEG copies), small-cnn" in " ".join(words.sentences(tables, "").split())
+    tables["claim-cifar10-jpeg"] = rows(scripts)
+    alone = words.sentences({"claim-fashion-mnist": whole}, "")
+    assert "pgd +1.00" in alone
+    assert words.sentences(tables, "") == alone
 
 
 def test_nothing_is_reported_before_the_runs_have_ended(scripts: Scripts, tmp_path: Path) -> None:
