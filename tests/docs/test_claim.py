@@ -2,6 +2,7 @@
 what the page says of raw tables."""
 
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -13,6 +14,7 @@ import torch
 from rpat_cli.attacks.threat import Threat
 from rpat_cli.diagnostics.perception import MIXES, analyze_walks
 from rpat_cli.methods.losses import mse
+from rpat_cli.sweep.intervals import Difference
 
 ROOT = Path(__file__).parent.parent.parent
 PAGES = ("README.md", "docs/results.md", "docs/experiments/robust-perception.md")
@@ -61,6 +63,37 @@ def test_pairs_needed_have_the_power_that_a_simulation_finds(scripts: Scripts) -
     assert share == pytest.approx(numbers.power(n, 0.01, 0.01, 0.05), abs=0.004)
 
 
+def test_pairs_needed_are_found_in_few_steps(
+    scripts: Scripts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    numbers, power, tried = scripts["claim_numbers"], scripts["claim_numbers"].power, []
+
+    def counted(n: int, *more: float) -> float:
+        tried.append(n)
+        return float(power(n, *more))
+
+    monkeypatch.setattr(numbers, "power", counted)
+    for sd in (0.0001, 0.002, 0.004, 0.03):
+        n = numbers.pairs_needed(0.005, sd)
+        assert power(n, 0.005, sd, 0.01) >= 0.8
+        assert n == 2 or power(n - 1, 0.005, sd, 0.01) < 0.8
+    assert numbers.pairs_needed(0.005, 0.5) is None
+    assert tried[-1] == 10_000
+    assert len(tried) < 70
+
+
+def test_an_end_that_is_not_zero_is_not_shown_as_zero(scripts: Scripts) -> None:
+    text = scripts["claim_text"]
+    for interval, mean, said in (
+        ((0.00003, 0.0033), 0.0017, "+0.170 [+0.003, +0.330]"),
+        ((-0.0033, -0.00003), -0.0017, "-0.170 [-0.330, -0.003]"),
+        ((-0.001, 0.001), -1e-6, "+0.00 [-0.10, +0.10]"),
+        ((0.0, 0.0), 0.0, "+0.00 [+0.00, +0.00]"),
+        (None, 0.012, "+1.20"),
+    ):
+        assert text.signed(Difference(mean, interval, 8)) == said
+
+
 def test_the_bend_is_rpats_own_loss(scripts: Scripts) -> None:
     """From the recorded changes alone, equal to the loss computed from the logits."""
     generator = torch.Generator().manual_seed(0)
@@ -103,6 +136,16 @@ def rows(scripts: Scripts, lost: float | None = None) -> list[Any]:
     return [replace(each, planned=8, hours=7.25, ended=1) for each in made]
 
 
+FIRST = "claim-fashion-mnist"
+
+
+def changed(
+    scripts: Scripts, which: Callable[[Any], bool], change: Callable[[Any], Any]
+) -> dict[str, list[Any]]:
+    """The tables, with those rows of the first part changed."""
+    return {FIRST: [change(row) if which(row) else row for row in rows(scripts, 0.003)]}
+
+
 def test_the_pages_say_what_the_raw_table_holds(scripts: Scripts, tmp_path: Path) -> None:
     root, data = copied(tmp_path), tmp_path / "data"
     whole = rows(scripts, 0.003)
@@ -135,6 +178,11 @@ def test_the_pages_say_what_the_raw_table_holds(scripts: Scripts, tmp_path: Path
     # 5 pairs find 0.3 points of sd 0.1 at the level 0.01: both sides of five methods, 0.64 h each.
     assert scripts["claim_numbers"].pairs_needed(0.003, 0.001) == 5
     assert "| Fashion-MNIST, small-cnn | pgd + ra to pgd | 5 | 0.10 | 5 (32 h) |" in text
+    assert text.count("\nExploratory: intervals without correction.\n") == 1
+    assert (
+        "`rebat`: ReBAT with the piecewise schedule of its paper. Its term is the form `teach"
+        in text
+    )
     assert "## Deviations from the plan" in text  # the rest of the page stays
     for name in PAGES[:2]:
         said = (root / name).read_text()
@@ -164,121 +212,33 @@ def test_what_is_committed_is_what_the_committed_tables_give(
         assert (root / name).read_text() == (ROOT / name).read_text(), name
 
 
-@pytest.mark.parametrize("change", [{"ended": 0}, {"best_1000": None}])
-def test_an_answer_that_is_taken_back_leaves_no_numbers(
-    scripts: Scripts, tmp_path: Path, change: dict[str, Any]
+def test_the_variants_are_compared_with_the_published_scale_too(
+    scripts: Scripts, tmp_path: Path
 ) -> None:
-    """Because more trials run after all, or an evaluation was replaced."""
-    root, name = copied(tmp_path), "claim-fashion-mnist"
-    whole = rows(scripts, 0.003)
-    scripts["claim"].fill(root, tmp_path, {name: whole})
-    assert all("+1.00" in (root / page).read_text() for page in PAGES[:2])
-    scripts["claim"].fill(root, tmp_path, {name: [replace(row, **change) for row in whole]})
-    for page in PAGES[:2]:
-        said = (root / page).read_text()
-        assert f"<!-- claim -->\n{scripts['claim_answer'].BEFORE[page]}\n<!-- /claim -->" in said
-
-
-@pytest.mark.parametrize(
-    ("lost", "verdict"),
-    [
-        (0.003, "helps"),
-        (0.004, "effect of the attack"),
-        (-0.004, "effect of the attack"),
-        (None, "not yet checked against `best`"),
-    ],
-)
-def test_an_effect_with_another_gap_is_one_of_the_attack(
-    scripts: Scripts, lost: float | None, verdict: str
-) -> None:
-    """The effect is 1 point, the third of it 0.33."""
-    tables = {"claim-fashion-mnist": rows(scripts, lost)}
-    pair, other = scripts["claim_parts"].primary(tables, "claim-fashion-mnist")
-    assert pair.gap == (None if lost is None else pytest.approx(lost))
-    assert (pair.verdict, other.verdict) == (verdict, "no effect found")
-    words = scripts["claim_answer"]
-    said, short = " ".join(words.answer(tables).split()), words.sentences(tables, "")
-    assert (f"the term helps {int(lost == 0.003)} of 2 methods") in said
-    assert bool(short) == (lost is not None)
-    if verdict == "effect of the attack":
-        which = "more" if lost == 0.004 else "less"
-        but = f"but `best` takes 0.40 points {which} from the side with the term (1,000 images)."
-        assert (
-            f"since `best` changes it by more than a third: pgd +1.00 [+0.88, +1.12], {but}" in said
-        )
-        unconfirmed = "that the check against a stronger attack does not confirm for 1 (pgd +1.00"
-        assert f"shows an effect {unconfirmed}" in short
-    unchecked = "not yet checked against `best` in 1.**"
-    assert (unchecked in said) == (lost is None)
-
-
-def test_a_part_that_is_not_checked_is_left_out_of_the_sentences(scripts: Scripts) -> None:
-    whole, words = rows(scripts, 0.003), scripts["claim_answer"]
-    tables = {"claim-fashion-mnist": whole, "claim-cifar10-jpeg": whole}
-    assert "\nOn CIFAR-10 (JPEG copies), small-cnn, the mean" in words.sentences(tables, "")
-    tables["claim-cifar10-jpeg"] = rows(scripts)
-    alone = words.sentences({"claim-fashion-mnist": whole}, "")
-    assert "pgd +1.00" in alone
-    assert words.sentences(tables, "") == alone
-
-
-def test_nothing_is_reported_before_the_runs_have_ended(scripts: Scripts, tmp_path: Path) -> None:
-    name, words = "claim-fashion-mnist", scripts["claim_answer"]
-    running = [replace(row, ended=0) for row in rows(scripts, 0.003)]
-    said = "5 of 8 blocks, 7.2 hours of computing; it is reported when its runs have ended"
-    assert words.answer({name: running}).startswith(
-        f"Fashion-MNIST, small-cnn: no result yet: {said}"
-    )
-    assert words.sentences({name: running}, "") == ""
-    assert f"No result yet: {said}" in scripts["claim_page"].results({name: running}, tmp_path)
-    complete = [replace(row, planned=5) for row in running]
-    assert "helps 1 of 2" in words.sentences({name: complete}, "")
-
-
-def test_what_is_no_effect_is_said_in_the_words_of_its_reason(scripts: Scripts) -> None:
-    """t = 0.0058 √5 / 0.00383 = 3.4 at 4 degrees of freedom: p = 0.028, but five times that."""
-    name, words = "claim-fashion-mnist", scripts["claim_answer"]
-    gains = {0: 0.010, 1: 0.003, 2: 0.010, 3: 0.003, 4: 0.003}
-    changed = []
+    """Ten steps above pgd, so nine above pgd + ra, of which the other part has the figures."""
+    name, variant = "claim-fashion-mnist-terms", "pgd + ra(weight=16)"
+    further = []
     for row in rows(scripts):
-        robust = 0.6 + row.seed / 100 + gains.get(row.seed, 0.0)
-        changed.append(replace(row, robust=robust) if row.variant == "pgd + ra" else row)
-    pair, _ = scripts["claim_parts"].primary({name: changed}, name)
-    assert pair.verdict == "not significant after Holm's correction over five"
-    assert pair.difference.interval[0] > 0
-    called = "ot significant after Holm's correction over five"
-    assert f"N{called}: pgd +0.58" in words.answer({name: changed})
-    assert f"is n{called} for 1 (pgd +0.58" in words.sentences({name: changed}, "")
+        if row.variant == "pgd":
+            further.append(row)
+        elif row.variant == "pgd + ra":
+            further.append(replace(row, variant=variant, robust=row.robust + 0.09))
+    tables = {FIRST: rows(scripts), name: further}
+    page = scripts["claim_page"].results(tables, tmp_path).partition("### Other scales")[2]
+    assert page.splitlines()[2] == "Exploratory: intervals without correction."
+    assert page.count(f"| {variant}<br>to pgd | 5 |") == 1
+    [line] = [line for line in page.splitlines() if f"| {variant}<br>to pgd + ra | 5 |" in line]
+    assert line.endswith("| +9.00 [+9.00, +9.00] |")
 
 
-def test_failed_trainings_count_among_the_methods(scripts: Scripts, tmp_path: Path) -> None:
-    """One pair is left of pgd, and none of rebat; then nothing is left."""
-    name, words = "claim-fashion-mnist", scripts["claim_answer"]
-
-    def left(*seeds: int) -> dict[str, list[Any]]:
-        kept = []
-        for row in rows(scripts):
-            lost = row.baseline == "rebat" or (row.baseline and row.seed not in seeds)
-            if not lost:
-                kept.append(row)
-            elif row.checkpoint == "best":  # one row for a training that failed
-                kept.append(replace(row, trial="", checkpoint="", clean=None, robust=None))
-        return {name: kept}
-
-    one = " ".join(words.answer(left(0)).split())
-    assert "1 pair of each method" in one
-    assert "the term helps 0 of 2 methods, hurts 0; not tested in 1; no pair in 1.**" in one
-    assert "Failed: pgd + ra, 4 of 5 seeds; rebat + ra, 5 of 5 seeds. - Not tested: pgd" in one
-    assert "Without any pair: rebat." in one
-    said = words.sentences(left(0), "")
-    assert "was not tested for 1 (pgd +1.10), has no pair of rebat. The mean" in said
-    assert "in brackets" not in said
-    assert "The mean differences in clean accuracy are +0.00 points. Failed: pgd + ra, 4 of" in said
-    none = words.answer(left())
-    assert "the term helps 0 of 2 methods, hurts 0; no pair in 2.**" in none
-    assert "Without any pair: pgd, rebat." in none
-    assert words.sentences(left(), "") == ""
-    assert "Failed trainings: 10 of 20" in scripts["claim_page"].results(left(), tmp_path)
+def test_a_variant_without_a_finished_run_is_named(scripts: Scripts, tmp_path: Path) -> None:
+    lost = changed(
+        scripts,
+        lambda row: row.variant == "pgd + ra",
+        lambda row: replace(row, checkpoint="", clean=None, robust=None),
+    )
+    page = scripts["claim_page"].results(lost, tmp_path)
+    assert "Without a finished run, so no mean over all: pgd + ra." in page
 
 
 def test_an_audit_is_shown_once_of_checkpoints_that_share_their_weights(scripts: Scripts) -> None:
@@ -286,20 +246,6 @@ def test_an_audit_is_shown_once_of_checkpoints_that_share_their_weights(scripts:
     audit = {"audited": 0.5, "audit_gap": 0.01, "audit_sampled": 20, "audit_broken": 0}
     every = [row("pgd", "", 0, "a", at, "a", 0.8, 0.6, **audit) for at in ("best", "last")]
     assert scripts["claim_page"]._audits(every).count("| pgd, seed 0 |") == 1
-
-
-def test_too_few_blocks_give_no_answer(scripts: Scripts, tmp_path: Path) -> None:
-    four = [row for row in rows(scripts) if row.seed != 4]
-    name, words = "claim-fashion-mnist", scripts["claim_answer"]
-    said = "4 of 8 blocks, 7.2 hours of computing; its runs have ended, and the plan reports from "
-    said += "5 complete blocks on"
-    assert words.answer({name: four}) == f"Fashion-MNIST, small-cnn: no result: {said}."
-    assert words.sentences({name: four}, "") == ""
-    shown = scripts["claim_page"].results({name: four}, tmp_path)
-    assert shown.endswith(f"No result: {said}.")
-    further = {"claim-cifar10": four}  # three are enough
-    assert "4 pairs of each method" in words.answer(further)
-    assert words.sentences(further, "") == ""  # the first part has to be there
 
 
 def test_failures_and_collapses_are_counted_and_kept(scripts: Scripts) -> None:

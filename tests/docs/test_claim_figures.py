@@ -219,6 +219,8 @@ def test_smoothness(made: tuple[Truth, str]) -> None:
         for name in names:
             expected.append([f"runs of {method}", name, *spearman(runs["unevenness"], runs[name])])
     assert [line[1:] for line in tables_of(page)[4]] == expected
+    caution = "Exploratory: intervals without correction. Points of one method or of one seed are"
+    assert f"### Smoothness\n\n{caution} not independent, so the intervals are too narrow." in page
 
 
 def test_the_pairs_that_a_difference_needs(made: tuple[Truth, str]) -> None:
