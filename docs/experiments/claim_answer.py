@@ -86,8 +86,8 @@ def answer(tables: Tables) -> str:
 def _part(tables: Tables, name: str) -> str:
     rows, pairs = reported(tables, name), primary(tables, name)
     headline = (
-        f"**On {PARTS[name].title}, the term {_headline(rows, pairs)}.** Published, on CIFAR-10: "
-        f"{GAINS} points."
+        f"**On {PARTS[name].title}, robust perception {_headline(rows, pairs)}.** Published, on "
+        f"CIFAR-10: {GAINS} points."
     )
     seen = f"{_count(pairs)} of each method; " if pairs else ""
     how = (

@@ -67,6 +67,11 @@ def _part(name: str, part: Part, tables: Tables, plots: Path) -> Iterator[str]:
     yield _comparisons(pairs, clean, primary=part.primary)
     if any(row.variant == "rebat" for row in rows):
         yield REBAT
+    if part.against:
+        yield (
+            f"Each variant is compared with its baseline and, on the seeds that both have, with "
+            f"`{part.against}` of the primary part, the published scale."
+        )
     if part.beside in tables:
         yield _repeated(rows, tables[part.beside])
     title = f"{part.title}: robust accuracy"

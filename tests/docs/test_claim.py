@@ -158,7 +158,9 @@ def test_the_pages_say_what_the_raw_table_holds(scripts: Scripts, tmp_path: Path
     assert scripts["claim"].main(arguments) == 0
     text = (root / PAGES[2]).read_text()
     answer = " ".join(text.partition("<!-- /answer -->")[0].split())
-    headline = "the term helps 1 of 2 methods, hurts 0; no effect found in 1.** Published, on "
+    headline = (
+        "robust perception helps 1 of 2 methods, hurts 0; no effect found in 1.** Published, on "
+    )
     assert f"**On Fashion-MNIST, small-cnn, {headline}CIFAR-10: +0.3 to +1.3 points. 5" in answer
     assert "- Helps: pgd +1.00 [+0.88, +1.12]. - No effect found: rebat +0.00" in answer
     assert "gains above +0.00 points are excluded, and with them all published ones." in answer

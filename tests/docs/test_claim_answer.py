@@ -46,7 +46,7 @@ def test_an_effect_with_another_gap_is_one_of_the_attack(
     assert (pair.verdict, other.verdict) == (verdict, "no effect found")
     words = scripts["claim_answer"]
     said, short = " ".join(words.answer(tables).split()), words.sentences(tables, "")
-    assert (f"the term helps {int(lost == 0.003)} of 2 methods") in said
+    assert f"robust perception helps {int(lost == 0.003)} of 2 methods" in said
     assert bool(short) == (lost is not None)
     if verdict == "effect of the attack":
         which = "more" if lost == 0.004 else "less"
@@ -115,7 +115,9 @@ def test_failed_trainings_count_among_the_methods(scripts: Scripts, tmp_path: Pa
 
     one = " ".join(words.answer(left(0)).split())
     assert "1 pair of each method" in one
-    assert "the term helps 0 of 2 methods, hurts 0; not tested in 1; no pair in 1.**" in one
+    assert (
+        "robust perception helps 0 of 2 methods, hurts 0; not tested in 1; no pair in 1.**" in one
+    )
     assert "Failed: pgd + ra, 4 of 5 seeds; rebat + ra, 5 of 5 seeds. - Not tested: pgd" in one
     assert "Without any pair: rebat." in one
     said = words.sentences(left(0), "")
@@ -123,7 +125,7 @@ def test_failed_trainings_count_among_the_methods(scripts: Scripts, tmp_path: Pa
     assert "in brackets" not in said
     assert "The mean differences in clean accuracy are +0.00 points. Failed: pgd + ra, 4 of" in said
     none = words.answer(left())
-    assert "the term helps 0 of 2 methods, hurts 0; no pair in 2.**" in none
+    assert "robust perception helps 0 of 2 methods, hurts 0; no pair in 2.**" in none
     assert "Without any pair: pgd, rebat." in none
     assert words.sentences(left(), "") == ""
     assert "Failed trainings: 10 of 20" in scripts["claim_page"].results(left(), tmp_path)
