@@ -58,7 +58,7 @@ VERDICTS = {
         "shows an effect that the check against a stronger attack does not confirm for"
     ),
     NOT_SIGNIFICANT: f"is {NOT_SIGNIFICANT} for",
-    UNCHECKED: f"has an effect, {UNCHECKED}, for",
+    UNCHECKED: "",  # such a part has no sentence
     NOT_TESTED: "was not tested for",
 }
 """In the order in which they are said, and the words of a sentence about robust perception."""
