@@ -19,7 +19,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from claim_answer import SENTENCES, answer, sentences
+from claim_answer import BEFORE, SENTENCES, answer, sentences
 from claim_data import Row, collect
 from claim_page import results
 from claim_parts import FIRST, PARTS, Tables
@@ -112,18 +112,18 @@ def tables_in(data: Path) -> Tables:
 
 
 def fill(root: Path, data: Path, tables: Tables) -> None:
-    """Write the page and its plots; the sentences too, as soon as there are any."""
+    """Write the page and its plots, and the sentences, or what the pages say without any: the page
+    may have taken its answer back."""
     page = root / PAGE.relative_to(ROOT)
     text = page.read_text(encoding="utf-8")
     text = between(text, "answer", answer(tables))
     text = between(text, "results", results(tables, data))
     page.write_text(text, encoding="utf-8")
     for name, link in SENTENCES.items():
-        said = sentences(tables, link)
-        if said:
-            file = root / name
-            text = between(file.read_text(encoding="utf-8"), "claim", said)
-            file.write_text(text, encoding="utf-8")
+        file = root / name
+        said = sentences(tables, link) or BEFORE[name]
+        text = between(file.read_text(encoding="utf-8"), "claim", said)
+        file.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -24,6 +24,9 @@ LONG = "best"
 WIDTH = 1
 """Of the audit on all test images, in points."""
 
+NAMES = {"rebat piecewise": "rebat", "rebat piecewise + ra": "rebat + ra"}
+"""Of variants whose label in a sweep's table is another one."""
+
 PENDING = "pending"
 """In the place of a checkpoint: the variant has ended in no seed yet. Its seed says nothing."""
 
@@ -119,7 +122,20 @@ def collect(folder: Path, *, ended: bool = False) -> list[Row]:
             rows.append(Row(variant, baseline, -1, "", PENDING, attack))
     planned = max((line["planned"] for line in table["rows"]), default=0)
     hours = _hours(folder)
-    return [replace(row, planned=planned, hours=hours, ended=int(ended)) for row in rows]
+    found = []
+    for row in rows:
+        variant, baseline = (NAMES.get(name, name) for name in (row.variant, row.baseline))
+        found.append(
+            replace(
+                row,
+                variant=variant,
+                baseline=baseline,
+                planned=planned,
+                hours=hours,
+                ended=int(ended),
+            )
+        )
+    return found
 
 
 def _hours(folder: Path) -> float:
@@ -222,10 +238,12 @@ def smoothness(perception: Perception) -> dict[str, float]:
         total += change.n
         halves += change.n * (change.first_half + change.second_half)
         whole += change.n * change.whole
-    if not total or not whole:
+    if not total:
         return {}
     apart = 2 * halves - whole
-    return {"bend": apart / total / 4, "unevenness": apart / whole}
+    found = {"bend": apart / total / 4}
+    # The logits of a collapsed network do not change: 0 / 0.
+    return {**found, "unevenness": apart / whole} if whole else found
 
 
 def complete_blocks(rows: Sequence[Row]) -> list[Row]:

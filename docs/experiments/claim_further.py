@@ -3,10 +3,10 @@
 from collections.abc import Iterator, Sequence
 
 from claim_data import Row
-from claim_numbers import pairs_needed, rank_correlation
+from claim_numbers import MOST_PAIRS, pairs_needed, rank_correlation
 from claim_pairs import PLANNED, Pair, all_compared, by_seed, contrasts
 from claim_parts import PARTS, Tables, primary, reported
-from claim_text import table
+from claim_text import EXPLORATORY, table
 
 from rpat_cli.sweep.intervals import Stat
 
@@ -48,8 +48,9 @@ def smoothness(tables: Tables) -> Iterator[str]:
     if lines:
         yield "### Smoothness"
         yield (
-            "Rank correlation of unevenness with accuracy. Below 0: where the logits change more "
-            "evenly, the accuracy is higher."
+            f"{EXPLORATORY} Points of one method or of one seed are not independent, so the "
+            "intervals are too narrow. Rank correlation of unevenness with accuracy. Below 0: "
+            "where the logits change more evenly, the accuracy is higher."
         )
         yield table(["", "over", "accuracy", "n", "Spearman [95 %]"], lines, 3)
 
@@ -116,5 +117,5 @@ def _needed(pair: Pair, seen: int, sd: float) -> list[str]:
     cells = [f"{pair.variant} to {pair.baseline}", str(seen), f"{100 * sd:.2f}"]
     for size in SIZES:
         n = pairs_needed(size, sd)
-        cells.append("more than 10,000" if n is None else f"{n} ({hours_for(n):,.0f} h)")
+        cells.append(f"more than {MOST_PAIRS:,}" if n is None else f"{n} ({hours_for(n):,.0f} h)")
     return cells

@@ -72,10 +72,18 @@ def power(n: int, difference: float, sd: float, alpha: float) -> float:
 def pairs_needed(
     difference: float, sd: float, alpha: float = 0.01, wanted: float = 0.8
 ) -> int | None:
-    """The fewest pairs with this power; None above `MOST_PAIRS`."""
+    """The fewest pairs with this power, which more pairs only raise; None above `MOST_PAIRS`."""
     if sd == 0:
         return 2
-    for n in range(2, MOST_PAIRS + 1):
-        if power(n, difference, sd, alpha) >= wanted:
-            return n
-    return None
+    few, many = 1, 2
+    while power(many, difference, sd, alpha) < wanted:
+        if many == MOST_PAIRS:
+            return None
+        few, many = many, min(2 * many, MOST_PAIRS)
+    while many - few > 1:
+        middle = (few + many) // 2
+        if power(middle, difference, sd, alpha) < wanted:
+            few = middle
+        else:
+            many = middle
+    return many

@@ -10,16 +10,16 @@ from claim_parts import (
     PARTS,
     Part,
     Tables,
-    blocks_in_words,
     extent,
+    no_result,
     reported,
     seeds_of,
 )
 from claim_plots import forest, pareto
-from claim_text import signed_n, spread_n, table
+from claim_text import EXPLORATORY, sentence, signed, signed_n, spread_n, table
 
 from rpat_cli.sweep.intervals import Stat, paired_difference
-from rpat_cli.sweep.table import signed, spread
+from rpat_cli.sweep.table import spread
 from rpat_cli.text import percent
 
 CHECKPOINTS = ("best", "last", "best_wa", "last_wa")
@@ -28,6 +28,11 @@ STEPS = (
     ("best_wa - last_wa", "best_wa", "last_wa"),
     ("EMA - plain, best", "best_wa", "best"),
     ("EMA - plain, last", "last_wa", "last"),
+)
+
+REBAT = (
+    "`rebat`: ReBAT with the piecewise schedule of its paper. Its term is the form `teacher-kl`, "
+    "with which it is RPAT++."
 )
 
 
@@ -44,27 +49,40 @@ def _part(name: str, part: Part, tables: Tables, plots: Path) -> Iterator[str]:
     yield f"### {part.title}"
     rows = reported(tables, name)
     if not rows:
-        yield f"Nothing is reported yet: {blocks_in_words(tables, name)}."
+        yield sentence(no_result(tables, name))
         return
     attack = rows[0].attack
+    if not part.primary:
+        yield EXPLORATORY
     yield _counts(tables[name], rows)
     yield f"`robust` is under `{attack}`; raw table: [{name}.csv](data/{name}.csv)."
     wider = [*rows, *reported(tables, part.beside)]
     pairs = all_compared(rows, contrasts(rows), "robust")
-    pairs += all_compared(wider, part.also, "robust") if part.also else []
+    pairs += all_compared(wider, [*_against(rows, part), *part.also], "robust")
     pairs = decided(rows, pairs) if part.primary else pairs
     clean = {}
     for pair in pairs:
         [found] = all_compared(wider, [(pair.variant, pair.baseline)], "clean")
         clean[pair.variant, pair.baseline] = found
     yield _comparisons(pairs, clean, primary=part.primary)
+    if any(row.variant == "rebat" for row in rows):
+        yield REBAT
+    if part.against:
+        yield (
+            f"Each variant is compared with its baseline and, on the seeds that both have, with "
+            f"`{part.against}` of the primary part, the published scale."
+        )
     if part.beside in tables:
         yield _repeated(rows, tables[part.beside])
     title = f"{part.title}: robust accuracy"
     yield _picture(plots / f"{name}-forest.svg", forest(pairs, title), "Paired differences")
     yield _picture(plots / f"{name}-pareto.svg", pareto(rows), "Clean against robust accuracy")
+    if part.primary:
+        yield EXPLORATORY
     yield "Selection and averaging, within each run, in points of robust accuracy (n):"
     yield _selection(rows)
+    if lacking := _without_a_run(rows):
+        yield f"Without a finished run, so no mean over all: {', '.join(lacking)}."
     yield "The term's difference in robust accuracy at each checkpoint (n):"
     yield _at_checkpoints(rows)
     if any(row.best_1000 is not None for row in rows):
@@ -73,6 +91,11 @@ def _part(name: str, part: Part, tables: Tables, plots: Path) -> Iterator[str]:
     if any(row.audited is not None for row in rows):
         yield "`best` and an audit on all test images:"
         yield _audits(rows)
+
+
+def _against(rows: Sequence[Row], part: Part) -> list[tuple[str, str]]:
+    """Each variant of the term with the published one."""
+    return [(variant, part.against) for variant, _ in contrasts(rows)] if part.against else []
 
 
 def _counts(every: Sequence[Row], rows: Sequence[Row]) -> str:
@@ -127,6 +150,11 @@ def _selection(rows: Sequence[Row]) -> str:
     return table(["", *(name for name, _, _ in STEPS)], [*lines, everywhere])
 
 
+def _without_a_run(rows: Sequence[Row]) -> list[str]:
+    finished = {row.variant for row in rows if not row.failed}
+    return [each for each in dict.fromkeys(row.variant for row in rows) if each not in finished]
+
+
 def _mean(found: Sequence[Mapping[int, float]]) -> dict[int, float]:
     """Over variants, for each seed that all of them have."""
     seeds = set.intersection(*(set(each) for each in found))
@@ -160,17 +188,18 @@ def _checks(rows: Sequence[Row]) -> str:
 
 
 def _audits(rows: Sequence[Row]) -> str:
-    """How far AutoAttack on all test images can be below the metric; at primary checkpoints, of
-    which another one may share the weights."""
+    """How low AutoAttack on all test images can be, which is bounded below what `best` and the
+    audit leave; at primary checkpoints, of which another one may share the weights."""
     lines = []
     for row in rows:
         if row.audited is None or row.checkpoint != primary_checkpoint(row.variant):
             continue
-        numbers = (row.robust, row.audited, row.audit_gap)
+        assert row.audit_gap is not None
+        numbers = (row.robust, row.audited, row.audited - row.audit_gap)
         sample = f"{row.audit_broken:.0f} of {row.audit_sampled:.0f}"
         shown = [percent(number) for number in numbers]
         lines.append([f"{row.variant}, seed {row.seed}", *shown, sample])
-    head = ["", "metric", "`best` and audit", "AutoAttack lower by at most (95 %)"]
+    head = ["", "metric", "`best` and audit", "AutoAttack at least (95 %)"]
     return table([*head, "broken in the sample"], lines)
 
 

@@ -12,13 +12,15 @@ class Part:
     """A part of the experiment. `primary`: its comparisons are corrected and decide. `least`: how
     many complete blocks the plan wants before anything is reported. `audits`: two of its
     checkpoints are audited on all test images. `also`: more comparisons, of variants that may be in
-    the part `beside` it."""
+    the part `beside` it; `against`: one of those, with which every variant of the term is compared,
+    too."""
 
     title: str
     primary: bool
     least: int = 3
     audits: bool = False
     also: tuple[tuple[str, str], ...] = ()
+    against: str = ""
     beside: str = ""
 
 
@@ -31,6 +33,7 @@ PARTS = {
         "Other scales and forms, and RAAT: Fashion-MNIST, small-cnn",
         primary=False,
         also=RAAT,
+        against="pgd + ra",
         beside=FIRST,
     ),
     "claim-cifar10": Part("CIFAR-10, preact-resnet18", primary=True),
@@ -45,10 +48,15 @@ Tables = Mapping[str, Sequence[Row]]
 def reported(tables: Tables, name: str) -> list[Row]:
     """The complete blocks of a part whose runs have ended; before, and below the least that the
     plan wants, none of them: nobody decides by the results how many runs there will be."""
-    rows = complete_blocks(tables.get(name, ()))
-    blocks = len(seeds_of(rows))
-    over = any(row.ended or 0 < row.planned <= blocks for row in rows)
-    return rows if over and blocks >= PARTS[name].least else []
+    every = tables.get(name, ())
+    rows = complete_blocks(every)
+    return rows if over(every) and len(seeds_of(rows)) >= PARTS[name].least else []
+
+
+def over(rows: Sequence[Row]) -> bool:
+    """Have the runs of a part ended? `rows`: all of them."""
+    blocks = len(seeds_of(complete_blocks(rows)))
+    return any(row.ended or 0 < row.planned <= blocks for row in rows)
 
 
 def seeds_of(rows: Sequence[Row]) -> list[int]:
@@ -61,12 +69,14 @@ def extent(rows: Sequence[Row]) -> str:
     return f"{blocks} of {rows[0].planned} blocks, {rows[0].hours:.1f} hours of computing"
 
 
-def blocks_in_words(tables: Tables, name: str) -> str:
-    """Why nothing is reported."""
-    return (
-        f"{extent(tables[name])}; it is reported when its runs have ended, from "
-        f"{PARTS[name].least} complete blocks on"
-    )
+def no_result(tables: Tables, name: str) -> str:
+    """That nothing is reported, and why."""
+    rows, least = tables[name], PARTS[name].least
+    if over(rows):
+        why = f"its runs have ended, and the plan reports from {least} complete blocks on"
+        return f"no result: {extent(rows)}; {why}"
+    when = f"it is reported when its runs have ended, from {least} complete blocks on"
+    return f"no result yet: {extent(rows)}; {when}"
 
 
 def primary(tables: Tables, name: str) -> list[Pair]:

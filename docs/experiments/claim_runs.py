@@ -74,7 +74,7 @@ def missing(rows: Sequence[Row], *, audits: bool) -> list[Task]:
     found = [
         Task(row, ("--attack", f"{row.attack},{LONG}", *some))
         for row in primary
-        if row.best_1000 is None or row.unevenness is None
+        if row.best_1000 is None or row.bend is None
     ]
     whole = ("--attack", LONG, "--audit", str(WIDTH))
     for row in primary if audits else ():

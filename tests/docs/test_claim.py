@@ -2,6 +2,7 @@
 what the page says of raw tables."""
 
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -13,6 +14,7 @@ import torch
 from rpat_cli.attacks.threat import Threat
 from rpat_cli.diagnostics.perception import MIXES, analyze_walks
 from rpat_cli.methods.losses import mse
+from rpat_cli.sweep.intervals import Difference
 
 ROOT = Path(__file__).parent.parent.parent
 PAGES = ("README.md", "docs/results.md", "docs/experiments/robust-perception.md")
@@ -61,6 +63,37 @@ def test_pairs_needed_have_the_power_that_a_simulation_finds(scripts: Scripts) -
     assert share == pytest.approx(numbers.power(n, 0.01, 0.01, 0.05), abs=0.004)
 
 
+def test_pairs_needed_are_found_in_few_steps(
+    scripts: Scripts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    numbers, power, tried = scripts["claim_numbers"], scripts["claim_numbers"].power, []
+
+    def counted(n: int, *more: float) -> float:
+        tried.append(n)
+        return float(power(n, *more))
+
+    monkeypatch.setattr(numbers, "power", counted)
+    for sd in (0.0001, 0.002, 0.004, 0.03):
+        n = numbers.pairs_needed(0.005, sd)
+        assert power(n, 0.005, sd, 0.01) >= 0.8
+        assert n == 2 or power(n - 1, 0.005, sd, 0.01) < 0.8
+    assert numbers.pairs_needed(0.005, 0.5) is None
+    assert tried[-1] == 10_000
+    assert len(tried) < 70
+
+
+def test_an_end_that_is_not_zero_is_not_shown_as_zero(scripts: Scripts) -> None:
+    text = scripts["claim_text"]
+    for interval, mean, said in (
+        ((0.00003, 0.0033), 0.0017, "+0.170 [+0.003, +0.330]"),
+        ((-0.0033, -0.00003), -0.0017, "-0.170 [-0.330, -0.003]"),
+        ((-0.001, 0.001), -1e-6, "+0.00 [-0.10, +0.10]"),
+        ((0.0, 0.0), 0.0, "+0.00 [+0.00, +0.00]"),
+        (None, 0.012, "+1.20"),
+    ):
+        assert text.signed(Difference(mean, interval, 8)) == said
+
+
 def test_the_bend_is_rpats_own_loss(scripts: Scripts) -> None:
     """From the recorded changes alone, equal to the loss computed from the logits."""
     generator = torch.Generator().manual_seed(0)
@@ -103,6 +136,16 @@ def rows(scripts: Scripts, lost: float | None = None) -> list[Any]:
     return [replace(each, planned=8, hours=7.25, ended=1) for each in made]
 
 
+FIRST = "claim-fashion-mnist"
+
+
+def changed(
+    scripts: Scripts, which: Callable[[Any], bool], change: Callable[[Any], Any]
+) -> dict[str, list[Any]]:
+    """The tables, with those rows of the first part changed."""
+    return {FIRST: [change(row) if which(row) else row for row in rows(scripts, 0.003)]}
+
+
 def test_the_pages_say_what_the_raw_table_holds(scripts: Scripts, tmp_path: Path) -> None:
     root, data = copied(tmp_path), tmp_path / "data"
     whole = rows(scripts, 0.003)
@@ -114,12 +157,18 @@ def test_the_pages_say_what_the_raw_table_holds(scripts: Scripts, tmp_path: Path
     arguments = ["--data", str(data), "--root", str(root)]
     assert scripts["claim"].main(arguments) == 0
     text = (root / PAGES[2]).read_text()
-    assert "The term helps 1 of 2 methods: pgd +1.00 [+0.88, +1.12]." in text
-    assert "It hurts none of 2 methods." in text
-    assert "No effect found for 1 of 2 methods: rebat +0.00 [+0.00, +0.00]." in text
+    answer = " ".join(text.partition("<!-- /answer -->")[0].split())
+    headline = (
+        "robust perception helps 1 of 2 methods, hurts 0; no effect found in 1.** Published, on "
+    )
+    assert f"**On Fashion-MNIST, small-cnn, {headline}CIFAR-10: +0.3 to +1.3 points. 5" in answer
+    assert "- Helps: pgd +1.00 [+0.88, +1.12]. - No effect found: rebat +0.00" in answer
+    assert "gains above +0.00 points are excluded, and with them all published ones." in answer
+    clean = "pgd +0.00 [+0.00, +0.00]; rebat +0.00 [+0.00, +0.00]."
+    assert f"Clean accuracy (exploratory: intervals without correction): {clean}" in answer
     assert "5 of 8 blocks, 7.2 hours of computing (summed over the trials)." in text
     assert "Complete: seeds 0, 1, 2, 3, 4; 1 incomplete and left out." in text
-    assert "An effect has p < 0.05 after Holm's correction over five." in " ".join(text.split())
+    assert "; an effect has p < 0.05 after Holm's correction over five." in answer
     # t = 10 √5 at 4 degrees of freedom, s² = t² / (t² + 4): p = 1 - s (1 + (1 - s²) / 2) = 2.36e-5;
     # Holm, over five planned comparisons: 5 p.
     assert "| pgd + ra<br>to pgd | 5 | 80.00 ± 0.00<br>80.00 ± 0.00 | +0.00 [+0.00, +0.00]" in text
@@ -131,12 +180,20 @@ def test_the_pages_say_what_the_raw_table_holds(scripts: Scripts, tmp_path: Path
     # 5 pairs find 0.3 points of sd 0.1 at the level 0.01: both sides of five methods, 0.64 h each.
     assert scripts["claim_numbers"].pairs_needed(0.003, 0.001) == 5
     assert "| Fashion-MNIST, small-cnn | pgd + ra to pgd | 5 | 0.10 | 5 (32 h) |" in text
+    assert text.count("\nExploratory: intervals without correction.\n") == 1
+    assert (
+        "`rebat`: ReBAT with the piecewise schedule of its paper. Its term is the form `teach"
+        in text
+    )
     assert "## Deviations from the plan" in text  # the rest of the page stays
     for name in PAGES[:2]:
-        said = " ".join((root / name).read_text().split())
-        assert "changes the robust accuracy by +0.00 to +1.00 points (5 pairs of each" in said
+        said = (root / name).read_text()
+        means = "robust perception at its published scale are +0.00 to +1.00 points (5 pairs of "
+        assert f"the mean differences in robust accuracy by {means}each method; 95 %" in said
+        assert "clean accuracy are +0.00 points; 0 of 2 intervals, not corrected, exclude" in said
         assert said.count("p < 0.05 after Holm's correction over five") == 1
-        assert "it helps 1 of 2 methods (pgd +1.00 [+0.88, +1.12]), hurts none of 2" in said
+        helps = "it helps 1 of 2 methods (pgd +1.00 [+0.88, +1.12]), hurts none, "
+        assert f"{helps}shows no effect for 1 (rebat +0.00 [+0.00, +0.00])." in said
     forest = (data / "claim-fashion-mnist-forest.svg").read_text()
     assert forest.count('class="one"') == 10
     assert "<svg" in (data / "claim-fashion-mnist-pareto.svg").read_text()
@@ -157,87 +214,33 @@ def test_what_is_committed_is_what_the_committed_tables_give(
         assert (root / name).read_text() == (ROOT / name).read_text(), name
 
 
-@pytest.mark.parametrize(
-    ("lost", "verdict"),
-    [
-        (0.003, "helps"),
-        (0.004, "effect of the attack"),
-        (None, "not yet checked against `best`"),
-    ],
-)
-def test_an_effect_with_another_gap_is_one_of_the_attack(
-    scripts: Scripts, lost: float | None, verdict: str
+def test_the_variants_are_compared_with_the_published_scale_too(
+    scripts: Scripts, tmp_path: Path
 ) -> None:
-    """The effect is 1 point, the third of it 0.33."""
-    tables = {"claim-fashion-mnist": rows(scripts, lost)}
-    pair, other = scripts["claim_parts"].primary(tables, "claim-fashion-mnist")
-    assert pair.gap == (None if lost is None else pytest.approx(lost))
-    assert (pair.verdict, other.verdict) == (verdict, "no effect found")
-    said = scripts["claim_answer"].answer(tables)
-    assert ("The effect is one of the attack for 1 of 2 methods: pgd" in said) == (lost == 0.004)
-    assert ("The term helps none of 2 methods." in said) == (lost != 0.003)
-    unchecked = "An effect, not yet checked against `best`, for 1 of 2 methods: pgd +1.00"
-    assert (unchecked in said) == (lost is None)
-    assert bool(scripts["claim_answer"].sentences(tables, "")) == (lost is not None)
-
-
-def test_nothing_is_reported_before_the_runs_have_ended(scripts: Scripts, tmp_path: Path) -> None:
-    name, words = "claim-fashion-mnist", scripts["claim_answer"]
-    running = [replace(row, ended=0) for row in rows(scripts, 0.003)]
-    said = "5 of 8 blocks, 7.2 hours of computing; it is reported when its runs have ended"
-    assert words.answer({name: running}).startswith(
-        f"Fashion-MNIST, small-cnn: no answer yet; {said}"
-    )
-    assert words.sentences({name: running}, "") == ""
-    assert said in scripts["claim_page"].results({name: running}, tmp_path)
-    complete = [replace(row, planned=5) for row in running]
-    assert "helps 1 of 2" in words.sentences({name: complete}, "")
-
-
-def test_what_is_no_effect_is_said_in_the_words_of_its_reason(scripts: Scripts) -> None:
-    """t = 0.0058 √5 / 0.00383 = 3.4 at 4 degrees of freedom: p = 0.028, but five times that."""
-    name, words = "claim-fashion-mnist", scripts["claim_answer"]
-    gains = {0: 0.010, 1: 0.003, 2: 0.010, 3: 0.003, 4: 0.003}
-    changed = []
+    """Ten steps above pgd, so nine above pgd + ra, of which the other part has the figures."""
+    name, variant = "claim-fashion-mnist-terms", "pgd + ra(weight=16)"
+    further = []
     for row in rows(scripts):
-        robust = 0.6 + row.seed / 100 + gains.get(row.seed, 0.0)
-        changed.append(replace(row, robust=robust) if row.variant == "pgd + ra" else row)
-    pair, _ = scripts["claim_parts"].primary({name: changed}, name)
-    assert pair.verdict == "not significant after Holm's correction over five"
-    assert pair.difference.interval[0] > 0
-    assert "Not significant after Holm's correction over five for 1 of 2 methods: pgd +0.58" in (
-        words.answer({name: changed})
+        if row.variant == "pgd":
+            further.append(row)
+        elif row.variant == "pgd + ra":
+            further.append(replace(row, variant=variant, robust=row.robust + 0.09))
+    tables = {FIRST: rows(scripts), name: further}
+    page = scripts["claim_page"].results(tables, tmp_path).partition("### Other scales")[2]
+    assert page.splitlines()[2] == "Exploratory: intervals without correction."
+    assert page.count(f"| {variant}<br>to pgd | 5 |") == 1
+    [line] = [line for line in page.splitlines() if f"| {variant}<br>to pgd + ra | 5 |" in line]
+    assert line.endswith("| +9.00 [+9.00, +9.00] |")
+
+
+def test_a_variant_without_a_finished_run_is_named(scripts: Scripts, tmp_path: Path) -> None:
+    lost = changed(
+        scripts,
+        lambda row: row.variant == "pgd + ra",
+        lambda row: replace(row, checkpoint="", clean=None, robust=None),
     )
-    assert "is not significant after Holm's correction over five for 1 of 2" in " ".join(
-        words.sentences({name: changed}, "").split()
-    )
-
-
-def test_failed_trainings_count_among_the_methods(scripts: Scripts, tmp_path: Path) -> None:
-    """One pair is left of pgd, and none of rebat; then nothing is left."""
-    name, words = "claim-fashion-mnist", scripts["claim_answer"]
-
-    def left(*seeds: int) -> dict[str, list[Any]]:
-        kept = []
-        for row in rows(scripts):
-            lost = row.baseline == "rebat" or (row.baseline and row.seed not in seeds)
-            if not lost:
-                kept.append(row)
-            elif row.checkpoint == "best":  # one row for a training that failed
-                kept.append(replace(row, trial="", checkpoint="", clean=None, robust=None))
-        return {name: kept}
-
-    one = " ".join(words.answer(left(0)).split())
-    assert "1 pair of each method" in one
-    assert "Not tested for 1 of 2 methods: pgd +1.10." in one
-    assert "Without any pair: rebat." in one
-    said = " ".join(words.sentences(left(0), "").split())
-    assert "was not tested for 1 of 2 methods (pgd +1.10), has no pair of rebat." in said
-    none = words.answer(left())
-    assert "The term helps none of 2 methods." in none
-    assert "Without any pair: pgd, rebat." in none
-    assert words.sentences(left(), "") == ""
-    assert "Failed trainings: 10 of 20" in scripts["claim_page"].results(left(), tmp_path)
+    page = scripts["claim_page"].results(lost, tmp_path)
+    assert "Without a finished run, so no mean over all: pgd + ra." in page
 
 
 def test_an_audit_is_shown_once_of_checkpoints_that_share_their_weights(scripts: Scripts) -> None:
@@ -245,20 +248,6 @@ def test_an_audit_is_shown_once_of_checkpoints_that_share_their_weights(scripts:
     audit = {"audited": 0.5, "audit_gap": 0.01, "audit_sampled": 20, "audit_broken": 0}
     every = [row("pgd", "", 0, "a", at, "a", 0.8, 0.6, **audit) for at in ("best", "last")]
     assert scripts["claim_page"]._audits(every).count("| pgd, seed 0 |") == 1
-
-
-def test_too_few_blocks_give_no_answer(scripts: Scripts, tmp_path: Path) -> None:
-    four = [row for row in rows(scripts) if row.seed != 4]
-    name, words = "claim-fashion-mnist", scripts["claim_answer"]
-    said = "4 of 8 blocks, 7.2 hours of computing; it is reported when its runs have ended, from "
-    said += "5 complete blocks on"
-    assert words.answer({name: four}) == f"Fashion-MNIST, small-cnn: no answer yet; {said}."
-    assert words.sentences({name: four}, "") == ""
-    shown = scripts["claim_page"].results({name: four}, tmp_path)
-    assert shown.endswith(f"Nothing is reported yet: {said}.")
-    further = {"claim-cifar10": four}  # three are enough
-    assert "4 pairs of each method" in words.answer(further)
-    assert words.sentences(further, "") == ""  # the first part has to be there
 
 
 def test_failures_and_collapses_are_counted_and_kept(scripts: Scripts) -> None:

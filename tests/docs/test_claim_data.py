@@ -62,6 +62,8 @@ def test_a_sweeps_folder_becomes_rows(scripts: Scripts, tmp_path: Path) -> None:
     assert (found[4].variant, found[4].seed, found[4].failed) == ("pgd + ra", 0, True)
     # Eight variants have ended nowhere, so seed 0 is no complete block.
     assert [row.pending for row in found] == [False] * 5 + [True] * 8
+    names = {(row.variant, row.baseline) for row in found if row.variant.startswith("rebat")}
+    assert names == {("rebat", ""), ("rebat + ra", "rebat")}
     scripts["raw_tables"].write_csv(found, tmp_path / "raw.csv")
     kept = scripts["raw_tables"].read_csv(tmp_path / "raw.csv", scripts["claim_data"].Row)
     assert kept == found
@@ -227,7 +229,7 @@ def test_an_audit_of_all_images_becomes_columns(
     trial(right, ALL, None, change=audited(1))
     assert columns(scripts, tmp_path, *names) == (0.48, 0.03, 20, 2)
     shown = scripts["claim_page"]._audits(scripts["claim_data"].collect(tmp_path)[:1])
-    assert "| pgd, seed 0 | 60.00 | 48.00 | 3.00 | 2 of 20 |" in shown
+    assert "| pgd, seed 0 | 60.00 | 48.00 | 45.00 | 2 of 20 |" in shown
 
 
 def test_what_is_missing_is_measured_on_the_primary_checkpoints(
@@ -245,3 +247,15 @@ def test_what_is_missing_is_measured_on_the_primary_checkpoints(
     rows = scripts["claim_data"].collect(tmp_path)
     assert [task.title for task in missing(rows, audits=True)] == titles[2:]
     assert missing(rows, audits=False) == []
+
+
+def test_logits_that_do_not_change_are_not_measured_again(scripts: Scripts) -> None:
+    """Those of a collapsed network: its unevenness is 0 / 0."""
+    logits = torch.zeros(len(MIXES), IMAGES, 10)
+    walks = {"adversarial": logits, "random": logits}
+    flat = analyze_walks(walks, torch.zeros(IMAGES, dtype=torch.long), THREAT, 20)
+    found = scripts["claim_data"].smoothness(flat)
+    assert found == {"bend": 0}
+    row = scripts["claim_data"].Row("pgd", "", 0, "a", "best", METRIC, 0.1, 0.1)
+    measured = replace(row, robust_1000=0.1, best_1000=0.1, **found)
+    assert scripts["claim_runs"].missing([measured], audits=False) == []
