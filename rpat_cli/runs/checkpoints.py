@@ -144,8 +144,15 @@ def saved_form(recipe: Recipe, folder: RunFolder) -> Recipe:
     data = recipe.data.model_copy(update={"root": place, "extra": extra})
     attacks = [with_sources(entry) for entry in recipe.eval]
     plugins = kept_plugins(recipe, folder.path)
+    changed = {"data": data, "eval": attacks, "plugins": plugins}
+    return with_absolute_networks(recipe).model_copy(update=changed)
+
+
+def with_absolute_networks(recipe: Recipe) -> Recipe:
+    """The recipe with the weights that it begins with and the networks that its method learns from
+    named by their absolute paths, where they are files or folders here."""
     init = recipe.init and absolute_source(recipe.init)
     frozen = {name: absolute_source(source) for name, source in frozen_in(recipe).items()}
-    method = recipe.method.model_copy(update=frozen)
-    changed = {"data": data, "eval": attacks, "plugins": plugins, "init": init, "method": method}
-    return recipe.model_copy(update=changed)
+    return recipe.model_copy(
+        update={"init": init, "method": recipe.method.model_copy(update=frozen)}
+    )

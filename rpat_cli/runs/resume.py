@@ -18,6 +18,7 @@ from rpat_cli.records.checkpoint import is_saved, load_newest
 from rpat_cli.records.metrics import inspect_metrics
 from rpat_cli.records.run_folder import RunFolder, open_run
 from rpat_cli.records.segments import Segment, in_words, segment_of, segments_in
+from rpat_cli.runs.checkpoints import with_absolute_networks
 from rpat_cli.runs.inputs import Inputs
 from rpat_cli.runs.listener import Listener
 from rpat_cli.runs.precision import precision_as_before
@@ -159,7 +160,10 @@ def _rates_differ(recipe: Recipe, *, epochs_before: int, done: int) -> bool:
 def _changed_recipe(folder: RunFolder, changes: Sequence[Layer]) -> Recipe:
     """The run's recipe with the changes. Raises `ConfigError` for those that are not allowed."""
     saved = read_recipe(folder.recipe)
-    before, after = resolve(saved), resolve([*saved, *changes])
+    # A sweep gives the recipe of the trial again, which may name its networks by relative paths.
+    before, after = (
+        with_absolute_networks(resolve(layers)) for layers in (saved, [*saved, *changes])
+    )
     forbidden = []
     for key in _differing(before.model_dump(), after.model_dump()):
         section = key.split(".")[0]

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from rpat_cli.engine.networks import Networks
+from rpat_cli.errors import ConfigError
 from rpat_cli.loading import origins
 from rpat_cli.recipe.layers import Layer, resolve
 from rpat_cli.records.checkpoint import load_checkpoint, save_checkpoint
@@ -75,6 +76,26 @@ def test_a_run_keeps_the_hash_of_the_teacher_that_it_was_begun_with(
     log = folder.log.read_text()
     assert log.count(said) == 1
     assert log.count(f"note: {some_net.name} is not what it was when this run began") == 1
+
+
+@pytest.mark.parametrize(
+    "named", [{"method": {"name": "rslad", "teacher": "net.pt"}}, {"init": "net.pt"}]
+)
+def test_the_same_recipe_may_be_given_again_to_resume(
+    named: dict[str, Any], some_net: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a sweep does with its trials; the run itself has the absolute path."""
+    monkeypatch.chdir(some_net.parent)
+    given: dict[str, Any] = {**named, "device": "cpu", "batch_size": 900, "epochs": 2}
+    given |= {"attack": {"steps": 1}, "validation": {"steps": 1, "limit": 20}}
+    given |= {"data": {"val_size": 100}, "on_collapse": "off", "eval": ["clean"]}
+    layers = [Layer("test", given)]
+    folder = train_run(resolve(layers), out=tmp_path / "run", stop_after=1)
+    resume_run(folder.path, changes=layers)
+    assert load_checkpoint(folder.checkpoint("last"))["epoch"] == 2
+    other = {**given, "init": None, "method": "pgd", "ra": True}
+    with pytest.raises(ConfigError, match="cannot be changed when resuming"):
+        resume_run(folder.path, changes=[Layer("test", other)])
 
 
 def test_a_run_of_an_earlier_version_goes_on_without_a_record() -> None:
