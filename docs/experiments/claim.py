@@ -8,9 +8,10 @@
 
 Each folder becomes data/NAME.csv, the raw table; the page robust-perception.md, its plots and the
 two sentences in README.md and docs/results.md are made from these tables alone. A folder's name
-says which part of the experiment it is. A part is reported when all planned seeds are complete, or
-before that with `--ended`, which says that its runs have ended. `--repeat` trains a trial again
-that is drawn at random, compares, and writes nothing.
+says which part of the experiment it is; of several machines that share a part, each has a folder
+NAME.MACHINE and a table of its own, and each block counts once. A part is reported when all planned
+seeds are complete, or before that with `--ended`, which says that its runs have ended. `--repeat`
+trains a trial again that is drawn at random, compares, and writes nothing.
 """
 
 import argparse
@@ -22,7 +23,7 @@ from pathlib import Path
 from claim_answer import BEFORE, SENTENCES, answer, sentences
 from claim_data import Row, collect
 from claim_page import results
-from claim_parts import FIRST, PARTS, Tables
+from claim_parts import FIRST, PARTS, Tables, combined, part_of
 from claim_runs import measure, repeat
 from raw_tables import DATA, between, read_csv, write_csv
 
@@ -46,7 +47,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--data", type=Path, default=DATA, help="where the raw tables are")
     parser.add_argument("--root", type=Path, default=ROOT, help="where README.md and docs/ are")
     given = parser.parse_args(arguments)
-    unknown = [str(folder) for folder in given.folders if folder.name not in PARTS]
+    unknown = [str(folder) for folder in given.folders if part_of(folder.name) not in PARTS]
     missing = [str(folder) for folder in given.folders if not (folder / "table.json").is_file()]
     acting = [name for name in ("measure", "ended", "repeat") if getattr(given, name)]
     if acting and not given.folders:
@@ -86,7 +87,7 @@ def _read(given: argparse.Namespace) -> list[str]:
     problems = []
     for folder in given.folders:
         if given.measure:
-            problems += measure(folder, given.jobs, audits=PARTS[folder.name].audits)
+            problems += measure(folder, given.jobs, audits=PARTS[part_of(folder.name)].audits)
         write_csv(collect(folder, ended=given.ended), given.data / f"{folder.name}.csv")
     return problems
 
@@ -106,9 +107,11 @@ def _repeat(folders: Sequence[Path], count: int, seed: int | None) -> int:
 
 def tables_in(data: Path) -> Tables:
     """The raw tables that are there, in the order of the experiment's parts."""
-    files = {name: data / f"{name}.csv" for name in PARTS}
-    rows = {name: read_csv(file, Row) for name, file in files.items() if file.is_file()}
-    return {name: found for name, found in rows.items() if found}
+    read: dict[str, list[list[Row]]] = {name: [] for name in PARTS}
+    for file in sorted(data.glob("*.csv")):
+        if part_of(file.stem) in read and (rows := read_csv(file, Row)):
+            read[part_of(file.stem)].append(rows)
+    return {name: combined(found) for name, found in read.items() if found}
 
 
 def fill(root: Path, data: Path, tables: Tables) -> None:

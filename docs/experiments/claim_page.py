@@ -12,6 +12,7 @@ from claim_parts import (
     Tables,
     extent,
     no_result,
+    part_of,
     reported,
     seeds_of,
 )
@@ -55,7 +56,9 @@ def _part(name: str, part: Part, tables: Tables, plots: Path) -> Iterator[str]:
     if not part.primary:
         yield EXPLORATORY
     yield _counts(tables[name], rows)
-    yield f"`robust` is under `{attack}`; raw table: [{name}.csv](data/{name}.csv)."
+    made = sorted(file.name for file in plots.glob("*.csv") if part_of(file.stem) == name)
+    links = ", ".join(f"[{file}](data/{file})" for file in made or [f"{name}.csv"])
+    yield f"`robust` is under `{attack}`; raw table: {links}."
     wider = [*rows, *reported(tables, part.beside)]
     pairs = all_compared(rows, contrasts(rows), "robust")
     pairs += all_compared(wider, [*_against(rows, part), *part.also], "robust")

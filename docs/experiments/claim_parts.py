@@ -1,7 +1,7 @@
 """The parts of the experiment, and what of each is reported."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from claim_data import Row, complete_blocks
 from claim_pairs import Pair, all_compared, contrasts, decided
@@ -43,6 +43,31 @@ PARTS = {
 
 Tables = Mapping[str, Sequence[Row]]
 """The raw tables, by the name of the part."""
+
+
+def part_of(name: str) -> str:
+    """The part that a folder or a table belongs to: several machines may share one, as `NAME` and
+    `NAME.MACHINE`."""
+    return name.partition(".")[0]
+
+
+def combined(tables: Sequence[Sequence[Row]]) -> list[Row]:
+    """One table of those that several machines have made of a part. A block is of one machine: of
+    the first on which it is complete, else of the first that has any of it."""
+    wholes = [complete_blocks(rows) for rows in tables]
+    taken: set[int] = set()
+    found: list[Row] = []
+    for rows in [*wholes, *tables]:
+        found += [row for row in rows if not row.pending and row.seed not in taken]
+        taken |= {row.seed for row in rows if not row.pending}
+    known = {row.variant for row in found}
+    for row in (row for rows in tables for row in rows if row.variant not in known):
+        known.add(row.variant)
+        found.append(row)  # has ended nowhere
+    every = [row for rows in tables for row in rows]
+    planned, ended = max(row.planned for row in every), max(row.ended for row in every)
+    hours = round(sum(rows[0].hours for rows in tables), 3)
+    return [replace(row, planned=planned, hours=hours, ended=ended) for row in found]
 
 
 def reported(tables: Tables, name: str) -> list[Row]:

@@ -70,6 +70,41 @@ def test_a_sweeps_folder_becomes_rows(scripts: Scripts, tmp_path: Path) -> None:
     assert scripts["claim_data"].complete_blocks(found) == []
 
 
+def test_blocks_of_several_machines_are_one_table(scripts: Scripts) -> None:
+    """Seed 1 broke off on the first machine; seed 0 was made on both, and counts as on that."""
+    row, parts = scripts["claim_data"].Row, scripts["claim_parts"]
+    both = ("pgd", "pgd + ra")
+
+    def made(variants: tuple[str, ...], seed: int, robust: float) -> list[Any]:
+        return [
+            row(variant, "", seed, f"{variant} {seed}", "best", METRIC, robust=robust)
+            for variant in variants
+        ]
+
+    def machine(rows: list[Any], planned: int, hours: float, ended: int = 0) -> list[Any]:
+        return [replace(each, planned=planned, hours=hours, ended=ended) for each in rows]
+
+    first = machine([*made(both, 0, 0.6), *made(both[:1], 1, 0.6)], 8, 1.5)
+    second = machine([*made(both, 0, 0.5), *made(both, 1, 0.5), *made(both[:1], 2, 0.5)], 2, 2.25)
+    found = parts.combined([first, second])
+    assert {(each.seed, each.variant, each.robust) for each in found} == {
+        *((0, name, 0.6) for name in both),
+        *((1, name, 0.5) for name in both),
+        (2, "pgd", 0.5),
+    }
+    assert len(found) == 5
+    assert {(each.planned, each.hours, each.ended) for each in found} == {(8, 3.75, 0)}
+    assert parts.seeds_of(scripts["claim_data"].complete_blocks(found)) == [0, 1]
+    over = parts.combined([first, machine(second, 2, 2.25, ended=1)])
+    assert parts.over(over)
+    assert not parts.over(found)
+    waiting = row("pgd + ra", "", -1, "", scripts["claim_data"].PENDING, METRIC, planned=8)
+    alone = machine(made(both[:1], 0, 0.6), 8, 1.0)
+    assert parts.combined([[*alone, waiting]])[-1].pending
+    assert not any(each.pending for each in parts.combined([[*alone, waiting], second]))
+    assert parts.part_of("claim-fashion-mnist.second") == "claim-fashion-mnist"
+
+
 THREAT = Threat("Linf", 0.1)
 
 SETTINGS: dict[str, dict[str, Any]] = {METRIC: {"steps": 20, "targets": 3}, "best": {"attacks": {}}}

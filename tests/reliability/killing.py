@@ -1,11 +1,12 @@
 """Train or evaluate in child processes that are killed, resume what they leave, and compare it with
 what an undisturbed child leaves.
 
-Run as a script, `killing.py FOLDER WHAT CONFIG WHERE...`: WHAT is `train`, `eval` or `audit`; each
-WHERE is the number of the write at which to kill (`w5`), or a share of the undisturbed time
-(`t0.35`). Several in a row, `t0.1+t0.2`: what was killed once goes on, and is killed again. Prints
-one JSON object for each WHERE. A process of its own, since it forks. All children are forked from
-it and compute with its one thread: so their results can be compared bit for bit.
+Run as a script, `killing.py FOLDER WHAT CONFIG WHERE...`: WHAT is `train`, `eval` or `audit`;
+CONFIG is one of those below, or recipe keys as JSON; each WHERE is the number of the write at which
+to kill (`w5`), or a share of the undisturbed time (`t0.35`). Several in a row, `t0.1+t0.2`: what
+was killed once goes on, and is killed again. Prints one JSON object for each WHERE. A process of
+its own, since it forks. All children are forked from it and compute with its one thread: so their
+results can be compared bit for bit.
 """
 
 import json
@@ -56,7 +57,8 @@ TIMES = {"seconds", "images_per_second", "time", "created", "elapsed"}
 
 
 def recipe_of(config: str) -> Recipe:
-    return resolve([Layer("test", {**BASE, **CONFIGS[config]})])
+    keys = CONFIGS[config] if config in CONFIGS else json.loads(config)
+    return resolve([Layer("test", {**BASE, **keys})])
 
 
 def train(config: str, run: Path) -> None:

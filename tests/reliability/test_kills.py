@@ -14,11 +14,17 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
-from killing import CONFIGS, leftovers
+from killing import BASE, CONFIGS, leftovers, train
+
+from rpat_cli.errors import ConfigError
+from rpat_cli.methods import METHODS
+from rpat_cli.methods.declare import Frozen
+from rpat_cli.recipe.layers import Layer, resolve
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
@@ -80,6 +86,57 @@ def test_a_training_that_is_killed_ends_as_if_it_had_not_been(tmp_path: Path) ->
 def test_other_configurations(config: str, tmp_path: Path) -> None:
     chosen = places(SEED + 1, writes=REPEATS, times=REPEATS)
     assert_nothing_lost(killed(tmp_path, "train", config, chosen))
+
+
+NORMS = {"Linf": 0.1, "L2": 1.5, "L1": 10.0}
+VARIANTS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "wa": {"wa": {"decay": 0.9, "start_epoch": 0}},
+    "awp": {"awp": True},
+    "cutmix": {"mix": "cutmix"},
+}
+
+
+def every_training(teacher: Path) -> dict[tuple[str, bool], list[dict[str, Any]]]:
+    """For every method without and with `ra`, the recipes that are allowed: norms, and what goes
+    with a method. `teacher` is the run of those that learn from another one."""
+    allowed: dict[tuple[str, bool], list[dict[str, Any]]] = {}
+    for name, ra, norm, variant in product(METHODS, [False, True], NORMS, VARIANTS.values()):
+        networks = getattr(METHODS[name](), "networks", {}).items()
+        needed = {key: str(teacher) for key, each in networks if isinstance(each, Frozen)}
+        method = {"name": name, **needed}
+        threat = {"norm": norm, "eps": NORMS[norm]}
+        keys = {"method": method, "ra": ra or None, "threat": threat, **variant}
+        if name == "noise":
+            keys["attack"] = {}  # which takes no steps
+        try:
+            resolve([Layer("test", {**BASE, **keys})])
+        except ConfigError:
+            assert variant, keys  # each is defined by itself
+            continue
+        allowed.setdefault((name, ra), []).append(keys)
+    assert set(allowed) == set(product(METHODS, [False, True]))
+    return allowed
+
+
+@pytest.mark.slow
+def test_every_method_that_is_killed_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
+    """At a random moment, in a random norm, with a random collaborator: the short form some of the
+    methods, the long form all of them, `RPAT_REPEATS` times."""
+    generator = random.Random(SEED + 6)
+    teacher = tmp_path / "teacher"
+    train("pgd", teacher)
+    allowed = every_training(teacher)
+    chosen = list(allowed) * REPEATS if REPEATS > 1 else generator.sample(list(allowed), 6)
+    kills = 0
+    for number, which in enumerate(chosen):
+        config = json.dumps(generator.choice(allowed[which]))
+        (moment,) = places(generator.getrandbits(32), writes=0, times=1)
+        (found,) = killed(tmp_path / str(number), "train", config, [moment])
+        assert found["end"] == 0, (config, found)
+        assert found["differing"] == found["leftovers"] == [], (config, found)
+        kills += found["killed"]
+    assert kills > len(chosen) / 2
 
 
 @pytest.mark.slow
