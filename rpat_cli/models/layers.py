@@ -3,6 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
+import torch
 from torch import Tensor, nn
 
 from rpat_cli.errors import ConfigError
@@ -60,6 +61,23 @@ def resnet18_stages(block: BlockBuilder) -> list[nn.Sequential]:
 def global_average(x: Tensor) -> Tensor:
     """(B, C, H, W) -> (B, C), for any image size; a plain mean is deterministic on every device."""
     return x.mean(dim=(2, 3))
+
+
+def flatten(x: Tensor) -> Tensor:
+    """(B, C, H, W) -> (B, C · H · W), the gradient of channels_last images in that format, too.
+
+    torch returns NCHW, with which the backward pass of a ReLU before this takes seven times as long
+    on a CPU: 5 % of a step of small-cnn with 128 images. The values are the same.
+    """
+    channels_last = torch.channels_last
+    if (
+        x.requires_grad
+        and x.device.type == "cpu"
+        and x.is_contiguous(memory_format=channels_last)
+        and not torch.compiler.is_compiling()
+    ):
+        x.register_hook(lambda gradient: gradient.contiguous(memory_format=channels_last))
+    return x.flatten(1)
 
 
 def require_size(name: str, image_size: int, at_least: int) -> None:

@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rpat_cli.models.layers import conv, require_size
+from rpat_cli.models.layers import conv, flatten, require_size
 
 WIDTHS = (16, 16, 64)
 """On fashion-mini as robust as (16, 32, 64) with half the arithmetic; a narrower last layer costs
@@ -32,7 +32,7 @@ class SmallCNN(nn.Module):
             x = F.relu(norm(convolve(x)))
         if x.shape[-2:] != (4, 4):
             x = F.adaptive_avg_pool2d(x, 4)
-        logits: Tensor = self.linear(x.flatten(1))
+        logits: Tensor = self.linear(flatten(x))
         return logits
 
 

@@ -14,6 +14,7 @@ from rpat_cli.errors import ConfigError
 from rpat_cli.models import MODELS, is_model_name, list_models, model_examples, model_names
 from rpat_cli.models.base import build_model
 from rpat_cli.models.deepmind import DMWideBlock, padded
+from rpat_cli.models.layers import flatten
 from rpat_cli.models.mean_sparse import MeanSparse
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "models.json").read_text())
@@ -92,6 +93,27 @@ def test_small_cnn_is_small_and_has_batchnorm() -> None:
     net = MODELS["small-cnn"](1, 28, 10)
     assert sum(p.numel() for p in net.parameters()) == 22_106
     assert sum(isinstance(module, nn.BatchNorm2d) for module in net.modules()) == 3
+
+
+def test_flattening_returns_gradients_in_the_format_of_the_images() -> None:
+    """To the same bits; without it a ReLU's backward pass on a CPU meets two formats."""
+    made = []
+    for shape in ((4, 6, 5, 5), (4, 1, 5, 5), (4, 6, 1, 1)):
+        values, weights = torch.randn(shape), torch.randn(shape[1] * shape[2] * shape[3], 3)
+        for memory_format in (torch.contiguous_format, torch.channels_last):
+            seen: list[torch.Tensor] = []
+            leaf = values.clone(memory_format=memory_format).requires_grad_()
+            x = leaf * 1
+            flat = flatten(x)
+            x.register_hook(seen.append)  # what is registered later sees what the first one made
+            (flat @ weights).square().sum().backward()
+            assert seen[0].is_contiguous(memory_format=memory_format)
+            made.append(leaf.grad)
+        assert made[-1].equal(made[-2])
+        plain = values.clone().requires_grad_()
+        (plain.flatten(1) @ weights).square().sum().backward()
+        assert made[-1].equal(plain.grad)
+    assert not flatten(torch.randn(2, 3, 4, 4)).requires_grad
 
 
 def test_small_cnn_learns() -> None:

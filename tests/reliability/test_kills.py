@@ -23,7 +23,7 @@ from killing import BASE, CONFIGS, leftovers, train
 
 from rpat_cli.errors import ConfigError
 from rpat_cli.methods import METHODS
-from rpat_cli.methods.declare import Frozen
+from rpat_cli.methods.declare import Frozen, TrainedAlong
 from rpat_cli.recipe.layers import Layer, resolve
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
@@ -102,9 +102,12 @@ def every_training(teacher: Path) -> dict[tuple[str, bool], list[dict[str, Any]]
     with a method. `teacher` is the run of those that learn from another one."""
     allowed: dict[tuple[str, bool], list[dict[str, Any]]] = {}
     for name, ra, norm, variant in product(METHODS, [False, True], NORMS, VARIANTS.values()):
-        networks = getattr(METHODS[name](), "networks", {}).items()
-        needed = {key: str(teacher) for key, each in networks if isinstance(each, Frozen)}
-        method = {"name": name, **needed}
+        method = {"name": name}
+        for key, network in getattr(METHODS[name](), "networks", {}).items():
+            if isinstance(network, Frozen):
+                method[key] = str(teacher)
+            elif isinstance(network, TrainedAlong):
+                method[key] = "small-cnn"
         threat = {"norm": norm, "eps": NORMS[norm]}
         keys = {"method": method, "ra": ra or None, "threat": threat, **variant}
         if name == "noise":
