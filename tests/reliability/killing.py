@@ -4,7 +4,8 @@ what an undisturbed child leaves.
 Run as a script, `killing.py FOLDER WHAT CONFIG WHERE...`: WHAT is `train`, `eval` or `audit`;
 CONFIG is one of those below, or recipe keys as JSON; each WHERE is the number of the write at which
 to kill (`w5`), or a share of the undisturbed time (`t0.35`). Several in a row, `t0.1+t0.2`: what
-was killed once goes on, and is killed again. Prints one JSON object for each WHERE. A process of
+was killed once goes on, and is killed again. Prints one JSON object for each WHERE.
+`killing.py FOLDER many FILE`: trainings, as pairs of CONFIG and WHERE in a JSON list. A process of
 its own, since it forks. All children are forked from it and compute with its one thread: so their
 results can be compared bit for bit.
 """
@@ -200,5 +201,13 @@ def main(folder: Path, what: str, config: str, places: list[str]) -> None:
         print(json.dumps({**answer, "leftovers": leftovers(run)}), flush=True)
 
 
+def many(folder: Path, trainings: Path) -> None:
+    for number, (config, place) in enumerate(json.loads(trainings.read_text())):
+        main(folder / str(number), "train", config, [place])
+
+
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4:])
+    if sys.argv[2] == "many":
+        many(Path(sys.argv[1]), Path(sys.argv[3]))
+    else:
+        main(Path(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4:])
