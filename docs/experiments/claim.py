@@ -38,7 +38,7 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("folders", nargs="*", type=Path, help="folders of sweeps")
     parser.add_argument("--measure", action="store_true", help="run what is missing first")
-    parser.add_argument("--ended", action="store_true", help="there will be no more trials")
+    parser.add_argument("--ended", action="store_true", help="no more trials, on any machine")
     parser.add_argument(
         "--jobs", type=positive, help="of --measure at once (default: as rpat sweep)"
     )
@@ -60,12 +60,12 @@ def main(arguments: list[str]) -> int:
         if given.repeat:
             return _repeat(given.folders, given.repeat, given.seed)
         problems = _read(given)
+        tables = tables_in(given.data)
     except RpatError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:  # a second one; what ran was asked to save by the first
         return 130
-    tables = tables_in(given.data)
     if not tables:
         parser.error(f"there is no raw table in {given.data}; name the folder of a sweep")
     fill(given.root, given.data, tables)
@@ -108,7 +108,7 @@ def _repeat(folders: Sequence[Path], count: int, seed: int | None) -> int:
 def tables_in(data: Path) -> Tables:
     """The raw tables that are there, in the order of the experiment's parts."""
     read: dict[str, list[list[Row]]] = {name: [] for name in PARTS}
-    for file in sorted(data.glob("*.csv")):
+    for file in sorted(data.glob("*.csv"), key=lambda file: file.stem):
         if part_of(file.stem) in read and (rows := read_csv(file, Row)):
             read[part_of(file.stem)].append(rows)
     return {name: combined(found) for name, found in read.items() if found}

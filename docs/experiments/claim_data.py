@@ -2,7 +2,7 @@
 of sweeps, kept as CSV."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -246,9 +246,10 @@ def smoothness(perception: Perception) -> dict[str, float]:
     return {**found, "unevenness": apart / whole} if whole else found
 
 
-def complete_blocks(rows: Sequence[Row]) -> list[Row]:
-    """Only the seeds of which every variant of the sweep has ended, finished or failed."""
-    variants = {row.variant for row in rows}
+def complete_blocks(rows: Sequence[Row], variants: Collection[str] = ()) -> list[Row]:
+    """Only the seeds of which every variant of the sweep has ended, finished or failed. `variants`:
+    all of them, if the rows need not have each."""
+    variants = set(variants) or {row.variant for row in rows}
     ended: dict[int, set[str]] = {}
     for row in rows:
         if not row.pending:

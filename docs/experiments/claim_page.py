@@ -56,9 +56,9 @@ def _part(name: str, part: Part, tables: Tables, plots: Path) -> Iterator[str]:
     if not part.primary:
         yield EXPLORATORY
     yield _counts(tables[name], rows)
-    made = sorted(file.name for file in plots.glob("*.csv") if part_of(file.stem) == name)
-    links = ", ".join(f"[{file}](data/{file})" for file in made or [f"{name}.csv"])
-    yield f"`robust` is under `{attack}`; raw table: {links}."
+    made = sorted(file.stem for file in plots.glob("*.csv") if part_of(file.stem) == name)
+    links = ", ".join(f"[{stem}.csv](data/{stem}.csv)" for stem in made or [name])
+    yield f"`robust` is under `{attack}`; raw table{'s' if made[1:] else ''}: {links}."
     wider = [*rows, *reported(tables, part.beside)]
     pairs = all_compared(rows, contrasts(rows), "robust")
     pairs += all_compared(wider, [*_against(rows, part), *part.also], "robust")

@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 from claim_data import Row, complete_blocks
 from claim_pairs import Pair, all_compared, contrasts, decided
 
+from rpat_cli.errors import ConfigError
+
 
 @dataclass(frozen=True)
 class Part:
@@ -53,19 +55,29 @@ def part_of(name: str) -> str:
 
 def combined(tables: Sequence[Sequence[Row]]) -> list[Row]:
     """One table of those that several machines have made of a part. A block is of one machine: of
-    the first on which it is complete, else of the first that has any of it."""
-    wholes = [complete_blocks(rows) for rows in tables]
+    the first on which it is complete, else of the first that has any of it. The sweep of one
+    machine names all planned seeds, and what is said to be over is so for all of them.
+
+    Raises `ConfigError` for more complete blocks than any sweep has planned.
+    """
+    if len(tables) == 1:
+        return list(tables[0])
+    every = [row for rows in tables for row in rows]
+    variants = {row.variant for row in every}
     taken: set[int] = set()
     found: list[Row] = []
-    for rows in [*wholes, *tables]:
+    for rows in [*(complete_blocks(rows, variants) for rows in tables), *tables]:
         found += [row for row in rows if not row.pending and row.seed not in taken]
         taken |= {row.seed for row in rows if not row.pending}
-    known = {row.variant for row in found}
-    for row in (row for rows in tables for row in rows if row.variant not in known):
-        known.add(row.variant)
-        found.append(row)  # has ended nowhere
-    every = [row for rows in tables for row in rows]
+    waiting = {row.variant: row for row in every if row.pending}
+    found += [waiting[name] for name in waiting.keys() - {row.variant for row in found}]
     planned, ended = max(row.planned for row in every), max(row.ended for row in every)
+    blocks = len(seeds_of(complete_blocks(found, variants)))
+    if blocks > planned:
+        raise ConfigError(
+            f"the raw tables of a part hold {blocks} blocks together, and none of their sweeps has "
+            f"more than {planned} seeds. Give the sweep of one machine all seeds of the plan."
+        )
     hours = round(sum(rows[0].hours for rows in tables), 3)
     return [replace(row, planned=planned, hours=hours, ended=ended) for row in found]
 

@@ -71,9 +71,10 @@ def flatten(x: Tensor) -> Tensor:
     """
 
     def as_images(gradient: Tensor) -> Tensor:
-        return gradient.contiguous(memory_format=torch.channels_last)
+        return gradient.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
 
-    is_channels_last = x.is_contiguous(memory_format=torch.channels_last)
+    # By permuting: under torch.func.vmap tensors cannot be asked for a memory format.
+    is_channels_last = x.permute(0, 2, 3, 1).is_contiguous()
     on_cpu = x.device.type == "cpu" and not torch.compiler.is_compiling()
     if x.requires_grad and is_channels_last and on_cpu:
         x.register_hook(as_images)  # type: ignore[no-untyped-call]

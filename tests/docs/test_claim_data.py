@@ -12,6 +12,7 @@ import torch
 
 from rpat_cli.attacks.threat import Threat
 from rpat_cli.diagnostics.perception import MIXES, Perception, analyze_walks
+from rpat_cli.errors import ConfigError
 from rpat_cli.evaluation.attack_result import AttackResult
 from rpat_cli.evaluation.audit import Audit
 from rpat_cli.evaluation.results import Evaluation
@@ -100,8 +101,18 @@ def test_blocks_of_several_machines_are_one_table(scripts: Scripts) -> None:
     assert not parts.over(found)
     waiting = row("pgd + ra", "", -1, "", scripts["claim_data"].PENDING, METRIC, planned=8)
     alone = machine(made(both[:1], 0, 0.6), 8, 1.0)
-    assert parts.combined([[*alone, waiting]])[-1].pending
+    assert parts.combined([[*alone, waiting]]) == [*alone, waiting]
+    nobody = parts.combined(
+        [[*alone, waiting], [*machine(made(both[:1], 1, 0.6), 1, 1.0), waiting]]
+    )
+    assert [each.pending for each in nobody] == [False, False, True]
     assert not any(each.pending for each in parts.combined([[*alone, waiting], second]))
+    # A table that lacks a variant has no complete block, of which the other one's would be a part.
+    split = parts.combined([alone, machine(made(both, 0, 0.5), 8, 1.0)])
+    assert {each.robust for each in split} == {0.5}
+    four = [machine(made(both, seed, 0.5), 2, 1.0) for seed in range(4)]
+    with pytest.raises(ConfigError, match=r"4 blocks together, and none .* more than 2 seeds"):
+        parts.combined([[*four[0], *four[1]], [*four[2], *four[3]]])
     assert parts.part_of("claim-fashion-mnist.second") == "claim-fashion-mnist"
 
 

@@ -116,6 +116,21 @@ def test_flattening_returns_gradients_in_the_format_of_the_images() -> None:
     assert not flatten(torch.randn(2, 3, 4, 4)).requires_grad
 
 
+def test_flattening_works_under_function_transforms() -> None:
+    net = MODELS["small-cnn"](1, 16, 10).eval()
+    x = torch.randn(3, 1, 16, 16).to(memory_format=torch.channels_last)
+    logits = net(x)
+    one_by_one = torch.func.vmap(lambda image: net(image[None])[0])(x)
+    assert one_by_one.allclose(logits, atol=1e-5)
+    jacobian = torch.func.jacrev(net)(x)
+    assert jacobian.shape == (3, 10, 3, 1, 16, 16)
+    leaf = x.clone().requires_grad_()
+    ways = torch.eye(10)[:, None].expand(10, 3, 10)
+    (rows,) = torch.autograd.grad(net(leaf), leaf, ways, is_grads_batched=True)
+    for image in range(3):
+        assert rows[:, image].allclose(jacobian[image, :, image], atol=1e-5)
+
+
 def test_small_cnn_learns() -> None:
     torch.manual_seed(0)
     model = build_model("small-cnn", shape=(1, 28, 28), classes=2, mean=[0.5], std=[0.5])
