@@ -70,7 +70,8 @@ def combined(tables: Sequence[Sequence[Row]]) -> list[Row]:
         found += [row for row in rows if not row.pending and row.seed not in taken]
         taken |= {row.seed for row in rows if not row.pending}
     waiting = {row.variant: row for row in every if row.pending}
-    found += [waiting[name] for name in waiting.keys() - {row.variant for row in found}]
+    there = {row.variant for row in found}
+    found += [row for name, row in waiting.items() if name not in there]
     planned, ended = max(row.planned for row in every), max(row.ended for row in every)
     blocks = len(seeds_of(complete_blocks(found, variants)))
     if blocks > planned:
