@@ -16,6 +16,9 @@ from torch import Tensor
 Clip = Callable[[Tensor], Tensor]
 """From a perturbation of some x to the nearest one, in L2, that its ball and box allow."""
 
+Back = Callable[[Tensor], Tensor]
+"""From a perturbation of some x to x_adv in its ball and box."""
+
 
 class Geometry(Protocol):
     """One norm."""
@@ -29,7 +32,8 @@ class Geometry(Protocol):
         ...
 
     def step(self, grad: Tensor, x_adv: Tensor) -> Tensor:
-        """A direction of ascent, of unit norm, at `x_adv`; zero where the gradient is zero."""
+        """A direction of ascent, of unit norm, at `x_adv`, in a new tensor; zero where the gradient
+        is zero."""
         ...
 
     def project(self, delta: Tensor, eps: float) -> Tensor:
@@ -38,6 +42,10 @@ class Geometry(Protocol):
 
     def around(self, x: Tensor, eps: float) -> Clip:
         """The same with x + delta in the pixel box as well, for many perturbations of one x."""
+        ...
+
+    def back(self, x: Tensor, eps: float) -> Back:
+        """x + that perturbation, for many perturbations of one x."""
         ...
 
 
@@ -63,6 +71,13 @@ class LinfGeometry:
         down, up = room_around(x)
         lower, upper = -down.clamp_max(eps), up.clamp_max(eps)
         return lambda delta: delta.clamp(lower, upper)
+
+    def back(self, x: Tensor, eps: float) -> Back:
+        # Rounding is monotonic: the bounds of the sum give what those of the perturbation would, to
+        # the bit, with one operation instead of three.
+        down, up = room_around(x)
+        lower, upper = (x - down.clamp_max(eps)).clamp_(0, 1), (x + up.clamp_max(eps)).clamp_(0, 1)
+        return lambda delta: (x + delta).clamp_(lower, upper)
 
 
 @dataclass(frozen=True)
@@ -91,6 +106,9 @@ class L2Geometry:
     def around(self, x: Tensor, eps: float) -> Clip:
         room = room_by_sign(x)
         return lambda delta: self.project(delta, eps, room(delta))
+
+    def back(self, x: Tensor, eps: float) -> Back:
+        return summed(x, self.around(x, eps))
 
     @staticmethod
     def _scale(size: Tensor, limit: Tensor, eps: float) -> Tensor:
@@ -162,6 +180,9 @@ class L1Geometry:
         room = room_by_sign(x)
         return lambda delta: self.project(delta, eps, room(delta))
 
+    def back(self, x: Tensor, eps: float) -> Back:
+        return summed(x, self.around(x, eps))
+
     @staticmethod
     def _threshold(size: Tensor, limit: Tensor, eps: float) -> Tensor:
         """The t >= 0 with Σ min((size - t)+, limit) = eps; 0 where the limit alone is within eps.
@@ -193,6 +214,12 @@ def room_by_sign(x: Tensor) -> Callable[[Tensor], Tensor]:
     """From a perturbation to the room there is, pixel by pixel, in its direction."""
     down, up = room_around(x)
     return lambda delta: up.where(delta > 0, down)
+
+
+def summed(x: Tensor, clip: Clip) -> Back:
+    """From a perturbation to x + what `clip` makes of it; clamped for the rounding of the sum only,
+    since the perturbation is in the box already."""
+    return lambda delta: (x + clip(delta)).clamp_(0, 1)
 
 
 def exceeds(norms: Tensor, eps: float) -> bool:

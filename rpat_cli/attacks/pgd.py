@@ -119,7 +119,7 @@ class PGD:
         for _ in range(self.steps):
             grad, _, _ = input_gradient(model, x_adv, loss_fn, self.eot)
             velocity = self._accumulate(velocity, grad)
-            x_adv = inside(x_adv - x + self._move(x_adv, velocity))
+            x_adv = inside((x_adv - x).add_(self._move(x_adv, velocity)))
         return x_adv
 
     def _climb_until_fooled(self, model: nn.Module, x: Tensor, loss_at: LossAt, best: Best) -> None:
@@ -137,7 +137,7 @@ class PGD:
             going = ~best.update(at, x_adv, losses, logits)
             velocity = self._accumulate(velocity, grad)
             inside = around(self.threat, x[at], self.projection, self.reach)
-            x_adv = inside(x_adv - x[at] + self._move(x_adv, velocity))
+            x_adv = inside((x_adv - x[at]).add_(self._move(x_adv, velocity)))
             at, x_adv, velocity = at[going], x_adv[going], velocity[going]
             if not len(at):
                 return
@@ -158,4 +158,5 @@ class PGD:
         return self.decay * velocity + to_unit_l1(grad) if self.decay else grad
 
     def _move(self, x_adv: Tensor, velocity: Tensor) -> Tensor:
-        return self.step_size * self.threat.geometry.step(velocity, x_adv)
+        # In place, here and above: a small network on a CPU waits for the memory of new tensors.
+        return self.threat.geometry.step(velocity, x_adv).mul_(self.step_size)

@@ -5,14 +5,11 @@ from typing import Literal
 
 from torch import Tensor
 
+from rpat_cli.attacks.geometry import Back
 from rpat_cli.attacks.threat import Threat
 
 Projection = Literal["exact", "box-first", "ball-first"]
 Reach = float | Literal["box"]
-
-
-Back = Callable[[Tensor], Tensor]
-"""From a perturbation of x to x_adv in ball and box."""
 
 
 def box_first(threat: Threat, x: Tensor) -> Back:

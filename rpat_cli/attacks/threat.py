@@ -132,10 +132,8 @@ class Threat:
 
     def around(self, x: Tensor) -> Callable[[Tensor], Tensor]:
         """`apply` for many perturbations of one x: what follows from x is computed once."""
-        x = x.detach()
-        clip = self.geometry.around(x, self.eps)
-        # Clamped for the rounding of the sum only: the perturbation is in the box already.
-        return lambda delta: (x + clip(delta.detach())).clamp_(0, 1)
+        back = self.geometry.back(x.detach(), self.eps)
+        return lambda delta: back(delta.detach())
 
     def ball_then_box(self, x: Tensor, ahead: Tensor) -> Tensor:
         """The point `ahead` brought into the ball around x (B, ...), then into the box: inside of
