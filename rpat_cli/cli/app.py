@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from rpat_cli.allocator import keep_freed_memory
 from rpat_cli.cli import console, torchrun
 from rpat_cli.cli.streams import make_streams_safe
 from rpat_cli.errors import RpatError, without_pastes
@@ -110,6 +111,7 @@ def rpat(
 def main() -> None:
     """Run the command line; of several processes under torchrun, only the first one prints."""
     make_streams_safe()
+    keep_freed_memory()
     torchrun.end_with_launcher()
     with torchrun.staying_behind() if torchrun.is_helper() else nullcontext():
         try:

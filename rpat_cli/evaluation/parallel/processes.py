@@ -30,6 +30,7 @@ from typing import Any, Literal, Protocol, TypeAlias
 
 import torch
 
+from rpat_cli.allocator import keep_freed_memory
 from rpat_cli.attacks import ATTACKS
 from rpat_cli.errors import RpatError
 from rpat_cli.evaluation.parallel.chunks import ChunkResult, Task
@@ -255,6 +256,7 @@ def _work(connection: Connection, device: str, threads: int) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     sys.stdout = sys.stderr  # for what the model or an attack prints: stdout is for results
     torch.set_num_threads(threads)
+    keep_freed_memory()
     desk = Desk(lambda _: torch.device(device))
     while True:
         try:
