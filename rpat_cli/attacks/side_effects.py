@@ -69,7 +69,11 @@ def given_copies(model: nn.Module) -> Iterator[None]:
 
     A model that normalizes in place would change what it is attacked with, and what the attack
     returns; and an image whose gradient is asked for, a leaf, may not be changed in place at all.
+    A model that says by `keeps_images` that it does not do so gets the images themselves.
     """
+    if getattr(model, "keeps_images", False):
+        yield
+        return
     copying = model.register_forward_pre_hook(
         lambda _, inputs: tuple(
             each.clone() if isinstance(each, Tensor) else each for each in inputs

@@ -22,6 +22,9 @@ class Classifier(nn.Module):
     mean: Tensor
     std: Tensor
 
+    keeps_images = True
+    """A call never writes into x, whatever `net` does to what it gets: that is a new tensor."""
+
     def __init__(self, net: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
         if len(mean) != len(std) or not mean:
