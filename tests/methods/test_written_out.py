@@ -1,0 +1,83 @@
+"""Methods of which no step was recorded: their losses written out once more from the papers, in
+double precision, on a network without BatchNorm; equal in value and in every gradient."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rpat_cli.attacks.pgd import PGD
+from rpat_cli.attacks.threat import Threat
+from rpat_cli.methods import METHODS
+from rpat_cli.methods.base import Outcome, StepContext
+
+THREAT = Threat("Linf", 0.1)
+CLASSES = 4
+Loss = Callable[[nn.Module, StepContext, Outcome], Tensor]
+
+
+@dataclass(frozen=True)
+class Row:
+    """The loss from the network, the step, and the x' of the method's outcome; the method's
+    settings, and what is special about the step."""
+
+    loss: Loss
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    step: Mapping[str, Any] = field(default_factory=dict)
+
+
+def network(seed: int = 0) -> nn.Sequential:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        layers = nn.Flatten(), nn.Linear(12, 8), nn.Softplus(), nn.Linear(8, CLASSES)
+        return nn.Sequential(*layers).double()
+
+
+def ce(logits: Tensor, y: Tensor) -> Tensor:
+    """(B,) cross-entropies."""
+    return -logits.log_softmax(dim=1)[torch.arange(len(y)), y]
+
+
+def kl(p: Tensor, q: Tensor) -> Tensor:
+    """(B,) KL(p ‖ q) of two predictions."""
+    return (p * (p / q).log()).sum(dim=1)
+
+
+def pgd(net: nn.Module, step: StepContext, outcome: Outcome) -> Tensor:
+    return ce(net(outcome.x_adv), step.y).mean()
+
+
+def trades(net: nn.Module, step: StepContext, outcome: Outcome) -> Tensor:
+    p, q = net(step.x).softmax(1), net(outcome.x_adv).softmax(1)
+    return (ce(net(step.x), step.y) + 6 * kl(p, q)).mean()
+
+
+WRITTEN_OUT = {
+    "pgd": Row(pgd),
+    "trades": Row(trades),
+}
+
+
+@pytest.mark.parametrize("name", WRITTEN_OUT)
+def test_the_loss_is_that_of_the_paper(name: str) -> None:
+    row = WRITTEN_OUT[name]
+    method, net = METHODS[name](**row.settings), network()
+    torch.manual_seed(1)
+    x, y = torch.rand(6, 3, 2, 2).double(), torch.arange(6) % CLASSES
+    settings = {"steps": 3, "step_size": 0.04, **method.attack_defaults}
+    if "step_per_eps" in settings:
+        settings["step_size"] = settings.pop("step_per_eps") * THREAT.eps
+    networks = {name: network(seed=2) for name in method.networks}
+    step = StepContext(net, PGD(THREAT, **settings), x, y, networks=networks, **row.step)
+    outcome = method(step)
+    assert not torch.equal(outcome.x_adv, outcome.x)
+    expected = row.loss(net, step, outcome)
+    torch.testing.assert_close(outcome.loss, expected, rtol=1e-9, atol=1e-12)
+    gradients, theirs = (
+        torch.autograd.grad(loss, list(net.parameters())) for loss in (outcome.loss, expected)
+    )
+    torch.testing.assert_close(gradients, theirs, rtol=1e-8, atol=1e-11)
