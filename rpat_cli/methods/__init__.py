@@ -16,6 +16,7 @@ METHODS: Registry[type[Any]] = Registry(
         "pgd": "rpat_cli.methods.pgd:Pgd",
         "trades": "rpat_cli.methods.trades:Trades",
         "mart": "rpat_cli.methods.mart:Mart",
+        "alp": "rpat_cli.methods.alp:Alp",
         "consistency": "rpat_cli.methods.consistency:ConsistencyPgd",
         "rebat": "rpat_cli.methods.rebat:Rebat",
         "fgsm-rs": "rpat_cli.methods.fgsm_rs:FgsmRs",

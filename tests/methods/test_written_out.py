@@ -55,9 +55,16 @@ def trades(net: nn.Module, step: StepContext, outcome: Outcome) -> Tensor:
     return (ce(net(step.x), step.y) + 6 * kl(p, q)).mean()
 
 
+def alp(net: nn.Module, step: StepContext, outcome: Outcome) -> Tensor:
+    z, z_adv = net(step.x), net(outcome.x_adv)
+    pairing = ((z - z_adv) ** 2).sum() / z.numel()
+    return (ce(z, step.y).mean() + ce(z_adv, step.y).mean()) / 2 + 0.3 * pairing
+
+
 WRITTEN_OUT = {
     "pgd": Row(pgd),
     "trades": Row(trades),
+    "alp": Row(alp, {"weight": 0.3}),
 }
 
 
