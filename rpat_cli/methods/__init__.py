@@ -17,6 +17,7 @@ METHODS: Registry[type[Any]] = Registry(
         "trades": "rpat_cli.methods.trades:Trades",
         "mart": "rpat_cli.methods.mart:Mart",
         "alp": "rpat_cli.methods.alp:Alp",
+        "gairat": "rpat_cli.methods.gairat:Gairat",
         "consistency": "rpat_cli.methods.consistency:ConsistencyPgd",
         "rebat": "rpat_cli.methods.rebat:Rebat",
         "fgsm-rs": "rpat_cli.methods.fgsm_rs:FgsmRs",

@@ -76,10 +76,21 @@ def alp(net: nn.Module, step: StepContext, outcome: Outcome) -> Tensor:
     return (ce(z, step.y).mean() + ce(z_adv, step.y).mean()) / 2 + 0.3 * pairing
 
 
+def gairat(net: nn.Module, step: StepContext, outcome: Outcome) -> Tensor:
+    *points, last = climbed(net, step)
+    torch.testing.assert_close(outcome.x_adv, last)
+    right = [(net(each).argmax(1) == step.y).double() for each in points]
+    kappa = sum(right)
+    assert 0 < kappa.sum() < len(points) * len(kappa)
+    weights = (1 + torch.tanh(-0.5 + 5 * (1 - 2 * kappa / len(points)))) / 2
+    return (weights * ce(net(outcome.x_adv), step.y)).sum() / weights.sum()
+
+
 WRITTEN_OUT = {
     "pgd": Row(pgd),
     "trades": Row(trades),
     "alp": Row(alp, {"weight": 0.3}),
+    "gairat": Row(gairat, {"shift": -0.5}, {"progress": 0.5}),
 }
 
 
