@@ -18,6 +18,7 @@ METHODS: Registry[type[Any]] = Registry(
         "mart": "rpat_cli.methods.mart:Mart",
         "alp": "rpat_cli.methods.alp:Alp",
         "gairat": "rpat_cli.methods.gairat:Gairat",
+        "mail": "rpat_cli.methods.mail:Mail",
         "consistency": "rpat_cli.methods.consistency:ConsistencyPgd",
         "rebat": "rpat_cli.methods.rebat:Rebat",
         "fgsm-rs": "rpat_cli.methods.fgsm_rs:FgsmRs",

@@ -86,11 +86,25 @@ def gairat(net: nn.Module, step: StepContext, outcome: Outcome) -> Tensor:
     return (weights * ce(net(outcome.x_adv), step.y)).sum() / weights.sum()
 
 
+def margins(logits: Tensor, y: Tensor) -> Tensor:
+    """(B,) p_y - max_{k≠y} p_k."""
+    p = logits.detach().softmax(1)
+    others = [torch.cat([row[:k], row[k + 1 :]]).max() for row, k in zip(p, y, strict=True)]
+    return p[torch.arange(len(y)), y] - torch.stack(others)
+
+
+def mail(net: nn.Module, step: StepContext, outcome: Outcome) -> Tensor:
+    logits = net(outcome.x_adv)
+    weights = 1 / (1 + torch.exp(3.0 * (margins(logits, step.y) - 0.2)))
+    return (weights * ce(logits, step.y)).sum() / weights.sum()
+
+
 WRITTEN_OUT = {
     "pgd": Row(pgd),
     "trades": Row(trades),
     "alp": Row(alp, {"weight": 0.3}),
     "gairat": Row(gairat, {"shift": -0.5}, {"progress": 0.5}),
+    "mail": Row(mail, {"slope": 3.0, "bias": 0.2}, {"progress": 0.7}),
 }
 
 
