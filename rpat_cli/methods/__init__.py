@@ -19,6 +19,7 @@ METHODS: Registry[type[Any]] = Registry(
         "alp": "rpat_cli.methods.alp:Alp",
         "gairat": "rpat_cli.methods.gairat:Gairat",
         "mail": "rpat_cli.methods.mail:Mail",
+        "mail-trades": "rpat_cli.methods.mail:MailTrades",
         "consistency": "rpat_cli.methods.consistency:ConsistencyPgd",
         "rebat": "rpat_cli.methods.rebat:Rebat",
         "fgsm-rs": "rpat_cli.methods.fgsm_rs:FgsmRs",

@@ -14,7 +14,8 @@ from rpat_cli.attacks.losses import margin
 from rpat_cli.methods.base import Outcome, StepContext
 from rpat_cli.methods.declare import Needs, attack_settings
 from rpat_cli.methods.gairat import BurnIn, weighted_mean
-from rpat_cli.methods.losses import probabilities
+from rpat_cli.methods.losses import kl_per_sample, probabilities
+from rpat_cli.methods.trades import kl_adversary
 
 Slope = Annotated[float, Field(ge=0, description="how steeply the weights fall with the margin")]
 Bias = Annotated[float, Field(description="the margin of half the weight")]
@@ -56,3 +57,29 @@ class Mail(Needs):
         losses = F.cross_entropy(full_precision(logits_adv), step.y, reduction="none")
         weights = margin_weights(step, logits_adv, self.slope, self.bias, self.burn_in)
         return Outcome({"ce": weighted_mean(losses, weights)}, step.x, x_adv, logits_adv)
+
+
+@dataclass(frozen=True)
+class MailTrades(Needs):
+    """MAIL-TRADES: CE(f(x), y) + beta · Σ_i ω_i KL(p(x_i) ‖ p(x'_i)) / Σ_i ω_i, ω as in `Mail`.
+
+    x' as in TRADES. Two passes in train mode, x first.
+    """
+
+    needs_class = True
+    attack_defaults = attack_settings(start="gaussian")
+
+    beta: Annotated[float, Field(ge=0, description="weight of the robust term")] = 5.0
+    slope: Slope = 2.0
+    bias: Bias = 0.0
+    burn_in: BurnIn = TWO_OF_THREE
+
+    def __call__(self, step: StepContext) -> Outcome:
+        x_adv = kl_adversary(step)
+        logits, logits_adv = step.model(step.x), step.model(x_adv)
+        weights = margin_weights(step, logits_adv, self.slope, self.bias, self.burn_in)
+        terms = {
+            "ce": F.cross_entropy(full_precision(logits), step.y),
+            "trades": self.beta * weighted_mean(kl_per_sample(logits, logits_adv), weights),
+        }
+        return Outcome(terms, step.x, x_adv, logits_adv, logits)

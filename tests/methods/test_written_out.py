@@ -99,12 +99,20 @@ def mail(net: nn.Module, step: StepContext, outcome: Outcome) -> Tensor:
     return (weights * ce(logits, step.y)).sum() / weights.sum()
 
 
+def mail_trades(net: nn.Module, step: StepContext, outcome: Outcome) -> Tensor:
+    logits, logits_adv = net(step.x), net(outcome.x_adv)
+    weights = 1 / (1 + torch.exp(2.0 * margins(logits_adv, step.y)))
+    robust = (weights * kl(logits.softmax(1), logits_adv.softmax(1))).sum() / weights.sum()
+    return ce(logits, step.y).mean() + 5.0 * robust
+
+
 WRITTEN_OUT = {
     "pgd": Row(pgd),
     "trades": Row(trades),
     "alp": Row(alp, {"weight": 0.3}),
     "gairat": Row(gairat, {"shift": -0.5}, {"progress": 0.5}),
     "mail": Row(mail, {"slope": 3.0, "bias": 0.2}, {"progress": 0.7}),
+    "mail-trades": Row(mail_trades, step={"progress": 0.7}),
 }
 
 
