@@ -20,6 +20,7 @@ METHODS: Registry[type[Any]] = Registry(
         "gairat": "rpat_cli.methods.gairat:Gairat",
         "mail": "rpat_cli.methods.mail:Mail",
         "mail-trades": "rpat_cli.methods.mail:MailTrades",
+        "fat": "rpat_cli.methods.fat:Fat",
         "consistency": "rpat_cli.methods.consistency:ConsistencyPgd",
         "rebat": "rpat_cli.methods.rebat:Rebat",
         "fgsm-rs": "rpat_cli.methods.fgsm_rs:FgsmRs",

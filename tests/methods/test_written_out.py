@@ -106,6 +106,17 @@ def mail_trades(net: nn.Module, step: StepContext, outcome: Outcome) -> Tensor:
     return ce(logits, step.y).mean() + 5.0 * robust
 
 
+def fat(net: nn.Module, step: StepContext, outcome: Outcome) -> Tensor:
+    points = torch.stack(climbed(net, step))
+    wrong = torch.stack([net(each).argmax(1) != step.y for each in points[:-1]]).cumsum(0)
+    # With tau 1, at this point of the training, an image takes no step from its second wrong point.
+    taken = (wrong <= 1).sum(0)
+    assert 0 < (taken == len(points) - 1).sum() < len(taken)
+    stopped = points[taken, torch.arange(len(taken))]
+    torch.testing.assert_close(outcome.x_adv, stopped)
+    return ce(net(stopped), step.y).mean()
+
+
 WRITTEN_OUT = {
     "pgd": Row(pgd),
     "trades": Row(trades),
@@ -113,6 +124,7 @@ WRITTEN_OUT = {
     "gairat": Row(gairat, {"shift": -0.5}, {"progress": 0.5}),
     "mail": Row(mail, {"slope": 3.0, "bias": 0.2}, {"progress": 0.7}),
     "mail-trades": Row(mail_trades, step={"progress": 0.7}),
+    "fat": Row(fat, step={"progress": 0.5}),
 }
 
 
