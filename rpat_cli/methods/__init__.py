@@ -21,6 +21,7 @@ METHODS: Registry[type[Any]] = Registry(
         "mail": "rpat_cli.methods.mail:Mail",
         "mail-trades": "rpat_cli.methods.mail:MailTrades",
         "fat": "rpat_cli.methods.fat:Fat",
+        "iat": "rpat_cli.methods.iat:Iat",
         "consistency": "rpat_cli.methods.consistency:ConsistencyPgd",
         "rebat": "rpat_cli.methods.rebat:Rebat",
         "fgsm-rs": "rpat_cli.methods.fgsm_rs:FgsmRs",

@@ -117,6 +117,26 @@ def fat(net: nn.Module, step: StepContext, outcome: Outcome) -> Tensor:
     return ce(net(stopped), step.y).mean()
 
 
+def share_between(z: Tensor, a: Tensor, b: Tensor) -> float | None:
+    """The s with z = s a + (1 - s) b, if there is one."""
+    s = float(((z - b) * (a - b)).sum() / (a - b).square().sum().clamp_min(1e-30))
+    return s if torch.allclose(z, s * a + (1 - s) * b, rtol=0, atol=1e-9) else None
+
+
+def iat(net: nn.Module, step: StepContext, outcome: Outcome) -> Tensor:
+    x, x_adv = step.x, climbed(net, step)[-1]
+    losses = []
+    for i, mixed in enumerate(outcome.x):
+        found = [share_between(mixed, x[i], x[j]) for j in range(len(x))]
+        j = next(j for j, s in enumerate(found) if s is not None)
+        s = found[j]
+        mixed_adv = s * x_adv[i] + (1 - s) * x_adv[j]
+        torch.testing.assert_close(outcome.x_adv[i], mixed_adv)
+        for at in (mixed[None], mixed_adv[None]):
+            losses.append(s * ce(net(at), step.y[[i]]) + (1 - s) * ce(net(at), step.y[[j]]))
+    return torch.cat(losses).sum() / 2 / len(x)
+
+
 WRITTEN_OUT = {
     "pgd": Row(pgd),
     "trades": Row(trades),
@@ -125,6 +145,7 @@ WRITTEN_OUT = {
     "mail": Row(mail, {"slope": 3.0, "bias": 0.2}, {"progress": 0.7}),
     "mail-trades": Row(mail_trades, step={"progress": 0.7}),
     "fat": Row(fat, step={"progress": 0.5}),
+    "iat": Row(iat),
 }
 
 
