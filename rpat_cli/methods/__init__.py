@@ -22,6 +22,7 @@ METHODS: Registry[type[Any]] = Registry(
         "mail-trades": "rpat_cli.methods.mail:MailTrades",
         "fat": "rpat_cli.methods.fat:Fat",
         "iat": "rpat_cli.methods.iat:Iat",
+        "avmixup": "rpat_cli.methods.avmixup:AvMixup",
         "consistency": "rpat_cli.methods.consistency:ConsistencyPgd",
         "rebat": "rpat_cli.methods.rebat:Rebat",
         "fgsm-rs": "rpat_cli.methods.fgsm_rs:FgsmRs",

@@ -137,6 +137,18 @@ def iat(net: nn.Module, step: StepContext, outcome: Outcome) -> Tensor:
     return torch.cat(losses).sum() / 2 / len(x)
 
 
+def avmixup(net: nn.Module, step: StepContext, outcome: Outcome) -> Tensor:
+    x, x_adv = step.x, climbed(net, step)[-1]
+    vertices, losses = (x + 2 * (x_adv - x)).clamp(0, 1), []
+    for z, clean, vertex, y in zip(outcome.x_adv, x, vertices, step.y, strict=True):
+        s = share_between(z, clean, vertex)
+        assert s is not None
+        target = torch.full((CLASSES,), (1 - s) * 0.9 / (CLASSES - 1), dtype=z.dtype)
+        target[y] = s * 1.0 + (1 - s) * 0.1
+        losses.append(-(target * net(z[None]).log_softmax(1)[0]).sum())
+    return torch.stack(losses).mean()
+
+
 WRITTEN_OUT = {
     "pgd": Row(pgd),
     "trades": Row(trades),
@@ -146,6 +158,7 @@ WRITTEN_OUT = {
     "mail-trades": Row(mail_trades, step={"progress": 0.7}),
     "fat": Row(fat, step={"progress": 0.5}),
     "iat": Row(iat),
+    "avmixup": Row(avmixup),
 }
 
 
