@@ -36,6 +36,7 @@ METHODS: Registry[type[Any]] = Registry(
         "raat-wa": "rpat_cli.methods.raat:RaatWa",
         "hat": "rpat_cli.methods.hat:Hat",
         "rslad": "rpat_cli.methods.rslad:Rslad",
+        "ard": "rpat_cli.methods.ard:Ard",
         "lbgat": "rpat_cli.methods.lbgat:Lbgat",
         "score": "rpat_cli.methods.score:Score",
         "score-pgd": "rpat_cli.methods.score:ScorePgd",

@@ -149,6 +149,12 @@ def avmixup(net: nn.Module, step: StepContext, outcome: Outcome) -> Tensor:
     return torch.stack(losses).mean()
 
 
+def ard(net: nn.Module, step: StepContext, outcome: Outcome) -> Tensor:
+    taught = (step.networks["teacher"](step.x) / 3.0).softmax(1).detach()
+    learned = (net(outcome.x_adv) / 3.0).softmax(1)
+    return (0.3 * ce(net(step.x), step.y) + 0.7 * 9.0 * kl(taught, learned)).mean()
+
+
 WRITTEN_OUT = {
     "pgd": Row(pgd),
     "trades": Row(trades),
@@ -159,6 +165,7 @@ WRITTEN_OUT = {
     "fat": Row(fat, step={"progress": 0.5}),
     "iat": Row(iat),
     "avmixup": Row(avmixup),
+    "ard": Row(ard, {"alpha": 0.7, "temperature": 3.0}),
 }
 
 
