@@ -27,6 +27,7 @@ METHODS: Registry[type[Any]] = Registry(
         "rebat": "rpat_cli.methods.rebat:Rebat",
         "fgsm-rs": "rpat_cli.methods.fgsm_rs:FgsmRs",
         "n-fgsm": "rpat_cli.methods.fgsm_rs:NFgsm",
+        "grad-align": "rpat_cli.methods.grad_align:GradAlign",
         "gat": "rpat_cli.methods.gat:Gat",
         "nuat": "rpat_cli.methods.nuat:NuAT",
         "nuat2": "rpat_cli.methods.nuat:NuAT2",

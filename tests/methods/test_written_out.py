@@ -155,6 +155,20 @@ def ard(net: nn.Module, step: StepContext, outcome: Outcome) -> Tensor:
     return (0.3 * ce(net(step.x), step.y) + 0.7 * 9.0 * kl(taught, learned)).mean()
 
 
+def grad_align(net: nn.Module, step: StepContext, outcome: Outcome) -> Tensor:
+    torch.manual_seed(SEED)
+    beside = step.x + torch.empty_like(step.x).uniform_(-THREAT.eps, THREAT.eps)
+    gradients = []
+    for at in (step.x.clone().requires_grad_(), beside.requires_grad_()):
+        loss = ce(net(at), step.y).sum()
+        gradients.append(torch.autograd.grad(loss, at, create_graph=True)[0].flatten(1))
+    here, there = gradients
+    x_adv = (step.x + THREAT.eps * here.detach().sign().view_as(step.x)).clamp(0, 1)
+    torch.testing.assert_close(outcome.x_adv, x_adv)
+    cosine = (here * there).sum(1) / (here.square().sum(1) * there.square().sum(1)).sqrt()
+    return ce(net(x_adv), step.y).mean() + 0.4 * (1 - cosine).mean()
+
+
 WRITTEN_OUT = {
     "pgd": Row(pgd),
     "trades": Row(trades),
@@ -166,6 +180,7 @@ WRITTEN_OUT = {
     "iat": Row(iat),
     "avmixup": Row(avmixup),
     "ard": Row(ard, {"alpha": 0.7, "temperature": 3.0}),
+    "grad-align": Row(grad_align, {"weight": 0.4}),
 }
 
 
