@@ -28,6 +28,7 @@ METHODS: Registry[type[Any]] = Registry(
         "fgsm-rs": "rpat_cli.methods.fgsm_rs:FgsmRs",
         "n-fgsm": "rpat_cli.methods.fgsm_rs:NFgsm",
         "grad-align": "rpat_cli.methods.grad_align:GradAlign",
+        "zero-grad": "rpat_cli.methods.zero_grad:ZeroGrad",
         "gat": "rpat_cli.methods.gat:Gat",
         "nuat": "rpat_cli.methods.nuat:NuAT",
         "nuat2": "rpat_cli.methods.nuat:NuAT2",

@@ -169,6 +169,16 @@ def grad_align(net: nn.Module, step: StepContext, outcome: Outcome) -> Tensor:
     return ce(net(x_adv), step.y).mean() + 0.4 * (1 - cosine).mean()
 
 
+def zero_grad(net: nn.Module, step: StepContext, outcome: Outcome) -> Tensor:
+    at = (step.x + START).requires_grad_()
+    (gradient,) = torch.autograd.grad(ce(net(at), step.y).sum(), at)
+    for row in gradient.flatten(1):
+        row[row.abs().argsort()[:4]] = 0  # 0.35 of 12 pixel values
+    delta = (START + 1.25 * THREAT.eps * gradient.sign()).clamp(-THREAT.eps, THREAT.eps)
+    torch.testing.assert_close(outcome.x_adv, (step.x + delta).clamp(0, 1))
+    return ce(net(outcome.x_adv), step.y).mean()
+
+
 WRITTEN_OUT = {
     "pgd": Row(pgd),
     "trades": Row(trades),
@@ -181,6 +191,7 @@ WRITTEN_OUT = {
     "avmixup": Row(avmixup),
     "ard": Row(ard, {"alpha": 0.7, "temperature": 3.0}),
     "grad-align": Row(grad_align, {"weight": 0.4}),
+    "zero-grad": Row(zero_grad, {"quantile": 0.35}),
 }
 
 
