@@ -9,10 +9,10 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from rpat_cli.allocator import keep_freed_memory
 from rpat_cli.cli import console, torchrun
 from rpat_cli.cli.streams import make_streams_safe
 from rpat_cli.errors import RpatError, without_pastes
+from rpat_cli.hardware import keep_freed_memory
 from rpat_cli.user_code import ascribed, is_out_of_memory
 from rpat_cli.version import __version__
 

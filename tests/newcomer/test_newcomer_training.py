@@ -89,10 +89,10 @@ def test_own_network_measured(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_own_method(tmp_path: Path) -> None:
-    (tmp_path / "alp.py").write_text(block("docs/methods.md", 'METHODS.add("alp"'))
-    own = ["--plugin", "alp.py", "--method", "alp", "--set", "method.weight=1", "--ra"]
-    rpat(tmp_path, "train", *own, *QUICK, "--out", "runs/alp")
-    (epoch,) = map(json.loads, (tmp_path / "runs/alp/metrics.jsonl").read_text().splitlines())
+    (tmp_path / "pairing.py").write_text(block("docs/methods.md", 'METHODS.add("pairing"'))
+    own = ["--plugin", "pairing.py", "--method", "pairing", "--set", "method.weight=1", "--ra"]
+    rpat(tmp_path, "train", *own, *QUICK, "--out", "runs/pairing")
+    (epoch,) = map(json.loads, (tmp_path / "runs/pairing/metrics.jsonl").read_text().splitlines())
     assert {"ce", "pairing", "ra"} <= epoch["train"].keys()
 
 

@@ -41,7 +41,7 @@ class LogitPairing(Needs):
         return replace(outcome, terms=outcome.terms | {"pairing": pairing}, logits=logits)
 
 
-METHODS.add("alp", LogitPairing)
+METHODS.add("pairing", LogitPairing)
 '''
 
 
@@ -71,7 +71,7 @@ def _as_before(monkeypatch: pytest.MonkeyPatch) -> None:
     for registry in (METHODS, REGULARIZERS, MODELS):
         monkeypatch.setattr(registry, "_entries", dict(registry._entries))
     monkeypatch.setattr(plugins, "_loaded", {})
-    monkeypatch.delitem(sys.modules, "rpat_alp", raising=False)
+    monkeypatch.delitem(sys.modules, "rpat_pairing", raising=False)
 
 
 def write(folder: Path, text: str, name: str = "mine.py") -> Path:
@@ -89,7 +89,7 @@ def test_a_method_of_ones_own_trains_with_everything_that_ours_train_with(
 ) -> None:
     path = write(tmp_path, EXAMPLE)
     recipe = load_recipe(
-        [], ["method=alp", "method.weight=2", "ra=true", "wa=true", "attack.steps=1"], flag(path)
+        [], ["method=pairing", "method.weight=2", "ra=true", "wa=true", "attack.steps=1"], flag(path)
     )
     assert recipe.method.options == {"weight": 2.0}
     assert recipe.plugins == [str(path)]
@@ -144,15 +144,15 @@ def test_its_regularizer_is_set_up_and_checked_as_ours_are(
 def test_its_settings_are_checked_as_ours_are(tmp_path: Path) -> None:
     path = write(tmp_path, EXAMPLE)
     with pytest.raises(ConfigError, match=r"method\.wieght: unknown key. Did you mean 'weight'\?"):
-        load_recipe([], ["method=alp", "method.wieght=2"], flag(path))
-    with pytest.raises(ConfigError, match=r"unknown method 'alpp'. Did you mean 'alp'\?"):
-        load_recipe([], ["method=alpp"], flag(path))
+        load_recipe([], ["method=pairing", "method.wieght=2"], flag(path))
+    with pytest.raises(ConfigError, match=r"unknown method 'pairingg'. Did you mean 'pairing'\?"):
+        load_recipe([], ["method=pairingg"], flag(path))
 
 
 def test_the_recipe_remembers_it_and_a_file_names_it_from_where_it_lies(tmp_path: Path) -> None:
     (tmp_path / "lab").mkdir()
     path = write(tmp_path / "lab", EXAMPLE)
-    config = write(tmp_path / "lab", "plugins: [mine.py]\nmethod: alp\n", "recipe.yaml")
+    config = write(tmp_path / "lab", "plugins: [mine.py]\nmethod: pairing\n", "recipe.yaml")
     other = write(
         tmp_path,
         "from rpat_cli.models import MODELS\n"
@@ -205,15 +205,15 @@ def test_a_missing_plugin_and_one_that_is_no_python(tmp_path: Path) -> None:
 def test_an_installed_package_may_bring_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write(tmp_path, EXAMPLE, "rpat_alp.py")
+    write(tmp_path, EXAMPLE, "rpat_pairing.py")
     monkeypatch.syspath_prepend(str(tmp_path))
-    point = EntryPoint("alp", "rpat_alp", plugins.GROUP)
+    point = EntryPoint("pairing", "rpat_pairing", plugins.GROUP)
     monkeypatch.setattr(
         plugins, "entry_points", lambda group: [point] if group == "rpat.plugins" else []
     )
     plugins.load_installed.cache_clear()
     try:
-        assert load_recipe([], ["method=alp"]).method.options == {"weight": 0.5}
-        assert load_recipe([], ["method=alp"]).plugins == []
+        assert load_recipe([], ["method=pairing"]).method.options == {"weight": 0.5}
+        assert load_recipe([], ["method=pairing"]).plugins == []
     finally:
         plugins.load_installed.cache_clear()

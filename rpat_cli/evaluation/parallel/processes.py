@@ -30,12 +30,12 @@ from typing import Any, Literal, Protocol, TypeAlias
 
 import torch
 
-from rpat_cli.allocator import keep_freed_memory
 from rpat_cli.attacks import ATTACKS
 from rpat_cli.errors import RpatError
 from rpat_cli.evaluation.parallel.chunks import ChunkResult, Task
 from rpat_cli.evaluation.parallel.desk import Bench, Desk, content_of, packed
 from rpat_cli.evaluation.suite import AttackSpec
+from rpat_cli.hardware import keep_freed_memory
 from rpat_cli.signals import ignoring_signals
 
 Jobs: TypeAlias = int | Literal["auto"]

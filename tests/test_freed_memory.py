@@ -20,7 +20,7 @@ for _ in range(5):
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
-KEEP = "from rpat_cli.allocator import keep_freed_memory; keep_freed_memory()"
+KEEP = "from rpat_cli.hardware import keep_freed_memory; keep_freed_memory()"
 
 
 def pages(before: str = "", **variables: str) -> int:
@@ -49,7 +49,7 @@ def test_what_the_user_has_set_stays() -> None:
 def test_nothing_happens_without_such_an_allocator(monkeypatch: pytest.MonkeyPatch) -> None:
     import ctypes
 
-    from rpat_cli.allocator import keep_freed_memory
+    from rpat_cli.hardware import keep_freed_memory
 
     monkeypatch.setattr(ctypes, "CDLL", lambda _: object())
     keep_freed_memory()
