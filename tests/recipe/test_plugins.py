@@ -89,7 +89,9 @@ def test_a_method_of_ones_own_trains_with_everything_that_ours_train_with(
 ) -> None:
     path = write(tmp_path, EXAMPLE)
     recipe = load_recipe(
-        [], ["method=pairing", "method.weight=2", "ra=true", "wa=true", "attack.steps=1"], flag(path)
+        [],
+        ["method=pairing", "method.weight=2", "ra=true", "wa=true", "attack.steps=1"],
+        flag(path),
     )
     assert recipe.method.options == {"weight": 2.0}
     assert recipe.plugins == [str(path)]
