@@ -65,9 +65,9 @@ def keep_freed_memory() -> None:
 
     glibc gives blocks of some hundred kilobytes back to the system and asks for them again, page by
     page, at every operation: a tenth of a training step of a small network on color images, on a
-    CPU. The most memory that is used, and every figure, stay the same. Nothing is done where the
-    user has set these values, or the C library (of musl, macOS, Windows) has none. For programs of
-    our own only: a library leaves the process to its host.
+    CPU. No figure changes; a process may hold memory that it no longer uses. Nothing is done where
+    the user has set these values, or the C library (of musl, macOS, Windows) has none. For programs
+    of our own only: a library leaves the process to its host.
     """
     if sys.platform != "linux" or any(name in os.environ for name in ALLOCATOR_OF_USERS):
         return
