@@ -36,6 +36,7 @@ class Adr(Needs):
     """
 
     needs_class: ClassVar[bool] = True
+    inner_loss = True
     attack_defaults = attack_settings(bn_mode="train")
 
     base: Annotated[Literal["pgd", "trades"], Field(description="the method it rectifies")] = "pgd"

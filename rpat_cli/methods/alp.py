@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated
 
+import torch
 import torch.nn.functional as F
 from pydantic import Field
 
@@ -17,7 +18,9 @@ class Alp(Needs):
     """½ CE(f(x), y) + ½ CE(f(x'), y) + weight · MSE(f(x), f(x')), the mean over B × classes,
     gradients through both.
 
-    x' maximizes CE from a uniform start, BatchNorm in eval mode. Two passes in train mode, x first.
+    x' maximizes CE from a uniform start, BatchNorm in eval mode; x and x' are one batch of the pass
+    in train mode, x first. The published trainings smooth labels by 0.1 and attack towards the
+    least likely class instead.
     """
 
     weight: Annotated[
@@ -26,7 +29,7 @@ class Alp(Needs):
 
     def __call__(self, step: StepContext) -> Outcome:
         x_adv = step.attack(step.model, step.x, step.y)
-        logits, logits_adv = step.model(step.x), step.model(x_adv)
+        logits, logits_adv = step.model(torch.cat([step.x, x_adv])).chunk(2)
         terms = {
             "clean": 0.5 * F.cross_entropy(full_precision(logits), step.y),
             "adv": 0.5 * F.cross_entropy(full_precision(logits_adv), step.y),

@@ -9,18 +9,22 @@ from pydantic import Field
 
 from rpat_cli.attacks.forward import forward, full_precision
 from rpat_cli.methods.base import Outcome, StepContext
-from rpat_cli.methods.declare import Frozen, Needs, Network
+from rpat_cli.methods.declare import Frozen, Needs, Network, attack_settings
 from rpat_cli.methods.losses import kl
 
 
 @dataclass(frozen=True)
 class Ard(Needs):
-    """(1 - alpha) · CE(f(x), y) + alpha · T² · KL(softmax(t(x)/T) ‖ softmax(f(x')/T)), t a robust
-    teacher: its prediction on x is what the student is to say on x'.
+    """(1 - alpha) · CE(f(x), y) + alpha · T² · KL(softmax(t(x)/T) ‖ softmax(f(x')/T)) / classes, t
+    a robust teacher: its prediction on x is what the student is to say on x'.
 
-    x' maximizes CE(f(x'), y) from a uniform start, BatchNorm in eval mode. One forward pass of the
-    teacher, one in train mode on x', and with alpha < 1 one on x before it.
+    x' maximizes CE(f(x'), y) from a uniform start, BatchNorm in train mode, its running statistics
+    moving. One forward pass of the teacher, two in train mode, x' first; that on x also where alpha
+    is 1, for the statistics. Mode, order and the division by the classes are those of the published
+    code.
     """
+
+    attack_defaults = attack_settings(bn_mode="train")
 
     teacher: Annotated[
         str, Field(description="run or checkpoint of a robust network, whose predictions teach")
@@ -39,10 +43,10 @@ class Ard(Needs):
     def __call__(self, step: StepContext) -> Outcome:
         x_adv = step.attack(step.model, step.x, step.y)
         target = forward(step.networks["teacher"], step.x)
-        logits = step.model(step.x) if self.alpha < 1 else None
-        logits_adv = step.model(x_adv)
+        logits_adv, logits = step.model(x_adv), step.model(step.x)
         softened = (full_precision(each) / self.temperature for each in (target, logits_adv))
-        terms = {"ard": self.alpha * self.temperature**2 * kl(*softened)}
-        if logits is not None:
+        scale = self.alpha * self.temperature**2 / logits.shape[1]
+        terms = {"ard": scale * kl(*softened)}
+        if self.alpha < 1:
             terms["ce"] = (1 - self.alpha) * F.cross_entropy(full_precision(logits), step.y)
         return Outcome(terms, step.x, x_adv, logits_adv, logits)

@@ -83,6 +83,10 @@ class Needs:
     """Does it train on points outside the ball on purpose?"""
     own_examples: ClassVar[bool] = False
     """Does it make its adversarial examples itself, with settings of the recipe's PGD?"""
+    inner_loss: ClassVar[bool] = False
+    """Does it give the attack a loss of its own to climb, in the place of the attack's?"""
+    watches_steps: ClassVar[bool] = False
+    """Does it watch the steps of the attack, which then has to be plain PGD?"""
     remembers: ClassVar[tuple[str, ...]] = ()
     """Names of tensors shaped like the images that it keeps for every training image: see
     `StepContext.memory`. They begin as zeros."""

@@ -25,9 +25,11 @@ class Fat(Needs):
 
     tau is 0 at first, and rises to `tau` by one a time. PGD with a uniform start, BatchNorm in eval
     mode; a stopped image has no gradient any more, and a step along a gradient of 0 leads nowhere.
+    The published code adds 0.001 N(0, 1) to every step, too.
     """
 
     needs_class = True  # it counts misclassifications
+    inner_loss = watches_steps = True
 
     tau: Annotated[
         int, Field(ge=0, le=2, description="steps beyond the boundary, at the end of the training")

@@ -37,6 +37,7 @@ class Gairat(Needs):
     """
 
     needs_class = True  # it counts misclassifications
+    inner_loss = watches_steps = True
 
     shift: Annotated[
         float, Field(description="lambda of the paper; the larger, the more alike the weights")
@@ -57,5 +58,6 @@ class Gairat(Needs):
         weights = torch.ones_like(losses)
         if right and step.progress >= self.burn_in:
             kappa = torch.stack(right).to(losses.dtype).mean(dim=0)
-            weights = (1 + torch.tanh(self.shift + 5 * (1 - 2 * kappa))) / 2
+            # (1 + tanh z) / 2, without the digits that it loses where it is small.
+            weights = torch.sigmoid(2 * (self.shift + 5 * (1 - 2 * kappa)))
         return Outcome({"ce": weighted_mean(losses, weights)}, step.x, x_adv, logits_adv)

@@ -26,6 +26,7 @@ class Gat(Needs):
     `late_factor` in the last 15 % of the epochs. Four forward and three backward passes a step.
     """
 
+    inner_loss = True
     attack_defaults = SINGLE_STEP_FROM_SIGNS
 
     beta: Annotated[

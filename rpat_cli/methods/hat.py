@@ -26,6 +26,7 @@ class Hat(Needs):
     """
 
     leaves_ball: ClassVar[bool] = True
+    inner_loss = True
     attack_defaults = attack_settings(start="gaussian")
 
     helper: Annotated[

@@ -18,7 +18,7 @@ from rpat_cli.methods.losses import label_probabilities
 @dataclass(frozen=True)
 class Iat(Needs):
     """½ CE(f(mix(x)), mix(y)) + ½ CE(f(mix(x')), mix(y)), where mix is MixUp: s z_i + (1 - s) z_j
-    with a random partner j and s ~ Beta(alpha, alpha) for each image, the same for x, x' and y.
+    with a random partner j and s ~ Beta(alpha, alpha) for each image, the same here for x, x', y.
 
     x' maximizes CE from a uniform start, BatchNorm in eval mode. Two passes in train mode, mix(x)
     first. A mix of x' is within eps of the mix of x.

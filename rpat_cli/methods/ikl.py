@@ -59,6 +59,7 @@ class Gkl(Needs):
     """
 
     needs_class: ClassVar[bool] = True
+    inner_loss = True
     attack_defaults = attack_settings(start="gaussian", steps=5, step_per_eps=0.5)
 
     alpha: Alpha = 4.0
@@ -133,6 +134,7 @@ class Ikl(Needs):
     """
 
     needs_class: ClassVar[bool] = True
+    inner_loss = True
     attack_defaults = Gkl.attack_defaults
 
     alpha: Alpha = 4.0

@@ -23,6 +23,7 @@ class Lbgat(Needs):
     forward passes in train mode, x' first, and one of the teacher.
     """
 
+    inner_loss = True
     attack_defaults = attack_settings(start="gaussian")
 
     teacher: Annotated[

@@ -19,8 +19,8 @@ from rpat_cli.methods.trades import kl_adversary
 
 Slope = Annotated[float, Field(ge=0, description="how steeply the weights fall with the margin")]
 Bias = Annotated[float, Field(description="the margin of half the weight")]
-TWO_OF_THREE = 75 / 120
-"""The published trainings reweigh from epoch 75 of 120 on."""
+FIVE_OF_EIGHT = 75 / 120
+"""The published trainings weigh all images alike in the first 75 of 120 epochs."""
 
 
 def margin_weights(
@@ -49,7 +49,7 @@ class Mail(Needs):
 
     slope: Slope = 10.0
     bias: Bias = -0.5
-    burn_in: BurnIn = TWO_OF_THREE
+    burn_in: BurnIn = FIVE_OF_EIGHT
 
     def __call__(self, step: StepContext) -> Outcome:
         x_adv = step.attack(step.model, step.x, step.y)
@@ -67,12 +67,13 @@ class MailTrades(Needs):
     """
 
     needs_class = True
+    inner_loss = True
     attack_defaults = attack_settings(start="gaussian")
 
     beta: Annotated[float, Field(ge=0, description="weight of the robust term")] = 5.0
     slope: Slope = 2.0
     bias: Bias = 0.0
-    burn_in: BurnIn = TWO_OF_THREE
+    burn_in: BurnIn = FIVE_OF_EIGHT
 
     def __call__(self, step: StepContext) -> Outcome:
         x_adv = kl_adversary(step)

@@ -55,6 +55,7 @@ class NuAT(Needs):
     full value ten epochs before the last. Four forward and three backward passes a step.
     """
 
+    inner_loss = True
     attack_defaults = SINGLE_STEP_FROM_SIGNS
 
     beta: Beta = 4.5
@@ -88,6 +89,7 @@ class NuAT2(Needs):
     `wa.decay`). beta rises from 0 over all epochs. Five forward and four backward passes a step.
     """
 
+    inner_loss = True
     attack_defaults = SINGLE_STEP_FROM_SIGNS
 
     beta: Beta = 4.0

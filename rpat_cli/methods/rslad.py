@@ -25,6 +25,7 @@ class Rslad(Needs):
     forward pass of the teacher, two in train mode, x' first.
     """
 
+    inner_loss = True
     attack_defaults = attack_settings(start="gaussian")
 
     teacher: Annotated[

@@ -31,6 +31,7 @@ class Score(Needs):
     mode, x first; x' first in the forms without extra data.
     """
 
+    inner_loss = True
     attack_defaults = attack_settings(bn_mode="batch")
 
     beta: Annotated[float, Field(ge=0, description="weight of the robust term")] = 4.0
@@ -72,6 +73,7 @@ class ScorePgd(Needs):
     """mean relu(LSE(p(x'), Y) - clip): SCORE in the place of PGD-AT's cross-entropy, in the attack
     (BatchNorm in train mode) and in the loss. One forward pass."""
 
+    inner_loss = True
     attack_defaults = attack_settings(bn_mode="train")
 
     clip: Clip = 0.4

@@ -39,6 +39,7 @@ class Trades(Needs):
     The code of AWP passes x' first (`passes`).
     """
 
+    inner_loss = True
     attack_defaults = attack_settings(start="gaussian")
 
     beta: Annotated[

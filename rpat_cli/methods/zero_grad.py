@@ -22,12 +22,12 @@ class ZeroGrad(Needs):
     """CE(f(x'), y) with one step from a uniform start, in which the pixels of an image that have
     the smallest gradients stay where the start has put them: the share `quantile` of all.
 
-    FGSM-RS but for that: 1.25 eps, BatchNorm in train mode throughout, two forward and two backward
-    passes a step.
+    FGSM-RS but for that and the step, 2 eps, as in the published code: BatchNorm in train mode
+    throughout, two forward and two backward passes a step.
     """
 
     own_examples: ClassVar[bool] = True
-    attack_defaults = attack_settings(steps=1, step_per_eps=1.25, bn_mode="train")
+    attack_defaults = attack_settings(steps=1, step_per_eps=2.0, bn_mode="train")
 
     quantile: Annotated[
         float, Field(ge=0, lt=1, description="share of the pixels whose gradient counts as 0")

@@ -186,6 +186,14 @@ def _own_examples(recipe: Recipe) -> Iterator[Problem]:
     if method.own_examples and not isinstance(built, PGD):
         message = f"the method {recipe.method.name!r} makes its adversarial examples itself."
         yield Problem("attack.name", message, hint="Leave it out.")
+    own_loss = method.inner_loss or method.own_examples
+    if own_loss and getattr(built, "loss", "ce") != "ce":
+        message = f"{recipe.method.name!r} has a loss of its own that the attack climbs."
+        hint = f"That of {attack.name} would not be used: leave attack.name out."
+        yield Problem("attack.name", message, hint=hint)
+    if method.watches_steps and not _is_plain(built):
+        message = f"{recipe.method.name!r} watches the steps of plain PGD: one run, no momentum."
+        yield Problem("attack", message, hint="Use the attack pgd, with restarts 1.")
     if attack.eps_warmup_epochs and not isinstance(built, PGD):
         message = f"only PGD and its variants can grow, not {attack.name}."
         yield Problem("attack.eps_warmup_epochs", message, hint="Leave it out.")
@@ -195,6 +203,14 @@ def _own_examples(recipe: Recipe) -> Iterator[Problem]:
         message = f"{recipe.method.name!r} trains on images within eps."
         hint = f"Leave attack.reach and attack.start_scale at 1. Methods that leave: {leaving}."
         yield Problem("attack.reach", message, hint=hint)
+
+
+def _is_plain(attack: object) -> bool:
+    from rpat_cli.attacks.pgd import PGD
+
+    if not isinstance(attack, PGD):
+        return False
+    return attack.restarts == 1 and not attack.decay
 
 
 def _worse_weights(recipe: Recipe) -> Iterator[Problem]:

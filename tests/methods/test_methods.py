@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import pytest
@@ -89,6 +89,22 @@ def test_every_method_with_and_without_ra_in_every_norm(
     if not METHODS[name].own_examples:  # those have radii of their own
         reach = 3 if METHODS[name].leaves_ball else 1
         assert Threat(norm, reach * DEFAULT_EPS[norm]).contains(outcome.x, outcome.x_adv).all()
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_says_whether_the_attacks_own_loss_is_used(name: str, batch: Batch) -> None:
+    method = METHODS[name]()
+    found = []
+    for loss in ("ce", "margin"):
+        torch.manual_seed(3)
+        step = context(tiny_net(), method, batch)
+        attack = replace(step.attack, loss=loss, keep="last")
+        torch.manual_seed(4)
+        found.append(method(replace(step, attack=attack)).x_adv)
+    attacked = method.uses_attack and method.attack_defaults.get("steps") != 0
+    # Of its two bases `adr` follows the loss in one: there, too, with labels of its own.
+    follows = name == "adr" or not (method.inner_loss or method.own_examples)
+    assert torch.equal(*found) != (attacked and follows)
 
 
 @pytest.mark.parametrize(("name", "form"), [each for each in RA if each[1]])

@@ -19,7 +19,7 @@ from rpat_cli.runs import estimate as dry
 from rpat_cli.runs.build import build_method
 from rpat_cli.runs.new_run import run_name
 
-EXAMPLE = '''"""Adversarial logit pairing (Kannan et al. 2018, arXiv 1803.06373)."""
+EXAMPLE = '''"""Logit pairing (Kannan et al. 2018, arXiv 1803.06373), without its loss on x."""
 
 from dataclasses import dataclass, replace
 

@@ -10,6 +10,7 @@ import yaml
 from rpat_cli.attacks.pgd import PGD
 from rpat_cli.engine.averaging import WeightAveraging
 from rpat_cli.errors import ConfigError
+from rpat_cli.methods import METHODS
 from rpat_cli.methods.robust_perception import RobustPerception
 from rpat_cli.recipe.layers import Layer, flag_layers, resolve, to_yaml
 from rpat_cli.recipe.schema import Recipe
@@ -139,6 +140,20 @@ def test_a_training_with_another_attack_goes_that_attacks_way(
     assert isinstance(attack, PGD)
     assert (attack.start, attack.steps, attack.step_size) == (way[0], way[1], pytest.approx(way[2]))
     assert resolve([Layer("again", yaml.safe_load(to_yaml(made)))]) == made
+
+
+@pytest.mark.parametrize("method", [name for name in METHODS if METHODS[name].inner_loss])
+def test_an_attack_whose_loss_would_not_be_used_is_refused(method: str) -> None:
+    with pytest.raises(ConfigError, match="attack.name: .* loss of its own that the attack climbs"):
+        recipe(attack="cw-pgd", method=method)
+
+
+@pytest.mark.parametrize("method", ["fat", "gairat"])
+@pytest.mark.parametrize("attack", ["apgd", "mim", {"name": "pgd", "restarts": 2}], ids=str)
+def test_methods_that_watch_steps_take_plain_pgd_alone(method: str, attack: Any) -> None:
+    with pytest.raises(ConfigError, match=f"'{method}' watches the steps of plain PGD"):
+        recipe(attack=attack, method=method)
+    assert recipe(attack={"name": "pgd", "steps": 5}, method=method).attack.steps == 5
 
 
 def test_what_is_given_stands_above_the_attacks_way_and_that_above_the_methods() -> None:
