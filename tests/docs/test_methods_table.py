@@ -1,11 +1,15 @@
 """The table of all methods on the page of results: from known rows, and as it is committed."""
 
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+
+from rpat_cli.methods import METHODS
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +50,20 @@ def test_a_row_has_means_differences_passes_and_the_time_of_a_step(methods: Modu
     assert lines[6].endswith("reported 1 of these 4 trainings: `pgd + ra`, seed 0, in epoch 7.")
 
 
+def test_the_methods_that_pgd_flatters_are_named(methods: ModuleType) -> None:
+    best = [
+        row(methods, "pgd", 0, pgd_20=0.62, apgd_t=0.61),
+        row(methods, "mail", 0, pgd_20=0.60, apgd_t=0.54),
+        row(methods, "trades", 0, pgd_20=0.60, apgd_t=0.58),
+        row(methods, "trades + ra", 0, pgd_20=0.90, apgd_t=0.10, baseline="trades"),
+    ]
+    last = [replace(each, checkpoint="last", apgd_t=0.1) for each in best]
+    rows = [*best, *last]
+    said = methods.page(rows, []).splitlines()[-1]
+    assert "PGD-20 says 2.00 points more" in said
+    assert said.endswith("for `mail` (6.00), `trades` (2.00), `pgd` (1.00).")
+
+
 def test_averaged_weights_are_a_row_of_their_own(methods: ModuleType) -> None:
     rows = [
         row(methods, "rebat", 0, checkpoint=checkpoint, apgd_t=apgd_t)
@@ -65,7 +83,7 @@ def test_a_sweep_that_is_not_finished_makes_no_table(methods: ModuleType, tmp_pa
         list(methods.collect(tmp_path))
 
 
-def test_what_both_sweeps_train_has_to_agree(
+def test_what_several_sweeps_train_has_to_agree(
     methods: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = {"a": [row(methods, "pgd", 0)], "b": [row(methods, "pgd", 0), row(methods, "gat", 0)]}
@@ -76,6 +94,23 @@ def test_what_both_sweeps_train_has_to_agree(
         methods.joined([Path("a"), Path("b")])
 
 
+def test_what_was_not_trained_again_stays(
+    methods: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    again = [row(methods, "pgd", 0, apgd_t=0.6), row(methods, "alp", 0)]
+    monkeypatch.setattr(methods, "collect", lambda folder: again)
+    earlier = [row(methods, variant, seed) for variant in ("pgd", "gat") for seed in (0, 1)]
+    assert methods.joined([Path("a")], earlier) == [*earlier[2:], *again]
+
+
+def test_every_method_has_its_rows(methods: ModuleType) -> None:
+    rows = methods.read_csv(methods.DATA / "methods.csv", methods.Row)
+    ours = {name for name in METHODS if not METHODS.is_added(name)}
+    for ra in (False, True):
+        trained = {row.variant for row in rows if row.variant.endswith(" + ra") == ra}
+        assert {re.split(r"[( ]", variant)[0] for variant in trained} == ours
+
+
 def test_the_page_is_that_of_the_committed_tables(methods: ModuleType) -> None:
     rows = methods.read_csv(methods.DATA / "methods.csv", methods.Row)
     steps = methods.read_csv(methods.DATA / "methods-time.csv", methods.Step)
@@ -83,6 +118,6 @@ def test_the_page_is_that_of_the_committed_tables(methods: ModuleType) -> None:
     assert methods.between(text, "results", methods.page(rows, steps)) == text
     readme = methods.README.read_text(encoding="utf-8")
     assert methods.between(readme, "methods", methods.headline(rows)) == readme
-    # Every variant of both sweeps, over three seeds.
+    # Every variant of all sweeps, over three seeds.
     assert {step.variant for step in steps} == {row.variant for row in rows}
     assert {row.seed for row in rows} == {0, 1, 2}
