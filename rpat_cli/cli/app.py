@@ -57,7 +57,22 @@ class Program(TyperGroup):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
         name, command, rest = super().resolve_command(ctx, args)
-        return name, made(name) if name and command else command, rest
+        if name and command:
+            command = made(name)
+            switches_take_nothing(command, ctx)
+        return name, command, rest
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        switches_take_nothing(self, ctx)
+        super().format_help(ctx, formatter)
+
+
+def switches_take_nothing(command: Any, ctx: Any) -> None:
+    """Typer would show `<bool>` behind each switch, as if a value had to follow."""
+    for each in (command, *getattr(command, "commands", {}).values()):
+        for option in (*each.params, each.get_help_option(ctx)):
+            if getattr(option, "is_flag", False):
+                option.metavar = ""
 
 
 app = typer.Typer(

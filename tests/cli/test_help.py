@@ -78,6 +78,14 @@ def test_the_names_that_there_are_stand_in_the_help(rpat: Rpat) -> None:
         assert name in page
 
 
+@pytest.mark.parametrize("command", ["", "train", "doctor", "runs", "runs show"])
+def test_no_switch_looks_as_if_it_took_a_value(rpat: Rpat, command: str) -> None:
+    page = rpat(*command.split(), "--help").out
+    assert "--help" in page
+    assert "<bool>" not in page
+    assert "bool" not in page.split("Options", 1)[1]
+
+
 def options(command: Any, path: str = "rpat") -> Iterator[tuple[str, Any]]:
     """Whatever one may leave out, of all commands, but switches of one form, such as `--json`."""
     for option in command.params:
