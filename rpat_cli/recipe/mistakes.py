@@ -4,17 +4,16 @@ pydantic's errors, and checks of what does not go together."""
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from math import prod
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 from rpat_cli.attacks import TRAINING_ATTACKS
-from rpat_cli.attacks.threat import too_long, wider_than_ball
-from rpat_cli.data import DATASETS
+from rpat_cli.attacks.threat import wider_than_ball
 from rpat_cli.engine import OPTIMIZERS
-from rpat_cli.errors import ConfigError, Problem, did_you_mean
+from rpat_cli.errors import Problem, did_you_mean
 from rpat_cli.methods import METHODS
+from rpat_cli.recipe.attack_mistakes import ATTACK_CHECKS, built_attack
 from rpat_cli.recipe.components import SettingsError
 from rpat_cli.recipe.schema import Recipe, recipe_class
 from rpat_cli.recipe.yaml_lines import KeyPath
@@ -149,70 +148,6 @@ def doubts(recipe: Recipe) -> list[str]:
     return found
 
 
-def _attack(recipe: Recipe) -> Iterator[Problem]:
-    from rpat_cli.attacks.threat import Threat
-
-    attack, threat = recipe.attack, recipe.threat
-    if METHODS[recipe.method.name].attack_defaults.get("steps") == 0 and attack.steps:
-        message = f"the method {recipe.method.name!r} takes no attack steps."
-        yield Problem("attack.steps", message, hint="Leave out attack.steps and attack.name.")
-    try:
-        row = TRAINING_ATTACKS[attack.name]
-        row.for_training(Threat(threat.norm, threat.eps), attack.settings())
-    except ConfigError as error:
-        for problem in error.problems:
-            yield replace(problem, key=f"attack.{problem.key}".rstrip("."))
-
-
-def _built_attack(recipe: Recipe) -> object:
-    """The attack, or None where it cannot be built, which `_attack` says."""
-    from rpat_cli.attacks.threat import Threat
-
-    threat = Threat(recipe.threat.norm, recipe.threat.eps)
-    try:
-        return TRAINING_ATTACKS[recipe.attack.name].for_training(threat, recipe.attack.settings())
-    except ConfigError:
-        return None
-
-
-def _own_examples(recipe: Recipe) -> Iterator[Problem]:
-    """What a method that makes its adversarial examples itself cannot be combined with, and what
-    only PGD can do."""
-    from rpat_cli.attacks.pgd import PGD
-
-    attack, method, built = recipe.attack, METHODS[recipe.method.name], _built_attack(recipe)
-    if built is None:
-        return
-    if method.own_examples and not isinstance(built, PGD):
-        message = f"the method {recipe.method.name!r} makes its adversarial examples itself."
-        yield Problem("attack.name", message, hint="Leave it out.")
-    own_loss = method.inner_loss or method.own_examples
-    if own_loss and getattr(built, "loss", "ce") != "ce":
-        message = f"{recipe.method.name!r} has a loss of its own that the attack climbs."
-        hint = f"That of {attack.name} would not be used: leave attack.name out."
-        yield Problem("attack.name", message, hint=hint)
-    if method.watches_steps and not _is_plain(built):
-        message = f"{recipe.method.name!r} watches the steps of plain PGD: one run, no momentum."
-        yield Problem("attack", message, hint="Use the attack pgd, with restarts 1.")
-    if attack.eps_warmup_epochs and not isinstance(built, PGD):
-        message = f"only PGD and its variants can grow, not {attack.name}."
-        yield Problem("attack.eps_warmup_epochs", message, hint="Leave it out.")
-    wide = attack.reach == "box" or (attack.reach or 1) > 1 or (attack.start_scale or 1) > 1
-    if wide and not method.leaves_ball:
-        leaving = [name for name in METHODS if METHODS[name].leaves_ball]
-        message = f"{recipe.method.name!r} trains on images within eps."
-        hint = f"Leave attack.reach and attack.start_scale at 1. Methods that leave: {leaving}."
-        yield Problem("attack.reach", message, hint=hint)
-
-
-def _is_plain(attack: object) -> bool:
-    from rpat_cli.attacks.pgd import PGD
-
-    if not isinstance(attack, PGD):
-        return False
-    return attack.restarts == 1 and not attack.decay
-
-
 def _worse_weights(recipe: Recipe) -> Iterator[Problem]:
     """AWP and SAM."""
     if recipe.awp and recipe.sam:
@@ -237,7 +172,7 @@ def _collapse(recipe: Recipe) -> Iterator[Problem]:
     if not recipe.attack.steps or not METHODS[recipe.method.name].uses_attack:
         message = f"{recipe.method.name!r} takes no attack steps: there is no robustness to lose."
         yield Problem("on_collapse", message, hint="Leave it out.")
-    built = _built_attack(recipe)
+    built = built_attack(recipe)
     if action != "rollback" or built is None:
         return
     if METHODS[recipe.method.name].own_examples or not isinstance(built, PGD):
@@ -254,36 +189,6 @@ def _networks(recipe: Recipe) -> Iterator[Problem]:
             message = f"the method {recipe.method.name!r} learns from a trained network."
             hint = f"Name its run folder or checkpoint: --set method.{name}=RUN."
             yield Problem(f"method.{name}", message, hint=hint)
-
-
-def _lengths(recipe: Recipe) -> Iterator[Problem]:
-    attack = recipe.attack
-    lengths = {
-        "threat.eps": recipe.threat.eps,
-        "attack.step_size": attack.step_size,
-        "attack.strong.eps": attack.strong.eps,
-    }
-    for key, length in lengths.items():
-        if problem := too_long(recipe.threat.norm, length or 0, _pixels(recipe)):
-            yield Problem(key, f"{length:g}: {problem}")
-
-
-def _pixels(recipe: Recipe) -> int:
-    """How many values an image of the recipe's data set has."""
-    from rpat_cli.data.folders import DEFAULT_IMAGE_SIZE  # imports torch
-
-    if (shape := DATASETS[recipe.data.name].shape) is not None:
-        return prod(shape)
-    size = recipe.data.image_size or DEFAULT_IMAGE_SIZE
-    height, width = (size, size) if isinstance(size, int) else size
-    return height * width * (recipe.data.channels or 3)
-
-
-def _strong_attack(recipe: Recipe) -> Iterator[Problem]:
-    strong = recipe.attack.strong
-    if strong.from_epoch is None and (strong.eps or strong.steps):
-        message = "has no effect without attack.strong.from_epoch, the epoch it begins with."
-        yield Problem("attack.strong", message, hint="Set attack.strong.from_epoch.")
 
 
 def _averaging(recipe: Recipe) -> Iterator[Problem]:
@@ -351,13 +256,10 @@ def _data(recipe: Recipe) -> Iterator[Problem]:
 
 
 CHECKS = (
-    _attack,
-    _own_examples,
+    *ATTACK_CHECKS,
     _worse_weights,
     _collapse,
     _networks,
-    _lengths,
-    _strong_attack,
     _averaging,
     _mixing,
     _optimizer,
