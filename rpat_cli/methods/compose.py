@@ -61,14 +61,6 @@ class Composite:
     def own_examples(self) -> bool:
         return self.method.own_examples
 
-    @property
-    def inner_loss(self) -> bool:
-        return self.method.inner_loss
-
-    @property
-    def watches_steps(self) -> bool:
-        return self.method.watches_steps
-
     def initial_state(self, classes: int) -> dict[str, Tensor]:
         return self.method.initial_state(classes)
 
