@@ -12,13 +12,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rpat_cli.attacks.losses import margin
+
 
 def search_squares(attack: Any, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """In the place of `attack.attack_single_run`, of the library's Square: queries (N,) and best
     images, shaped like `x` (N, C, H, W), pixels in [0, 1]; `y` (N,) are the classes."""
     count, channels, height, width = x.shape
     found = (x + attack.eps * attack.random_choice([count, channels, 1, width])).clamp_(0, 1)
-    margins = _margins(attack, found, y)
+    margins = margin(attack.predict(found), y)
     queries = torch.ones(count, device=x.device)
     if (margins < 0).all():
         return queries, found
@@ -36,7 +38,7 @@ def search_squares(attack: Any, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         square, change = best[where], 2.0 * attack.eps * attack.random_choice([channels, 1, 1])
         before = square.clone()
         square.add_(change).clamp_(lower[where], upper[where])
-        seen = _margins(attack, best, y)
+        seen = margin(attack.predict(best), y)
         improved = (seen < margins) | (seen <= 0)
         square.copy_(torch.where(improved.view(-1, 1, 1, 1), square, before))
         share = improved.to(seen.dtype)  # not `where`: what is NaN leaves the search, as theirs
@@ -49,10 +51,3 @@ def search_squares(attack: Any, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
             lower, upper = lower[going], upper[going]
     found[at] = best
     return queries, found
-
-
-def _margins(attack: Any, x: Tensor, y: Tensor) -> Tensor:
-    """(N,) z_y - max_{k≠y} z_k."""
-    logits: Tensor = attack.predict(x)
-    others = logits.scatter(1, y[:, None], -math.inf).amax(1)
-    return logits.gather(1, y[:, None]).squeeze(1) - others
