@@ -56,7 +56,8 @@ Seconds = Annotated[
         "--seconds",
         metavar="N",
         min=0,
-        help="Begin rounds of the training for so long, three at least (default: 60).",
+        help="Begin rounds for so long: of the training three at least (default: 60), of the "
+        "evaluation one (default: 0).",
     ),
 ]
 Quick = Annotated[
