@@ -18,34 +18,34 @@ def onto_hyperplane(points: Tensor, w: Tensor, b: Tensor) -> Tensor:
 
     `points` (M, D) are in [0, 1], `w` is (M, D) and `b` (M,), all float32 on the CPU.
     """
-    # Turned so that every row has to walk along `down`: each pixel toward 1 where it is positive,
-    # toward 0 where it is negative. (copysign and abs are several times as fast as torch.where.)
+    # Turned so that every row has to walk along `toward`: each pixel to 1 where it is positive,
+    # to 0 where it is negative. (copysign and abs are several times as fast as torch.where.)
     height = (w * points).sum(1) - b
-    down = w * torch.where(height >= 0, -1.0, 1.0)[:, None]
+    toward = w * torch.where(height >= 0, -1.0, 1.0)[:, None]
     needed = -height.abs()
-    room = ((down > 0).float() - points).abs_()
-    farthest = room.copysign(down)
-    reach = -(down * farthest).sum(1)
+    room = ((toward > 0).float() - points).abs_()
+    farthest = room.copysign(toward)
+    reach = -(toward * farthest).sum(1)
 
     # A common step of length t moves each pixel by min(t, its room). With the pixels in the order
     # of falling room, the first k + 1 of which are not stopped by it:
-    # -down · delta = reach + Σ |w| room - t Σ |w|, both sums over the first k + 1; needed is its
+    # -toward · delta = reach + Σ |w| room - t Σ |w|, both sums over the first k + 1; needed is its
     # value on the hyperplane.
     rooms, order = _falling(room)
-    weights = down.gather(1, order).abs_()
+    weights = toward.gather(1, order).abs_()
     slopes = weights.cumsum(1)
     offsets = (weights * rooms).cumsum_(1).add_(reach[:, None])
     last = _last_before(needed, offsets, slopes, rooms)
 
     within = needed - (offsets[:, -1] - slopes[:, -1] * rooms[:, -1]) > 0
-    last = last.masked_fill(within, down.shape[1] - 1)[:, None]
+    last = last.masked_fill(within, toward.shape[1] - 1)[:, None]
     step = (needed - offsets.gather(1, last)[:, 0]) / -slopes.gather(1, last)[:, 0]
     step = step.clamp_min(0).masked_fill(~within & (needed - reach <= 0), torch.inf)[:, None]
     delta = farthest.clamp(-step, step)
     if within.any():
         # No pixel is stopped: all move by the step, also those that rounding has at their end.
-        delta[within] = step[within].copysign(down[within])
-    return delta.masked_fill_(down == 0, 0)
+        delta[within] = step[within].copysign(toward[within])
+    return delta.masked_fill_(toward == 0, 0)
 
 
 def _falling(room: Tensor) -> tuple[Tensor, Tensor]:
