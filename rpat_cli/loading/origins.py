@@ -2,7 +2,7 @@
 from: as its checkpoints keep it, and in words."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,11 @@ LEARNED_FROM = "learned_from"
 """The key of a checkpoint for what `origin` returned, by the names of the networks."""
 
 
-def origin(source: str, file: Path, weights: Mapping[str, Tensor]) -> dict[str, Any]:
+def origin(source: str, files: Sequence[Path], weights: Mapping[str, Tensor]) -> dict[str, Any]:
     """What a run keeps of a network that its method learns from: plain builtins. `source`: as it is
-    named; `file`: what was read for it, of several files the first."""
-    return {"source": source, "sha256": weights_sha256(file, weights)}
+    named; `files`: what was read for it; the hash is of all of them."""
+    sha256 = weights_sha256(files[0], weights) if len(files) == 1 else checksum(weights)
+    return {"source": source, "sha256": sha256}
 
 
 def weights_sha256(file: Path, weights: Mapping[str, Tensor]) -> str:

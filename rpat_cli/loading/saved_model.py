@@ -24,6 +24,7 @@ class SavedModel:
     """A model in eval mode, and what its checkpoint records of it. `epoch` counts from 1; 0 means
     unknown.
 
+    `further_files`: the others of an ensemble, beside `file`.
     `home`: where its results go, if that is not the folder of `file`. `source`: the program text
     that defines the model, if it is a user's own. `at_hand`: it was given as an object, which is
     the caller's. Of a file of other code: `normalized`: how its normalization is known ("" where
@@ -45,6 +46,7 @@ class SavedModel:
     key: str = ""
     remarks: tuple[str, ...] = ()
     class_names: tuple[str, ...] = ()
+    further_files: tuple[Path, ...] = ()
 
     @property
     def folder(self) -> RunFolder:

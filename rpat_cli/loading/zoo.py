@@ -50,6 +50,7 @@ def load_entry(name: str, given: Sequence[Layer]) -> SavedModel:
         resolve([*layers, Layer(str(entry), {"model": entry.network})]),
         external_folder(files[0], entry.name),
         recorded_acc=entry.clean_acc if recipe.data.name == entry.data else None,
+        further_files=tuple(files[1:]),
         remarks=(remark, *(f"{state.path.name}: {r}" for state in states for r in state.remarks)),
     )
 

@@ -197,8 +197,8 @@ def build_networks(
                 message = f"{network.source} tells {classes} classes apart, the data {data.classes}"
                 raise ConfigError(Problem(f"method.{name}", message))
             frozen[name] = saved.model.to(device).eval().requires_grad_(False)
-            weights = frozen[name].state_dict()
-            origins[name] = partial(origin, network.source, saved.file, weights)
+            files, weights = (saved.file, *saved.further_files), frozen[name].state_dict()
+            origins[name] = partial(origin, network.source, files, weights)
     return Networks(frozen, averaged, trained, origins)
 
 

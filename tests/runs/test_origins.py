@@ -2,6 +2,7 @@
 
 import hashlib
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +13,8 @@ import torch
 from rpat_cli.engine.networks import Networks
 from rpat_cli.errors import ConfigError
 from rpat_cli.loading import origins
+from rpat_cli.loading.robustbench import entries
+from rpat_cli.models.base import build_network
 from rpat_cli.recipe.layers import Layer, resolve
 from rpat_cli.records.checkpoint import load_checkpoint, save_checkpoint
 from rpat_cli.reports.gather import build_report
@@ -110,6 +113,34 @@ def test_a_run_of_an_earlier_version_goes_on_without_a_record() -> None:
     kept.on_start(loop)
     assert kept.record == {"learned_from": {"teacher": record}}
     assert said == ["learns from runs/a (sha256 010101010101) as its teacher"]
+
+
+def test_the_hash_of_an_ensemble_is_of_all_its_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of_two = next(entry for entry in entries() if entry.files > 1)
+    of_two = replace(of_two, dataset="cifar10", threat="Linf", name="Two", key="", files=2)
+    of_two = replace(of_two, network="small-cnn", normalization="0.25/0.5")
+    monkeypatch.setattr("rpat_cli.loading.robustbench.entries", lambda: [of_two])
+    folder = tmp_path / "cifar10" / "Linf"
+    folder.mkdir(parents=True)
+    net = build_network("small-cnn", (3, 32, 32), 10)
+    first, second = (folder / name for name in of_two.file_names)
+    for file in (first, second):
+        torch.save(net.state_dict(), file)
+    method = {"name": "rslad", "teacher": "robustbench:Two"}
+    data = {"name": "cifar10", "root": str(tmp_path)}
+    recipe = resolve([Layer("test", {"method": method, "data": data})])
+
+    def recorded() -> str:
+        shape: Any = SimpleNamespace(classes=10)
+        networks = build.build_networks(recipe, shape, net, torch.device("cpu"))
+        return str(networks.origins["teacher"]()["sha256"])
+
+    before = recorded()
+    assert before == recorded()
+    torch.save({key: torch.zeros_like(value) for key, value in net.state_dict().items()}, second)
+    assert before != recorded()
 
 
 def test_weights_without_a_file_have_a_hash_of_their_own(tmp_path: Path) -> None:
