@@ -25,7 +25,7 @@ from claim_pairs import (
     failed,
 )
 from claim_parts import FIRST, PARTS, Tables, extent, no_result, primary, reported, seeds_of
-from claim_text import EXPLORATORY, points, sentence, signed, span
+from claim_text import EXPLORATORY, points, sentence, signed, signed_n, span
 
 from rpat_cli.sweep.intervals import Stat
 from rpat_cli.text import counted
@@ -50,18 +50,11 @@ BEFORE = {
 
 NOTHING = "No result yet: this page is the plan, written down before the first run."
 
-VERDICTS = {
-    HELPS: "helps",
-    HURTS: "hurts",
-    NO_EFFECT: "shows no effect for",
-    OF_THE_ATTACK: (
-        "shows an effect that the check against a stronger attack does not confirm for"
-    ),
-    NOT_SIGNIFICANT: f"is {NOT_SIGNIFICANT} for",
-    UNCHECKED: "",  # such a part has no sentence
-    NOT_TESTED: "was not tested for",
-}
-"""In the order in which they are said, and the words of a sentence about robust perception."""
+VERDICTS = (HELPS, HURTS, NO_EFFECT, OF_THE_ATTACK, NOT_SIGNIFICANT, UNCHECKED, NOT_TESTED)
+"""In the order in which they are said."""
+
+IN_SHORT = {OF_THE_ATTACK: "an effect that a stronger attack does not confirm"}
+"""What a verdict is called where nothing explains it."""
 
 ALWAYS = (HELPS, HURTS)
 """Said also of no method."""
@@ -115,7 +108,7 @@ def _headline(rows: Sequence[Row], pairs: Sequence[Pair]) -> str:
     said = [f"helps {numbers[HELPS]} of {methods}, hurts {numbers[HURTS]}"]
     for verdict in VERDICTS:
         if numbers[verdict] and verdict not in ALWAYS:
-            said.append(f"{verdict} in {numbers[verdict]}")
+            said.append(f"{IN_SHORT.get(verdict, verdict)} in {numbers[verdict]}")
     if lost := _without_pair(rows, pairs):
         said.append(f"no pair in {len(lost)}")
     return "; ".join(said)
@@ -142,14 +135,24 @@ def _gap(pair: Pair) -> str:
 def _excluded(those: Sequence[Pair]) -> str:
     """What the highest end of the intervals of comparisons without an effect leaves of the
     published gains."""
-    top = max(pair.difference.interval[1] for pair in those if pair.difference.interval)
+    top = _highest(those)
+    if top is None:
+        return "no gain is excluded, since trainings collapsed"
     if top < PUBLISHED[0]:
         left = "and with them all published ones"
     elif top < PUBLISHED[1]:
         left = f"which leaves room for published ones up to {points(top)}"
     else:
         left = "which leaves room for all published ones"
+    if collapsing := [pair.baseline for pair in those if pair.collapsed]:
+        left += f"; not so for {', '.join(collapsing)}, where trainings collapsed"
     return f"gains above {points(top)} points are excluded, {left}"
+
+
+def _highest(those: Sequence[Pair]) -> float | None:
+    """The highest end of the intervals of comparisons in which no training collapsed."""
+    intervals = [pair.difference.interval for pair in those if not pair.collapsed]
+    return max((interval[1] for interval in intervals if interval), default=None)
 
 
 def _losses(rows: Sequence[Row]) -> str:
@@ -157,9 +160,25 @@ def _losses(rows: Sequence[Row]) -> str:
     said = []
     if broken := collapsed(rows):
         said.append(f"Collapsed, and in all means: {_by_variant(broken, rows)}.")
+        robust = all_compared(rows, contrasts(rows), "robust")
+        kept = [
+            f"{pair.baseline} {signed_n(pair.without_collapses()) or 'none'}"
+            for pair in robust
+            if pair.collapsed
+        ]
+        said.append(f"Without the pairs in which one collapsed (exploratory): {'; '.join(kept)}.")
     if lost := failed(rows):
         said.append(f"Failed: {_by_variant(lost, rows)}.")
     return " ".join(said)
+
+
+def _intact(pairs: Sequence[Pair]) -> tuple[list[Pair], str]:
+    """Those without a collapsed training, which says nothing of the size of a difference or of the
+    spread of others, and words that say so; all of them if there is no other."""
+    found = [pair for pair in pairs if not pair.collapsed]
+    if not found or len(found) == len(pairs):
+        return list(pairs), ""
+    return found, " where no training collapsed"
 
 
 def _by_variant(those: Sequence[Row], rows: Sequence[Row]) -> str:
@@ -175,7 +194,7 @@ def _by_variant(those: Sequence[Row], rows: Sequence[Row]) -> str:
 
 
 def sentences(tables: Tables, link: str) -> str:
-    """The numbers of every primary part that is reported, and what more would take, a line each;
+    """What came out of each primary part that is reported, and what more would take, a line each;
     nothing of a part as long as an effect in it is not yet checked against `best`, and nothing
     without the first part. `link`: to the page of the experiment."""
     found = {name: primary(tables, name) for name in tables if PARTS[name].primary}
@@ -184,55 +203,38 @@ def sentences(tables: Tables, link: str) -> str:
         return ""
     said: list[str] = []
     for name, pairs in checked.items():
-        where, term = f"On {PARTS[name].title}", ""
-        notes = [f"{_count(pairs)} of each method"]
-        if any(pair.difference.interval for pair in pairs):
-            notes.append("95 % intervals in brackets")
+        rows, where, term = reported(tables, name), f"On {PARTS[name].title}", ""
         if not said:
-            where, term = f"[{where}]({link})", " by robust perception at its published scale"
-            notes += [f"an effect has {CRITERION}", f"published on CIFAR-10: {GAINS}"]
-        means = span([pair.difference.mean for pair in pairs])
-        rows = reported(tables, name)
-        robust = (
-            f"{where}, the mean differences in robust accuracy{term} are {means} points "
-            f"({'; '.join(notes)}): it {_verdicts(rows, pairs)}."
-        )
-        said.append(" ".join(filter(None, [robust, _clean(rows), _losses(rows)])))
+            where, term = f"[{where}]({link})", " at its published scale"
+        outcome = f"{where}, robust perception{term} {_headline(rows, pairs)}"
+        said.append(f"{outcome} ({'; '.join(_notes(rows, pairs))}).")
     said.append(_what_it_takes(reported(tables, FIRST), checked[FIRST]))
     return "\n".join(filter(None, said))
 
 
+def _notes(rows: Sequence[Row], pairs: Sequence[Pair]) -> list[str]:
+    """The numbers of a sentence, in points: of the effects with their intervals."""
+    notes = [f"{_count(pairs)} of each method"]
+    for those, what in ((collapsed(rows), "collapsed"), (failed(rows), "failed")):
+        if those:
+            count = len({(row.variant, row.seed) for row in rows})
+            notes.append(f"{len(those)} of {count} trainings {what}")
+    if effects := [pair for pair in pairs if pair.verdict in ALWAYS]:
+        notes.append(f"{_named(effects)} points of robust accuracy, with 95 % intervals")
+    robust, where = _intact(pairs)
+    clean, _ = _intact(all_compared(rows, contrasts(rows), "clean"))
+    means = [span([pair.difference.mean for pair in those]) for those in (robust, clean)]
+    notes.append(f"in the mean {means[0]} points robust and {means[1]} clean{where}")
+    notes.append(f"published on CIFAR-10: {GAINS} robust")
+    top = _highest([pair for pair in pairs if pair.verdict == NO_EFFECT])
+    if top is not None:
+        there = "no effect was found" + (" and no training collapsed" if where else "")
+        notes.append(f"where {there}, gains above {points(top)} are excluded")
+    return notes
+
+
 def _checked(pairs: Sequence[Pair]) -> bool:
     return all(pair.verdict != UNCHECKED for pair in pairs)
-
-
-def _verdicts(rows: Sequence[Row], pairs: Sequence[Pair]) -> str:
-    said: list[str] = []
-    for verdict, words in VERDICTS.items():
-        those = [pair for pair in pairs if pair.verdict == verdict]
-        if those or verdict in ALWAYS:
-            of_all = "" if said else f" of {counted(len(contrasts(rows)), 'method')}"
-            named = f" ({_named(those)})" if those else ""
-            said.append(f"{words} {len(those) or 'none'}{of_all}{named}")
-    if lost := _without_pair(rows, pairs):
-        said.append(f"has no pair of {', '.join(lost)}")
-    if none := [pair for pair in pairs if pair.verdict == NO_EFFECT]:
-        return f"{', '.join(said)}. Where no effect was found, {_excluded(none)}"
-    return ", ".join(said)
-
-
-def _clean(rows: Sequence[Row]) -> str:
-    found = [pair.difference for pair in all_compared(rows, contrasts(rows), "clean")]
-    if not found:
-        return ""
-    changes = (
-        f"The mean differences in clean accuracy are {span([each.mean for each in found])} points"
-    )
-    intervals = [each.interval for each in found if each.interval]
-    if not intervals:
-        return f"{changes}."
-    apart = sum(not low <= 0 <= high for low, high in intervals)
-    return f"{changes}; {apart} of {len(intervals)} intervals, not corrected, exclude 0."
 
 
 def _without_pair(rows: Sequence[Row], pairs: Sequence[Pair]) -> list[str]:
@@ -252,14 +254,16 @@ def _count(pairs: Sequence[Pair]) -> str:
 
 def _what_it_takes(rows: Sequence[Row], pairs: Sequence[Pair]) -> str:
     """For the middle one of the sizes that the plan names, by the method of the largest spread."""
-    spreads = {pair.baseline: Stat.of(list(pair.by_seed.values())).sd or 0.0 for pair in pairs}
-    without = [method for _, method in contrasts(rows) if not spreads.get(method)]
+    seen = {pair.baseline: Stat.of(list(pair.by_seed.values())).sd or 0.0 for pair in pairs}
+    without = [method for _, method in contrasts(rows) if not seen.get(method)]
     if len(without) == len(contrasts(rows)):
         return ""
+    intact, where = _intact([pair for pair in pairs if seen[pair.baseline]])
+    spreads = {pair.baseline: seen[pair.baseline] for pair in intact}
     most = max(spreads, key=lambda method: spreads[method])
     needed = pairs_needed(ENOUGH, spreads[most])
     but = f" (none was seen of {', '.join(without)})" if without else ""
-    spread = f"With the spread seen of {most}, the largest{but}"
+    spread = f"With the spread seen of {most}, the largest{where}{but}"
     size = f"a true difference of {100 * ENOUGH:g} points"
     if needed is None:
         return f"{spread}, {size} takes more than {MOST_PAIRS:,} pairs of each method."

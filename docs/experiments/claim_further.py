@@ -50,7 +50,8 @@ def smoothness(tables: Tables) -> Iterator[str]:
         yield (
             f"{EXPLORATORY} Points of one method or of one seed are not independent, so the "
             "intervals are too narrow. Rank correlation of unevenness with accuracy. Below 0: "
-            "where the logits change more evenly, the accuracy is higher."
+            "where the logits change more evenly, the accuracy is higher. Logits that never "
+            "change, as in a collapsed network, have no unevenness."
         )
         yield table(["", "over", "accuracy", "n", "Spearman [95 %]"], lines, 3)
 
@@ -114,8 +115,9 @@ def sure(tables: Tables) -> Iterator[str]:
 
 
 def _needed(pair: Pair, seen: int, sd: float) -> list[str]:
-    cells = [f"{pair.variant} to {pair.baseline}", str(seen), f"{100 * sd:.2f}"]
+    collapses = ", with collapses" if pair.collapsed else ""
+    cells = [f"{pair.variant} to {pair.baseline}{collapses}", str(seen), f"{100 * sd:.2f}"]
     for size in SIZES:
         n = pairs_needed(size, sd)
-        cells.append(f"more than {MOST_PAIRS:,}" if n is None else f"{n} ({hours_for(n):,.0f} h)")
+        cells.append(f"more than {MOST_PAIRS:,}" if n is None else f"{n:,} ({hours_for(n):,.0f} h)")
     return cells

@@ -68,6 +68,9 @@ def _part(name: str, part: Part, tables: Tables, plots: Path) -> Iterator[str]:
         [found] = all_compared(wider, [(pair.variant, pair.baseline)], "clean")
         clean[pair.variant, pair.baseline] = found
     yield _comparisons(pairs, clean, primary=part.primary)
+    if any(pair.collapsed for pair in pairs):
+        yield "Exploratory, without the pairs in which a training collapsed, in points (n):"
+        yield _without_collapses(pairs, clean)
     if any(row.variant == "rebat" for row in rows):
         yield REBAT
     if part.against:
@@ -134,6 +137,16 @@ def _comparisons(
             cells += ["" if pair.p is None else f"{pair.p:.3g}", pair.verdict]
         lines.append(cells)
     return table(head, lines)
+
+
+def _without_collapses(pairs: Sequence[Pair], clean: Mapping[tuple[str, str], Pair]) -> str:
+    lines = []
+    for pair in pairs:
+        if pair.collapsed:
+            both = (clean[pair.variant, pair.baseline], pair)
+            shown = [signed_n(each.without_collapses()) for each in both]
+            lines.append([f"{pair.variant} to {pair.baseline}", *shown])
+    return table(["", "clean", "robust"], lines)
 
 
 def _selection(rows: Sequence[Row]) -> str:

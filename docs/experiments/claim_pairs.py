@@ -41,7 +41,8 @@ class Pair:
 
     Of a primary comparison also `p`, the p-value of the paired t test after Holm's correction, and
     `gap`, by how much more of what the metric leaves `best` breaks than at the baseline (mean over
-    the pairs, as a fraction; None unless it is measured for all of them).
+    the pairs, as a fraction; None unless it is measured for all of them). `collapsed`: the seeds of
+    which one of the two trainings collapsed; they are in all figures of the pair.
     """
 
     variant: str
@@ -50,6 +51,7 @@ class Pair:
     with_it: Stat
     by_seed: dict[int, float]
     difference: Difference
+    collapsed: frozenset[int] = frozenset()
     p: float | None = None
     gap: float | None = None
 
@@ -71,6 +73,15 @@ class Pair:
             return OF_THE_ATTACK
         return HELPS if self.difference.mean > 0 else HURTS
 
+    @property
+    def intact(self) -> dict[int, float]:
+        """The differences of the seeds of which neither training collapsed."""
+        return {seed: each for seed, each in self.by_seed.items() if seed not in self.collapsed}
+
+    def without_collapses(self) -> Difference | None:
+        """The mean of these; None if there are none."""
+        return paired_difference(self.intact, dict.fromkeys(self.intact, 0.0))
+
 
 def compared(
     rows: Sequence[Row], variant: str, baseline: str, metric: str, checkpoint: str = ""
@@ -89,6 +100,9 @@ def compared(
         with_it=Stat.of([one[seed] for seed in seeds]),
         by_seed={seed: one[seed] - other[seed] for seed in seeds},
         difference=difference,
+        collapsed=frozenset(
+            row.seed for row in collapsed(rows) if row.variant in (variant, baseline)
+        ),
     )
 
 
