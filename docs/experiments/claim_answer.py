@@ -172,7 +172,7 @@ def _losses(rows: Sequence[Row]) -> str:
     return " ".join(said)
 
 
-def _intact(pairs: Sequence[Pair]) -> tuple[list[Pair], str]:
+def _free_of_collapse(pairs: Sequence[Pair]) -> tuple[list[Pair], str]:
     """Those without a collapsed training, which says nothing of the size of a difference or of the
     spread of others, and words that say so; all of them if there is no other."""
     found = [pair for pair in pairs if not pair.collapsed]
@@ -221,8 +221,8 @@ def _notes(rows: Sequence[Row], pairs: Sequence[Pair]) -> list[str]:
             notes.append(f"{len(those)} of {count} trainings {what}")
     if effects := [pair for pair in pairs if pair.verdict in ALWAYS]:
         notes.append(f"{_named(effects)} points of robust accuracy, with 95 % intervals")
-    robust, where = _intact(pairs)
-    clean, _ = _intact(all_compared(rows, contrasts(rows), "clean"))
+    robust, where = _free_of_collapse(pairs)
+    clean, _ = _free_of_collapse(all_compared(rows, contrasts(rows), "clean"))
     means = [span([pair.difference.mean for pair in those]) for those in (robust, clean)]
     notes.append(f"in the mean {means[0]} points robust and {means[1]} clean{where}")
     notes.append(f"published on CIFAR-10: {GAINS} robust")
@@ -258,8 +258,8 @@ def _what_it_takes(rows: Sequence[Row], pairs: Sequence[Pair]) -> str:
     without = [method for _, method in contrasts(rows) if not seen.get(method)]
     if len(without) == len(contrasts(rows)):
         return ""
-    intact, where = _intact([pair for pair in pairs if seen[pair.baseline]])
-    spreads = {pair.baseline: seen[pair.baseline] for pair in intact}
+    free, where = _free_of_collapse([pair for pair in pairs if seen[pair.baseline]])
+    spreads = {pair.baseline: seen[pair.baseline] for pair in free}
     most = max(spreads, key=lambda method: spreads[method])
     needed = pairs_needed(ENOUGH, spreads[most])
     but = f" (none was seen of {', '.join(without)})" if without else ""

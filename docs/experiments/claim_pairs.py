@@ -74,13 +74,13 @@ class Pair:
         return HELPS if self.difference.mean > 0 else HURTS
 
     @property
-    def intact(self) -> dict[int, float]:
+    def kept(self) -> dict[int, float]:
         """The differences of the seeds of which neither training collapsed."""
         return {seed: each for seed, each in self.by_seed.items() if seed not in self.collapsed}
 
     def without_collapses(self) -> Difference | None:
         """The mean of these; None if there are none."""
-        return paired_difference(self.intact, dict.fromkeys(self.intact, 0.0))
+        return paired_difference(self.kept, dict.fromkeys(self.kept, 0.0))
 
 
 def compared(

@@ -35,7 +35,7 @@ def forest(pairs: Sequence[Pair], title: str) -> str:
     width = left + PLOT + EDGE
     values = [0.0]
     for pair, difference in zip(pairs, drawn, strict=True):
-        values += pair.intact.values()
+        values += pair.kept.values()
         values += (difference and difference.interval) or ()
     low, high = 100 * min(values), 100 * max(values)
     room = 0.05 * (high - low) or 1.0
@@ -70,7 +70,7 @@ def forest(pairs: Sequence[Pair], title: str) -> str:
 
 def _n(pair: Pair) -> str:
     """`n 5`, or `n 4 of 5`"""
-    return f"n {_of(pair.intact, pair.by_seed) if pair.collapsed else len(pair.by_seed)}"
+    return f"n {_of(pair.kept, pair.by_seed) if pair.collapsed else len(pair.by_seed)}"
 
 
 def _of(kept: Collection[int], every: Collection[int]) -> str:
@@ -81,7 +81,7 @@ def _line(
     pair: Pair, difference: Difference | None, y: float, at: Callable[[float], str]
 ) -> list[str]:
     parts = []
-    for value in pair.intact.values():
+    for value in pair.kept.values():
         parts.append(f'<circle class="one" cx="{at(100 * value)}" cy="{y}" r="3"/>')
     if difference and difference.interval:
         low, high = (at(100 * end) for end in difference.interval)

@@ -1,6 +1,7 @@
-"""What could still be gained in a step of a small network: the step with its own attack, with the
-same attack written out as far as torch goes, and with the attack's bare passes, in units of the
-passes of the whole step (the floor of `rpat bench`).
+"""What could still be gained in a training step of a small network.
+
+The step with its own attack, with the same attack in as few operations as torch has, and with the
+attack's bare passes, in units of the passes of the whole step (the floor of `rpat bench`).
 
 python tests/benchmarks/attack_by_hand.py [--data cifar10] [--batch 64] [--seconds 60]
 
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 
 from rpat_cli.attacks.pgd import PGD
 from rpat_cli.attacks.side_effects import attack_mode
-from rpat_cli.benchmark.race import race
+from rpat_cli.benchmark.race import Spread, race
 from rpat_cli.benchmark.training import OurSteps
 from rpat_cli.hardware import keep_freed_memory
 from rpat_cli.recipe.layers import Layer, resolve
@@ -81,9 +82,9 @@ def main() -> None:
         contestants.append(other)
     times = race(contestants, seconds=given.seconds, least=3)
     for name in ("its own", "by hand", "passes alone"):
-        step, ratio = times[name], times[name].over(times["floor"])
+        step, ratio = Spread.of(times[name].seconds), times[name].over(times["floor"])
         print(
-            f"{name:12}  {1000 * sorted(step.seconds)[len(step.seconds) // 2]:6.1f} ms  "
+            f"{name:12}  {1000 * step.median:6.1f} ms  "
             f"{ratio.median:.3f} [{ratio.low:.3f}, {ratio.high:.3f}] of the floor, n {ratio.n}"
         )
 
